@@ -1,0 +1,5 @@
+"""`python -m bdqm_tune` is the command `bdqm-tune`."""
+
+from bdqm_tune.cli import main
+
+main()

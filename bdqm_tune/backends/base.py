@@ -1,0 +1,33 @@
+"""The contract of a backend: configuration and data in, one record an epoch out."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from bdqm_tune.config import Hyperparameters
+from bdqm_tune.learning.fit import EpochRecord
+from bdqm_tune.learning.potential import Potential
+
+
+class TrainingRun(Protocol):
+    """One network in training."""
+
+    n_parameters: int
+    best: EpochRecord | None
+
+    def __iter__(self) -> Iterator[EpochRecord]:
+        """Train, one epoch a step."""
+        ...
+
+    def potential(self) -> Potential:
+        """The model of the best epoch so far."""
+        ...
+
+
+class Backend(Protocol):
+    """Holds the data; starts as many trainings on it as asked."""
+
+    device: str  # what it trains on, in words
+
+    def start(self, hyperparameters: Hyperparameters, seed: int) -> TrainingRun:
+        """A training that has not begun."""
+        ...

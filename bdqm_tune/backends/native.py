@@ -1,0 +1,71 @@
+"""The project's own engine."""
+
+from collections.abc import Iterator
+
+import torch
+
+from bdqm_tune.config import Config, Hyperparameters
+from bdqm_tune.errors import BadInput
+from bdqm_tune.learning.batches import SplitTensors
+from bdqm_tune.learning.dataset import Dataset, Split
+from bdqm_tune.learning.fit import EpochRecord, Fit
+from bdqm_tune.learning.potential import Potential
+
+
+class NativeRun:
+    """One training of the engine."""
+
+    def __init__(self, fit: Fit, dataset: Dataset, hyperparameters: Hyperparameters) -> None:
+        self._fit, self._dataset, self._hyperparameters = fit, dataset, hyperparameters
+        self.n_parameters = fit.n_parameters
+
+    @property
+    def best(self) -> EpochRecord | None:
+        return self._fit.best
+
+    def __iter__(self) -> Iterator[EpochRecord]:
+        return iter(self._fit)
+
+    def potential(self) -> Potential:
+        return Potential.from_dataset(self._dataset, self._hyperparameters, self._fit.best_network)
+
+
+class NativeBackend:
+    """Keeps both splits as tensors on the device, once for all trials."""
+
+    def __init__(self, config: Config, dataset: Dataset) -> None:
+        self._config, self._dataset = config, dataset
+        device = pick_device(config.device)
+        self.device = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+        dtype = {"float32": torch.float32, "float64": torch.float64}[config.training.precision]
+
+        def tensors(split: Split) -> SplitTensors:
+            return SplitTensors(
+                dataset.scaler(split.features),
+                split.structures.n_atoms,
+                dataset.scaled_targets(split),
+                device,
+                dtype,
+            )
+
+        self._train, self._validation = tensors(dataset.train), tensors(dataset.validation)
+
+    def start(self, hyperparameters: Hyperparameters, seed: int) -> NativeRun:
+        fit = Fit(
+            hyperparameters, self._config.training, self._train, self._validation, self._dataset.scale, seed
+        )
+        return NativeRun(fit, self._dataset, hyperparameters)
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of a name: auto, cpu, cuda or cuda:N.
+
+    Raises:
+        BadInput: there is no such GPU here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise BadInput(f"device {name}: there are {torch.cuda.device_count()} usable GPUs here; use --device cpu or auto")
+    return device

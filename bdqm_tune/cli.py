@@ -1,0 +1,213 @@
+"""The command `bdqm-tune`: parses, calls, prints. Heavy imports happen inside the commands."""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from bdqm_tune.errors import BadInput, BdqmError
+
+if TYPE_CHECKING:
+    import optuna
+
+    from bdqm_tune.config import Config
+    from bdqm_tune.experiment.trial import TrialResult
+
+app = typer.Typer(
+    help="Tune neural-network potentials: from a trajectory to a tuned, tracked, tested model.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+# Every option is text here and empty when not given, as MLflow passes it; bdqm_tune/config.py checks it.
+Train = Annotated[str, typer.Option(metavar="FILE", help="Structures with energies, any file that ASE reads; or `builtin`.")]
+Test = Annotated[str, typer.Option(metavar="FILE", help="Structures of the test split, laid aside for `evaluate`.")]
+ConfigFile = Annotated[str, typer.Option(metavar="FILE", help="Configuration file (YAML).")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+
+
+@app.command(epilog="Example: `bdqm-tune tune --train train.traj --test test.traj --study oc20 --n-trials 50`")
+def tune(
+    train: Train = "",
+    test: Test = "",
+    config: ConfigFile = "",
+    study: Annotated[str, typer.Option(metavar="NAME", help="Name of the study; one that exists goes on.")] = "",
+    n_trials: Annotated[str, typer.Option(metavar="N", help="Trials to add.")] = "",
+    epochs: Annotated[str, typer.Option(metavar="N", help="Epochs of a trial, at most.")] = "",
+    sampler: Annotated[str, typer.Option(help="tpe, cmaes, random, gp, grid or qmc.")] = "",
+    pruner: Annotated[str, typer.Option(help="hyperband, halving, median or none.")] = "",
+    seed: Annotated[str, typer.Option(metavar="N", help="Seed of the sampler and the networks.")] = "",
+    backend: Annotated[str, typer.Option(help="What trains: native.")] = "",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "",
+    cohort: Annotated[str, typer.Option(help="Trials trained together: auto, or 1, one at a time.")] = "",
+    set_: Annotated[str, typer.Option("--set", metavar="NAME=VALUE,…", help="Hyperparameters to fix.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Search good hyperparameters: run the trials of a study and track them in MLflow."""
+    overrides = {
+        "data": _given(train=train, test=test),
+        "study": _given(name=study, n_trials=n_trials, sampler=sampler, pruner=pruner, seed=seed),
+        "training": _given(epochs=epochs),
+        "search": _assignments(set_),
+        "": _given(backend=backend, device=device, cohort=cohort),
+    }
+    options = _load(config, overrides)
+
+    from bdqm_tune.experiment.tune import tune as run
+    from bdqm_tune.learning.dataset import prepare as prepare_data
+    from bdqm_tune.services.connection import find_stores
+
+    stores = find_stores()
+    dataset = prepare_data(options, stores.home)
+    for warning in dataset.warnings:
+        _note(f"warning: {warning}")
+    progress = _TrialLines(options.study.n_trials)
+    finished = run(dataset, options, stores, progress)
+    _report_study(finished, as_json)
+
+
+@app.command(epilog="Example: `bdqm-tune prepare --train train.traj --test test.traj`")
+def prepare(train: Train = "", test: Test = "", config: ConfigFile = "", as_json: Json = False) -> None:
+    """Check, split and featurise structures, and print what came out."""
+    options = _load(config, {"data": _given(train=train, test=test)})
+
+    from bdqm_tune.learning.dataset import prepare as prepare_data
+    from bdqm_tune.learning.dataset import summary
+    from bdqm_tune.services.connection import find_stores
+
+    dataset = prepare_data(options, find_stores().home)
+    for warning in dataset.warnings:
+        _note(f"warning: {warning}")
+    _print_record(summary(dataset), as_json)
+
+
+@app.command(epilog="Example: `bdqm-tune evaluate --study oc20`")
+def evaluate(
+    study: Annotated[str, typer.Option(metavar="NAME", help="Name of the study.")], as_json: Json = False
+) -> None:
+    """Evaluate the best trial's model on the test split, and record it in MLflow."""
+    from bdqm_tune.experiment.evaluation import evaluate_best
+    from bdqm_tune.services.connection import find_stores
+
+    evaluation = evaluate_best(find_stores(), study)
+    _print_record(
+        {"study": study, "trial": evaluation.trial, **evaluation.metrics, "run_id": evaluation.run_id}, as_json
+    )
+
+
+@app.command(epilog="Example: `bdqm-tune predict runs:/0123abcd/model slab.xyz --out predicted.xyz`")
+def predict(
+    model: Annotated[str, typer.Argument(help="Folder of a potential, or `runs:/RUN_ID/model`.")],
+    file: Annotated[str, typer.Argument(help="Structures, any file that ASE reads.")],
+    out: Annotated[str, typer.Option(metavar="FILE", help="Where to write them, as extended XYZ.")] = "predicted.xyz",
+) -> None:
+    """Predict the energies of the structures in a file."""
+    from bdqm_tune.experiment.prediction import predict_file
+    from bdqm_tune.services.connection import find_stores
+
+    count = predict_file(model, file, Path(out), find_stores().tracking_uri)
+    print(f"{count} structures with predicted energies (eV): {out}")
+
+
+def main() -> NoReturn:
+    """Run the command line; what a user did wrong becomes one line and exit status 2."""
+    # What ends the process on SIGTERM takes the same way as Ctrl-C, so that a trial is handed back.
+    signal.signal(signal.SIGTERM, lambda *_: _interrupt())
+    # A tracking server that does not answer must not block for minutes.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+    try:
+        app(standalone_mode=False)
+    except BdqmError as error:
+        _fail(str(error), error.exit_code)
+    except typer.TyperException as error:
+        _fail(error.format_message(), 2)
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("interrupted; the trial that ran waits to be run again by the next tune of this study", 130)
+    sys.exit(0)
+
+
+def _interrupt() -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    print(f"bdqm-tune: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _note(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+def _given(**options: str) -> dict[str, str]:
+    return {key: value for key, value in options.items() if value != ""}
+
+
+def _assignments(text: str) -> dict[str, str]:
+    """`lr=1e-3,activation=tanh` as a dictionary."""
+    pairs = [part.partition("=") for part in text.split(",") if part.strip()]
+    for name, equals, value in pairs:
+        if not (name.strip() and equals and value.strip()):
+            raise BadInput(f"--set takes NAME=VALUE pairs separated by commas, as lr=1e-3,activation=tanh; got {text!r}")
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _load(path: str, overrides: Mapping[str, Mapping[str, Any]]) -> "Config":
+    from bdqm_tune.config import load_config
+
+    return load_config(path or None, overrides)
+
+
+def _print_record(record: Mapping[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(record))
+        return
+    width = max(len(key) for key in record)
+    for key, value in record.items():
+        print(f"{key:<{width}}  {f'{value:.4f}' if isinstance(value, float) else value}")
+
+
+class _TrialLines:
+    """One line a trial as it ends, and how far the study is."""
+
+    def __init__(self, n_trials: int) -> None:
+        self._n_trials, self._done, self._best = n_trials, 0, float("inf")
+
+    def __call__(self, result: "TrialResult", study: "optuna.Study") -> None:
+        self._done += 1
+        mae = result.val_energy_mae
+        if result.state == "complete" and mae is not None:
+            self._best = min(self._best, mae)
+        found = f"val MAE {mae:9.4f} eV at epoch {result.best_epoch}" if mae is not None else "no result"
+        why = f"  ({result.reason})" if result.state != "complete" else ""
+        _note(
+            f"[{self._done}/{self._n_trials}] trial {result.number:03d} {result.state:<8} {found}"
+            f"  {result.trial_seconds:.1f} s  best {self._best:.4f} eV{why}"
+        )
+
+
+def _report_study(study: "optuna.Study", as_json: bool) -> None:
+    from bdqm_tune.experiment.results import trials_frame
+
+    trials = trials_frame(study.get_trials(deepcopy=False))
+    counts = {str(state): int(n) for state, n in trials["state"].value_counts().items()}
+    complete = trials[trials["state"] == "complete"].sort_values("val_energy_mae")
+    record: dict[str, Any] = {"study": study.study_name, **counts}
+    if len(complete):
+        best = complete.iloc[0]
+        record |= {
+            "best_trial": int(best["number"]),
+            "best_val_energy_mae": float(best["val_energy_mae"]),
+            "best_run_id": str(best["run_id"]),
+        }
+    _print_record(record, as_json)
+    if not as_json:
+        print("\nnext: `mlflow ui` in this folder shows the runs;")
+        print(f"      `bdqm-tune evaluate --study {study.study_name}` evaluates the best model on the test split")

@@ -1,0 +1,30 @@
+"""Neighbour lists as flat arrays sorted by centre, found by vesin."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+from vesin import NeighborList
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The neighbours of every atom; those of atom i stand at `start[i]:start[i + 1]`.
+
+    An atom is not its own neighbour, but its periodic images are.
+    """
+
+    start: NDArray[np.int64]  # (n_atoms + 1,)
+    index: NDArray[np.int64]  # (n_pairs,) the neighbour's index in the structure
+    vector: NDArray[np.float64]  # (n_pairs, 3) Å, from the centre to the neighbour
+
+
+def find_neighbours(atoms: Atoms, cutoff: float) -> Neighbours:
+    """All pairs closer than `cutoff` (Å), with periodic images along the directions in `atoms.pbc`."""
+    centre, index, vector = NeighborList(cutoff=cutoff, full_list=True, sorted=True).compute(
+        points=atoms.positions, box=np.asarray(atoms.cell), periodic=atoms.pbc, quantities="ijD"
+    )
+    counts = np.bincount(centre.astype(np.int64), minlength=len(atoms))
+    start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    return Neighbours(start, index.astype(np.int64), np.ascontiguousarray(vector))

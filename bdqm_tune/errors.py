@@ -1,0 +1,13 @@
+"""What a user did wrong, and what failed: each with the exit status that a shell sees."""
+
+
+class BdqmError(Exception):
+    """Something failed that the user can act on; the message says what to do. Exit status 1."""
+
+    exit_code = 1
+
+
+class BadInput(BdqmError):
+    """What the user gave cannot be used: what, where, and what would be right. Exit status 2."""
+
+    exit_code = 2

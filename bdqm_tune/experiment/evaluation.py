@@ -1,0 +1,115 @@
+"""The final model: the best trial by validation MAE, evaluated on the test split."""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+import optuna
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from bdqm_tune.descriptors import stored_features
+from bdqm_tune.errors import BadInput, BdqmError
+from bdqm_tune.experiment.provenance import provenance_tags
+from bdqm_tune.experiment.study import load_study
+from bdqm_tune.experiment.testsplit import load_test_split
+from bdqm_tune.experiment.tracking import one_line
+from bdqm_tune.experiment.trial import RUN_ID
+from bdqm_tune.learning.metrics import energy_metrics
+from bdqm_tune.learning.potential import Potential
+from bdqm_tune.services.connection import Stores
+from bdqm_tune.structures import Structures, digest
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How good the best trial's model is on structures that tuning never saw."""
+
+    study: str
+    trial: int
+    metrics: dict[str, float]  # test_energy_mae, test_energy_rmse (eV), test_energy_mae_per_atom (eV/atom)
+    errors: pd.DataFrame  # one row a structure: image, formula, n_atoms, energy, predicted, error (eV)
+    run_id: str  # of the evaluation, in MLflow
+    log_artifact: Callable[[Path], None]  # adds a file to that run
+
+
+def evaluate_best(stores: Stores, name: str) -> Evaluation:
+    """Evaluate a study's best trial on its test split and record it in a run of its own.
+
+    Raises:
+        BadInput: no such study, none of its trials is complete, or it has no test split.
+        BdqmError: a store or a file cannot be read.
+    """
+    study = load_study(stores.storage_url, name)
+    trial = best_trial(study)
+    client = MlflowClient(stores.tracking_uri)
+    structures = load_test_split(study, stores.home)
+    try:
+        run = client.get_run(trial.user_attrs[RUN_ID])
+        potential = load_potential(f"runs:/{run.info.run_id}/model", stores.tracking_uri)
+        errors = errors_frame(potential, structures, stores.home)
+        metrics = {
+            f"test_{key}": value
+            for key, value in energy_metrics(
+                errors["predicted"].to_numpy(), structures.energies, structures.n_atoms
+            ).items()
+        }
+        tags = {
+            **provenance_tags(),
+            "kind": "evaluation",
+            "study": name,
+            "trial_number": str(trial.number),
+            "model_run_id": run.info.run_id,
+            "test_digest": digest(structures),
+        }
+        own = client.create_run(run.info.experiment_id, tags=tags, run_name=f"evaluation-trial-{trial.number:03d}")
+        for key, value in metrics.items():
+            client.log_metric(own.info.run_id, key, value)
+        client.set_terminated(own.info.run_id)
+    except (MlflowException, OSError) as error:
+        raise BdqmError(f"cannot evaluate through the MLflow tracking store: {one_line(error)}") from None
+    run_id = str(own.info.run_id)
+    return Evaluation(name, trial.number, metrics, errors, run_id, lambda path: client.log_artifact(run_id, str(path)))
+
+
+def best_trial(study: optuna.Study) -> optuna.trial.FrozenTrial:
+    """The complete trial with the least validation MAE. Raises BadInput if there is none."""
+    complete = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+    if not complete:
+        raise BadInput(f"study {study.study_name!r} has no complete trial yet; run tune again under this name")
+    return min(complete, key=lambda trial: (trial.value, trial.number))
+
+
+def errors_frame(potential: Potential, structures: Structures, home: Path) -> pd.DataFrame:
+    """True and predicted energy of every structure."""
+    features = stored_features(structures, potential.descriptor, home / "features")
+    predicted = potential.predict_features(features, structures.atoms)
+    return pd.DataFrame(
+        {
+            "image": structures.images,
+            "formula": [atoms.get_chemical_formula() for atoms in structures.atoms],
+            "n_atoms": structures.n_atoms,
+            "energy": structures.energies,
+            "predicted": predicted,
+            "error": predicted - structures.energies,
+        }
+    )
+
+
+def load_potential(model: str, tracking_uri: str | None = None) -> Potential:
+    """A potential from a folder, or from what MLflow keeps: `runs:/RUN_ID/model`.
+
+    Raises:
+        BadInput: there is no potential.
+    """
+    if not model.startswith("runs:/"):
+        return Potential.load(model)
+    with tempfile.TemporaryDirectory(prefix="bdqm-") as folder:
+        try:
+            local = mlflow.artifacts.download_artifacts(model, dst_path=folder, tracking_uri=tracking_uri)
+        except (MlflowException, OSError) as error:
+            raise BadInput(f"{model}: MLflow has no such model ({one_line(error)})") from None
+        return Potential.load(local)

@@ -1,0 +1,30 @@
+"""Predictions for the structures of a file, which need no labels."""
+
+from pathlib import Path
+
+import ase.io
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from bdqm_tune.errors import BadInput
+from bdqm_tune.experiment.evaluation import load_potential
+from bdqm_tune.progress import track
+from bdqm_tune.structures.read import check_geometry, read_images
+
+
+def predict_file(model: str, file: str, out: Path, tracking_uri: str | None) -> int:
+    """Write the structures of `file` with predicted energies (eV) to `out`, as extended XYZ; return how many.
+
+    Raises:
+        BadInput: no such model or file, or a structure that cannot be described.
+    """
+    potential = load_potential(model, tracking_uri)
+    images = read_images(file)
+    for i, atoms in enumerate(images):
+        check_geometry(atoms, f"{file}, image {i}")
+    if not out.parent.is_dir():
+        raise BadInput(f"{out}: there is no folder {out.parent}")
+    for atoms in track(images, "Predictions"):
+        energy = float(potential.predict([atoms]).energies[0])
+        atoms.calc = SinglePointCalculator(atoms, energy=energy)
+    ase.io.write(out, images, format="extxyz")
+    return len(images)

@@ -1,0 +1,84 @@
+"""What a study found, as data frames."""
+
+from dataclasses import dataclass
+
+import optuna
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from optuna.trial import FrozenTrial, TrialState
+
+from bdqm_tune.config import Hyperparameters
+from bdqm_tune.errors import BdqmError
+from bdqm_tune.experiment.study import load_study
+from bdqm_tune.experiment.tracking import one_line
+from bdqm_tune.experiment.trial import RESULT, RUN_ID
+from bdqm_tune.progress import track
+from bdqm_tune.services.connection import Stores
+
+STATES = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+    TrialState.WAITING: "waiting",
+    TrialState.RUNNING: "running",
+}
+MEASURED = ("val_energy_mae", "best_epoch", "epochs", "n_parameters", "trial_seconds", "reason")
+
+
+@dataclass(frozen=True)
+class StudyResults:
+    """A study's trials and their curves."""
+
+    name: str
+    trials: pd.DataFrame  # one row a trial: number, state, val_energy_mae (eV), …, run_id, hyperparameters
+    curves: pd.DataFrame  # trial, epoch, val_energy_mae (eV)
+    hyperparameters: list[str]  # those that were searched
+    study: optuna.Study
+
+
+def load_results(stores: Stores, name: str) -> StudyResults:
+    """Read a study from both stores.
+
+    Raises:
+        BadInput: there is no such study.
+        BdqmError: a store cannot be read.
+    """
+    study = load_study(stores.storage_url, name)
+    trials = trials_frame(study.get_trials(deepcopy=False))
+    searched = {key for trial in study.get_trials(deepcopy=False) for key in trial.params}
+    names = [key for key in Hyperparameters.model_fields if key in searched]
+    return StudyResults(name, trials, _curves_frame(MlflowClient(stores.tracking_uri), trials), names, study)
+
+
+def trials_frame(trials: list[FrozenTrial]) -> pd.DataFrame:
+    """One row a trial; what a trial does not have is NaN."""
+    rows = []
+    for trial in trials:
+        result = trial.user_attrs.get(RESULT, {})
+        rows.append(
+            {
+                "number": trial.number,
+                "state": STATES[trial.state],
+                **{key: result.get(key) for key in MEASURED},
+                "run_id": trial.user_attrs.get(RUN_ID),
+                **trial.params,
+            }
+        )
+    frame = pd.DataFrame(rows, columns=None if rows else ["number", "state", *MEASURED, "run_id"])
+    numbers = [key for key in MEASURED if key != "reason"]
+    return frame.astype(dict.fromkeys(numbers, float))
+
+
+def _curves_frame(client: MlflowClient, trials: pd.DataFrame) -> pd.DataFrame:
+    rows = []
+    known = trials[trials["run_id"].notna()]
+    pairs = list(zip(known["number"], known["run_id"], strict=True))
+    try:
+        for number, run_id in track(pairs, "Curves"):
+            # A trial that was handed back and began again has its first epochs twice; the later value counts.
+            values = {m.step: m.value for m in client.get_metric_history(run_id, "val_energy_mae")}
+            rows += [(int(number), step, value) for step, value in sorted(values.items())]
+    except (MlflowException, OSError) as error:
+        raise BdqmError(f"cannot read the curves from MLflow: {one_line(error)}") from None
+    return pd.DataFrame(rows, columns=["trial", "epoch", "val_energy_mae"])

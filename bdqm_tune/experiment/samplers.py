@@ -1,0 +1,84 @@
+"""Samplers, which choose the next configuration, and pruners, which end a trial early."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
+from optuna.samplers import (
+    BaseSampler,
+    CmaEsSampler,
+    GPSampler,
+    GridSampler,
+    QMCSampler,
+    RandomSampler,
+    TPESampler,
+)
+
+from bdqm_tune.config import Pruner, Sampler
+
+REDUCTION_FACTOR = 3  # of hyperband and successive halving: one trial in three goes on at a rung
+MEDIAN_REPORTS = 10  # times in a trial that the median pruner is asked
+
+
+class _Grid(GridSampler):
+    """Optuna's grid sampler without its end of the study, which works in `Study.optimize` only."""
+
+    def after_trial(self, *_: Any) -> None:
+        pass
+
+
+def make_sampler(name: Sampler, seed: int, n_existing: int, grid: dict[str, list[Any]]) -> BaseSampler:
+    """The sampler of a name.
+
+    Args:
+        n_existing: trials that the study already has; a study that goes on draws other numbers than before.
+        grid: values of each hyperparameter, for the grid sampler.
+    """
+    drawn = int(np.random.SeedSequence([seed, n_existing]).generate_state(1)[0]) if n_existing else seed
+    match name:
+        case "tpe":
+            return TPESampler(seed=drawn)
+        case "cmaes":
+            return CmaEsSampler(seed=drawn, warn_independent_sampling=False)
+        case "random":
+            return RandomSampler(seed=drawn)
+        case "gp":
+            return GPSampler(seed=drawn)
+        case "grid":
+            return _Grid(grid, seed=seed)
+        case "qmc":
+            # Its position in the sequence is in the study; another seed would start another sequence.
+            return QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False)
+
+
+def make_pruner(name: Pruner, epochs: int) -> BasePruner:
+    """The pruner of a name for trials of at most so many epochs."""
+    first = first_rung(epochs)
+    match name:
+        case "hyperband":
+            return HyperbandPruner(min_resource=first, max_resource=epochs, reduction_factor=REDUCTION_FACTOR)
+        case "halving":
+            return SuccessiveHalvingPruner(min_resource=first, reduction_factor=REDUCTION_FACTOR)
+        case "median":
+            return MedianPruner(n_startup_trials=5, n_warmup_steps=max(1, epochs // MEDIAN_REPORTS))
+        case "none":
+            return NopPruner()
+
+
+def rungs(name: Pruner, epochs: int) -> Sequence[int]:
+    """The epochs at which the pruner compares trials; reporting others costs a transaction and changes nothing."""
+    if name in ("hyperband", "halving"):
+        steps = [first_rung(epochs)]
+        while steps[-1] * REDUCTION_FACTOR < epochs:
+            steps.append(steps[-1] * REDUCTION_FACTOR)
+        return steps
+    if name == "median":
+        every = max(1, epochs // MEDIAN_REPORTS)
+        return range(every, epochs, every)
+    return []
+
+
+def first_rung(epochs: int) -> int:
+    """Epochs before the first comparison: a ninth of a trial, two factors of 3 from its end."""
+    return max(1, epochs // REDUCTION_FACTOR**2)

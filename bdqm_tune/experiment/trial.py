@@ -1,0 +1,179 @@
+"""One trial: train, compare at the pruner's rungs, record, tell."""
+
+import time
+import traceback
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pandas as pd
+import yaml
+from optuna.exceptions import StorageInternalError
+from optuna.trial import TrialState
+
+from bdqm_tune.backends import Backend, TrainingRun
+from bdqm_tune.config import Config, Hyperparameters
+from bdqm_tune.experiment.provenance import provenance_tags
+from bdqm_tune.experiment.search_space import suggest
+from bdqm_tune.experiment.study import handed_back
+from bdqm_tune.experiment.tracking import BATCHES_IN_TRIAL, Tracker, TrackingFailed, TrialRun
+from bdqm_tune.learning.dataset import Dataset
+from bdqm_tune.learning.fit import Diverged, EpochRecord
+
+RUN_ID, RESULT = "mlflow_run_id", "result"
+OPTUNA_STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """How a trial ended."""
+
+    number: int
+    state: str  # complete, pruned or failed
+    val_energy_mae: float | None  # eV, of the best epoch
+    best_epoch: int | None
+    epochs: int
+    n_parameters: int | None
+    trial_seconds: float
+    reason: str = ""  # why it was pruned or failed
+    error: str = ""  # the traceback of a failure
+
+
+class TrialRunner:
+    """Runs trials of one study on one backend."""
+
+    def __init__(
+        self, config: Config, dataset: Dataset, backend: Backend, tracker: Tracker, rungs: Collection[int]
+    ) -> None:
+        self._config, self._dataset, self._backend, self._tracker = config, dataset, backend, tracker
+        self._rungs = frozenset(rungs)
+
+    def run(self, trial: optuna.Trial) -> TrialResult:
+        """Run a trial to its end and record it in both stores; an exception in it fails it and does not get out."""
+        start = time.perf_counter()
+        with handed_back(trial):
+            hyperparameters = suggest(trial, self._config, len(self._dataset.train.structures))
+            run = self._open_run(trial, hyperparameters)
+            records: list[EpochRecord] = []
+            training: TrainingRun | None = None
+            state, reason, error = "complete", "", ""
+            try:
+                training = self._backend.start(hyperparameters, self._config.study.seed)
+                reason = self._train(trial, training, run, records)
+                state = "pruned" if reason else "complete"
+            except Diverged as diverged:
+                state, reason = "pruned", str(diverged)
+            except (TrackingFailed, StorageInternalError):
+                raise
+            except (KeyboardInterrupt, SystemExit):
+                run.finish("waiting", {}, lambda folder: None, None)
+                raise
+            except Exception as exception:
+                state, reason, error = "failed", f"{type(exception).__name__}: {exception}", traceback.format_exc()
+            best = training.best if training else None
+            result = TrialResult(
+                number=trial.number,
+                state=state,
+                val_energy_mae=best.val_energy_mae if best else None,
+                best_epoch=best.epoch if best else None,
+                epochs=len(records),
+                n_parameters=training.n_parameters if training else None,
+                trial_seconds=time.perf_counter() - start,
+                reason=reason,
+                error=error,
+            )
+            self._record(run, result, training, records, hyperparameters)
+            self._tell(trial, result)
+        return result
+
+    def _train(
+        self, trial: optuna.Trial, training: TrainingRun, run: TrialRun, records: list[EpochRecord]
+    ) -> str:
+        """Train to the end, or until the pruner says no; returns why it was pruned, empty if it was not."""
+        every = -(-self._config.training.epochs // BATCHES_IN_TRIAL)
+        for record in training:
+            records.append(record)
+            run.log_metrics(record.metrics(), record.epoch)
+            if record.epoch % every == 0 and record.epoch < self._config.training.epochs:
+                run.flush()
+            if record.epoch in self._rungs:
+                assert training.best is not None
+                trial.report(training.best.val_energy_mae, record.epoch)
+                if trial.should_prune():
+                    return f"{self._config.study.pruner} pruner at epoch {record.epoch}"
+        return ""
+
+    def _open_run(self, trial: optuna.Trial, hyperparameters: Hyperparameters) -> TrialRun:
+        config, data = self._config, self._dataset
+        descriptor = config.descriptor.model_dump()
+        parameters: dict[str, Any] = {
+            **hyperparameters.model_dump(),
+            **{f"descriptor_{key}": value for key, value in descriptor.items() if value is not None},
+            **{key: value for key, value in config.training.model_dump().items() if value is not None},
+            "reference_energies": config.target.reference_energies,
+            "seed": config.study.seed,
+            "backend": config.backend,
+            "device": self._backend.device,
+        }
+        tags = {
+            **provenance_tags(),
+            "study": config.study.name,
+            "trial_number": str(trial.number),
+            "sampler": config.study.sampler,
+            "pruner": config.study.pruner,
+            "device": self._backend.device,
+            "train_digest": data.train.digest,
+            "validation_digest": data.validation.digest,
+        }
+        splits = {"training": data.train, "validation": data.validation}
+        known = trial.user_attrs.get(RUN_ID)
+        run = self._tracker.start_trial(trial.number, parameters, tags, splits, run_id=known)
+        if known is None:
+            trial.set_user_attr(RUN_ID, run.run_id)
+        return run
+
+    def _record(
+        self,
+        run: TrialRun,
+        result: TrialResult,
+        training: TrainingRun | None,
+        records: list[EpochRecord],
+        hyperparameters: Hyperparameters,
+    ) -> None:
+        last = result.epochs
+        summary = {
+            "best_val_energy_mae": result.val_energy_mae,
+            "best_epoch": result.best_epoch,
+            "n_parameters": result.n_parameters,
+            "trial_seconds": result.trial_seconds,
+        }
+        run.log_metrics({name: float(value) for name, value in summary.items() if value is not None}, last)
+
+        def write(folder: Path) -> None:
+            if training is not None and result.val_energy_mae is not None:
+                training.potential().save(folder / "model")
+            if records:
+                pd.DataFrame([asdict(record) for record in records]).to_csv(folder / "history.csv", index=False)
+            if result.error:
+                (folder / "traceback.txt").write_text(result.error, encoding="utf-8")
+            (folder / "config.yaml").write_text(repeatable(self._config, hyperparameters), encoding="utf-8")
+
+        tags = {"reason": result.reason[:500]} if result.reason else {}
+        run.finish(result.state, tags, write, result.val_energy_mae if result.state == "complete" else None)
+
+    def _tell(self, trial: optuna.Trial, result: TrialResult) -> None:
+        kept = {key: value for key, value in asdict(result).items() if key not in ("number", "state", "error")}
+        trial.set_user_attr(RESULT, kept)
+        value = result.val_energy_mae if result.state == "complete" else None
+        trial.study.tell(trial, value, state=OPTUNA_STATES[result.state])
+
+
+def repeatable(config: Config, hyperparameters: Hyperparameters) -> str:
+    """A configuration file (YAML) that tries this one configuration."""
+    content = config.model_dump(mode="json")
+    content["search"] = hyperparameters.model_dump(mode="json")
+    content["study"] |= {"n_trials": 1, "enqueue": [{}]}
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+

@@ -1,0 +1,106 @@
+"""The main job: a configuration in, a study with its trials tracked out."""
+
+import logging
+import os
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+import yaml
+from optuna.exceptions import StorageInternalError
+
+from bdqm_tune.backends import make_backend
+from bdqm_tune.config import Config
+from bdqm_tune.errors import BdqmError
+from bdqm_tune.experiment.provenance import provenance_tags
+from bdqm_tune.experiment.samplers import rungs
+from bdqm_tune.experiment.search_space import enqueued
+from bdqm_tune.experiment.study import add_trials, check_study, next_trial, open_study
+from bdqm_tune.experiment.testsplit import store_test_split
+from bdqm_tune.experiment.tracking import one_line, open_tracker
+from bdqm_tune.experiment.trial import TrialResult, TrialRunner
+from bdqm_tune.learning.dataset import Dataset
+from bdqm_tune.services.connection import Stores
+
+FAILURES_THAT_STOP = 3
+
+
+def tune(
+    dataset: Dataset,
+    config: Config,
+    stores: Stores,
+    on_trial: Callable[[TrialResult, optuna.Study], None] = lambda result, study: None,
+) -> optuna.Study:
+    """Add the configuration's trials to its study and run until no trial waits.
+
+    Args:
+        on_trial: called after every trial.
+
+    Raises:
+        BadInput: the study of that name asks another question.
+        BdqmError: a store failed, or the first trials all failed in the same way.
+    """
+    quiet_libraries()
+    n_train = len(dataset.train.structures)
+    # The grid has its own list of configurations and takes no other.
+    first = enqueued(config, n_train) if config.study.sampler != "grid" else []
+    backend = make_backend(config, dataset)
+    check_study(stores.storage_url, config, dataset)
+    tracker = open_tracker(stores.tracking_uri, config.study.name)
+    status = "FAILED"
+    try:
+        study = open_study(stores.storage_url, config, dataset)
+        if dataset.test is not None:
+            store_test_split(study, dataset.test, stores.home)
+        add_trials(study, config.study.n_trials, first)
+        tracker.log_study(
+            _flat(config), {"study": config.study.name, "kind": "study", **provenance_tags()}, _as_yaml(config)
+        )
+        runner = TrialRunner(config, dataset, backend, tracker, rungs(config.study.pruner, config.training.epochs))
+        _run_waiting(study, runner, on_trial)
+        status = "FINISHED"
+    except (KeyboardInterrupt, SystemExit):
+        status = "KILLED"
+        raise
+    except StorageInternalError as error:
+        raise BdqmError(f"the study database failed: {one_line(error.__cause__ or error)}") from error
+    finally:
+        tracker.finish(status)
+    return study
+
+
+def _run_waiting(
+    study: optuna.Study, runner: TrialRunner, on_trial: Callable[[TrialResult, optuna.Study], None]
+) -> None:
+    first: list[TrialResult] = []
+    while (trial := next_trial(study)) is not None:
+        result = runner.run(trial)
+        on_trial(result, study)
+        if len(first) == FAILURES_THAT_STOP:
+            continue
+        first.append(result)
+        same = {(result.state, result.reason) for result in first} == {("failed", result.reason)}
+        if same and len(first) == FAILURES_THAT_STOP:
+            raise BdqmError(f"the first {len(first)} trials failed in the same way\n{result.error}")
+
+
+def quiet_libraries() -> None:
+    """Turn off what Optuna and MLflow print of their own."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+
+
+def _flat(config: Config) -> dict[str, Any]:
+    """The options of every group as `group.option`."""
+    groups = config.model_dump(mode="json")
+    return {
+        f"{group}.{key}": value for group, options in groups.items() if isinstance(options, dict)
+        for key, value in options.items()
+    }
+
+
+def _as_yaml(config: Config) -> str:
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,169 @@
+"""From a configuration to what a network can be trained on: checked, split, featurised, with fitted targets."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase.data import chemical_symbols
+from numpy.typing import NDArray
+
+from bdqm_tune.config import Config, Data
+from bdqm_tune.descriptors import Descriptor, descriptor_from_options, stored_features
+from bdqm_tune.errors import BadInput
+from bdqm_tune.learning.targets import (
+    NO_REFERENCES,
+    FeatureScaler,
+    ReferenceEnergies,
+    fit_feature_scaler,
+    fit_reference_energies,
+    target_scale,
+)
+from bdqm_tune.structures import (
+    Structures,
+    builtin_structures,
+    digest,
+    read_structures,
+    refuse_shared,
+    split_indices,
+)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Structures of one split and their features."""
+
+    structures: Structures
+    features: NDArray[np.float64]  # (total atoms, n_features)
+    digest: str
+
+    def describe(self) -> dict[str, Any]:
+        """Name, digest, counts and elements, as plain values."""
+        return {
+            "source": self.structures.source,
+            "digest": self.digest,
+            "structures": len(self.structures),
+            "atoms": int(self.structures.n_atoms.sum()),
+            "elements": self.structures.elements,
+            "forces": self.structures.forces is not None,
+        }
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """All that training needs; the test structures come along unfeaturised, for the evaluation to come."""
+
+    config: Config  # what it was made from
+    train: Split
+    validation: Split
+    test: Structures | None
+    descriptor: Descriptor
+    references: ReferenceEnergies
+    scaler: FeatureScaler
+    scale: float  # eV, of the network's output
+    warnings: list[str]
+
+    @property
+    def digest(self) -> str:
+        """Identifies the training and the validation split together."""
+        return hashlib.sha256((self.train.digest + self.validation.digest).encode()).hexdigest()
+
+    def scaled_targets(self, split: Split) -> NDArray[np.float64]:
+        """What the network is to give for each structure (n_structures,), without unit."""
+        structures = split.structures
+        return (structures.energies - self.references.of(structures.atoms)) / self.scale
+
+
+def prepare(config: Config, home: Path) -> Dataset:
+    """Read, check, split and featurise the data of a configuration, and fit references and scalers.
+
+    Args:
+        home: `BDQM_HOME`; the feature store lies in its folder `features`.
+
+    Raises:
+        BadInput: whatever is wrong with a file, an image or an element.
+    """
+    structures, test = read_data(config.data)
+    validation = config.data.validation
+    train_indices, validation_indices = split_indices(
+        structures, validation.fraction, validation.split, validation.seed
+    )
+    train, held_out = structures.select(train_indices), structures.select(validation_indices)
+    splits = {"training": train, "validation": held_out}
+    refuse_shared(splits | ({"test": test} if test is not None else {}))
+
+    descriptor = descriptor_from_options(config.descriptor)
+    features = stored_features(structures, descriptor, home / "features")
+    train_split = Split(train, _rows(features, structures, train_indices), digest(train))
+    validation_split = Split(held_out, _rows(features, structures, validation_indices), digest(held_out))
+
+    references = NO_REFERENCES
+    if config.target.reference_energies == "fit":
+        references = fit_reference_energies(train.atoms, train.energies)
+    return Dataset(
+        config=config,
+        train=train_split,
+        validation=validation_split,
+        test=test,
+        descriptor=descriptor,
+        references=references,
+        scaler=fit_feature_scaler(train_split.features, config.descriptor.scaling),
+        scale=target_scale(train.energies - references.of(train.atoms)),
+        warnings=_unseen_elements(train, {"validation": held_out, "test": test}, references),
+    )
+
+
+def read_data(data: Data) -> tuple[Structures, Structures | None]:
+    """The structures to train and validate on, and those of the test split where there is one."""
+    if data.train == "builtin":
+        if data.test not in (None, "builtin"):
+            raise BadInput(f"test {data.test}: the built-in training data has its own test split; leave test out")
+        return builtin_structures("train"), builtin_structures("test")
+    if data.test == "builtin":
+        raise BadInput("test builtin: goes with the built-in training data only; give a file, or leave test out")
+    return read_structures(data.train), read_structures(data.test) if data.test else None
+
+
+def _rows(
+    features: NDArray[np.float64], structures: Structures, indices: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    chosen = np.zeros(len(structures), dtype=bool)
+    chosen[indices] = True
+    rows: NDArray[np.float64] = features[np.repeat(chosen, structures.n_atoms)]
+    return rows
+
+
+def _unseen_elements(
+    train: Structures, others: dict[str, Structures | None], references: ReferenceEnergies
+) -> list[str]:
+    known = set(train.elements)
+    warnings = []
+    for name, split in others.items():
+        if split is None or not (unseen := sorted(set(split.elements) - known, key=chemical_symbols.index)):
+            continue
+        warnings.append(
+            f"{', '.join(unseen)} in the {name} split but not in the training split: its reference energy is the mean "
+            f"energy of a training atom ({references.fallback:.3f} eV), and its predictions are extrapolations"
+        )
+    return warnings
+
+
+def summary(dataset: Dataset) -> dict[str, Any]:
+    """The counts, digests and scales of a dataset, as plain values."""
+    reference_maes = {
+        f"{name}_reference_energy_mae": float(np.abs(dataset.scaled_targets(split)).mean() * dataset.scale)
+        for name, split in (("training", dataset.train), ("validation", dataset.validation))
+    }
+    return {
+        "training_structures": len(dataset.train.structures),
+        "validation_structures": len(dataset.validation.structures),
+        "test_structures": 0 if dataset.test is None else len(dataset.test),
+        "training_atoms": int(dataset.train.structures.n_atoms.sum()),
+        "elements": " ".join(dataset.train.structures.elements),
+        "forces": dataset.train.structures.forces is not None,
+        "features": dataset.descriptor.n_features,
+        "training_digest": dataset.train.digest,
+        "validation_digest": dataset.validation.digest,
+        **reference_maes,
+    }

@@ -1,0 +1,25 @@
+"""How far predicted energies are from the true ones."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bdqm_tune.errors import BdqmError
+
+
+def energy_metrics(
+    predicted: NDArray[np.float64], true: NDArray[np.float64], n_atoms: NDArray[np.int64]
+) -> dict[str, float]:
+    """Mean absolute and root mean square error of total energies (eV), and the first per atom (eV/atom).
+
+    Args:
+        predicted, true: (n_structures,), eV.
+        n_atoms: (n_structures,).
+    """
+    if not len(true):
+        raise BdqmError("there is no structure to compare")
+    error = predicted - true
+    return {
+        "energy_mae": float(np.abs(error).mean()),
+        "energy_rmse": float(np.sqrt((error**2).mean())),
+        "energy_mae_per_atom": float((np.abs(error) / n_atoms).mean()),
+    }

@@ -1,0 +1,97 @@
+"""What the network is given and asked for: scaled features, and energies less those of the elements."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+
+RIDGES = np.logspace(-6, 1, 29)
+
+
+@dataclass(frozen=True)
+class ReferenceEnergies:
+    """One energy per element; a structure's reference energy is the sum over its atoms."""
+
+    per_element: dict[int, float]  # atomic number → eV
+    fallback: float  # eV, for an element that the training split does not have: the mean energy of an atom there
+
+    def of(self, structures: list[Atoms]) -> NDArray[np.float64]:
+        """Reference energies (n_structures,), eV."""
+        return np.array(
+            [sum(self.per_element.get(int(z), self.fallback) for z in atoms.numbers) for atoms in structures]
+        )
+
+
+NO_REFERENCES = ReferenceEnergies({}, 0.0)
+
+
+def fit_reference_energies(structures: list[Atoms], energies: NDArray[np.float64]) -> ReferenceEnergies:
+    """Fit one energy per element by ridge regression of the energy per atom on the composition.
+
+    With x_i the shares of the elements in structure i and y_i its energy per atom, this minimises
+    Σ_i (y_i - m - x_i·d)² + ridge·|d|², where m is the mean of y; element k then has the energy m + d_k. The equations
+    are per atom because the error of a sum over atoms grows with their number. The ridge, one of `RIDGES`, has the
+    least mean absolute leave-one-out error (closed form from the hat matrix: Golub, Heath and Wahba,
+    Technometrics 21, 215 (1979)).
+
+    Args:
+        energies: total energies (n_structures,), eV.
+    """
+    elements = sorted({int(z) for atoms in structures for z in atoms.numbers})
+    shares = np.array([[np.mean(atoms.numbers == z) for z in elements] for atoms in structures])
+    per_atom = energies / np.array([len(atoms) for atoms in structures])
+    mean = float(per_atom.mean())
+    left, singular, right = np.linalg.svd(shares, full_matrices=False)
+    projected = left.T @ (per_atom - mean)
+    best = (np.inf, np.zeros(len(elements)))
+    for ridge in RIDGES:
+        shrunk = singular**2 / (singular**2 + ridge)
+        leverage = np.einsum("ik,k->i", left**2, shrunk)
+        # A structure that alone has an element has leverage 1 without a ridge; its own error is then unknown.
+        errors = (per_atom - mean - left @ (shrunk * projected)) / np.maximum(1 - leverage, 1e-9)
+        error = float(np.abs(errors).mean())
+        if error < best[0]:
+            best = (error, right.T @ (singular / (singular**2 + ridge) * projected))
+    return ReferenceEnergies(
+        {z: mean + float(d) for z, d in zip(elements, best[1], strict=True)},
+        mean,
+    )
+
+
+@dataclass(frozen=True)
+class FeatureScaler:
+    """Shifts and scales every column; with `floor`, the logarithm of the column above its floor comes first."""
+
+    mean: NDArray[np.float64]  # (n_features,)
+    deviation: NDArray[np.float64]  # (n_features,), positive
+    floor: NDArray[np.float64] | None  # (n_features,), positive; None: no logarithm
+
+    def __call__(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Scaled features (n_atoms, n_features), without unit."""
+        values = features if self.floor is None else np.log(np.maximum(features, 0) + self.floor)
+        return (values - self.mean) / self.deviation
+
+
+def fit_feature_scaler(features: NDArray[np.float64], scaling: Literal["standardise", "log"]) -> FeatureScaler:
+    """Scaler that brings each column of `features` (n_atoms, n_features) to mean 0 and standard deviation 1.
+
+    Args:
+        scaling: `log` takes log(x + floor) first, the floor being a thousandth of the column's mean.
+    """
+    floor = None
+    if scaling == "log":
+        average = features.mean(axis=0)
+        floor = np.where(average > 0, 1e-3 * average, 1.0)
+        features = np.log(np.maximum(features, 0) + floor)
+    deviation = features.std(axis=0)
+    # A column that does not vary carries nothing; rounding alone must not blow it up.
+    constant = deviation <= 1e-9 * np.abs(features).max(axis=0)
+    return FeatureScaler(features.mean(axis=0), np.where(constant, 1.0, deviation), floor)
+
+
+def target_scale(residuals: NDArray[np.float64]) -> float:
+    """Scale (eV) of the network's output: the standard deviation of the energies that are left to it, or 1."""
+    deviation = float(residuals.std())
+    return deviation if deviation > 0 else 1.0

@@ -1,0 +1,1 @@
+"""Services: where the stores are."""

@@ -1,0 +1,49 @@
+"""What identifies a split, and what makes two structures the same."""
+
+import hashlib
+from collections.abc import Mapping
+
+import numpy as np
+from ase import Atoms
+
+from bdqm_tune.errors import BadInput
+from bdqm_tune.structures.read import Structures
+
+
+def digest(structures: Structures) -> str:
+    """SHA-256 over geometries and labels, in order, as 64 hexadecimal digits."""
+    total = hashlib.sha256()
+    for i, atoms in enumerate(structures.atoms):
+        total.update(geometry_key(atoms))
+        total.update(np.float64(structures.energies[i]).tobytes())
+        if structures.forces is not None:
+            total.update(structures.forces[i].tobytes())
+    return total.hexdigest()
+
+
+def geometry_key(atoms: Atoms) -> bytes:
+    """Hash of elements, positions, cell and periodicity, to the last bit; labels do not count."""
+    key = hashlib.sha256()
+    key.update(np.asarray(atoms.numbers, dtype=np.int64).tobytes())
+    # Adding 0.0 turns -0.0 into 0.0.
+    key.update((np.asarray(atoms.positions, dtype=np.float64) + 0.0).tobytes())
+    key.update((np.asarray(atoms.cell, dtype=np.float64) + 0.0).tobytes())
+    key.update(np.asarray(atoms.pbc, dtype=bool).tobytes())
+    return key.digest()
+
+
+def refuse_shared(splits: Mapping[str, Structures]) -> None:
+    """Raise BadInput, with the indices, if two of the named splits share a structure exactly."""
+    seen: dict[bytes, tuple[str, int]] = {}
+    shared = []
+    for name, structures in splits.items():
+        for atoms, image in zip(structures.atoms, structures.images.tolist(), strict=True):
+            first = seen.setdefault(geometry_key(atoms), (name, image))
+            if first[0] != name:
+                shared.append(f"{first[0]} image {first[1]} = {name} image {image}")
+    if shared:
+        more = f" and {len(shared) - 10} more" if len(shared) > 10 else ""
+        raise BadInput(
+            f"the same structure in two splits: {', '.join(shared[:10])}{more}; "
+            "remove the copies, the errors would look better than they are"
+        )

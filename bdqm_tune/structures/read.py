@@ -1,0 +1,131 @@
+"""Structures with their labels, from any file that ASE reads."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import ase.io
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import PropertyNotImplementedError
+from ase.data import chemical_symbols
+from numpy.typing import NDArray
+
+from bdqm_tune.errors import BadInput
+
+HEAVIEST = 86  # Rn, the last element of the package's pseudo-densities
+
+
+@dataclass(frozen=True)
+class Structures:
+    """Structures with energies; forces where every structure has them."""
+
+    source: str  # what error messages call it: the file's name
+    atoms: list[Atoms]
+    energies: NDArray[np.float64]  # (n_structures,) eV, total
+    forces: list[NDArray[np.float64]] | None  # each (n_atoms, 3), eV/Å
+    images: NDArray[np.int64]  # (n_structures,) index of each in the source
+
+    def __len__(self) -> int:
+        return len(self.atoms)
+
+    @property
+    def elements(self) -> list[str]:
+        """Symbols of the elements present, by atomic number."""
+        return [chemical_symbols[z] for z in sorted({int(z) for a in self.atoms for z in a.numbers})]
+
+    @property
+    def n_atoms(self) -> NDArray[np.int64]:
+        """Atoms of each structure, (n_structures,)."""
+        return np.array([len(a) for a in self.atoms], dtype=np.int64)
+
+    def select(self, indices: Sequence[int] | NDArray[np.integer]) -> "Structures":
+        """The structures at `indices`, in that order."""
+        chosen = [int(i) for i in indices]
+        return Structures(
+            self.source,
+            [self.atoms[i] for i in chosen],
+            self.energies[chosen],
+            None if self.forces is None else [self.forces[i] for i in chosen],
+            self.images[chosen],
+        )
+
+
+def read_structures(path: str | Path) -> Structures:
+    """Read all images of a file.
+
+    Raises:
+        BadInput: no such file, no format of ASE's, no image, or an image without a finite energy, without atoms,
+            with positions, cell or forces that are not finite, or with an element beyond Rn.
+    """
+    return from_atoms(read_images(path), source=str(path))
+
+
+def read_images(path: str | Path) -> list[Atoms]:
+    """All images of a file, unchecked. Raises BadInput if ASE cannot read it."""
+    if not Path(path).is_file():
+        problem = "is a folder, not a file" if Path(path).is_dir() else f"no such file (looked from {Path.cwd()})"
+        raise BadInput(f"{path}: {problem}")
+    try:
+        images = ase.io.read(path, index=":")
+    except Exception as error:  # each of ASE's readers raises its own kinds
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise BadInput(f"{path}: ASE cannot read it ({reason})") from None
+    return images if isinstance(images, list) else [images]
+
+
+def from_atoms(images: Sequence[Atoms], source: str) -> Structures:
+    """Check images that carry energies (and perhaps forces) and take the labels out of their calculators.
+
+    Raises:
+        BadInput: as `read_structures`.
+    """
+    if not images:
+        raise BadInput(f"{source}: no structures in it")
+    energies = np.array([_energy(atoms, f"{source}, image {i}") for i, atoms in enumerate(images)])
+    forces = [_forces(atoms, f"{source}, image {i}") for i, atoms in enumerate(images)]
+    complete = [f for f in forces if f is not None]
+    return Structures(
+        source,
+        [Atoms(a.numbers, a.positions, cell=a.cell, pbc=a.pbc) for a in images],
+        energies,
+        complete if len(complete) == len(images) else None,
+        np.arange(len(images)),
+    )
+
+
+def check_geometry(atoms: Atoms, where: str) -> None:
+    """Raise BadInput unless the structure has atoms of known elements at finite positions in a usable cell."""
+    if len(atoms) == 0:
+        raise BadInput(f"{where}: has no atoms")
+    if not (np.isfinite(atoms.positions).all() and np.isfinite(np.asarray(atoms.cell)).all()):
+        raise BadInput(f"{where}: positions and cell must be finite")
+    unknown = sorted({int(z) for z in atoms.numbers if not 1 <= z <= HEAVIEST})
+    if unknown:
+        names = ", ".join(chemical_symbols[z] if z < len(chemical_symbols) else str(z) for z in unknown)
+        raise BadInput(f"{where}: element {names} is not supported, only H to Rn are")
+    periodic = np.asarray(atoms.cell)[atoms.pbc]
+    if len(periodic) and np.linalg.matrix_rank(periodic) < len(periodic):
+        raise BadInput(f"{where}: is periodic along a direction in which its cell has no extent")
+
+
+def _energy(atoms: Atoms, where: str) -> float:
+    check_geometry(atoms, where)
+    if atoms.calc is None or "energy" not in getattr(atoms.calc, "results", {}):
+        raise BadInput(f"{where}: has no energy; every image needs the total energy in eV of its calculation")
+    # Without force_consistent=False some readers give the free energy instead of the one extrapolated to 0 K.
+    energy = float(atoms.get_potential_energy(force_consistent=False))
+    if not np.isfinite(energy):
+        raise BadInput(f"{where}: the energy must be finite, got {energy}")
+    return energy
+
+
+def _forces(atoms: Atoms, where: str) -> NDArray[np.float64] | None:
+    try:
+        # Constraints would set forces to zero; the labels are those of the calculation.
+        forces = np.asarray(atoms.get_forces(apply_constraint=False), dtype=np.float64)
+    except (PropertyNotImplementedError, RuntimeError):
+        return None
+    if not np.isfinite(forces).all():
+        raise BadInput(f"{where}: forces must be finite")
+    return forces
