@@ -14,9 +14,7 @@ from bdqm_tune.learning.potential import PotentialCalculator
 from bdqm_tune.services.connection import find_stores
 
 
-def prepare(
-    train: str | Path = "builtin", test: str | Path | None = None, config: str | Path | None = None
-) -> Dataset:
+def prepare(train: str | Path = "builtin", test: str | Path | None = None, config: str | Path | None = None) -> Dataset:
     """Read, check, split and featurise structures.
 
     Args:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from bdqm_tune.errors import BadInput, BdqmError
+from bdqm_tune.progress import Bar
 
 if TYPE_CHECKING:
     import optuna
@@ -27,7 +28,9 @@ app = typer.Typer(
 )
 
 # Every option is text here and empty when not given, as MLflow passes it; bdqm_tune/config.py checks it.
-Train = Annotated[str, typer.Option(metavar="FILE", help="Structures with energies, any file that ASE reads; or `builtin`.")]
+Train = Annotated[
+    str, typer.Option(metavar="FILE", help="Structures with energies, any file that ASE reads; or `builtin`.")
+]
 Test = Annotated[str, typer.Option(metavar="FILE", help="Structures of the test split, laid aside for `evaluate`.")]
 ConfigFile = Annotated[str, typer.Option(metavar="FILE", help="Configuration file (YAML).")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
@@ -68,8 +71,8 @@ def tune(
     dataset = prepare_data(options, stores.home)
     for warning in dataset.warnings:
         _note(f"warning: {warning}")
-    progress = _TrialLines(options.study.n_trials)
-    finished = run(dataset, options, stores, progress)
+    with Bar("Trials", options.study.n_trials) as bar:
+        finished = run(dataset, options, stores, _TrialLines(bar))
     _report_study(finished, as_json)
 
 
@@ -155,7 +158,9 @@ def _assignments(text: str) -> dict[str, str]:
     pairs = [part.partition("=") for part in text.split(",") if part.strip()]
     for name, equals, value in pairs:
         if not (name.strip() and equals and value.strip()):
-            raise BadInput(f"--set takes NAME=VALUE pairs separated by commas, as lr=1e-3,activation=tanh; got {text!r}")
+            raise BadInput(
+                f"--set takes NAME=VALUE pairs separated by commas, as lr=1e-3,activation=tanh; got {text!r}"
+            )
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
@@ -175,21 +180,20 @@ def _print_record(record: Mapping[str, Any], as_json: bool) -> None:
 
 
 class _TrialLines:
-    """One line a trial as it ends, and how far the study is."""
+    """One line a trial as it ends."""
 
-    def __init__(self, n_trials: int) -> None:
-        self._n_trials, self._done, self._best = n_trials, 0, float("inf")
+    def __init__(self, bar: Bar) -> None:
+        self._bar, self._best = bar, float("inf")
 
     def __call__(self, result: "TrialResult", study: "optuna.Study") -> None:
-        self._done += 1
         mae = result.val_energy_mae
         if result.state == "complete" and mae is not None:
             self._best = min(self._best, mae)
-        found = f"val MAE {mae:9.4f} eV at epoch {result.best_epoch}" if mae is not None else "no result"
-        why = f"  ({result.reason})" if result.state != "complete" else ""
-        _note(
-            f"[{self._done}/{self._n_trials}] trial {result.number:03d} {result.state:<8} {found}"
-            f"  {result.trial_seconds:.1f} s  best {self._best:.4f} eV{why}"
+        found = "no result" if mae is None else f"val MAE {mae:.4f} eV at epoch {result.best_epoch}"
+        why = f" by the {result.reason}" if result.state == "pruned" else f" ({result.reason})" if result.reason else ""
+        self._bar.advance(
+            f"trial {result.number:03d} {result.state}{why}: {found}, {result.trial_seconds:.1f} s; "
+            f"best so far {self._best:.4f} eV"
         )
 
 

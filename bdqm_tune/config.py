@@ -82,8 +82,9 @@ class Hyperparameters(Options):
     dropout: bool = Field(False, description="dropout after each activation")
     dropout_rate: float = Field(0.1, ge=0, lt=1, description="used with dropout only")
     initialization: Literal["xavier", "default", "zero"] = Field(
-        "zero", description="xavier; torch's default; zero: xavier and an output layer of 0, so that training starts "
-        "from the reference energies"
+        "zero",
+        description="xavier; torch's default; zero: xavier and an output layer of 0, so that training starts "
+        "from the reference energies",
     )
     lr: float = Field(3e-3, gt=0, le=10, description="Adam's learning rate at the start")
     batch_size: int = Field(32, ge=1, description="structures in a step")
@@ -204,7 +205,7 @@ def parse_space(name: str, entry: Any) -> Any:
         raise ValueError(f"{name}: {kind} needs a list, got {given!r}")
     if kind == "choice":
         return Space(kind="choice", choices=tuple(_checked(name, value) for value in given))
-    if kind != {int: "int", float: "float"}.get(Hyperparameters.model_fields[name].annotation or str):
+    if kind != _type_name(name):
         raise ValueError(f"{name}: {kind} does not fit a {_type_name(name)}")
     if len(given) != 2:
         raise ValueError(f"{name}: {kind} needs [low, high], got {given!r}")
@@ -214,8 +215,8 @@ def parse_space(name: str, entry: Any) -> Any:
         raise ValueError(f"{name}: log must be true or false, got {log!r}")
     if low >= high:
         raise ValueError(f"{name}: the range [{low}, {high}] is empty; give a plain value to fix it")
-    if step is not None and (log or isinstance(step, bool) or not isinstance(step, int | float) or step <= 0):
-        raise ValueError(f"{name}: step must be a positive number, and not together with log")
+    if step is not None and (log or type(step) not in (int, {"int": int, "float": float}[kind]) or step <= 0):
+        raise ValueError(f"{name}: step must be a positive {kind}, and not together with log; got {step!r}")
     if log and low <= 0:
         raise ValueError(f"{name}: a logarithmic range must begin above 0, got {low}")
     return Space(kind="int" if kind == "int" else "float", low=low, high=high, log=log, step=step)
@@ -254,9 +255,7 @@ def load_config(path: str | Path | None = None, overrides: Mapping[str, Mapping[
     return _build(_merge(content, overrides or {}, source), source)
 
 
-def _merge(
-    content: Mapping[str, Any], overrides: Mapping[str, Mapping[str, Any]], source: str
-) -> dict[str, Any]:
+def _merge(content: Mapping[str, Any], overrides: Mapping[str, Mapping[str, Any]], source: str) -> dict[str, Any]:
     # A group without options, `study:` alone on its line, is read as None.
     merged = {str(key): {} if value is None else value for key, value in content.items()}
     for group, values in overrides.items():

@@ -1,33 +1,61 @@
-"""Progress of long work: a bar on a terminal, a plain line now and then elsewhere."""
+"""Progress of long work on standard error: a bar on a terminal, a plain line now and then elsewhere."""
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
-from typing import TypeVar
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 Item = TypeVar("Item")
 
 LINE_EVERY = 5.0  # seconds between two plain lines
 
 
-def track(items: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:
-    """Yield the items and show on standard error how far we are.
+class Bar:
+    """Shows how much of `total` is done, as a context manager."""
 
-    Args:
-        total: how many there are, where `items` has no length.
-    """
-    total = len(items) if total is None and isinstance(items, Sized) else total
-    if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import track as rich_track
+    def __init__(self, description: str, total: int) -> None:
+        self._description, self._total = description, total
+        self._done, self._last_line = 0, time.monotonic()
+        self._rich: Progress | None = None
 
-        yield from rich_track(
-            items, description=description, total=total, console=Console(stderr=True), transient=True
-        )
-        return
-    last = time.monotonic()
-    for done, item in enumerate(items):
-        if time.monotonic() - last > LINE_EVERY:
-            last = time.monotonic()
-            print(f"{description}: {done}{f' of {total}' if total else ''}", file=sys.stderr, flush=True)
-        yield item
+    def __enter__(self) -> "Bar":
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self._rich = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._rich.add_task(self._description, total=self._total)
+            self._rich.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._rich is not None:
+            self._rich.stop()
+
+    def advance(self, message: str = "") -> None:
+        """One more is done; a message stays as a line of its own."""
+        self._done += 1
+        if self._rich is not None:
+            if message:
+                self._rich.console.print(message, markup=False, highlight=False, soft_wrap=True)
+            self._rich.advance(self._rich.task_ids[0])
+        elif message:
+            print(message, file=sys.stderr, flush=True)
+        elif self._done < self._total and time.monotonic() - self._last_line > LINE_EVERY:
+            self._last_line = time.monotonic()
+            print(f"{self._description}: {self._done} of {self._total}", file=sys.stderr, flush=True)
+
+
+def track(items: Iterable[Item], description: str, total: int) -> Iterator[Item]:
+    """Yield the items, `total` in number, and show on standard error how far we are."""
+    with Bar(description, total) as bar:
+        for item in items:
+            yield item
+            bar.advance()

@@ -11,8 +11,15 @@ from bdqm_tune.learning.potential import Potential
 class TrainingRun(Protocol):
     """One network in training."""
 
-    n_parameters: int
-    best: EpochRecord | None
+    @property
+    def n_parameters(self) -> int:
+        """Trainable parameters."""
+        ...
+
+    @property
+    def best(self) -> EpochRecord | None:
+        """The epoch with the least validation MAE so far."""
+        ...
 
     def __iter__(self) -> Iterator[EpochRecord]:
         """Train, one epoch a step."""

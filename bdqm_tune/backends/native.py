@@ -17,7 +17,10 @@ class NativeRun:
 
     def __init__(self, fit: Fit, dataset: Dataset, hyperparameters: Hyperparameters) -> None:
         self._fit, self._dataset, self._hyperparameters = fit, dataset, hyperparameters
-        self.n_parameters = fit.n_parameters
+
+    @property
+    def n_parameters(self) -> int:
+        return self._fit.n_parameters
 
     @property
     def best(self) -> EpochRecord | None:
@@ -51,9 +54,7 @@ class NativeBackend:
         self._train, self._validation = tensors(dataset.train), tensors(dataset.validation)
 
     def start(self, hyperparameters: Hyperparameters, seed: int) -> NativeRun:
-        fit = Fit(
-            hyperparameters, self._config.training, self._train, self._validation, self._dataset.scale, seed
-        )
+        fit = Fit(hyperparameters, self._config.training, self._train, self._validation, self._dataset.scale, seed)
         return NativeRun(fit, self._dataset, hyperparameters)
 
 
@@ -67,5 +68,7 @@ def pick_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise BadInput(f"device {name}: there are {torch.cuda.device_count()} usable GPUs here; use --device cpu or auto")
+        raise BadInput(
+            f"device {name}: there are {torch.cuda.device_count()} usable GPUs here; use --device cpu or auto"
+        )
     return device

@@ -40,9 +40,9 @@ class GMP(Descriptor):
     The density is the sum over the neighbours j (the atom itself included) of B·exp(-beta·|r - R_j|²). The moment of
     order n with a probe A·exp(-alpha·r²), alpha = 1/(2 sigma²), A = (1/(sigma·sqrt(2π)))³, has the closed form
 
-        mu_nm = Σ_j Σ_k A·B_k·(π/gamma)^1.5 · exp(-alpha·beta_k/gamma · R_j²) · (beta_k/gamma)^n · R_nm(R_j),   gamma = alpha + beta_k
+        mu_nm = Σ_j Σ_k A·B_k·(π/gamma)^1.5 · exp(-alpha·beta_k/gamma · R_j²) · (beta_k/gamma)^n · R_nm(R_j)
 
-    because a solid harmonic R_nm averaged over a Gaussian keeps its value at the centre. The feature is
+    with gamma = alpha + beta_k, because a solid harmonic R_nm averaged over a Gaussian keeps its value at the centre. The feature is
     c_n·Σ_m mu_nm², with c_n = 4π/(2n+1)·n!·(2n-1)!!, which makes it the sum over the Maxwell–Cartesian
     harmonics of the order with their multinomial weights, as amptorch's `GMPOrderNorm` computes it.
 
@@ -172,9 +172,9 @@ def _norm(order: int) -> float:
     return 4 * math.pi / (2 * order + 1) * math.factorial(order) * double_factorial
 
 
-@numba.njit(parallel=True, cache=True)  # type: ignore[untyped-decorator]
-def _moments(start, species, index, distance2, harmonics, weight, decay, shrink, max_order):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Moments mu_nm of shape (n_atoms, n_sigmas, (max_order + 1)²); each exponential is computed once for all orders."""
+@numba.njit(parallel=True, cache=True)
+def _moments(start, species, index, distance2, harmonics, weight, decay, shrink, max_order):  # type: ignore[no-untyped-def]
+    """Moments mu_nm (n_atoms, n_sigmas, (max_order + 1)²); each exponential is computed once for all orders."""
     n_atoms = len(species)
     n_sigmas = weight.shape[1]
     moments = np.zeros((n_atoms, n_sigmas, (max_order + 1) ** 2))

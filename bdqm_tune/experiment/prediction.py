@@ -23,7 +23,7 @@ def predict_file(model: str, file: str, out: Path, tracking_uri: str | None) -> 
         check_geometry(atoms, f"{file}, image {i}")
     if not out.parent.is_dir():
         raise BadInput(f"{out}: there is no folder {out.parent}")
-    for atoms in track(images, "Predictions"):
+    for atoms in track(images, "Predictions", len(images)):
         energy = float(potential.predict([atoms]).energies[0])
         atoms.calc = SinglePointCalculator(atoms, energy=energy)
     ase.io.write(out, images, format="extxyz")

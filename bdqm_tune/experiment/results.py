@@ -75,7 +75,7 @@ def _curves_frame(client: MlflowClient, trials: pd.DataFrame) -> pd.DataFrame:
     known = trials[trials["run_id"].notna()]
     pairs = list(zip(known["number"], known["run_id"], strict=True))
     try:
-        for number, run_id in track(pairs, "Curves"):
+        for number, run_id in track(pairs, "Curves", len(pairs)):
             # A trial that was handed back and began again has its first epochs twice; the later value counts.
             values = {m.step: m.value for m in client.get_metric_history(run_id, "val_energy_mae")}
             rows += [(int(number), step, value) for step, value in sorted(values.items())]

@@ -9,11 +9,12 @@ from optuna.samplers import (
     BaseSampler,
     CmaEsSampler,
     GPSampler,
-    GridSampler,
     QMCSampler,
     RandomSampler,
     TPESampler,
 )
+from optuna.study import Study
+from optuna.trial import FrozenTrial
 
 from bdqm_tune.config import Pruner, Sampler
 
@@ -21,19 +22,25 @@ REDUCTION_FACTOR = 3  # of hyperband and successive halving: one trial in three 
 MEDIAN_REPORTS = 10  # times in a trial that the median pruner is asked
 
 
-class _Grid(GridSampler):
-    """Optuna's grid sampler without its end of the study, which works in `Study.optimize` only."""
+class _Hyperband(BasePruner):
+    """Optuna's hyperband, of which the sampler does not know.
 
-    def after_trial(self, *_: Any) -> None:
-        pass
+    Where a study's pruner is a `HyperbandPruner`, Optuna shows a sampler the trials of one bracket only; TPE then needs
+    ten trials a bracket before it begins to learn, and every suggestion costs two more transactions.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self._pruner = HyperbandPruner(**options)
+
+    def prune(self, study: Study, trial: FrozenTrial) -> bool:
+        return self._pruner.prune(study, trial)
 
 
-def make_sampler(name: Sampler, seed: int, n_existing: int, grid: dict[str, list[Any]]) -> BaseSampler:
+def make_sampler(name: Sampler, seed: int, n_existing: int) -> BaseSampler:
     """The sampler of a name.
 
     Args:
         n_existing: trials that the study already has; a study that goes on draws other numbers than before.
-        grid: values of each hyperparameter, for the grid sampler.
     """
     drawn = int(np.random.SeedSequence([seed, n_existing]).generate_state(1)[0]) if n_existing else seed
     match name:
@@ -41,12 +48,10 @@ def make_sampler(name: Sampler, seed: int, n_existing: int, grid: dict[str, list
             return TPESampler(seed=drawn)
         case "cmaes":
             return CmaEsSampler(seed=drawn, warn_independent_sampling=False)
-        case "random":
+        case "random" | "grid":  # the trials of a grid wait with their parameters fixed
             return RandomSampler(seed=drawn)
         case "gp":
             return GPSampler(seed=drawn)
-        case "grid":
-            return _Grid(grid, seed=seed)
         case "qmc":
             # Its position in the sequence is in the study; another seed would start another sequence.
             return QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False)
@@ -57,7 +62,7 @@ def make_pruner(name: Pruner, epochs: int) -> BasePruner:
     first = first_rung(epochs)
     match name:
         case "hyperband":
-            return HyperbandPruner(min_resource=first, max_resource=epochs, reduction_factor=REDUCTION_FACTOR)
+            return _Hyperband(min_resource=first, max_resource=epochs, reduction_factor=REDUCTION_FACTOR)
         case "halving":
             return SuccessiveHalvingPruner(min_resource=first, reduction_factor=REDUCTION_FACTOR)
         case "median":

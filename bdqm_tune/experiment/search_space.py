@@ -1,10 +1,14 @@
 """The search space as Optuna sees it, and a trial's hyperparameters from it."""
 
+import itertools
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial
 
 from bdqm_tune.config import Config, Hyperparameters, Space
 from bdqm_tune.errors import BadInput
@@ -15,7 +19,8 @@ CONDITIONS: dict[str, tuple[str, Any]] = {
     "gamma": ("scheduler", "step"),
     "step_size": ("scheduler", "step"),
 }
-GRID_POINTS = 3  # of a numerical range without a step, for the grid sampler
+# The grid: points of a range, steps up to which all are taken instead, and the most combinations.
+GRID_POINTS, FEW_STEPS, LARGEST_GRID = 3, 10, 1_000_000
 
 
 def distributions(config: Config, n_train: int) -> dict[str, BaseDistribution]:
@@ -42,6 +47,25 @@ def suggest(trial: optuna.Trial, config: Config, n_train: int) -> Hyperparameter
     return Hyperparameters(**values)
 
 
+def known_parameters(config: Config, n_train: int, existing: Sequence[FrozenTrial]) -> list[dict[str, Any]]:
+    """The parameters of those of the next trials that the sampler has nothing to say about, in their order.
+
+    These are the configurations to try first in a new study, or the untried points of the grid.
+
+    Raises:
+        BadInput: one of the former lies outside the search space, or fewer of the latter are left than trials wanted.
+    """
+    wanted = config.study.n_trials
+    if config.study.sampler != "grid":
+        first = enqueued(config, n_train)
+        return [] if existing else first[:wanted]
+    tried = {tuple(sorted(trial.system_attrs.get("fixed_params", trial.params).items())) for trial in existing}
+    left = [point for point in grid(config, n_train) if tuple(sorted(point.items())) not in tried]
+    if len(left) < wanted:
+        raise BadInput(f"study.n_trials: the grid has {len(left)} points that were not tried, fewer than {wanted}")
+    return left[:wanted]
+
+
 def enqueued(config: Config, n_train: int) -> list[dict[str, Any]]:
     """The parameters of the configurations to try first.
 
@@ -62,33 +86,45 @@ def enqueued(config: Config, n_train: int) -> list[dict[str, Any]]:
                 raise BadInput(f"study.enqueue: {name}={value}, but the study fixes it to {fixed}")
         values = {**Hyperparameters().model_dump(), **config.fixed, **given}
         result.append(
-            {
-                name: values[name]
-                for name in space
-                if _contains(space[name], values[name]) and _counts(name, values)
-            }
+            {name: values[name] for name in space if _contains(space[name], values[name]) and _counts(name, values)}
         )
     return result
 
 
-def grid(config: Config, n_train: int) -> dict[str, list[Any]]:
-    """The values of each hyperparameter that the grid sampler combines."""
-    points: dict[str, list[Any]] = {}
-    for name, distribution in distributions(config, n_train).items():
-        if isinstance(distribution, CategoricalDistribution):
-            points[name] = list(distribution.choices)
-            continue
-        assert isinstance(distribution, IntDistribution | FloatDistribution)
-        low, high = distribution.low, distribution.high
-        if distribution.step is not None and (high - low) / distribution.step < GRID_POINTS * 3 and not distribution.log:
-            values = np.arange(low, high + distribution.step / 2, distribution.step)
-        else:
-            values = (np.geomspace if distribution.log else np.linspace)(low, high, GRID_POINTS)
-        if isinstance(distribution, IntDistribution):
-            points[name] = sorted({int(round(v)) for v in values})
-        else:
-            points[name] = np.clip(values, low, high).tolist()
-    return points
+def grid(config: Config, n_train: int) -> list[dict[str, Any]]:
+    """All combinations of a few values of each hyperparameter, in an order drawn with the study's seed.
+
+    Raises:
+        BadInput: there are more than a million.
+    """
+    points = {name: _points(distribution) for name, distribution in distributions(config, n_train).items()}
+    size = math.prod(map(len, points.values()))
+    if size > LARGEST_GRID:
+        raise BadInput(f"search: the grid has {size} points, more than {LARGEST_GRID}; fix some hyperparameters")
+    # Combinations that differ only in what does not count are one.
+    different: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for values in itertools.product(*points.values()):
+        full = {**config.fixed, **dict(zip(points, values, strict=True))}
+        chosen = {name: full[name] for name in points if _counts(name, full)}
+        different[tuple(chosen.items())] = chosen
+    combinations = list(different.values())
+    order = np.random.default_rng(config.study.seed).permutation(len(combinations))
+    return [combinations[i] for i in order]
+
+
+def _points(distribution: BaseDistribution) -> list[Any]:
+    """The values of one hyperparameter in the grid: all choices, all steps if they are few, else evenly spaced ones."""
+    if isinstance(distribution, CategoricalDistribution):
+        return list(distribution.choices)
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    low, high, step = distribution.low, distribution.high, distribution.step
+    if step is not None and not distribution.log and (high - low) / step < FEW_STEPS:
+        values = low + step * np.arange(int((high - low) / step + 1e-9) + 1)
+    else:
+        values = (np.geomspace if distribution.log else np.linspace)(low, high, GRID_POINTS)
+    if isinstance(distribution, IntDistribution):
+        return sorted({round(float(value)) for value in values})
+    return [float(value) for value in np.clip(values, low, high)]
 
 
 def _distribution(name: str, space: Space, n_train: int) -> BaseDistribution:

@@ -11,12 +11,12 @@ import sqlalchemy
 from optuna.distributions import CategoricalDistribution
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from bdqm_tune.config import Config
 from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.experiment.samplers import make_pruner, make_sampler
-from bdqm_tune.experiment.search_space import distributions, grid
+from bdqm_tune.experiment.search_space import distributions
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.structures import digest
 
@@ -58,8 +58,10 @@ def load_study(url: str, name: str) -> optuna.Study:
         raise BadInput(f"no study {name!r} in {sqlalchemy.make_url(url).render_as_string()}; {known}") from None
 
 
-def check_study(url: str, config: Config, dataset: Dataset) -> None:
-    """Make nothing, but see that the study of this name, if there is one, fits the configuration and the data.
+def check_study(url: str, config: Config, dataset: Dataset) -> list[FrozenTrial]:
+    """See that the study of this name, if there is one, fits the configuration and the data; give its trials.
+
+    Nothing is made.
 
     Raises:
         BadInput: it has other data, another objective or other choices.
@@ -67,7 +69,7 @@ def check_study(url: str, config: Config, dataset: Dataset) -> None:
     storage = open_storage(url)
     name = config.study.name
     if name not in optuna.get_all_study_names(storage):
-        return
+        return []
     study_id = storage.get_study_id_from_name(name)
     _refuse_other_question(name, storage.get_study_user_attrs(study_id), question(config, dataset))
     trials = storage.get_all_trials(study_id, deepcopy=False)
@@ -78,6 +80,7 @@ def check_study(url: str, config: Config, dataset: Dataset) -> None:
             f"study {name!r} was made with another test split: {_short(test['digest'])} then, "
             f"{_short(digest(dataset.test))} now; choose another name with --study"
         )
+    return trials
 
 
 def open_study(url: str, config: Config, dataset: Dataset) -> optuna.Study:
@@ -90,8 +93,7 @@ def open_study(url: str, config: Config, dataset: Dataset) -> optuna.Study:
         load_if_exists=True,
         pruner=make_pruner(options.pruner, config.training.epochs),
     )
-    points = grid(config, len(dataset.train.structures)) if options.sampler == "grid" else {}
-    study.sampler = make_sampler(options.sampler, options.seed, len(study.get_trials(deepcopy=False)), points)
+    study.sampler = make_sampler(options.sampler, options.seed, len(study.get_trials(deepcopy=False)))
     if QUESTION not in study.user_attrs:
         study.set_user_attr(QUESTION, question(config, dataset))
     return study
@@ -109,16 +111,15 @@ def question(config: Config, dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def add_trials(study: optuna.Study, n_trials: int, first: Sequence[dict[str, Any]] = ()) -> None:
+def add_trials(study: optuna.Study, n_trials: int, parameters: Sequence[dict[str, Any]] = ()) -> None:
     """Add `n_trials` to the study's budget, as trials that wait for a worker.
 
     Args:
-        first: parameters of the first ones, in a study that has no trials yet.
+        parameters: what the first of them try; the sampler chooses for the rest.
     """
-    known = [] if study.get_trials(deepcopy=False) else list(first)[:n_trials]
-    for parameters in known:
-        study.enqueue_trial(parameters)
-    study.add_trials([create_trial(state=TrialState.WAITING) for _ in range(n_trials - len(known))])
+    for fixed in parameters[:n_trials]:
+        study.enqueue_trial(fixed)
+    study.add_trials([create_trial(state=TrialState.WAITING) for _ in range(n_trials - len(parameters))])
 
 
 def next_trial(study: optuna.Study) -> optuna.Trial | None:
@@ -160,7 +161,7 @@ def _short(value: Any) -> str:
     return text[:12] if len(text) == 64 else text
 
 
-def _refuse_other_choices(trials: list[optuna.trial.FrozenTrial], config: Config, n_train: int) -> None:
+def _refuse_other_choices(trials: list[FrozenTrial], config: Config, n_train: int) -> None:
     """Optuna cannot change the choices of a hyperparameter within a study; say so before a trial fails of it."""
     wanted = distributions(config, n_train)
     for trial in trials:
@@ -170,6 +171,6 @@ def _refuse_other_choices(trials: list[optuna.trial.FrozenTrial], config: Config
                 continue
             if new is not None and new != old:
                 raise BadInput(
-                    f"search.{name}: the study {config.study.name!r} has trials with {old}; its kind and choices cannot "
-                    f"change to {new} within a study; choose another name with --study"
+                    f"search.{name}: the study {config.study.name!r} has trials with {old}; its kind and choices "
+                    f"cannot change to {new} within a study; choose another name with --study"
                 )

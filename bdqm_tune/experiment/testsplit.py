@@ -1,6 +1,7 @@
 """The test split, laid aside while a study is tuned, for the evaluation to come."""
 
 from pathlib import Path
+from typing import Any
 
 import ase.io
 import optuna
@@ -43,7 +44,9 @@ def load_test_split(study: optuna.Study, home: Path) -> Structures:
         raise BdqmError(f"the test split of {study.study_name!r} is not at {path}; set BDQM_HOME as it was for tune")
     structures = read_structures(path)
     if digest(structures) != kept["digest"]:
-        raise BdqmError(f"{path} has changed since the study was made; its digest is not {kept['digest'][:12]} any more")
+        raise BdqmError(
+            f"{path} has changed since the study was made; its digest is not {kept['digest'][:12]} any more"
+        )
     return structures
 
 
@@ -53,7 +56,7 @@ def _path(home: Path, identity: str) -> Path:
 
 def _labelled(structures: Structures, i: int) -> Atoms:
     atoms = structures.atoms[i].copy()
-    labels = {"energy": float(structures.energies[i])}
+    labels: dict[str, Any] = {"energy": float(structures.energies[i])}
     if structures.forces is not None:
         labels["forces"] = structures.forces[i]
     atoms.calc = SinglePointCalculator(atoms, **labels)

@@ -132,7 +132,9 @@ class TrialRun:
             chunk = metrics[start : start + METRICS_IN_REQUEST]
             self._tracker._send("log_batch", self.run_id, metrics=chunk, tags=run_tags if start == 0 else [])
 
-    def finish(self, state: str, tags: Mapping[str, str], artifacts: Callable[[Path], None], best: float | None) -> None:
+    def finish(
+        self, state: str, tags: Mapping[str, str], artifacts: Callable[[Path], None], best: float | None
+    ) -> None:
         """Send what is left, the artifacts, and the end of the run.
 
         Args:
@@ -157,9 +159,7 @@ class TrialRun:
         self._tracker._send("set_terminated", self.run_id, status=STATUS[state])
 
 
-def open_tracker(
-    tracking_uri: str | None, study: str, environ: MutableMapping[str, str] = os.environ
-) -> Tracker:
+def open_tracker(tracking_uri: str | None, study: str, environ: MutableMapping[str, str] = os.environ) -> Tracker:
     """Adopt the run that `mlflow run` made for this process, or make one in an experiment named like the study.
 
     Raises:

@@ -88,9 +88,7 @@ class TrialRunner:
             self._tell(trial, result)
         return result
 
-    def _train(
-        self, trial: optuna.Trial, training: TrainingRun, run: TrialRun, records: list[EpochRecord]
-    ) -> str:
+    def _train(self, trial: optuna.Trial, training: TrainingRun, run: TrialRun, records: list[EpochRecord]) -> str:
         """Train to the end, or until the pruner says no; returns why it was pruned, empty if it was not."""
         every = -(-self._config.training.epochs // BATCHES_IN_TRIAL)
         for record in training:
@@ -176,4 +174,3 @@ def repeatable(config: Config, hyperparameters: Hyperparameters) -> str:
     content["search"] = hyperparameters.model_dump(mode="json")
     content["study"] |= {"n_trials": 1, "enqueue": [{}]}
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-

@@ -15,7 +15,7 @@ from bdqm_tune.config import Config
 from bdqm_tune.errors import BdqmError
 from bdqm_tune.experiment.provenance import provenance_tags
 from bdqm_tune.experiment.samplers import rungs
-from bdqm_tune.experiment.search_space import enqueued
+from bdqm_tune.experiment.search_space import known_parameters
 from bdqm_tune.experiment.study import add_trials, check_study, next_trial, open_study
 from bdqm_tune.experiment.testsplit import store_test_split
 from bdqm_tune.experiment.tracking import one_line, open_tracker
@@ -43,17 +43,16 @@ def tune(
     """
     quiet_libraries()
     n_train = len(dataset.train.structures)
-    # The grid has its own list of configurations and takes no other.
-    first = enqueued(config, n_train) if config.study.sampler != "grid" else []
+    existing = check_study(stores.storage_url, config, dataset)
+    known = known_parameters(config, n_train, existing)
     backend = make_backend(config, dataset)
-    check_study(stores.storage_url, config, dataset)
     tracker = open_tracker(stores.tracking_uri, config.study.name)
     status = "FAILED"
     try:
         study = open_study(stores.storage_url, config, dataset)
         if dataset.test is not None:
             store_test_split(study, dataset.test, stores.home)
-        add_trials(study, config.study.n_trials, first)
+        add_trials(study, config.study.n_trials, known)
         tracker.log_study(
             _flat(config), {"study": config.study.name, "kind": "study", **provenance_tags()}, _as_yaml(config)
         )
@@ -97,7 +96,9 @@ def _flat(config: Config) -> dict[str, Any]:
     """The options of every group as `group.option`."""
     groups = config.model_dump(mode="json")
     return {
-        f"{group}.{key}": value for group, options in groups.items() if isinstance(options, dict)
+        f"{group}.{key}": value
+        for group, options in groups.items()
+        if isinstance(options, dict)
         for key, value in options.items()
     }
 

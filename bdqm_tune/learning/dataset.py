@@ -125,9 +125,7 @@ def read_data(data: Data) -> tuple[Structures, Structures | None]:
     return read_structures(data.train), read_structures(data.test) if data.test else None
 
 
-def _rows(
-    features: NDArray[np.float64], structures: Structures, indices: NDArray[np.int64]
-) -> NDArray[np.float64]:
+def _rows(features: NDArray[np.float64], structures: Structures, indices: NDArray[np.int64]) -> NDArray[np.float64]:
     chosen = np.zeros(len(structures), dtype=bool)
     chosen[indices] = True
     rows: NDArray[np.float64] = features[np.repeat(chosen, structures.n_atoms)]

@@ -82,9 +82,7 @@ class Fit:
             lr = float(self._optimizer.param_groups[0]["lr"])
             loss, train_mae = self._train_epoch()
             val_mae, val_mae_per_atom = self._validate()
-            record = EpochRecord(
-                epoch, loss, train_mae, val_mae, val_mae_per_atom, lr, time.perf_counter() - start
-            )
+            record = EpochRecord(epoch, loss, train_mae, val_mae, val_mae_per_atom, lr, time.perf_counter() - start)
             if not all(map(torch.isfinite, torch.tensor([loss, val_mae]))):
                 raise Diverged(f"diverged in epoch {epoch}: training loss {loss}, validation MAE {val_mae} eV")
             if self.best is None or val_mae < self.best.val_energy_mae:

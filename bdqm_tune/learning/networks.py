@@ -39,5 +39,5 @@ class SingleNN(nn.Sequential):
 
 
 def sum_per_structure(contributions: torch.Tensor, structure: torch.Tensor, n_structures: int) -> torch.Tensor:
-    """Sums (n_structures,) of the contributions (n_atoms, 1) of the atoms; `structure` (n_atoms,) says whose each is."""
+    """Sums (n_structures,) of the atoms' contributions (n_atoms, 1); `structure` (n_atoms,) says whose each is."""
     return contributions.new_zeros(n_structures).index_add_(0, structure, contributions[:, 0])

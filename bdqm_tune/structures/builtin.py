@@ -67,7 +67,7 @@ def _slab(metal: str, random: np.random.Generator) -> Atoms:
 
 
 def _alloy(atoms: Atoms, metal: str, random: np.random.Generator) -> None:
-    """Replace a random share of the metal by a second one, in one structure of two, and scale the cell by Vegard's rule."""
+    """In one structure of two, replace a random share of the metal by another and scale the cell by Vegard's rule."""
     if random.random() < 0.5:
         return
     second = str(random.choice(METALS))

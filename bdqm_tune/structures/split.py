@@ -25,7 +25,9 @@ def split_indices(
     """
     n = len(structures)
     if n < 2:
-        raise BadInput(f"{structures.source}: needs at least 2 structures, one to train on and one to validate; got {n}")
+        raise BadInput(
+            f"{structures.source}: needs at least 2 structures, one to train on and one to validate; got {n}"
+        )
     wanted = min(max(1, round(fraction * n)), n - 1)
     random = np.random.default_rng(seed)
     if method == "random":
