@@ -33,12 +33,19 @@ class NativeRun:
         return Potential.from_dataset(self._dataset, self._hyperparameters, self._fit.best_network)
 
 
+# Atoms of the training split up to which one core trains. The layers are so narrow that a second core saves little even
+# on an idle machine, while waiting for it on a shared one makes an epoch many times longer.
+ATOMS_FOR_ONE_CORE = 200_000
+
+
 class NativeBackend:
     """Keeps both splits as tensors on the device, once for all trials."""
 
     def __init__(self, config: Config, dataset: Dataset) -> None:
         self._config, self._dataset = config, dataset
         device = pick_device(config.device)
+        if device.type == "cpu" and len(dataset.train.features) <= ATOMS_FOR_ONE_CORE:
+            torch.set_num_threads(1)
         self.device = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
         dtype = {"float32": torch.float32, "float64": torch.float64}[config.training.precision]
 

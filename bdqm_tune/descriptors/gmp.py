@@ -42,8 +42,8 @@ class GMP(Descriptor):
 
         mu_nm = Σ_j Σ_k A·B_k·(π/gamma)^1.5 · exp(-alpha·beta_k/gamma · R_j²) · (beta_k/gamma)^n · R_nm(R_j)
 
-    with gamma = alpha + beta_k, because a solid harmonic R_nm averaged over a Gaussian keeps its value at the centre. The feature is
-    c_n·Σ_m mu_nm², with c_n = 4π/(2n+1)·n!·(2n-1)!!, which makes it the sum over the Maxwell–Cartesian
+    with gamma = alpha + beta_k, because a solid harmonic R_nm averaged over a Gaussian keeps its value at the centre.
+    The feature is c_n·Σ_m mu_nm², with c_n = 4π/(2n+1)·n!·(2n-1)!!, which makes it the sum over the Maxwell–Cartesian
     harmonics of the order with their multinomial weights, as amptorch's `GMPOrderNorm` computes it.
 
     Columns run order by order, within an order by sigma.

@@ -13,6 +13,7 @@ from mlflow.tracking import MlflowClient
 
 from bdqm_tune.descriptors import stored_features
 from bdqm_tune.errors import BadInput, BdqmError
+from bdqm_tune.experiment.output import quiet_libraries
 from bdqm_tune.experiment.provenance import provenance_tags
 from bdqm_tune.experiment.study import load_study
 from bdqm_tune.experiment.testsplit import load_test_split
@@ -43,6 +44,7 @@ def evaluate_best(stores: Stores, name: str) -> Evaluation:
         BadInput: no such study, none of its trials is complete, or it has no test split.
         BdqmError: a store or a file cannot be read.
     """
+    quiet_libraries()
     study = load_study(stores.storage_url, name)
     trial = best_trial(study)
     client = MlflowClient(stores.tracking_uri)

@@ -1,8 +1,5 @@
 """The main job: a configuration in, a study with its trials tracked out."""
 
-import logging
-import os
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +10,7 @@ from optuna.exceptions import StorageInternalError
 from bdqm_tune.backends import make_backend
 from bdqm_tune.config import Config
 from bdqm_tune.errors import BdqmError
+from bdqm_tune.experiment.output import quiet_libraries
 from bdqm_tune.experiment.provenance import provenance_tags
 from bdqm_tune.experiment.samplers import rungs
 from bdqm_tune.experiment.search_space import known_parameters
@@ -82,14 +80,6 @@ def _run_waiting(
         same = {(result.state, result.reason) for result in first} == {("failed", result.reason)}
         if same and len(first) == FAILURES_THAT_STOP:
             raise BdqmError(f"the first {len(first)} trials failed in the same way\n{result.error}")
-
-
-def quiet_libraries() -> None:
-    """Turn off what Optuna and MLflow print of their own."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 
 def _flat(config: Config) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 from ase import Atoms
+from numpy.typing import ArrayLike
 
 from bdqm_tune.errors import BadInput
 from bdqm_tune.structures.read import Structures
@@ -15,9 +16,9 @@ def digest(structures: Structures) -> str:
     total = hashlib.sha256()
     for i, atoms in enumerate(structures.atoms):
         total.update(geometry_key(atoms))
-        total.update(np.float64(structures.energies[i]).tobytes())
+        total.update(_bytes(structures.energies[i]))
         if structures.forces is not None:
-            total.update(structures.forces[i].tobytes())
+            total.update(_bytes(structures.forces[i]))
     return total.hexdigest()
 
 
@@ -25,11 +26,15 @@ def geometry_key(atoms: Atoms) -> bytes:
     """Hash of elements, positions, cell and periodicity, to the last bit; labels do not count."""
     key = hashlib.sha256()
     key.update(np.asarray(atoms.numbers, dtype=np.int64).tobytes())
-    # Adding 0.0 turns -0.0 into 0.0.
-    key.update((np.asarray(atoms.positions, dtype=np.float64) + 0.0).tobytes())
-    key.update((np.asarray(atoms.cell, dtype=np.float64) + 0.0).tobytes())
+    key.update(_bytes(atoms.positions))
+    key.update(_bytes(atoms.cell))
     key.update(np.asarray(atoms.pbc, dtype=bool).tobytes())
     return key.digest()
+
+
+def _bytes(values: ArrayLike) -> bytes:
+    # Adding 0.0 turns -0.0 into 0.0.
+    return (np.asarray(values, dtype=np.float64) + 0.0).tobytes()
 
 
 def refuse_shared(splits: Mapping[str, Structures]) -> None:

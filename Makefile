@@ -1,0 +1,80 @@
+# `make` lists what there is. PYTHON=... chooses the interpreter, VENV=... the environment.
+PYTHON ?= python3
+VENV ?= .venv
+STUDY ?= builtin
+PYTEST_ARGS ?= -m "not slow"
+
+BIN = $(abspath $(VENV))/bin
+# MLflow and the tests start `python` and `mlflow` by name.
+ACTIVE = VIRTUAL_ENV="$(abspath $(VENV))" PATH="$(BIN):$$PATH"
+export MLFLOW_DISABLE_TELEMETRY ?= true
+
+.DEFAULT_GOAL := help
+.PHONY: help system setup run test test-all lint clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+# Every Debian package that is needed stands here, beside a command that succeeds where it is installed.
+system: ## system packages: installed by apt-get as root on Debian, else named
+	@missing=; need() { eval "$$2" > /dev/null 2>&1 || missing="$$missing $$1"; }; \
+	need git "git --version"; \
+	need python3-venv "$(PYTHON) -c 'import ensurepip, venv'"; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+		apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends $$missing; \
+	else \
+		echo "Needed and not found:$$missing. On Debian: sudo apt-get install$$missing" >&2; exit 1; \
+	fi
+
+# Without `--env-manager local`, MLflow asks pyenv for the Python of the environment that it builds. Where there is no pyenv
+# and the environment is active, this answers in its place: it has one Python, the one that the environment was made with.
+define PYENV
+#!/bin/sh
+root="$(abspath $(VENV))/pyenv"
+case "$$1" in
+root) echo "$$root" ;;
+install) test -x "$$root/versions/$$3/bin/python" || { echo "Only $$(ls "$$root/versions") is here, not $$3" >&2; exit 1; } ;;
+*) echo "Written by 'make setup' for mlflow; this is not the whole of pyenv" >&2; exit 1 ;;
+esac
+endef
+export PYENV
+
+setup: $(VENV)/.installed ## the environment, with the versions in constraints.txt
+
+$(VENV)/.installed: pyproject.toml constraints.txt | system
+	@echo "Installing into $(VENV): a minute or two"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@command -v pyenv > /dev/null || { \
+		there="$(VENV)/pyenv/versions/$$($(BIN)/python -c 'import platform; print(platform.python_version())')/bin"; \
+		mkdir -p "$$there"; \
+		printf '#!/bin/sh\nexec "%s" "$$@"\n' "$$(readlink -f $(BIN)/python)" > "$$there/python"; \
+		echo "$$PYENV" > $(BIN)/pyenv; \
+		chmod +x "$$there/python" $(BIN)/pyenv; \
+	}
+	@touch $@
+
+run: setup ## tune, evaluate and compare on the built-in data; again: 20 more trials
+	$(ACTIVE) mlflow run . --env-manager local -P study=$(STUDY)
+	$(ACTIVE) mlflow run . --env-manager local -e evaluate -P study=$(STUDY)
+	$(ACTIVE) python -m analysis.compare $(STUDY)
+	@echo
+	@echo "Next: the runs and their curves    $(VENV)/bin/mlflow ui"
+	@echo "      the figures                  figures/$(STUDY)/"
+
+test: setup ## the tests but the slow ones; others by PYTEST_ARGS='...'
+	$(ACTIVE) python -m pytest $(PYTEST_ARGS)
+	@[ -n "$$CI" ] || echo "Next: 'make test-all' adds the slow tests, 'make lint' checks style and types, 'make run' tunes a model."
+
+test-all: ## all tests
+	$(MAKE) test PYTEST_ARGS=
+
+lint: setup ## style and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+clean: ## remove the environment and caches; studies, runs and figures stay
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find bdqm_tune analysis tests -name __pycache__ -type d -prune -exec rm -rf {} +

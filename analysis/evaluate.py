@@ -1,0 +1,94 @@
+"""Test the best model of a study once: metrics, errors of every structure, parity figure.
+
+python -m analysis.evaluate --study STUDY
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bdqm_tune.errors import BdqmError
+
+if TYPE_CHECKING:
+    from bdqm_tune.experiment.evaluation import Evaluation
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+def unit(metric: str) -> str:
+    """The unit that a test metric's name implies."""
+    if "forces" in metric:
+        return "eV/Å"
+    if "per_atom" in metric:
+        return "eV/atom"
+    return "eV" if "energy" in metric else ""
+
+
+def metric_lines(metrics: dict[str, float]) -> list[str]:
+    """Name, value and unit of every metric, in columns."""
+    width = max((len(name) for name in metrics), default=0)
+    return [f"{name:<{width}}  {value:>10.4g}  {unit(name)}".rstrip() for name, value in metrics.items()]
+
+
+def write(evaluation: Evaluation, out: Path) -> list[Path]:
+    """Write errors.csv, test_metrics.json and the parity figure, per atom too where structures differ in size."""
+    from matplotlib import pyplot as plt
+
+    from analysis.figures import style
+    from analysis.figures.parity import parity
+
+    out.mkdir(parents=True, exist_ok=True)
+    files = [out / "errors.csv", out / "test_metrics.json"]
+    evaluation.errors.to_csv(files[0], index=False)
+    record = {
+        "study": evaluation.study,
+        "trial": evaluation.trial,
+        "run_id": evaluation.run_id,
+        "metrics": {name: {"value": value, "unit": unit(name)} for name, value in evaluation.metrics.items()},
+    }
+    files[1].write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    files += style.save(parity(evaluation.errors), out / "parity")
+    plt.close()
+    if evaluation.errors["n_atoms"].nunique() > 1:
+        files += style.save(parity(evaluation.errors, per_atom=True), out / "parity_per_atom")
+        plt.close()
+    return files
+
+
+@app.command(epilog="Example: python -m analysis.evaluate --study oc20")
+def evaluate(
+    study: Annotated[str, typer.Option(help="Name of the study.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the files; default: figures/STUDY.")] = None,
+) -> None:
+    """Evaluate the best trial of a study on the test split: metrics here, errors.csv, test_metrics.json and the parity
+    figure (PNG, PDF) in a folder and as artifacts of the evaluation's run."""
+    try:
+        _evaluate(study, out)
+    except BdqmError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def _evaluate(name: str, out: Path | None) -> None:
+    from analysis.compare import folder
+    from bdqm_tune.experiment.evaluation import evaluate_best
+    from bdqm_tune.services.connection import find_stores
+
+    target = folder(name, out)  # before the evaluation, so that nothing is recorded whose files have no place
+    evaluation = evaluate_best(find_stores(), name)
+    print(f"{evaluation.study}: trial {evaluation.trial} on {len(evaluation.errors)} test structures")
+    print("\n".join(metric_lines(evaluation.metrics)))
+    files = write(evaluation, target)
+    for file in files:
+        evaluation.log_artifact(file)
+    print(f"errors.csv, test_metrics.json and the parity figure: {target}{os.sep}, and run {evaluation.run_id}")
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,172 @@
+"""How all figures look: size of a paper's column, readable in greyscale, one look per trial state."""
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogFormatterMathtext, LogLocator, MaxNLocator, NullFormatter, NullLocator
+
+COLUMN = 3.4  # inches: one column of a two-column page
+PAGE = 7.0  # inches: both columns
+DPI = 200
+MAE = "val_energy_mae"
+MAE_LABEL = "validation energy MAE (eV)"
+
+
+@dataclass(frozen=True)
+class Look:
+    """What tells one kind of trial from another, in colour and without it."""
+
+    color: tuple[float, float, float] | str
+    linestyle: str
+    marker: str
+    z: float
+
+
+_BLUE, _ORANGE, _GREEN, _RED, _PURPLE = sns.color_palette("colorblind")[:5]
+BEST = Look(_RED, "-", "*", 5)
+STATES = {
+    "complete": Look(_BLUE, "-", "o", 3),
+    "pruned": Look("0.55", "--", "x", 4),
+    "failed": Look(_PURPLE, ":", "v", 2),
+    "running": Look(_GREEN, "-.", ">", 2),
+    "waiting": Look(_ORANGE, "-.", "d", 2),
+}
+
+
+def theme() -> AbstractContextManager[None]:
+    """The settings under which a figure is made and written; the caller's own are back afterwards."""
+    settings = {
+        **sns.axes_style("ticks"),
+        **sns.plotting_context("paper"),
+        "axes.labelsize": 8,
+        "axes.spines.right": False,
+        "axes.spines.top": False,
+        "axes.titlesize": 8,
+        "font.size": 8,
+        "legend.fontsize": 7,
+        "pdf.fonttype": 42,  # text stays text
+        "axes.linewidth": 0.8,
+        **{
+            f"{axis}tick.{key}": value
+            for axis in "xy"
+            for key, value in {
+                "labelsize": 7,
+                "major.size": 3,
+                "major.width": 0.8,
+                "minor.size": 1.5,
+                "minor.width": 0.5,
+            }.items()
+        },
+    }
+    # axes_style copies what the user has; its own backend must not be set again
+    return mpl.rc_context({key: value for key, value in settings.items() if key in mpl.rcParams})
+
+
+def new_axes(width: float = COLUMN, height: float = 2.5) -> Axes:
+    """Axes in a figure of their own; width and height in inches."""
+    _, ax = plt.subplots(figsize=(width, height), layout="constrained")
+    ax.tick_params(labelsize=7)  # ticks are made when drawn, maybe outside of the theme
+    return ax
+
+
+def wide(values: Iterable[float], factor: float) -> bool:
+    """Whether positive values span more than `factor`, so that a logarithmic axis shows them better."""
+    numbers = np.asarray(list(values), dtype=float)
+    numbers = numbers[np.isfinite(numbers)]
+    return bool(numbers.size and numbers.min() > 0 and numbers.max() > factor * numbers.min())
+
+
+def log_axis(ax: Axes, which: Literal["x", "y"]) -> None:
+    """Logarithmic ticks that a reader can read off: 1, 2, 5 over few decades, powers of ten over many."""
+    ax.set(**{f"{which}scale": "log"})
+    axis = ax.xaxis if which == "x" else ax.yaxis
+    low, high = sorted(axis.get_view_interval())
+    decades = np.log10(high / low)
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2.5 else (1,), numticks=20))
+    axis.set_minor_formatter(NullFormatter())
+    if decades > 4:
+        axis.set_minor_locator(NullLocator())
+    if low >= 1e-3 and high <= 1e4:
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    elif decades < 2.5:
+        axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    else:
+        axis.set_major_formatter(LogFormatterMathtext())
+
+
+def short(value: float, digits: int = 0) -> str:
+    """Scientific notation as people write it: 2e-5, not 2e-05."""
+    mantissa, exponent = f"{value:.{digits}e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def whole_numbers(ax: Axes, values: Iterable[int]) -> None:
+    """Ticks at whole numbers along x, for trials and epochs, and room for one alone."""
+    first, last = min(values), max(values)
+    margin = max(0.5, 0.04 * (last - first))
+    ax.set_xlim(first - margin, last + margin)
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
+
+
+def legend_above(ax: Axes, columns: int = 2) -> None:
+    """A legend over the axes, where it covers no data; none where nothing has a label."""
+    handles, labels = ax.get_legend_handles_labels()
+    if not handles:
+        return
+    ax.legend(
+        handles,
+        labels,
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=columns,
+        frameon=False,
+        borderaxespad=0.3,
+        handlelength=2.4,
+        columnspacing=1.2,
+    )
+
+
+def note(ax: Axes, text: str) -> None:
+    """Say in the middle of empty axes why they are empty."""
+    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color="0.35", fontsize=8)
+    ax.set(xticks=[], yticks=[])
+
+
+def best_trial(trials: pd.DataFrame) -> int | None:
+    """Number of the complete trial with the lowest validation MAE, or None where none is complete."""
+    values = trials[trials["state"] == "complete"].dropna(subset=[MAE])
+    if values.empty:
+        return None
+    return int(values["number"].iloc[int(values[MAE].to_numpy(float).argmin())])
+
+
+def save(drawn: Figure | Axes, path: str | Path) -> list[Path]:
+    """Write a figure as PNG and PDF; the folder is made.
+
+    Args:
+        drawn: the figure, or axes in it.
+        path: without suffix.
+
+    Returns:
+        the two files.
+    """
+    figure = drawn if isinstance(drawn, Figure) else drawn.get_figure(root=True)
+    if figure is None:
+        raise ValueError("the axes belong to no figure")
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files = [path.with_name(f"{path.name}.{suffix}") for suffix in ("png", "pdf")]
+    with theme():
+        for file in files:
+            figure.savefig(file, dpi=DPI, metadata={"CreationDate": None} if file.suffix == ".pdf" else None)
+    return files

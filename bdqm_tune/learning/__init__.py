@@ -1,0 +1,1 @@
+"""Learning: targets, networks, batches, training, and the potential that comes out."""

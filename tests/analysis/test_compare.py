@@ -1,0 +1,244 @@
+"""The scripts: what they print and write, and how they fail."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from analysis import compare, evaluate
+from bdqm_tune.errors import BadInput, BdqmError
+from bdqm_tune.experiment import evaluation, results
+from bdqm_tune.services import connection
+
+FIGURES = ("history", "curves", "importance", "slices")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_display() -> None:
+    mpl.use("agg")
+
+
+def trials_frame() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "number": [0, 1, 2, 3, 4],
+            "state": ["pruned", "complete", "failed", "complete", "waiting"],
+            "val_energy_mae": [0.01, 0.5, np.nan, 0.03125, np.nan],
+            "best_epoch": [3, 40, np.nan, 17, np.nan],
+            "epochs": [4, 60, 0, 60, np.nan],
+            "n_parameters": [901.0, 12345, 901, 2000, np.nan],
+            "trial_seconds": [2.0, 1800, 1, 1800, np.nan],
+            "run_id": list("abcde"),
+            "lr": [1e-5, 0.00219, 0.5, 0.0123456, np.nan],
+            "dropout_rate": [np.nan, 0.25, 0.5, np.nan, np.nan],
+            "batchnorm": [False, False, False, False, np.nan],
+        }
+    )
+
+
+def study_results(trials: pd.DataFrame) -> results.StudyResults:
+    curves = pd.DataFrame({"trial": [1, 1, 3], "epoch": [1, 2, 1], "val_energy_mae": [2.0, 0.5, 0.03125]})
+    names = [name for name in ("lr", "dropout_rate", "batchnorm") if name in trials]
+    return results.StudyResults("oc20", trials, curves, names, optuna.create_study())
+
+
+def run(app: Any, *arguments: str) -> tuple[int, str, str]:
+    done = CliRunner().invoke(app, arguments)
+    return done.exit_code, done.stdout, done.stderr
+
+
+def printed(trials: pd.DataFrame, hyperparameters: list[str], width: int = 120, top: int = 20) -> str:
+    console = Console(width=width)
+    with console.capture() as capture:
+        console.print(compare.table(trials, hyperparameters, top, width))
+    return capture.get()
+
+
+# the table
+
+
+def test_best_first() -> None:
+    assert list(compare.best_first(trials_frame())["number"]) == [3, 1, 0, 2, 4]
+
+
+def test_table_shows_values_shortly() -> None:
+    lines = printed(trials_frame().head(4), ["lr", "dropout_rate", "batchnorm"]).splitlines()
+    rows = [line.split() for line in lines[lines.index(next(line for line in lines if line.startswith("─"))) + 1 :]]
+    assert rows[0] == ["3", "complete", "0.03125", "17/60", "2000", "1800.0", "0.0123", "–"]
+    assert rows[1] == ["1", "complete", "0.5", "40/60", "12345", "1800.0", "2.2e-3", "0.25"]
+    assert rows[2] == ["0", "pruned", "0.01", "3/4", "901", "2.0", "1.0e-5", "–"]
+    assert rows[3] == ["2", "failed", "–", "–/0", "901", "1.0", "0.5", "0.5"]
+    assert " ".join(rows[4]) == "the same in all: batchnorm False"
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_table_keeps_within_the_width(width: int) -> None:
+    """What finds no room is named, not folded."""
+    names = [
+        "num_layers",
+        "num_nodes",
+        "activation",
+        "batchnorm",
+        "dropout",
+        "dropout_rate",
+        "lr",
+        "batch_size",
+        "gamma",
+    ]
+    trials = trials_frame().drop(columns=["lr", "dropout_rate", "batchnorm"])
+    trials = trials.assign(**{name: np.linspace(1e-5, 2e-5, 5) for name in names})
+    text = printed(trials, names, width)
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= width
+    assert len([line for line in text.splitlines() if "/" in line and "epochs" not in line and "best" not in line]) == 5
+    assert ("in trials.csv:" in text) == (width < 120)
+
+
+def test_table_shows_the_top() -> None:
+    text = printed(trials_frame(), ["lr"], top=2)
+    assert "0.03125" in text
+    assert "pruned" not in text
+
+
+def test_summary() -> None:
+    assert compare.summary("oc20", trials_frame()) == (
+        "oc20: 5 trials; 2 complete, 1 pruned, 1 failed, 1 waiting; best trial 3 with 0.03125 eV; 1.0 h in trials"
+    )
+    assert compare.summary("oc20", trials_frame().iloc[[2]]) == (
+        "oc20: 1 trial; 1 failed; none complete yet; 0.000 h in trials"
+    )
+    assert compare.summary("oc20", trials_frame().head(0)) == "oc20: 0 trials; none complete yet; 0.000 h in trials"
+
+
+# the folder
+
+
+def test_folder(workdir: Path) -> None:
+    assert compare.folder("oc20", None) == Path("figures/oc20")
+    assert compare.folder("../a b", None) == Path("figures/_a_b")
+    assert compare.folder("..", None) == Path("figures/study")
+    assert compare.folder("oc20", Path("elsewhere")) == Path("elsewhere")
+    assert list(workdir.iterdir()) == []
+    Path("file").touch()
+    with pytest.raises(BadInput, match=r"--out file/x: .*file is a file"):
+        compare.folder("oc20", Path("file/x"))
+
+
+# the scripts
+
+
+def given(monkeypatch: pytest.MonkeyPatch, outcome: Any) -> None:
+    """What the package answers, or raises, whatever the study."""
+
+    def answer(_stores: Any, _name: str) -> Any:
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr(connection, "find_stores", lambda: None)
+    monkeypatch.setattr(results, "load_results", answer)
+    monkeypatch.setattr(evaluation, "evaluate_best", answer)
+
+
+def test_compare_prints_and_writes(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = study_results(trials_frame())
+    given(monkeypatch, found)
+    status, out, err = run(compare.app, "oc20")
+    assert (status, err) == (0, "")
+    assert "\x1b" not in out
+    assert "oc20: 5 trials; 2 complete" in out
+    assert out.rstrip().endswith("figures/oc20/")
+    written = {path.name for path in Path("figures/oc20").iterdir()}
+    assert written == {"trials.csv", "curves.csv", *(f"{name}.{end}" for name in FIGURES for end in ("png", "pdf"))}
+    again = pd.read_csv("figures/oc20/trials.csv")
+    assert list(again) == list(found.trials)
+    assert again["val_energy_mae"].to_numpy() == pytest.approx(found.trials["val_energy_mae"].to_numpy(), nan_ok=True)
+    assert len(pd.read_csv("figures/oc20/curves.csv")) == 3
+
+
+@pytest.mark.parametrize("rows", [[], [2], [0], [1], [4]], ids=["empty", "failed", "pruned", "one", "waiting"])
+def test_compare_of_hardly_anything(rows: list[int], workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = study_results(trials_frame().iloc[rows])
+    given(monkeypatch, replace(found, curves=found.curves.head(0)))
+    status, out, _ = run(compare.app, "oc20", "--out", "here")
+    assert status == 0
+    assert f"oc20: {len(rows)} trial" in out
+    assert Path("here/slices.png").stat().st_size > 0
+
+
+def test_evaluate_prints_writes_and_logs(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = pd.DataFrame(
+        {
+            "image": [0, 1],
+            "formula": ["Cu", "Cu2"],
+            "n_atoms": [1, 2],
+            "energy": [-1.0, -2.0],
+            "predicted": [-1.5, -2.0],
+        }
+    ).assign(error=[-0.5, 0.0])
+    metrics = {"test_energy_mae": 0.25, "test_energy_mae_per_atom": 0.125, "test_forces_mae": 0.0625}
+    logged: list[Path] = []
+    given(monkeypatch, evaluation.Evaluation("oc20", 3, metrics, errors, "f" * 32, logged.append))
+    status, out, err = run(evaluate.app, "--study", "oc20")
+    assert (status, err) == (0, "")
+    lines = [line.split() for line in out.splitlines()]
+    assert " ".join(lines[0]) == "oc20: trial 3 on 2 test structures"
+    assert lines[1:4] == [
+        ["test_energy_mae", "0.25", "eV"],
+        ["test_energy_mae_per_atom", "0.125", "eV/atom"],
+        ["test_forces_mae", "0.0625", "eV/Å"],
+    ]
+    names = [
+        "errors.csv",
+        "test_metrics.json",
+        "parity.png",
+        "parity.pdf",
+        "parity_per_atom.png",
+        "parity_per_atom.pdf",
+    ]
+    assert [path.name for path in logged] == names
+    assert all(path.is_file() for path in logged)
+    record = json.loads(Path("figures/oc20/test_metrics.json").read_text(encoding="utf-8"))
+    assert record["metrics"]["test_forces_mae"] == {"value": 0.0625, "unit": "eV/Å"}
+    assert (record["study"], record["trial"], record["run_id"]) == ("oc20", 3, "f" * 32)
+    pd.testing.assert_frame_equal(pd.read_csv("figures/oc20/errors.csv"), errors)
+
+
+@pytest.mark.parametrize(("script", "arguments"), [(compare, ["nope"]), (evaluate, ["--study", "nope"])])
+@pytest.mark.parametrize("error", [BadInput("no study 'nope'; there are: oc20"), BdqmError("MLflow is away")])
+def test_an_error_is_one_line(
+    script: Any, arguments: list[str], error: BdqmError, workdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given(monkeypatch, error)
+    assert run(script.app, *arguments) == (error.exit_code, "", f"error: {error}\n")
+    assert list(workdir.iterdir()) == []
+
+
+def test_evaluate_looks_at_the_folder_first(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test set is for one look: not for one whose results cannot be written."""
+    given(monkeypatch, AssertionError("evaluated"))
+    Path("file").touch()
+    status, _, err = run(evaluate.app, "--study", "oc20", "--out", "file")
+    assert status == 2
+    assert err.startswith("error: --out file: ")
+
+
+@pytest.mark.parametrize("script", ["compare", "evaluate"])
+def test_help_has_an_example_and_imports_nothing_heavy(script: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", f"analysis.{script}", "--help"],
+        cwd=Path(__file__).resolve().parents[2], capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert f"Example: python -m analysis.{script} " in done.stdout
+    imported = {line.rsplit("|", 1)[1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert imported.isdisjoint({"matplotlib", "mlflow", "optuna", "pandas", "torch"})

@@ -1,0 +1,134 @@
+"""The feature store: computed once for a pair of structures and descriptor, whole or not at all."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from numpy.typing import NDArray
+
+from bdqm_tune.descriptors import GMP, Descriptor, stored_features
+from bdqm_tune.descriptors.pseudodensity import PseudoDensity
+from bdqm_tune.errors import BadInput
+from bdqm_tune.structures import Structures
+from bdqm_tune.structures.read import from_atoms
+
+
+class Distances(Descriptor):
+    """Distance from the origin in two units, for as many structures as it is let to."""
+
+    def __init__(self, scale: float = 10.0, allowed: float = np.inf, error: type[Exception] = BadInput) -> None:
+        self.scale, self.allowed, self.error = scale, allowed, error
+        self.computed = 0
+
+    @property
+    def n_features(self) -> int:
+        return 2
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"name": "distances", "scale": self.scale}
+
+    def compute(self, atoms: Atoms) -> NDArray[np.float64]:
+        if self.computed >= self.allowed:
+            raise self.error("will not")
+        self.computed += 1
+        distance = np.linalg.norm(atoms.positions, axis=1)
+        return np.stack([distance, self.scale * distance], axis=1)
+
+
+def structures(n: int = 5, shift: float = 0.0) -> Structures:
+    images = []
+    for i in range(n):
+        atoms = Atoms(f"H{i + 1}", positions=np.arange(3.0 * (i + 1)).reshape(-1, 3) + shift)
+        atoms.calc = SinglePointCalculator(atoms, energy=-1.0 - i)
+        images.append(atoms)
+    return from_atoms(images, "given.traj")
+
+
+def test_rows_are_those_of_the_atoms_structure_after_structure(tmp_path: Path) -> None:
+    given = structures()
+    features = stored_features(given, Distances(), tmp_path)
+    assert features.shape == (15, 2)
+    assert np.array_equal(features, np.concatenate([Distances().compute(atoms) for atoms in given.atoms]))
+
+
+def test_the_second_time_nothing_is_computed(tmp_path: Path) -> None:
+    first = stored_features(structures(), Distances(), tmp_path)
+    (file,) = tmp_path.iterdir()
+    written = file.stat().st_mtime_ns
+    again = stored_features(structures(), Distances(allowed=0), tmp_path)
+    assert np.array_equal(first, again)
+    assert file.stat().st_mtime_ns == written
+
+
+def test_each_structure_is_computed_once(tmp_path: Path) -> None:
+    descriptor = Distances()
+    stored_features(structures(), descriptor, tmp_path)
+    assert descriptor.computed == 5
+
+
+def test_the_features_stay_on_the_disk_and_cannot_be_written(tmp_path: Path) -> None:
+    for _ in range(2):
+        features = stored_features(structures(), Distances(), tmp_path)
+        assert isinstance(features, np.memmap)
+        assert features.dtype == np.float64
+        with pytest.raises(ValueError, match="read-only"):
+            features[0, 0] = 1.0
+
+
+def test_other_structures_or_another_descriptor_have_a_file_of_their_own(tmp_path: Path) -> None:
+    given = structures()
+    pairs = [
+        (given, Distances()),
+        (given, Distances(scale=20.0)),
+        (structures(shift=1e-9), Distances()),
+        (given.select([1, 0, 2, 3, 4]), Distances()),
+        (given.select([0, 1, 2, 3]), Distances()),
+        (given, GMP([0], [1.0, 2.0], 5.0, pseudodensities={1: PseudoDensity(np.ones(1), np.ones(1))})),
+    ]
+    for made, (some, descriptor) in enumerate(pairs, start=1):
+        features = stored_features(some, descriptor, tmp_path)
+        assert len(list(tmp_path.iterdir())) == made
+        assert np.array_equal(features, np.concatenate([descriptor.compute(atoms) for atoms in some.atoms]))
+
+
+def test_labels_and_the_name_of_the_file_do_not_count(tmp_path: Path) -> None:
+    given = structures()
+    relabelled = Structures("other.traj", given.atoms, given.energies + 1, None, given.images)
+    stored_features(given, Distances(), tmp_path)
+    stored_features(relabelled, Distances(allowed=0), tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_refused_structure_is_named_and_no_file_is_left(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"^given\.traj, image 3: will not$"):
+        stored_features(structures(), Distances(allowed=3), tmp_path / "new" / "store")
+    assert not list((tmp_path / "new" / "store").iterdir())
+
+
+def test_a_refused_structure_is_named_by_its_place_in_the_file(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"^given\.traj, image 4: will not$"):
+        stored_features(structures().select([0, 4]), Distances(allowed=1), tmp_path)
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, MemoryError])
+def test_an_interruption_leaves_no_file_and_the_next_call_computes_afresh(
+    tmp_path: Path, interruption: type[Exception]
+) -> None:
+    with pytest.raises(interruption):
+        stored_features(structures(), Distances(allowed=3, error=interruption), tmp_path)
+    assert not list(tmp_path.iterdir())
+    assert stored_features(structures(), Distances(), tmp_path)[14, 0] > 0
+
+
+def test_an_element_without_parameters_is_refused_with_file_and_image(tmp_path: Path) -> None:
+    atoms = Atoms("Cu")
+    atoms.calc = SinglePointCalculator(atoms, energy=0.0)
+    given = from_atoms([atoms], "given.traj")
+    descriptor = GMP([0], [1.0], 5.0, pseudodensities={1: PseudoDensity(np.ones(1), np.ones(1))})
+    with pytest.raises(BadInput, match=r"given\.traj, image 0: no pseudo-density for element Cu; there are: H$"):
+        stored_features(given, descriptor, tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,221 @@
+"""From files to tensors: nothing of the validation and test splits reaches what is fitted."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from bdqm_tune.config import Config
+from bdqm_tune.errors import BadInput
+from bdqm_tune.learning.dataset import Dataset, prepare, summary
+from bdqm_tune.learning.targets import NO_REFERENCES
+
+Alloys = Callable[..., list[Atoms]]
+ConfigFor = Callable[..., Config]
+
+
+def relabelled(atoms: Atoms, by: float) -> Atoms:
+    """A copy with another energy."""
+    copy, results = atoms.copy(), atoms.calc.results
+    copy.calc = SinglePointCalculator(copy, energy=results["energy"] + by, forces=results["forces"])
+    return copy
+
+
+def prepared(images: list[Atoms], config_for: ConfigFor, folder: Path, **groups: dict[str, object]) -> Dataset:
+    folder.mkdir(parents=True, exist_ok=True)
+    ase.io.write(folder / "train.traj", images)
+    return prepare(config_for(folder / "train.traj", **groups), folder / "home")
+
+
+def assert_same_fits(left: Dataset, right: Dataset) -> None:
+    assert left.references == right.references
+    assert np.array_equal(left.scaler.mean, right.scaler.mean)
+    assert np.array_equal(left.scaler.deviation, right.scaler.deviation)
+    assert left.scale == right.scale
+
+
+@pytest.mark.parametrize("scaling", ["standardise", "log"])
+def test_what_is_fitted_does_not_see_the_validation_split(
+    tmp_path: Path, alloys: Alloys, config_for: ConfigFor, scaling: str
+) -> None:
+    images = alloys()
+    plain = prepared(images, config_for, tmp_path / "a", descriptor={"scaling": scaling})
+    held_out = plain.validation.structures.images.tolist()
+    for i in held_out:
+        moved = relabelled(images[i], 1000.0)
+        moved.positions *= 1.01
+        moved.calc.atoms = moved.copy()
+        images[i] = moved
+    changed = prepared(images, config_for, tmp_path / "b", descriptor={"scaling": scaling})
+    assert changed.validation.digest != plain.validation.digest
+    assert changed.train.digest == plain.train.digest
+    assert_same_fits(changed, plain)
+
+
+def test_what_is_fitted_does_see_the_training_split(tmp_path: Path, alloys: Alloys, config_for: ConfigFor) -> None:
+    images = alloys()
+    plain = prepared(images, config_for, tmp_path / "a")
+    i = int(plain.train.structures.images[0])
+    images[i] = relabelled(images[i], 5.0)
+    changed = prepared(images, config_for, tmp_path / "b")
+    assert changed.references != plain.references
+    assert changed.scale != plain.scale
+
+
+def test_features_are_the_rows_of_each_splits_atoms(dataset: Dataset) -> None:
+    for split in (dataset.train, dataset.validation):
+        expected = np.concatenate([dataset.descriptor.compute(atoms) for atoms in split.structures.atoms])
+        assert np.array_equal(split.features, expected)
+    assert (len(dataset.train.structures), len(dataset.validation.structures)) == (18, 6)
+
+
+def test_scaled_training_features_have_mean_zero_and_deviation_one(dataset: Dataset) -> None:
+    scaled = dataset.scaler(dataset.train.features)
+    np.testing.assert_allclose(scaled.mean(axis=0), 0, atol=1e-9)
+    np.testing.assert_allclose(scaled.std(axis=0), 1, rtol=1e-9)
+    assert np.abs(dataset.scaler(dataset.validation.features).mean(axis=0)).max() > 1e-6
+
+
+def test_scaled_targets_are_what_the_references_leave_in_units_of_the_scale(dataset: Dataset) -> None:
+    for split in (dataset.train, dataset.validation):
+        energies = dataset.scaled_targets(split) * dataset.scale + dataset.references.of(split.structures.atoms)
+        np.testing.assert_allclose(energies, split.structures.energies, atol=1e-10)
+    assert np.std(dataset.scaled_targets(dataset.train)) == pytest.approx(1.0)
+
+
+def test_without_reference_energies_the_network_learns_the_total(
+    tmp_path: Path, alloys: Alloys, config_for: ConfigFor
+) -> None:
+    data = prepared(alloys(), config_for, tmp_path, target={"reference_energies": "none"})
+    assert data.references == NO_REFERENCES
+    energies = data.train.structures.energies
+    assert data.scale == pytest.approx(energies.std())
+    np.testing.assert_allclose(data.scaled_targets(data.train), energies / energies.std())
+
+
+def test_an_element_of_another_split_only_is_named_with_its_fallback(
+    tmp_path: Path, alloys: Alloys, config_for: ConfigFor
+) -> None:
+    test = alloys(n=3, seed=5)
+    test[1].symbols[0] = "Pt"
+    for atoms in test:
+        atoms.calc = SinglePointCalculator(atoms, energy=1.0)
+    ase.io.write(tmp_path / "test.traj", test)
+    data = prepared(alloys(), config_for, tmp_path, data={"test": str(tmp_path / "test.traj")})
+    (warning,) = data.warnings
+    assert warning.startswith("Pt in the test split but not in the training split")
+    assert f"{data.references.fallback:.3f} eV" in warning
+    per_atom = data.train.structures.energies / data.train.structures.n_atoms
+    assert data.references.fallback == pytest.approx(per_atom.mean())
+
+
+def test_an_element_of_the_validation_split_only_is_named(
+    tmp_path: Path, alloys: Alloys, config_for: ConfigFor
+) -> None:
+    images = alloys()
+    chosen = int(prepared(images, config_for, tmp_path / "a").validation.structures.images[0])
+    results = images[chosen].calc.results
+    images[chosen].symbols[0] = "Ag"
+    images[chosen].calc = SinglePointCalculator(images[chosen], **results)
+    data = prepared(images, config_for, tmp_path / "b")
+    assert [w.split(" but")[0] for w in data.warnings] == ["Ag in the validation split"]
+    assert np.isfinite(data.scaled_targets(data.validation)).all()
+
+
+def test_nothing_is_said_where_all_elements_are_known(dataset: Dataset) -> None:
+    assert dataset.warnings == []
+
+
+@pytest.mark.parametrize("copied_to", ["validation", "test"])
+def test_a_copy_in_another_split_is_refused_before_anything_is_computed(
+    tmp_path: Path, alloys: Alloys, config_for: ConfigFor, copied_to: str
+) -> None:
+    images = alloys()
+    ase.io.write(tmp_path / "train.traj", images)
+    groups = {}
+    if copied_to == "test":
+        ase.io.write(tmp_path / "test.traj", [*alloys(n=2, seed=9), images[4]])
+        groups = {"data": {"test": str(tmp_path / "test.traj")}}
+        expected = r"(training|validation) image 4 = test image 2"
+    else:
+        data = prepare(config_for(tmp_path / "train.traj"), tmp_path / "other")
+        i, j = int(data.train.structures.images[0]), int(data.validation.structures.images[0])
+        images[j] = images[i]
+        ase.io.write(tmp_path / "train.traj", images)
+        expected = f"training image {i} = validation image {j}"
+    with pytest.raises(BadInput, match=expected):
+        prepare(config_for(tmp_path / "train.traj", **groups), tmp_path / "home")
+    assert not (tmp_path / "home").exists()
+
+
+def test_an_unknown_element_is_refused_with_file_and_image(
+    tmp_path: Path, alloys: Alloys, config_for: ConfigFor
+) -> None:
+    (tmp_path / "Cu_x.g").write_text("2 1.5\n")
+    images = alloys()
+    first = next(i for i, atoms in enumerate(images) if "Au" in atoms.get_chemical_symbols())
+    with pytest.raises(
+        BadInput, match=rf"train\.traj, image {first}: no pseudo-density for element Au; there are: Cu$"
+    ):
+        prepared(images, config_for, tmp_path, descriptor={"pseudodensities": str(tmp_path)})
+
+
+def test_the_digest_is_that_of_training_and_validation_together(
+    tmp_path: Path, alloys: Alloys, config_for: ConfigFor, dataset: Dataset
+) -> None:
+    same = prepared(alloys(), config_for, tmp_path / "a", descriptor={"orders": [0]})
+    assert same.digest == dataset.digest
+    other_split = prepared(alloys(), config_for, tmp_path / "b", data={"validation": {"fraction": 0.25, "seed": 13}})
+    assert other_split.digest != dataset.digest
+    swapped = dataclasses.replace(dataset, train=dataset.validation, validation=dataset.train)
+    assert swapped.digest != dataset.digest
+
+
+def test_a_second_preparation_reads_the_stored_features(tmp_path: Path, alloys: Alloys, config_for: ConfigFor) -> None:
+    first = prepared(alloys(), config_for, tmp_path)
+    (file,) = (tmp_path / "home" / "features").iterdir()
+    written = file.stat().st_mtime_ns
+    second = prepared(alloys(), config_for, tmp_path)
+    assert file.stat().st_mtime_ns == written
+    assert np.array_equal(first.train.features, second.train.features)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"train": "builtin", "test": "other.traj"}, "the built-in training data has its own test split"),
+        ({"train": "other.traj", "test": "builtin"}, "goes with the built-in training data only"),
+    ],
+)
+def test_builtin_and_files_do_not_mix(
+    tmp_path: Path, config_for: ConfigFor, given: dict[str, object], message: str
+) -> None:
+    with pytest.raises(BadInput, match=message):
+        prepare(config_for("builtin", data=given), tmp_path)
+
+
+def test_the_summary_counts_what_is_there(dataset: Dataset) -> None:
+    said = summary(dataset)
+    assert said["training_structures"] == 18
+    assert said["validation_structures"] == 6
+    assert said["test_structures"] == 0
+    assert said["training_atoms"] == int(dataset.train.structures.n_atoms.sum())
+    assert said["elements"] == "Cu Au"
+    assert said["features"] == 9
+    assert said["forces"] is True
+    train = dataset.train.structures
+    residuals = train.energies - dataset.references.of(train.atoms)
+    assert said["training_reference_energy_mae"] == pytest.approx(float(np.abs(residuals).mean()))
+    assert dataset.train.describe() == {
+        "source": train.source,
+        "digest": dataset.train.digest,
+        "structures": 18,
+        "atoms": said["training_atoms"],
+        "elements": ["Cu", "Au"],
+        "forces": True,
+    }

@@ -1,0 +1,168 @@
+"""Reference energies and scalers: what they recover, what they ignore, and what they do at the edges."""
+
+import warnings
+
+import numpy as np
+import pytest
+from ase import Atoms
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from bdqm_tune.learning.targets import (
+    NO_REFERENCES,
+    ReferenceEnergies,
+    fit_feature_scaler,
+    fit_reference_energies,
+    target_scale,
+)
+
+ENERGIES = {1: -3.4, 8: -7.2, 29: -3.7, 78: -6.1}
+COLUMNS = np.random.default_rng(3).lognormal(size=(200, 5)) * [1e-6, 1e-2, 1.0, 1e3, 1e8]
+
+
+def compositions(seed: int, n: int = 40) -> list[Atoms]:
+    random = np.random.default_rng(seed)
+    return [Atoms(random.choice(list(ENERGIES), random.integers(1, 12))) for _ in range(n)]
+
+
+def linear(structures: list[Atoms], per_element: dict[int, float] = ENERGIES) -> NDArray[np.float64]:
+    return np.array([sum(per_element[z] for z in atoms.numbers) for atoms in structures])
+
+
+@given(seed=st.integers(0, 10_000), values=st.lists(st.floats(-1000, 1000), min_size=4, max_size=4))
+@settings(max_examples=25, deadline=None)
+def test_energies_that_are_sums_over_atoms_are_recovered(seed: int, values: list[float]) -> None:
+    per_element = dict(zip(ENERGIES, values, strict=True))
+    structures = compositions(seed)
+    references = fit_reference_energies(structures, linear(structures, per_element))
+    spread = max(np.ptp(values), 1e-6)
+    for z, energy in per_element.items():
+        assert references.per_element[z] == pytest.approx(energy, abs=1e-5 * spread)
+    others = compositions(seed + 1)
+    error = references.of(others) - linear(others, per_element)
+    assert np.abs(error).max() < 1e-4 * spread * 12
+
+
+def test_noise_is_averaged_out() -> None:
+    structures = compositions(1, n=2000)
+    noise = np.random.default_rng(2).normal(scale=0.1, size=2000)
+    references = fit_reference_energies(structures, linear(structures) + noise)
+    for z, energy in ENERGIES.items():
+        assert references.per_element[z] == pytest.approx(energy, abs=0.02)
+
+
+def test_one_element_alone_has_the_mean_energy_of_its_atoms() -> None:
+    structures = [Atoms("Cu2"), Atoms("Cu4")]
+    references = fit_reference_energies(structures, np.array([-6.0, -16.0]))
+    assert references.of([Atoms("Cu10")])[0] == pytest.approx(-35.0, rel=1e-6)
+
+
+def test_elements_that_always_come_together_share_the_energy_finitely() -> None:
+    structures = [Atoms("CuO"), Atoms("Cu2O2"), Atoms("Cu3O3")]
+    references = fit_reference_energies(structures, np.array([-10.0, -20.0, -30.0]))
+    assert references.of(structures) == pytest.approx(np.array([-10.0, -20.0, -30.0]), rel=1e-6)
+    assert all(abs(e) < 10 for e in references.per_element.values())
+
+
+def test_a_single_structure_gives_its_mean_energy_per_atom() -> None:
+    references = fit_reference_energies([Atoms("CuO")], np.array([-10.0]))
+    assert references.of([Atoms("CuO")])[0] == pytest.approx(-10.0, rel=1e-9)
+    assert references.fallback == -5.0
+
+
+def test_an_element_seen_once_does_not_make_the_fit_explode() -> None:
+    structures = [*compositions(3), Atoms("Au"), Atoms("Cu3")]
+    energies = np.append(linear(structures[:-2]), [-3.0, 3 * ENERGIES[29]])
+    references = fit_reference_energies(structures, energies)
+    assert -10 < references.per_element[79] < 0
+    assert references.per_element[29] == pytest.approx(ENERGIES[29], abs=0.3)
+
+
+def test_an_unseen_element_has_the_mean_energy_of_a_training_atom() -> None:
+    structures = [Atoms("CuO"), Atoms("Cu2"), Atoms("O4")]
+    energies = np.array([-10.0, -6.0, -28.0])
+    references = fit_reference_energies(structures, energies)
+    # mean of -5, -3 and -7, the energies per atom of the structures
+    assert references.fallback == pytest.approx(-5.0, rel=1e-12)
+    assert 79 not in references.per_element
+    known = references.of([Atoms("Cu")])[0]
+    assert references.of([Atoms("CuAu2")])[0] == pytest.approx(known - 10.0, rel=1e-12)
+
+
+def test_reference_energies_are_extensive_and_additive() -> None:
+    references = ReferenceEnergies(ENERGIES, -5.0)
+    assert references.of([Atoms("CuOAu")])[0] == pytest.approx(-3.7 - 7.2 - 5.0)
+    assert references.of([Atoms("Cu2O2Au2")])[0] == pytest.approx(2 * references.of([Atoms("CuOAu")])[0])
+    assert references.of([Atoms("OCu"), Atoms("Cu")]) == pytest.approx(np.array([-10.9, -3.7]))
+
+
+def test_without_reference_energies_nothing_is_subtracted() -> None:
+    assert NO_REFERENCES.of(compositions(4)).tolist() == [0.0] * 40
+
+
+@pytest.mark.parametrize("shift", [0.0, 1e3, -1e5])
+def test_a_shift_of_every_atom_shifts_the_references_alike(shift: float) -> None:
+    structures = compositions(5)
+    noise = np.random.default_rng(6).normal(size=40)
+    sizes = np.array([len(atoms) for atoms in structures])
+    plain = fit_reference_energies(structures, linear(structures) + noise)
+    shifted = fit_reference_energies(structures, linear(structures) + noise + shift * sizes)
+    for z in ENERGIES:
+        assert shifted.per_element[z] - shift == pytest.approx(plain.per_element[z], abs=1e-6)
+
+
+@pytest.mark.parametrize("scaling", ["standardise", "log"])
+def test_scaled_training_columns_have_mean_zero_and_deviation_one(scaling: str) -> None:
+    scaled = fit_feature_scaler(COLUMNS, scaling)(COLUMNS)
+    np.testing.assert_allclose(scaled.mean(axis=0), 0, atol=1e-10)
+    np.testing.assert_allclose(scaled.std(axis=0), 1, rtol=1e-10)
+
+
+def test_standardising_is_linear() -> None:
+    scaler = fit_feature_scaler(COLUMNS, "standardise")
+    mean, deviation = COLUMNS.mean(axis=0), COLUMNS.std(axis=0)
+    np.testing.assert_allclose(scaler(mean + 3 * deviation), np.full(5, 3.0), rtol=1e-9)
+    assert scaler.floor is None
+
+
+def test_the_logarithm_has_a_floor_of_a_thousandth_of_the_mean() -> None:
+    scaler = fit_feature_scaler(COLUMNS, "log")
+    assert scaler.floor is not None
+    np.testing.assert_allclose(scaler.floor, COLUMNS.mean(axis=0) / 1000, rtol=1e-12)
+    logarithms = np.log(COLUMNS + scaler.floor)
+    expected = (logarithms - logarithms.mean(axis=0)) / logarithms.std(axis=0)
+    np.testing.assert_allclose(scaler(COLUMNS), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_the_logarithm_bears_zeros_and_negative_values() -> None:
+    scaler = fit_feature_scaler(COLUMNS, "log")
+    assert np.isfinite(scaler(np.zeros((1, 5)))).all()
+    np.testing.assert_array_equal(scaler(np.full((1, 5), -1.0)), scaler(np.zeros((1, 5))))
+
+
+@pytest.mark.parametrize("scaling", ["standardise", "log"])
+@pytest.mark.parametrize("value", [0.0, 1e-12, 0.1, 7.3e11])
+def test_constant_columns_become_zero_and_stay_small_on_other_data(scaling: str, value: float) -> None:
+    constant = np.full((50, 1), value)
+    # What rounding adds is no variation.
+    constant[::2] *= 1 + 1e-15
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scaler = fit_feature_scaler(constant, scaling)
+        assert np.abs(scaler(constant)).max() < 1e-3 * max(1.0, value)
+        assert np.isfinite(scaler(constant)).all()
+    assert scaler.deviation.tolist() == [1.0]
+
+
+@pytest.mark.parametrize("scaling", ["standardise", "log"])
+def test_a_single_row_is_scaled_to_zero(scaling: str) -> None:
+    row = COLUMNS[:1]
+    np.testing.assert_allclose(fit_feature_scaler(row, scaling)(row), 0, atol=1e-12)
+
+
+def test_the_target_scale_is_the_deviation_and_never_zero() -> None:
+    assert target_scale(np.array([1.0, 3.0])) == 1.0
+    assert target_scale(np.array([-10.0, 10.0])) == 10.0
+    assert target_scale(np.array([4.2])) == 1.0
+    assert target_scale(np.full(5, 2.5)) == 1.0

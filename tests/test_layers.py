@@ -1,0 +1,126 @@
+"""The package is a stack: a layer imports only from those before it, and science knows nothing of services."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "bdqm_tune"
+
+# What each folder or module of the package may import from, apart from itself.
+BASE = ["errors", "units", "config", "progress"]
+SCIENCE = ["structures", "descriptors", "learning", "backends"]
+ALLOWED: dict[str, list[str]] = {
+    "errors": [],
+    "units": [],
+    "config": ["errors", "units"],
+    "progress": [],
+    **{layer: BASE + SCIENCE[:position] for position, layer in enumerate(SCIENCE)},
+    "services": ["errors", "config"],
+    "experiment": [*BASE, *SCIENCE, "services"],
+    "api": [*BASE, *SCIENCE, "services", "experiment"],
+    "cli": [*BASE, *SCIENCE, "services", "experiment", "api"],
+    # the package's public names, and `python -m`
+    "__init__": ["api"],
+    "__main__": ["cli"],
+}
+SERVICES = {"mlflow", "optuna", "sqlalchemy"}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def module_name(path: Path) -> list[str]:
+    """The dotted name of a file as parts: bdqm_tune, descriptors, gmp; a package ends with __init__."""
+    return list(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+
+
+def imports(source: str, module: list[str]) -> Iterator[tuple[int, list[str]]]:
+    """Line and dotted name, as parts, of everything that a file imports, inside functions too."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name.split(".")
+        elif isinstance(node, ast.ImportFrom):
+            base = module[: len(module) - node.level] if node.level else []
+            base = base + (node.module.split(".") if node.module else [])
+            for alias in node.names:
+                yield node.lineno, [*base, alias.name]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            name = node.args[0]
+            yield node.lineno, str(name.value).split(".") if isinstance(name, ast.Constant) else ["a name computed"]
+
+
+def violations(source: str, module: list[str]) -> list[str]:
+    """What a file imports against the rule, one line each."""
+    layer = module[1]
+    found = []
+    for line, name in imports(source, module):
+        # `from bdqm_tune import x` is a layer or, where x is none, one of the package's lazy names
+        target = name[1] if name[0] == "bdqm_tune" and len(name) > 1 else None
+        if target is not None and target != layer and target not in ALLOWED[layer]:
+            found.append(f"line {line}: {layer} imports {'.'.join(name)}")
+        if layer in SCIENCE and name[0] in SERVICES:
+            found.append(f"line {line}: {layer} imports {name[0]}")
+    return found
+
+
+def test_every_part_of_the_package_is_a_layer() -> None:
+    parts = {module_name(path)[1] for path in FILES}
+    assert parts <= ALLOWED.keys(), f"say in ALLOWED what these may import: {sorted(parts - ALLOWED.keys())}"
+
+
+def test_every_folder_is_a_package() -> None:
+    """A folder without __init__.py would be left out of what users install."""
+    assert [str(path.parent) for path in FILES if not (path.parent / "__init__.py").exists()] == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_follow_the_layers(path: Path) -> None:
+    assert violations(path.read_text(encoding="utf-8"), module_name(path)) == []
+
+
+@pytest.mark.parametrize(
+    ("layer", "source"),
+    [
+        ("structures", "import bdqm_tune.learning"),
+        ("structures", "from bdqm_tune import descriptors"),
+        ("descriptors", "def f():\n    from bdqm_tune.learning.fit import fit"),
+        ("descriptors", "from ..learning import fit"),
+        ("learning", "from bdqm_tune import tune"),
+        ("backends", "import optuna.storages"),
+        ("learning", "if True:\n    from mlflow.entities import Metric"),
+        ("services", "from bdqm_tune.structures import read"),
+        ("experiment", "import importlib\nimportlib.import_module('bdqm_tune.cli')"),
+    ],
+)
+def test_the_check_sees(layer: str, source: str) -> None:
+    assert len(violations(source, ["bdqm_tune", layer, "module"])) == 1
+
+
+@pytest.mark.parametrize(
+    ("layer", "source"),
+    [
+        ("learning", "from bdqm_tune.descriptors import GMP\nfrom .fit import fit\nimport torch"),
+        ("services", "from bdqm_tune.errors import BadInput\nimport sqlalchemy"),
+        ("experiment", "import mlflow, optuna\nfrom ..services import connection"),
+    ],
+)
+def test_the_check_lets_pass(layer: str, source: str) -> None:
+    assert violations(source, ["bdqm_tune", layer, "module"]) == []
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """`bdqm-tune --help` answers at once: what takes seconds to import is imported by the command that needs it."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "bdqm_tune", "--help"],
+        cwd=PACKAGE.parent,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "tune" in done.stdout
+    imported = {line.rsplit("|", 1)[1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "bdqm_tune.cli" in imported
+    assert imported.isdisjoint({"ase", "mlflow", "numba", "optuna", "pandas", "sqlalchemy", "torch"})
