@@ -63,13 +63,15 @@ def write(evaluation: Evaluation, out: Path) -> list[Path]:
 
 @app.command(epilog="Example: python -m analysis.evaluate --study oc20")
 def evaluate(
-    study: Annotated[str, typer.Option(help="Name of the study.")],
+    study: Annotated[str, typer.Option(help="Name of the study.")] = "",
     out: Annotated[Path | None, typer.Option(help="Folder for the files; default: figures/STUDY.")] = None,
 ) -> None:
     """Evaluate the best trial of a study on the test split: metrics here, errors.csv, test_metrics.json and the parity
     figure (PNG, PDF) in a folder and as artifacts of the evaluation's run."""
+    from bdqm_tune.config import Study
+
     try:
-        _evaluate(study, out)
+        _evaluate(study or Study().name, out)
     except BdqmError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

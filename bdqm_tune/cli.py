@@ -1,6 +1,7 @@
 """The command `bdqm-tune`: parses, calls, prints. Heavy imports happen inside the commands."""
 
 import json
+import math
 import os
 import signal
 import sys
@@ -93,15 +94,17 @@ def prepare(train: Train = "", test: Test = "", config: ConfigFile = "", as_json
 
 @app.command(epilog="Example: `bdqm-tune evaluate --study oc20`")
 def evaluate(
-    study: Annotated[str, typer.Option(metavar="NAME", help="Name of the study.")], as_json: Json = False
+    study: Annotated[str, typer.Option(metavar="NAME", help="Name of the study.")] = "", as_json: Json = False
 ) -> None:
     """Evaluate the best trial's model on the test split, and record it in MLflow."""
+    from bdqm_tune.config import Study
     from bdqm_tune.experiment.evaluation import evaluate_best
     from bdqm_tune.services.connection import find_stores
 
-    evaluation = evaluate_best(find_stores(), study)
+    evaluation = evaluate_best(find_stores(), study or Study().name)
     _print_record(
-        {"study": study, "trial": evaluation.trial, **evaluation.metrics, "run_id": evaluation.run_id}, as_json
+        {"study": evaluation.study, "trial": evaluation.trial, **evaluation.metrics, "run_id": evaluation.run_id},
+        as_json,
     )
 
 
@@ -183,7 +186,7 @@ class _TrialLines:
     """One line a trial as it ends."""
 
     def __init__(self, bar: Bar) -> None:
-        self._bar, self._best = bar, float("inf")
+        self._bar, self._best = bar, math.inf
 
     def __call__(self, result: "TrialResult", study: "optuna.Study") -> None:
         mae = result.val_energy_mae
@@ -191,10 +194,8 @@ class _TrialLines:
             self._best = min(self._best, mae)
         found = "no result" if mae is None else f"val MAE {mae:.4f} eV at epoch {result.best_epoch}"
         why = f" by the {result.reason}" if result.state == "pruned" else f" ({result.reason})" if result.reason else ""
-        self._bar.advance(
-            f"trial {result.number:03d} {result.state}{why}: {found}, {result.trial_seconds:.1f} s; "
-            f"best so far {self._best:.4f} eV"
-        )
+        best = f"; best so far {self._best:.4f} eV" if math.isfinite(self._best) else ""
+        self._bar.advance(f"trial {result.number:03d} {result.state}{why}: {found}, {result.trial_seconds:.1f} s{best}")
 
 
 def _report_study(study: "optuna.Study", as_json: bool) -> None:

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from bdqm_tune.errors import BadInput
 
@@ -18,6 +18,14 @@ class Options(BaseModel):
     """A group of options; unknown keys are errors, values do not change afterwards."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_value_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and {int, float} & {annotation, *get_args(annotation)}:
+            raise ValueError("must be a number, not true or false")
+        return value
 
 
 class Validation(Options):
@@ -43,14 +51,14 @@ class DescriptorOptions(Options):
 
     name: Literal["gmp"] = Field("gmp", description="Gaussian multipoles, normalised per order")
     orders: list[Annotated[int, Field(ge=0, le=9)]] = Field([0, 1, 2, 3], min_length=1)
-    sigmas: Annotated[int, Field(ge=1, le=40)] | list[Annotated[float, Field(gt=0)]] = Field(
-        8, description="probe widths, Å; a number: as many from 0.1 to 2 Å, evenly spaced in their logarithm"
+    sigmas: Annotated[int, Field(ge=1, le=40)] | Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] = (
+        Field(8, description="probe widths, Å; a number: as many from 0.1 to 2 Å, evenly spaced in their logarithm")
     )
     cutoff: float | None = Field(6.0, gt=0, description="Å; null: where the widest probe has decayed to 1e-8")
     square: bool = Field(True, description="squared invariants, else their roots")
     pseudodensities: str | None = Field(None, description="folder of amptorch .g files; null: the package's table")
-    scaling: Literal["standardise", "log"] = Field(
-        "standardise", description="of the features, fitted on the training split; log: of their logarithm"
+    scaling: Literal["log", "standardise"] = Field(
+        "log", description="of the features, fitted on the training split; log: their logarithm, standardised"
     )
 
 
@@ -162,7 +170,11 @@ class Config(Options):
     @model_validator(mode="after")
     def _check_enqueued(self) -> "Config":
         for entry in self.study.enqueue:
-            Hyperparameters(**entry)
+            for name, value in entry.items():
+                try:
+                    _checked(name, value)
+                except ValueError as error:
+                    raise ValueError(f"study.enqueue: {error}") from None
         return self
 
     def updated(self, overrides: Mapping[str, Mapping[str, Any]]) -> "Config":
@@ -192,10 +204,9 @@ def parse_space(name: str, entry: Any) -> Any:
     Raises:
         ValueError: the name is no hyperparameter, the range is empty or outside what the hyperparameter takes.
     """
-    if name not in Hyperparameters.model_fields:
-        raise ValueError(f"unknown hyperparameter {name!r}; there are: {', '.join(Hyperparameters.model_fields)}")
     if not isinstance(entry, Mapping):
         return _checked(name, entry)
+    _known(name)
     kinds = [kind for kind in ("int", "float", "choice") if kind in entry]
     extra = set(entry) - {"int", "float", "choice", "log", "step"}
     if len(kinds) != 1 or extra:
@@ -224,10 +235,17 @@ def parse_space(name: str, entry: Any) -> Any:
 
 def _checked(name: str, value: Any) -> Any:
     """The value as the hyperparameter's type, or a ValueError that says what would be right."""
+    _known(name)
     try:
         return getattr(Hyperparameters(**{name: value}), name)
     except ValidationError as error:
-        raise ValueError(f"{name}: {error.errors()[0]['msg']}, got {value!r}") from None
+        message = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise ValueError(f"{name}: {message}, got {value!r}") from None
+
+
+def _known(name: str) -> None:
+    if name not in Hyperparameters.model_fields:
+        raise ValueError(f"unknown hyperparameter {name!r}; there are: {', '.join(Hyperparameters.model_fields)}")
 
 
 def _type_name(name: str) -> str:
@@ -241,14 +259,15 @@ def load_config(path: str | Path | None = None, overrides: Mapping[str, Mapping[
     Raises:
         BadInput: the file cannot be read, is no YAML, or holds what is not a valid option.
     """
-    content: dict[str, Any] = {}
+    content: Any = {}
     if path:
         try:
-            content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+            content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise BadInput(f"config {path}: {error.strerror}") from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise BadInput(f"config {path}: not valid YAML: {' '.join(str(error).split())}") from None
+        content = {} if content is None else content
         if not isinstance(content, dict):
             raise BadInput(f"config {path}: must hold groups of options ({', '.join(Config.model_fields)})")
     source = f"config {path}" if path else "options"
@@ -275,22 +294,22 @@ def _build(content: dict[str, Any], source: str) -> Config:
         raise BadInput(f"{source}: {describe(error)}") from None
 
 
-def describe(error: ValidationError) -> str:
-    """The first problems of a validation in one line: where, what, and what is valid there."""
+def describe(error: ValidationError, model: type[Options] = Config) -> str:
+    """The first problems of a validation of `model` in one line: where, what, and what is valid there."""
     parts = []
     for problem in error.errors()[:3]:
         where = ".".join(str(key) for key in problem["loc"])
         if problem["type"] == "extra_forbidden":
-            parts.append(f"unknown option {where}; there are: {', '.join(_valid_keys(problem['loc'][:-1]))}")
+            valid = ", ".join(_valid_keys(model, problem["loc"][:-1]))
+            parts.append(f"unknown option {where}; there are: {valid}")
             continue
         message = problem["msg"].removeprefix("Value error, ")
-        shown = "" if problem["type"] == "value_error" else f", got {problem['input']!r}"
+        shown = f", got {problem['input']!r}" if where and problem["type"] not in ("missing", "value_error") else ""
         parts.append(f"{where}: {message}{shown}" if where else message)
     return "; ".join(parts)
 
 
-def _valid_keys(location: tuple[int | str, ...]) -> list[str]:
-    model: type[BaseModel] = Config
+def _valid_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     for key in location:
         annotation = model.model_fields[str(key)].annotation if str(key) in model.model_fields else None
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):

@@ -1,5 +1,8 @@
 """What a user did wrong, and what failed: each with the exit status that a shell sees."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class BdqmError(Exception):
     """Something failed that the user can act on; the message says what to do. Exit status 1."""
@@ -11,3 +14,12 @@ class BadInput(BdqmError):
     """What the user gave cannot be used: what, where, and what would be right. Exit status 2."""
 
     exit_code = 2
+
+
+@contextmanager
+def located(where: str) -> Iterator[None]:
+    """Put the place, as a file and an image, in front of the message of a BadInput."""
+    try:
+        yield
+    except BadInput as error:
+        raise BadInput(f"{where}: {error}") from None

@@ -18,14 +18,18 @@ from bdqm_tune.descriptors.base import Descriptor
 from bdqm_tune.descriptors.neighbours import find_neighbours
 from bdqm_tune.descriptors.pseudodensity import PseudoDensity, Table, package_table, read_folder, require
 from bdqm_tune.errors import BadInput
+from bdqm_tune.structures.read import check_geometry
 
 MAX_ORDER = 9
+VERSION = 1  # of the features; to be raised when the code gives other numbers, so that stored ones are not used
 
 
 def default_cutoff(sigmas: Sequence[float], threshold: float = 1e-8) -> float:
     """Distance in Å, to 0.01, at which the widest probe has decayed to `threshold` (amptorch's rule)."""
     widest = max(sigmas)
     amplitude = 1 / (widest * math.sqrt(2 * math.pi))
+    if amplitude <= threshold:
+        raise BadInput(f"descriptor sigma {widest} Å is too wide for a default cutoff; give a cutoff")
     return round(widest * math.sqrt(2 * math.log(amplitude / threshold)), 2)
 
 
@@ -71,9 +75,9 @@ class GMP(Descriptor):
         Raises:
             BadInput: a value outside its range.
         """
-        if not orders or len(set(orders)) != len(orders) or not all(0 <= n <= MAX_ORDER for n in orders):
+        if len(orders) == 0 or len(set(orders)) != len(orders) or not set(orders) <= set(range(MAX_ORDER + 1)):
             raise BadInput(f"descriptor orders must be different integers from 0 to {MAX_ORDER}, got {list(orders)}")
-        if not sigmas or not all(math.isfinite(s) and s > 0 for s in sigmas):
+        if len(sigmas) == 0 or not all(math.isfinite(s) and s > 0 for s in sigmas):
             raise BadInput(f"descriptor sigmas must be positive widths in Å, got {list(sigmas)}")
         if cutoff is not None and not (math.isfinite(cutoff) and cutoff > 0):
             raise BadInput(f"descriptor cutoff must be a positive distance in Å, got {cutoff}")
@@ -93,6 +97,7 @@ class GMP(Descriptor):
     def settings(self) -> dict[str, Any]:
         return {
             "name": "gmp",
+            "version": VERSION,
             "orders": self.orders,
             "sigmas": self.sigmas,
             "cutoff": self.cutoff,
@@ -106,7 +111,7 @@ class GMP(Descriptor):
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> "GMP":
         """The descriptor whose `settings` these are."""
-        given = {key: value for key, value in settings.items() if key not in ("name", "pseudodensities")}
+        given = {key: value for key, value in settings.items() if key not in ("name", "version", "pseudodensities")}
         table = {
             int(z): PseudoDensity(np.array(amplitude), np.array(exponent))
             for z, (amplitude, exponent) in settings["pseudodensities"].items()
@@ -114,8 +119,7 @@ class GMP(Descriptor):
         return cls(**given, pseudodensities=table)
 
     def compute(self, atoms: Atoms) -> NDArray[np.float64]:
-        if not np.isfinite(atoms.positions).all():
-            raise BadInput("positions must be finite")
+        check_geometry(atoms)
         require(self.table, atoms.numbers)
         neighbours = find_neighbours(atoms, self.cutoff)
         elements, species = np.unique(atoms.numbers, return_inverse=True)

@@ -48,7 +48,7 @@ def read_folder(folder: str | Path) -> Table:
     table: Table = {}
     for path in sorted(Path(folder).glob("*.g")):
         symbol = path.name.split("_")[0]
-        if symbol not in atomic_numbers:
+        if atomic_numbers.get(symbol, 0) < 1:
             raise BadInput(f"{path}: the name must begin with a chemical symbol, got {symbol!r}")
         try:
             amplitude, exponent = np.loadtxt(path, ndmin=2).T

@@ -11,7 +11,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from bdqm_tune.descriptors.base import Descriptor
-from bdqm_tune.errors import BadInput
+from bdqm_tune.errors import located
 from bdqm_tune.progress import track
 from bdqm_tune.structures import Structures
 from bdqm_tune.structures.digest import geometry_key
@@ -48,12 +48,10 @@ def _write(path: Path, structures: Structures, descriptor: Descriptor) -> None:
     try:
         features = open_memmap(partial, mode="w+", dtype=np.float64, shape=shape)
         start = 0
-        named = zip(structures.atoms, structures.images.tolist(), strict=True)
-        for atoms, image in track(named, f"Features of {structures.source}", total=len(structures)):
-            try:
+        pairs = zip(structures.atoms, structures.images.tolist(), strict=True)
+        for atoms, image in track(pairs, f"Features of {structures.source}", total=len(structures)):
+            with located(f"{structures.source}, image {image}"):
                 features[start : start + len(atoms)] = descriptor.compute(atoms)
-            except BadInput as error:
-                raise BadInput(f"{structures.source}, image {image}: {error}") from None
             start += len(atoms)
         features.flush()
         partial.replace(path)

@@ -5,7 +5,7 @@ from pathlib import Path
 import ase.io
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from bdqm_tune.errors import BadInput
+from bdqm_tune.errors import BadInput, located
 from bdqm_tune.experiment.evaluation import load_potential
 from bdqm_tune.progress import track
 from bdqm_tune.structures.read import check_geometry, read_images
@@ -20,7 +20,8 @@ def predict_file(model: str, file: str, out: Path, tracking_uri: str | None) -> 
     potential = load_potential(model, tracking_uri)
     images = read_images(file)
     for i, atoms in enumerate(images):
-        check_geometry(atoms, f"{file}, image {i}")
+        with located(f"{file}, image {i}"):
+            check_geometry(atoms)
     if not out.parent.is_dir():
         raise BadInput(f"{out}: there is no folder {out.parent}")
     for atoms in track(images, "Predictions", len(images)):

@@ -19,6 +19,7 @@ CONDITIONS: dict[str, tuple[str, Any]] = {
     "gamma": ("scheduler", "step"),
     "step_size": ("scheduler", "step"),
 }
+DEFAULTS = Hyperparameters()
 # The grid: points of a range, steps up to which all are taken instead, and the most combinations.
 GRID_POINTS, FEW_STEPS, LARGEST_GRID = 3, 10, 1_000_000
 
@@ -79,12 +80,12 @@ def enqueued(config: Config, n_train: int) -> list[dict[str, Any]]:
     for entry in config.study.enqueue:
         given = {name: getattr(Hyperparameters(**entry), name) for name in entry}
         for name, value in given.items():
-            fixed = config.fixed.get(name, getattr(Hyperparameters(), name))
+            fixed = config.fixed.get(name, getattr(DEFAULTS, name))
             if name in space and not _contains(space[name], value):
                 raise BadInput(f"study.enqueue: {name}={value} is outside the search space {space[name]}")
             if name not in space and name not in config.spaces and value != fixed:
                 raise BadInput(f"study.enqueue: {name}={value}, but the study fixes it to {fixed}")
-        values = {**Hyperparameters().model_dump(), **config.fixed, **given}
+        values = {**DEFAULTS.model_dump(), **config.fixed, **given}
         result.append(
             {name: values[name] for name in space if _contains(space[name], values[name]) and _counts(name, values)}
         )
@@ -103,8 +104,9 @@ def grid(config: Config, n_train: int) -> list[dict[str, Any]]:
         raise BadInput(f"search: the grid has {size} points, more than {LARGEST_GRID}; fix some hyperparameters")
     # Combinations that differ only in what does not count are one.
     different: dict[tuple[Any, ...], dict[str, Any]] = {}
+    fixed = config.fixed
     for values in itertools.product(*points.values()):
-        full = {**config.fixed, **dict(zip(points, values, strict=True))}
+        full = {**fixed, **dict(zip(points, values, strict=True))}
         chosen = {name: full[name] for name in points if _counts(name, full)}
         different[tuple(chosen.items())] = chosen
     combinations = list(different.values())
@@ -148,7 +150,7 @@ def _counts(name: str, values: dict[str, Any]) -> bool:
     if name not in CONDITIONS:
         return True
     parent, needed = CONDITIONS[name]
-    return bool(values.get(parent, getattr(Hyperparameters(), parent)) == needed)
+    return bool(values.get(parent, getattr(DEFAULTS, parent)) == needed)
 
 
 def _never_counts(name: str, config: Config) -> bool:

@@ -30,10 +30,7 @@ def open_storage(url: str) -> BaseStorage:
         BadInput: not the URL of a database.
         BdqmError: the database cannot be reached.
     """
-    try:
-        parsed = sqlalchemy.make_url(url)
-    except (sqlalchemy.exc.ArgumentError, ValueError):
-        raise BadInput("BDQM_STORAGE is no SQLAlchemy URL; an example: sqlite:////scratch/me/optuna.db") from None
+    parsed = _parse(url)
     if parsed.get_backend_name() == "sqlite" and parsed.database:
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -41,6 +38,13 @@ def open_storage(url: str) -> BaseStorage:
     except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError, ImportError) as error:
         reason = " ".join(str(error.__cause__ or error).split())[:300]
         raise BdqmError(f"cannot open the study database {parsed.render_as_string()}: {reason}") from None
+
+
+def _parse(url: str) -> sqlalchemy.URL:
+    try:
+        return sqlalchemy.make_url(url)
+    except (sqlalchemy.exc.ArgumentError, ValueError):
+        raise BadInput("BDQM_STORAGE is no SQLAlchemy URL; an example: sqlite:////scratch/me/optuna.db") from None
 
 
 def load_study(url: str, name: str) -> optuna.Study:
@@ -58,6 +62,12 @@ def load_study(url: str, name: str) -> optuna.Study:
         raise BadInput(f"no study {name!r} in {sqlalchemy.make_url(url).render_as_string()}; {known}") from None
 
 
+def _not_made_yet(url: str) -> bool:
+    """Whether the URL is that of a SQLite file which opening would make."""
+    parsed = _parse(url)
+    return parsed.get_backend_name() == "sqlite" and bool(parsed.database) and not Path(str(parsed.database)).exists()
+
+
 def check_study(url: str, config: Config, dataset: Dataset) -> list[FrozenTrial]:
     """See that the study of this name, if there is one, fits the configuration and the data; give its trials.
 
@@ -66,6 +76,8 @@ def check_study(url: str, config: Config, dataset: Dataset) -> list[FrozenTrial]
     Raises:
         BadInput: it has other data, another objective or other choices.
     """
+    if _not_made_yet(url):
+        return []
     storage = open_storage(url)
     name = config.study.name
     if name not in optuna.get_all_study_names(storage):

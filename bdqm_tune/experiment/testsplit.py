@@ -1,5 +1,6 @@
 """The test split, laid aside while a study is tuned, for the evaluation to come."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def load_test_split(study: optuna.Study, home: Path) -> Structures:
         raise BdqmError(
             f"{path} has changed since the study was made; its digest is not {kept['digest'][:12]} any more"
         )
-    return structures
+    return replace(structures, source=f"{kept['source']} (test split)")
 
 
 def _path(home: Path, identity: str) -> Path:

@@ -100,6 +100,7 @@ class Tracker:
             self._send("log_inputs", run_id, datasets=[_dataset_input(name, s) for name, s in splits.items()])
         else:
             self._send("update_run", run_id, status="RUNNING")
+            self._send("log_batch", run_id, tags=[RunTag("trial_state", "running")])
         return TrialRun(self, run_id, number)
 
     def finish(self, status: str) -> None:

@@ -41,9 +41,9 @@ def tune(
     """
     quiet_libraries()
     n_train = len(dataset.train.structures)
+    backend = make_backend(config, dataset)
     existing = check_study(stores.storage_url, config, dataset)
     known = known_parameters(config, n_train, existing)
-    backend = make_backend(config, dataset)
     tracker = open_tracker(stores.tracking_uri, config.study.name)
     status = "FAILED"
     try:

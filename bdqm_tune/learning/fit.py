@@ -3,6 +3,7 @@
 import copy
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 import torch
@@ -57,12 +58,14 @@ class Fit:
             scale: eV of one unit of the scaled targets.
             seed: of weights, order and dropout; on the CPU the same seed gives the same numbers.
         """
-        torch.manual_seed(seed)
         self._order = torch.Generator().manual_seed(seed)
         self._training = training
         self._batch_size = hyperparameters.batch_size
         self._train, self._validation, self._scale = train, validation, scale
-        network = SingleNN(train.features.shape[1], hyperparameters)
+        with torch.random.fork_rng(self._devices):
+            torch.manual_seed(seed)
+            network = SingleNN(train.features.shape[1], hyperparameters)
+            self._random_states = self._get_random_states()
         self.n_parameters = network.n_parameters
         self._network = network.to(train.features.device, train.features.dtype)
         self._optimizer = torch.optim.Adam(self._network.parameters(), lr=hyperparameters.lr, fused=True)
@@ -80,7 +83,8 @@ class Fit:
         for epoch in range(1, self._training.epochs + 1):
             start = time.perf_counter()
             lr = float(self._optimizer.param_groups[0]["lr"])
-            loss, train_mae = self._train_epoch()
+            with self._own_random_numbers():
+                loss, train_mae = self._train_epoch()
             val_mae, val_mae_per_atom = self._validate()
             record = EpochRecord(epoch, loss, train_mae, val_mae, val_mae_per_atom, lr, time.perf_counter() - start)
             if not all(map(torch.isfinite, torch.tensor([loss, val_mae]))):
@@ -99,6 +103,24 @@ class Fit:
         network = copy.deepcopy(self._network)
         network.load_state_dict(self._best_state)
         return network.eval()
+
+    @property
+    def _devices(self) -> list[torch.device]:
+        device = self._train.features.device
+        return [device] if device.type == "cuda" else []
+
+    def _get_random_states(self) -> list[torch.Tensor]:
+        return [torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in self._devices)]
+
+    @contextmanager
+    def _own_random_numbers(self) -> Iterator[None]:
+        # Dropout draws from torch's global generators: lend them this training's states, and give back the caller's.
+        with torch.random.fork_rng(self._devices):
+            torch.set_rng_state(self._random_states[0])
+            for device, state in zip(self._devices, self._random_states[1:], strict=True):
+                torch.cuda.set_rng_state(state, device)
+            yield
+            self._random_states = self._get_random_states()
 
     def _train_epoch(self) -> tuple[float, float]:
         self._network.train()

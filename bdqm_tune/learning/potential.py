@@ -1,9 +1,8 @@
 """A trained model as one thing: features, network, scales and reference energies; saved without pickle."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -11,17 +10,18 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.data import atomic_numbers, chemical_symbols
 from numpy.typing import NDArray
+from pydantic import Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from bdqm_tune.config import Hyperparameters
+from bdqm_tune.config import Hyperparameters, Options, describe
 from bdqm_tune.descriptors import Descriptor, descriptor_from_settings
 from bdqm_tune.errors import BadInput
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.networks import SingleNN, sum_per_structure
 from bdqm_tune.learning.targets import FeatureScaler, ReferenceEnergies
 
-FORMAT = 1
+FORMAT: Literal[1] = 1
 WEIGHTS, DESCRIPTION = "potential.safetensors", "potential.json"
 
 
@@ -73,22 +73,20 @@ class Potential:
         """Write `potential.safetensors` (weights) and `potential.json` (all the rest) into the folder."""
         folder.mkdir(parents=True, exist_ok=True)
         save_file({name: value.contiguous() for name, value in self.network.state_dict().items()}, folder / WEIGHTS)
-        description: dict[str, Any] = {
-            "format": FORMAT,
-            "units": {"energy": "eV", "length": "Å"},
-            "descriptor": self.descriptor.settings,
-            "scaler": {
-                "mean": self.scaler.mean.tolist(),
-                "deviation": self.scaler.deviation.tolist(),
-                "floor": None if self.scaler.floor is None else self.scaler.floor.tolist(),
-            },
-            "reference_energies": {chemical_symbols[z]: e for z, e in self.references.per_element.items()},
-            "reference_energy_fallback": self.references.fallback,
-            "scale": self.scale,
-            "precision": str(next(self.network.parameters()).dtype).removeprefix("torch."),
-            "hyperparameters": self.hyperparameters.model_dump(),
-        }
-        (folder / DESCRIPTION).write_text(json.dumps(description, indent=1, ensure_ascii=False), encoding="utf-8")
+        description = _Description(
+            format=FORMAT,
+            units={"energy": "eV", "length": "Å"},
+            descriptor=self.descriptor.settings,
+            feature_mean=self.scaler.mean.tolist(),
+            feature_deviation=self.scaler.deviation.tolist(),
+            feature_floor=None if self.scaler.floor is None else self.scaler.floor.tolist(),
+            reference_energies={chemical_symbols[z]: e for z, e in self.references.per_element.items()},
+            reference_energy_fallback=self.references.fallback,
+            scale=self.scale,
+            precision="float64" if next(self.network.parameters()).dtype == torch.float64 else "float32",
+            hyperparameters=self.hyperparameters,
+        )
+        (folder / DESCRIPTION).write_text(description.model_dump_json(indent=1), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: str | Path) -> "Potential":
@@ -99,34 +97,55 @@ class Potential:
         """
         path = Path(folder)
         try:
-            description = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
-            if description["format"] != FORMAT:
-                raise BadInput(f"{path / DESCRIPTION}: format {description['format']}, this version reads {FORMAT}")
-            floor = description["scaler"]["floor"]
-            hyperparameters = Hyperparameters(**description["hyperparameters"])
-            descriptor = descriptor_from_settings(description["descriptor"])
-            network = SingleNN(descriptor.n_features, hyperparameters)
-            network.to({"float32": torch.float32, "float64": torch.float64}[description["precision"]])
+            description = _Description.model_validate_json((path / DESCRIPTION).read_text(encoding="utf-8"))
+            descriptor = descriptor_from_settings(description.descriptor)
+            columns = (description.feature_mean, description.feature_deviation, description.feature_floor)
+            if any(column is not None and len(column) != descriptor.n_features for column in columns):
+                raise BadInput(f"the scaler is not for the descriptor's {descriptor.n_features} features")
+            mean, deviation, floor = (None if column is None else np.array(column) for column in columns)
+            assert mean is not None
+            assert deviation is not None
+            network = SingleNN(descriptor.n_features, description.hyperparameters)
+            network.to(torch.float64 if description.precision == "float64" else torch.float32)
             network.load_state_dict(load_file(path / WEIGHTS))
-            return cls(
-                descriptor,
-                FeatureScaler(
-                    np.array(description["scaler"]["mean"]),
-                    np.array(description["scaler"]["deviation"]),
-                    None if floor is None else np.array(floor),
-                ),
-                ReferenceEnergies(
-                    {atomic_numbers[s]: e for s, e in description["reference_energies"].items()},
-                    description["reference_energy_fallback"],
-                ),
-                description["scale"],
-                hyperparameters,
-                network.eval(),
-            )
+            per_element = {atomic_numbers[s]: e for s, e in description.reference_energies.items()}
         except FileNotFoundError as error:
+            # safetensors raises it without the file's name.
             raise BadInput(f"{path}: no potential there, {Path(error.filename or WEIGHTS).name} is missing") from None
-        except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
-            raise BadInput(f"{path}: not a potential that can be read ({type(error).__name__}: {error})") from None
+        except OSError as error:
+            raise BadInput(
+                f"{path}: no potential there ({Path(error.filename or WEIGHTS).name}: {error.strerror})"
+            ) from None
+        except ValidationError as error:
+            reason = f"{DESCRIPTION}: {describe(error, _Description)}"
+            raise BadInput(f"{path}: not a potential that can be read ({reason})") from None
+        except (BadInput, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+            reason = " ".join(str(error).split())
+            raise BadInput(f"{path}: not a potential that can be read ({reason})") from None
+        return cls(
+            descriptor,
+            FeatureScaler(mean, deviation, floor),
+            ReferenceEnergies(per_element, description.reference_energy_fallback),
+            description.scale,
+            description.hyperparameters,
+            network.eval(),
+        )
+
+
+class _Description(Options):
+    """The content of `potential.json`."""
+
+    format: Literal[1]
+    units: dict[str, str]
+    descriptor: dict[str, Any]
+    feature_mean: list[float]
+    feature_deviation: list[Annotated[float, Field(gt=0)]]
+    feature_floor: list[Annotated[float, Field(gt=0)]] | None
+    reference_energies: dict[str, float]  # eV
+    reference_energy_fallback: float  # eV
+    scale: Annotated[float, Field(gt=0)]  # eV
+    precision: Literal["float32", "float64"]
+    hyperparameters: Hyperparameters
 
 
 class PotentialCalculator(Calculator):  # type: ignore[misc]

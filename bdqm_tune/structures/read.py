@@ -11,7 +11,7 @@ from ase.calculators.calculator import PropertyNotImplementedError
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
-from bdqm_tune.errors import BadInput
+from bdqm_tune.errors import BadInput, located
 
 HEAVIEST = 86  # Rn, the last element of the package's pseudo-densities
 
@@ -82,8 +82,12 @@ def from_atoms(images: Sequence[Atoms], source: str) -> Structures:
     """
     if not images:
         raise BadInput(f"{source}: no structures in it")
-    energies = np.array([_energy(atoms, f"{source}, image {i}") for i, atoms in enumerate(images)])
-    forces = [_forces(atoms, f"{source}, image {i}") for i, atoms in enumerate(images)]
+    energies, forces = np.zeros(len(images)), []
+    for i, atoms in enumerate(images):
+        with located(f"{source}, image {i}"):
+            check_geometry(atoms)
+            energies[i] = _energy(atoms)
+            forces.append(_forces(atoms))
     complete = [f for f in forces if f is not None]
     return Structures(
         source,
@@ -94,38 +98,40 @@ def from_atoms(images: Sequence[Atoms], source: str) -> Structures:
     )
 
 
-def check_geometry(atoms: Atoms, where: str) -> None:
+def check_geometry(atoms: Atoms) -> None:
     """Raise BadInput unless the structure has atoms of known elements at finite positions in a usable cell."""
     if len(atoms) == 0:
-        raise BadInput(f"{where}: has no atoms")
+        raise BadInput("has no atoms")
     if not (np.isfinite(atoms.positions).all() and np.isfinite(np.asarray(atoms.cell)).all()):
-        raise BadInput(f"{where}: positions and cell must be finite")
+        raise BadInput("positions and cell must be finite")
     unknown = sorted({int(z) for z in atoms.numbers if not 1 <= z <= HEAVIEST})
     if unknown:
         names = ", ".join(chemical_symbols[z] if z < len(chemical_symbols) else str(z) for z in unknown)
-        raise BadInput(f"{where}: element {names} is not supported, only H to Rn are")
+        raise BadInput(f"element {names} is not supported, only H to Rn are")
     periodic = np.asarray(atoms.cell)[atoms.pbc]
     if len(periodic) and np.linalg.matrix_rank(periodic) < len(periodic):
-        raise BadInput(f"{where}: is periodic along a direction in which its cell has no extent")
+        raise BadInput("is periodic along a direction in which its cell has no extent")
 
 
-def _energy(atoms: Atoms, where: str) -> float:
-    check_geometry(atoms, where)
+def _energy(atoms: Atoms) -> float:
     if atoms.calc is None or "energy" not in getattr(atoms.calc, "results", {}):
-        raise BadInput(f"{where}: has no energy; every image needs the total energy in eV of its calculation")
-    # Without force_consistent=False some readers give the free energy instead of the one extrapolated to 0 K.
-    energy = float(atoms.get_potential_energy(force_consistent=False))
+        raise BadInput("has no energy; every image needs the total energy in eV of its calculation")
+    try:
+        # Without force_consistent=False some readers give the free energy instead of the one extrapolated to 0 K.
+        energy = float(atoms.get_potential_energy(force_consistent=False))
+    except PropertyNotImplementedError:
+        raise BadInput("has changed since its energy was computed") from None
     if not np.isfinite(energy):
-        raise BadInput(f"{where}: the energy must be finite, got {energy}")
+        raise BadInput(f"the energy must be finite, got {energy}")
     return energy
 
 
-def _forces(atoms: Atoms, where: str) -> NDArray[np.float64] | None:
+def _forces(atoms: Atoms) -> NDArray[np.float64] | None:
     try:
         # Constraints would set forces to zero; the labels are those of the calculation.
         forces = np.asarray(atoms.get_forces(apply_constraint=False), dtype=np.float64)
     except (PropertyNotImplementedError, RuntimeError):
         return None
     if not np.isfinite(forces).all():
-        raise BadInput(f"{where}: forces must be finite")
+        raise BadInput("forces must be finite")
     return forces

@@ -53,7 +53,7 @@ def test_an_unknown_element_is_named_and_the_known_ones_are_listed() -> None:
 def test_positions_that_are_not_finite_are_refused(value: float) -> None:
     atoms = molecule("H2O")
     atoms.positions[1, 2] = value
-    with pytest.raises(BadInput, match="positions must be finite"):
+    with pytest.raises(BadInput, match="positions and cell must be finite"):
         GMP(pseudodensities=TABLE).compute(atoms)
 
 
@@ -109,6 +109,7 @@ def test_a_configuration_asks_for_a_descriptor(tmp_path: Path) -> None:
     settings = descriptor_from_options(options).settings
     assert settings == {
         "name": "gmp",
+        "version": 1,
         "orders": [1, 4],
         "sigmas": [0.3, 0.9, 1.1],
         "cutoff": 4.5,

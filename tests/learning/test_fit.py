@@ -131,6 +131,14 @@ def test_the_best_network_is_a_copy_that_predicts_without_dropout() -> None:
     assert by_hand(fit.best_network, split(2, n=11))[0] == pytest.approx(fit.best.val_energy_mae, rel=1e-10)
 
 
+def test_before_the_first_epoch_the_best_network_is_the_initial_one_without_dropout() -> None:
+    network = make_fit(STOCHASTIC).best_network
+    assert not network.training
+    inputs = torch.ones(5, 4, dtype=torch.float64)
+    assert torch.equal(network(inputs), make_fit(STOCHASTIC).best_network(inputs))
+    assert network(inputs).abs().min() > 0
+
+
 def test_looking_at_the_best_network_does_not_disturb_the_training() -> None:
     undisturbed = numbers(list(make_fit(STOCHASTIC)))
     fit = make_fit(STOCHASTIC)

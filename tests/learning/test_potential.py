@@ -232,7 +232,7 @@ def put(key: str, value: Any) -> Callable[[dict[str, Any]], Any]:
 
 
 DAMAGES: dict[str, Callable[[dict[str, Any]], Any]] = {
-    **{f"no {key}": drop(key) for key in ("format", "descriptor", "scaler", "reference_energies", "scale")},
+    **{f"no {key}": drop(key) for key in ("format", "descriptor", "feature_mean", "reference_energies", "scale")},
     "no hyperparameters": drop("hyperparameters"),
     "another format": put("format", 99),
     "unknown precision": put("precision", "float16"),
@@ -244,7 +244,8 @@ DAMAGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "descriptor without table": put("descriptor", {"name": "gmp"}),
     "descriptor in a list": put("descriptor", []),
     "null descriptor": put("descriptor", None),
-    "scaler of another width": put("scaler", {"mean": [0.0], "deviation": [1.0], "floor": None}),
+    "scaler of another width": put("feature_mean", [0.0]),
+    "a deviation of zero": lambda content: {**content, "feature_deviation": [0.0] * len(content["feature_mean"])},
     "scale in words": put("scale", "large"),
     "null scale": put("scale", None),
     "a list": lambda content: [content],

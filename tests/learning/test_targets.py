@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from bdqm_tune.learning.targets import (
     NO_REFERENCES,
+    RIDGES,
     ReferenceEnergies,
     fit_feature_scaler,
     fit_reference_energies,
@@ -77,6 +78,30 @@ def test_an_element_seen_once_does_not_make_the_fit_explode() -> None:
     references = fit_reference_energies(structures, energies)
     assert -10 < references.per_element[79] < 0
     assert references.per_element[29] == pytest.approx(ENERGIES[29], abs=0.3)
+
+
+@pytest.mark.parametrize("seed", [3, 4, 5, 6])
+def test_the_ridge_is_the_one_that_predicts_left_out_structures_best(seed: int) -> None:
+    structures = compositions(seed, n=8)
+    energies = linear(structures) + np.random.default_rng(seed).normal(scale=3.0, size=8)
+    elements = sorted({int(z) for atoms in structures for z in atoms.numbers})
+    shares = np.array([[np.mean(atoms.numbers == z) for z in elements] for atoms in structures])
+    per_atom = energies / [len(atoms) for atoms in structures]
+    excess = per_atom - per_atom.mean()
+
+    def solve(rows: list[int], ridge: float) -> NDArray[np.float64]:
+        x = shares[rows]
+        return np.linalg.solve(x.T @ x + ridge * np.eye(len(elements)), x.T @ excess[rows])
+
+    def left_out_error(ridge: float) -> float:
+        rest = [[j for j in range(8) if j != i] for i in range(8)]
+        return float(np.mean([abs(excess[i] - shares[i] @ solve(rest[i], ridge)) for i in range(8)]))
+
+    best = min(RIDGES, key=left_out_error)
+    assert best > RIDGES[0]  # else the plain fit would do as well, and nothing were tested
+    fitted = fit_reference_energies(structures, energies).per_element
+    expected = per_atom.mean() + solve(list(range(8)), best)
+    np.testing.assert_allclose([fitted[z] for z in elements], expected, rtol=1e-8)
 
 
 def test_an_unseen_element_has_the_mean_energy_of_a_training_atom() -> None:

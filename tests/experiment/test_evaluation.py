@@ -1,0 +1,112 @@
+"""The best model on the test split, and models taken away to be used."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import numpy as np
+import optuna
+import pytest
+from mlflow.tracking import MlflowClient
+
+import bdqm_tune as bt
+from bdqm_tune.errors import BadInput, BdqmError
+from bdqm_tune.experiment.evaluation import best_trial, evaluate_best, load_potential
+from bdqm_tune.experiment.prediction import predict_file
+from bdqm_tune.services.connection import Stores
+
+Run = Callable[..., Any]
+
+
+def test_the_best_trial_is_evaluated_and_recorded(run: Run, stores: Stores, files: dict[str, str]) -> None:
+    study, results = run(study={"n_trials": 4, "pruner": "none"})
+    evaluation = evaluate_best(stores, "small")
+    best = min(results, key=lambda result: result.val_energy_mae)
+    assert evaluation.trial == best.number
+
+    test = ase.io.read(files["test"], ":")
+    true = np.array([atoms.get_potential_energy() for atoms in test])
+    run_id = study.get_trials()[best.number].user_attrs["mlflow_run_id"]
+    predicted = load_potential(f"runs:/{run_id}/model").predict(test).energies
+    error = predicted - true
+    assert evaluation.metrics == pytest.approx(
+        {
+            "test_energy_mae": np.abs(error).mean(),
+            "test_energy_rmse": np.sqrt((error**2).mean()),
+            "test_energy_mae_per_atom": np.abs(error).mean() / 4,
+        },
+        rel=1e-6,
+    )
+    assert np.allclose(evaluation.errors["error"], error, atol=1e-6)
+
+    recorded = MlflowClient().get_run(evaluation.run_id)
+    assert recorded.data.metrics == pytest.approx(evaluation.metrics)
+    assert recorded.info.status == "FINISHED"
+    assert recorded.data.tags["kind"] == "evaluation"
+    assert recorded.data.tags["model_run_id"] == run_id
+    assert recorded.info.experiment_id == MlflowClient().get_run(run_id).info.experiment_id
+
+
+def test_tuning_does_not_depend_on_the_labels_of_the_test_split(
+    run: Run, files: dict[str, str], tmp_path: Path
+) -> None:
+    images = ase.io.read(files["test"], ":")
+    for atoms in images:
+        atoms.calc.results["energy"] += 1000.0
+    ase.io.write(tmp_path / "shifted.traj", images)
+    _, with_true = run(study={"name": "true"})
+    _, with_shifted = run(study={"name": "shifted"}, data={"test": str(tmp_path / "shifted.traj")})
+    assert [r.val_energy_mae for r in with_true] == [r.val_energy_mae for r in with_shifted]
+
+
+def test_a_study_without_a_test_split_or_a_complete_trial_says_so(run: Run, stores: Stores) -> None:
+    run(study={"n_trials": 1}, data={"test": None})
+    with pytest.raises(BadInput, match="no test split.*--test FILE"):
+        evaluate_best(stores, "small")
+    with pytest.raises(BadInput, match="no complete trial"):
+        best_trial(optuna.create_study())
+
+
+def test_a_test_split_given_later_is_accepted(run: Run, stores: Stores) -> None:
+    run(study={"n_trials": 1}, data={"test": None})
+    run(study={"n_trials": 1})
+    assert evaluate_best(stores, "small").metrics["test_energy_mae"] > 0
+
+
+def test_a_changed_test_split_is_noticed(run: Run, stores: Stores, files: dict[str, str]) -> None:
+    run(study={"n_trials": 1})
+    (kept,) = (stores.home / "test").glob("*.traj")
+    kept.write_bytes(Path(files["other"]).read_bytes())
+    with pytest.raises(BdqmError, match="has changed since the study was made"):
+        evaluate_best(stores, "small")
+    kept.unlink()
+    with pytest.raises(BdqmError, match="set BDQM_HOME"):
+        evaluate_best(stores, "small")
+
+
+def test_the_model_is_an_ase_calculator_and_predicts_files(run: Run, stores: Stores, files: dict[str, str]) -> None:
+    study, _ = run(study={"n_trials": 1})
+    model = f"runs:/{study.get_trials()[0].user_attrs['mlflow_run_id']}/model"
+    atoms = ase.io.read(files["test"], 0)
+    expected = load_potential(model).predict([atoms]).energies[0]
+    atoms.calc = bt.load_calculator(model)
+    assert atoms.get_potential_energy() == pytest.approx(expected)
+    assert predict_file(model, files["test"], Path("out.xyz"), None) == 12
+    assert ase.io.read("out.xyz", 0).get_potential_energy() == pytest.approx(expected)
+
+
+def test_a_model_that_is_not_there_is_named(stores: Stores) -> None:
+    for model in ("nowhere", "runs:/0123456789abcdef/model"):
+        with pytest.raises(BadInput, match=model):
+            load_potential(model)
+
+
+def test_the_package_prepares_and_tunes_from_python(workdir: Path, files: dict[str, str]) -> None:
+    (workdir / "config.yaml").write_text("descriptor: {orders: [0, 1], sigmas: 3, cutoff: 4.0}\n")
+    data = bt.prepare(files["train"], test=files["test"], config="config.yaml")
+    assert data.descriptor.n_features == 6
+    study = bt.tune(data, study="api", n_trials=2, epochs=3, sampler="random")
+    assert len(study.get_trials()) == 2
+    with pytest.raises(BadInput, match="sampler"):
+        bt.tune(data, study="api", sampler="best")

@@ -1,0 +1,212 @@
+"""The command line: bad input in one line with exit status 2 and nothing made; good input end to end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from bdqm_tune.cli import main
+from bdqm_tune.errors import BdqmError
+from bdqm_tune.experiment.study import load_study
+from bdqm_tune.services.connection import Stores, find_stores
+
+QUICK = {"--n-trials": "2", "--epochs": "3", "--set": "num_layers=1,num_nodes=4"}
+Call = Callable[..., tuple[int, str, str]]
+
+
+def labelled(energy: float | None = 1.0, **changes: Any) -> Atoms:
+    atoms = Atoms("CuH", positions=[[0, 0, 0], [0, 0, 1.5]])
+    for name, value in changes.items():
+        setattr(atoms, name, value)
+    if energy is not None:
+        atoms.calc = SinglePointCalculator(atoms, energy=energy)
+    return atoms
+
+
+def pairs_of_atoms(n: int) -> list[Atoms]:
+    apart = np.array([[0, 0, 0], [0, 0, 2]])
+    random = np.random.default_rng(n)
+    return [labelled(float(i), positions=random.normal(size=(2, 3)) + apart) for i in range(n)]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], workdir: Path) -> Call:
+    """`call("tune", "--train", ...)` in an empty folder: exit status, standard output, standard error."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["bdqm-tune", *arguments])
+        handler = signal.getsignal(signal.SIGTERM)
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        signal.signal(signal.SIGTERM, handler)
+        captured = capsys.readouterr()
+        return int(exit_.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+def tune(**options: str) -> list[str]:
+    return ["tune", *(text for pair in (QUICK | options).items() for text in pair)]
+
+
+BAD_FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "missing": (lambda path: None, "bad.xyz: no such file"),
+    "empty": (lambda path: path.write_text(""), "bad.xyz"),
+    "no structures": (lambda path: path.write_text("what is this\n"), "bad.xyz"),
+    "no energies": (lambda path: ase.io.write(path, [labelled(None)] * 3), "bad.xyz, image 0: has no energy"),
+    "an energy that is not finite": (
+        lambda path: ase.io.write(path, [*pairs_of_atoms(2), labelled(float("nan"))]),
+        "bad.xyz, image 2: the energy must be finite, got nan",
+    ),
+    "a position that is not finite": (
+        lambda path: ase.io.write(path, [*pairs_of_atoms(2), labelled(positions=[[0, 0, 0], [0, 0, float("inf")]])]),
+        "image 2: positions and cell must be finite",
+    ),
+    "an element beyond the table": (
+        lambda path: ase.io.write(path, [*pairs_of_atoms(2), labelled(symbols="CuU")]),
+        "image 2: element U is not supported",
+    ),
+    "one image": (lambda path: ase.io.write(path, pairs_of_atoms(1)), "at least 2 structures"),
+    "copies on both sides": (lambda path: ase.io.write(path, [labelled()] * 20), "the same structure in two splits"),
+}
+
+
+@pytest.mark.parametrize(("write", "message"), BAD_FILES.values(), ids=BAD_FILES)
+def test_a_bad_file_is_one_line_and_nothing_is_made(call: Call, write: Callable[[Path], Any], message: str) -> None:
+    write(Path("bad.xyz"))
+    before = sorted(Path().iterdir())
+    code, out, err = call(*tune(**{"--train": "bad.xyz"}))
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert err.startswith("bdqm-tune: ")
+    assert message in err
+    assert sorted(Path().iterdir()) == before
+
+
+BAD_OPTIONS: dict[str, tuple[dict[str, str], list[str]]] = {
+    "no trials": ({"--n-trials": "0"}, ["study.n_trials", "greater than or equal to 1", "0"]),
+    "trials in words": ({"--n-trials": "abc"}, ["study.n_trials", "'abc'"]),
+    "unknown sampler": ({"--sampler": "best"}, ["study.sampler", "'tpe', 'cmaes', 'random', 'gp', 'grid' or 'qmc'"]),
+    "unknown pruner": ({"--pruner": "all"}, ["study.pruner", "'hyperband'"]),
+    "unknown backend": ({"--backend": "mine"}, ["backend", "'native'"]),
+    "no such GPU": ({"--device": "cuda:77"}, ["device cuda:77", "usable GPUs"]),
+    "unknown hyperparameter": ({"--set": "depth=3"}, ["unknown hyperparameter 'depth'", "num_layers"]),
+    "out of bounds": ({"--set": "lr=-1"}, ["lr", "greater than 0"]),
+    "no value": ({"--set": "lr"}, ["NAME=VALUE", "'lr'"]),
+    "missing configuration": ({"--config": "no.yaml"}, ["config no.yaml", "No such file"]),
+    "test without train": ({"--test": "some.xyz"}, ["test some.xyz", "built-in"]),
+}
+
+
+@pytest.mark.parametrize(("options", "messages"), BAD_OPTIONS.values(), ids=BAD_OPTIONS)
+def test_a_bad_option_is_one_line_and_nothing_is_made(call: Call, options: dict[str, str], messages: list[str]) -> None:
+    code, out, err = call(*tune(**options))
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    for message in messages:
+        assert message in err
+    kept = [path for path in Path().rglob("*") if path.is_file() and path.parent.name != "features"]
+    assert kept == []
+
+
+def test_a_search_space_outside_its_bounds_names_the_key(call: Call) -> None:
+    Path("c.yaml").write_text("search: {num_layers: {int: [0, 3]}}\n")
+    code, _, err = call(*tune(**{"--config": "c.yaml", "--set": ""}))
+    assert code == 2
+    assert "config c.yaml: search: num_layers: Input should be greater than or equal to 1, got 0" in err
+
+
+@pytest.mark.parametrize("arguments", [["tune", "--learning-rate", "3"], ["fly"], ["predict"]])
+def test_what_is_no_command_is_bad_input(call: Call, arguments: list[str]) -> None:
+    code, _, err = call(*arguments)
+    assert code == 2
+    assert "Traceback" not in err
+
+
+def test_an_unreachable_study_database_is_one_line(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BDQM_STORAGE", "mysql+pymysql://me:secret@127.0.0.1:9/optuna")
+    code, _, err = call(*tune())
+    assert code == 1
+    assert "cannot open the study database mysql+pymysql://me:***@127.0.0.1:9/optuna" in err
+    assert "secret" not in err
+    monkeypatch.setenv("BDQM_STORAGE", "what")
+    assert call(*tune())[0] == 2
+
+
+def test_tune_evaluate_and_prepare_speak_json(call: Call) -> None:
+    ase.io.write("train.xyz", pairs_of_atoms(30))
+    ase.io.write("test.xyz", pairs_of_atoms(7))
+    code, out, err = call(*tune(**{"--train": "train.xyz", "--test": "test.xyz", "--study": "s"}), "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["study"] == "s"
+    assert found["best_val_energy_mae"] > 0
+    assert err.count("trial 00") == 2
+    code, out, _ = call("evaluate", "--study", "s", "--json")
+    assert code == 0
+    assert json.loads(out)["test_energy_mae"] > 0
+    code, out, _ = call("prepare", "--train", "train.xyz", "--test", "test.xyz", "--json")
+    assert code == 0
+    summary = json.loads(out)
+    assert [summary[f"{name}_structures"] for name in ("training", "validation", "test")] == [27, 3, 7]
+    model = f"runs:/{found['best_run_id']}/model"
+    assert call("predict", model, "test.xyz", "--out", "out.xyz")[0] == 0
+    assert len(ase.io.read("out.xyz", ":")) == 7
+    assert call("predict", model, "test.xyz", "--out", "nowhere/out.xyz")[0] == 2
+    assert call("evaluate", "--study", "other")[0] == 2
+
+
+def test_an_element_that_training_lacks_is_warned_of(call: Call) -> None:
+    ase.io.write("train.xyz", pairs_of_atoms(30))
+    ase.io.write("test.xyz", [*pairs_of_atoms(7), labelled(symbols="CuO")])
+    code, _, err = call("prepare", "--train", "train.xyz", "--test", "test.xyz")
+    assert code == 0
+    assert "warning: O in the test split but not in the training split: its reference energy is the mean" in err
+
+
+def test_help_has_an_example_for_every_command(call: Call) -> None:
+    for command in ("tune", "prepare", "evaluate", "predict"):
+        code, out, _ = call(command, "--help")
+        assert code == 0
+        assert f"Example: bdqm-tune {command}" in out.replace("`", "")
+
+
+def test_sigterm_hands_the_trial_back(workdir: Path) -> None:
+    Path("endless.yaml").write_text("training: {epochs: 1000000, early_stopping: null}\n")
+    options = {"--config": "endless.yaml", "--epochs": "", "--study": "long", "--pruner": "none"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bdqm_tune", *tune(**options)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    stores = find_stores({})
+    deadline = time.monotonic() + 120
+    while not _first_trial_is_training(stores) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "interrupted" in err.splitlines()[-1]
+    assert [trial.state.name for trial in load_study(stores.storage_url, "long").get_trials()] == ["WAITING"] * 2
+
+
+def _first_trial_is_training(stores: Stores) -> bool:
+    if not (stores.home / "optuna.db").exists():
+        return False
+    try:
+        trials = load_study(stores.storage_url, "long").get_trials()
+    except BdqmError:  # the study is being made
+        return False
+    return bool(trials) and "mlflow_run_id" in trials[0].user_attrs
