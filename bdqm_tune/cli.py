@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from bdqm_tune.config import Config
     from bdqm_tune.experiment.trial import TrialResult
 
+INTERRUPTED = 130  # exit status, as of a shell's Ctrl-C
+
 app = typer.Typer(
     help="Tune neural-network potentials: from a trajectory to a tuned, tracked, tested model.",
     no_args_is_help=True,
@@ -129,14 +131,16 @@ def main() -> NoReturn:
     # A tracking server that does not answer must not block for minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)
     except BdqmError as error:
         _fail(str(error), error.exit_code)
     except typer.TyperException as error:
         _fail(error.format_message(), 2)
     except (KeyboardInterrupt, typer.Abort):
-        _fail("interrupted; the trial that ran waits to be run again by the next tune of this study", 130)
-    sys.exit(0)
+        code = INTERRUPTED
+    if code == INTERRUPTED:  # which typer gives back where it caught the interruption itself
+        _fail("interrupted; the trial that ran waits to be run again by the next tune of this study", INTERRUPTED)
+    sys.exit(code or 0)
 
 
 def _interrupt() -> NoReturn:
