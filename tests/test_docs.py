@@ -1,0 +1,52 @@
+"""What the README and the documentation show is what the program does."""
+
+import os
+import re
+from pathlib import Path
+
+import ase.io
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from bdqm_tune.cli import app
+from bdqm_tune.config import Config
+from bdqm_tune.structures import builtin_structures
+
+PROJECT = Path(__file__).parents[1]
+
+
+def blocks(file: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", (PROJECT / file).read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+def test_the_documented_configuration_is_the_default_one() -> None:
+    (text,) = blocks("docs/configuration.md", "yaml")
+    documented = Config(**yaml.safe_load(text))
+    assert documented.model_dump() == Config().model_dump()
+    assert set(yaml.safe_load(text)) == set(Config.model_fields)
+
+
+def test_the_readmes_python_runs(workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for split, name in (("train", "train.traj"), ("test", "test.traj")):
+        structures = builtin_structures(split)  # type: ignore[arg-type]
+        images = [atoms.copy() for atoms in structures.atoms[:40]]
+        for atoms, energy in zip(images, structures.energies, strict=False):
+            atoms.info["energy"] = energy
+        ase.io.write(workdir / "labelled.xyz", images, format="extxyz")
+        ase.io.write(workdir / name, ase.io.read(workdir / "labelled.xyz", ":"))
+    (code,) = blocks("README.md", "python")
+    exec(compile(code, "README.md", "exec"), {})
+    float(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_the_readmes_files_and_commands_exist() -> None:
+    text = (PROJECT / "README.md").read_text()
+    for path in re.findall(r"\]\(((?!http)[^)]+)\)", text):
+        assert (PROJECT / path).exists(), path
+    makefile = (PROJECT / "Makefile").read_text()
+    for target in re.findall(r"(?:`|\n)make ([a-z-]+)", text):
+        assert f"\n{target}:" in makefile
+    for command in re.findall(r"`bdqm-tune ([a-z]+)`", text):
+        assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0
+    assert os.access(PROJECT / ".ci" / "run", os.X_OK)
