@@ -1,7 +1,6 @@
 """The command `bdqm-tune`: parses, calls, prints. Heavy imports happen inside the commands."""
 
 import json
-import math
 import os
 import signal
 import sys
@@ -75,7 +74,7 @@ def tune(
     for warning in dataset.warnings:
         _note(f"warning: {warning}")
     with Bar("Trials", options.study.n_trials) as bar:
-        finished = run(dataset, options, stores, _TrialLines(bar))
+        finished = run(dataset, options, stores, lambda result, found: bar.advance(_trial_line(result, found)))
     _report_study(finished, as_json)
 
 
@@ -139,7 +138,7 @@ def main() -> NoReturn:
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     if code == INTERRUPTED:  # which typer gives back where it caught the interruption itself
-        _fail("interrupted; the trial that ran waits to be run again by the next tune of this study", INTERRUPTED)
+        _fail("interrupted; a trial that was running waits for the next tune of its study", INTERRUPTED)
     sys.exit(code or 0)
 
 
@@ -186,20 +185,16 @@ def _print_record(record: Mapping[str, Any], as_json: bool) -> None:
         print(f"{key:<{width}}  {f'{value:.4f}' if isinstance(value, float) else value}")
 
 
-class _TrialLines:
-    """One line a trial as it ends."""
-
-    def __init__(self, bar: Bar) -> None:
-        self._bar, self._best = bar, math.inf
-
-    def __call__(self, result: "TrialResult", study: "optuna.Study") -> None:
-        mae = result.val_energy_mae
-        if result.state == "complete" and mae is not None:
-            self._best = min(self._best, mae)
-        found = "no result" if mae is None else f"val MAE {mae:.4f} eV at epoch {result.best_epoch}"
-        why = f" by the {result.reason}" if result.state == "pruned" else f" ({result.reason})" if result.reason else ""
-        best = f"; best so far {self._best:.4f} eV" if math.isfinite(self._best) else ""
-        self._bar.advance(f"trial {result.number:03d} {result.state}{why}: {found}, {result.trial_seconds:.1f} s{best}")
+def _trial_line(result: "TrialResult", study: "optuna.Study") -> str:
+    """How a trial ended, and the best one of the study."""
+    mae = result.val_energy_mae
+    found = "no result" if mae is None else f"val MAE {mae:.4f} eV at epoch {result.best_epoch}"
+    why = f" ({result.reason})" if result.reason else ""
+    try:
+        best = f"; best so far {study.best_value:.4f} eV"
+    except ValueError:  # none is complete
+        best = ""
+    return f"trial {result.number:03d} {result.state}{why}: {found}, {result.trial_seconds:.1f} s{best}"
 
 
 def _report_study(study: "optuna.Study", as_json: bool) -> None:

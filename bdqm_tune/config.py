@@ -5,7 +5,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from bdqm_tune.errors import BadInput
 
@@ -157,7 +166,9 @@ class Config(Options):
     study: Study = Study()
     backend: Literal["native"] = Field("native", description="what trains the network")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto: the GPU where there is one")
-    cohort: Literal["auto", "1"] = Field("auto", description="trials trained together; one at a time as yet")
+    cohort: Annotated[Literal["auto", "1"], BeforeValidator(str)] = Field(
+        "auto", description="trials trained together; one at a time as yet"
+    )
 
     @field_validator("search")
     @classmethod

@@ -144,6 +144,18 @@ def test_an_unreachable_study_database_is_one_line(call: Call, monkeypatch: pyte
     assert call(*tune())[0] == 2
 
 
+def test_an_unreachable_tracking_server_is_one_line_and_makes_no_study(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    code, _, err = call(*tune())
+    assert code == 1
+    assert "bdqm-tune: cannot use the MLflow tracking store http://127.0.0.1:9: " in err
+    assert err.count("\n") <= 2
+    assert not Path(".bdqm/optuna.db").exists()
+
+
 def test_tune_evaluate_and_prepare_speak_json(call: Call) -> None:
     ase.io.write("train.xyz", pairs_of_atoms(30))
     ase.io.write("test.xyz", pairs_of_atoms(7))

@@ -31,6 +31,11 @@ class TrackingFailed(BdqmError):
     """Something could not be sent to the tracking store."""
 
 
+def failed(error: Exception) -> TrackingFailed:
+    """The error to raise for one of MLflow's."""
+    return TrackingFailed(f"the MLflow tracking store failed: {one_line(error)}")
+
+
 class _Sender(threading.Thread):
     """Sends requests one after the other, so that training never waits for the server."""
 
@@ -47,9 +52,6 @@ class _Sender(threading.Thread):
                     request()
             except Exception as error:
                 self._error = error
-            finally:
-                self._requests.task_done()
-        self._requests.task_done()
 
     def send(self, request: Callable[[], Any]) -> None:
         """Send it soon. Raises TrackingFailed if an earlier one failed."""
@@ -58,11 +60,12 @@ class _Sender(threading.Thread):
 
     def check(self) -> None:
         if self._error is not None:
-            raise TrackingFailed(f"the MLflow tracking store failed: {one_line(self._error)}") from self._error
+            raise failed(self._error) from self._error
 
-    def drain(self) -> None:
-        """Wait until all is sent. Raises TrackingFailed if something could not be."""
-        self._requests.join()
+    def close(self) -> None:
+        """Wait until all is sent, and end. Raises TrackingFailed if something could not be."""
+        self._requests.put(None)
+        self.join()
         self.check()
 
 
@@ -94,7 +97,10 @@ class Tracker:
         """Open the run of a trial, or that of `run_id` again for a trial that was handed back."""
         if run_id is None:
             all_tags = self._context | dict(tags) | {"trial_state": "running", MLFLOW_PARENT_RUN_ID: self.run_id}
-            run = self.client.create_run(self.experiment_id, tags=all_tags, run_name=f"trial-{number:03d}")
+            try:
+                run = self.client.create_run(self.experiment_id, tags=all_tags, run_name=f"trial-{number:03d}")
+            except (MlflowException, OSError) as error:
+                raise failed(error) from error
             run_id = str(run.info.run_id)
             self._send("log_batch", run_id, params=[Param(key, str(value)) for key, value in parameters.items()])
             self._send("log_inputs", run_id, datasets=[_dataset_input(name, s) for name, s in splits.items()])
@@ -107,7 +113,7 @@ class Tracker:
         """Wait until everything is sent, and end the study's run unless `mlflow run` does."""
         if not self._adopted:
             self._send("set_terminated", self.run_id, status=status)
-        self._sender.drain()
+        self._sender.close()
 
     def _send(self, method: str, *arguments: Any, **options: Any) -> None:
         self._sender.send(lambda: getattr(self.client, method)(*arguments, **options))
