@@ -11,12 +11,13 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "bdqm_tune"
 
 # What each folder or module of the package may import from, apart from itself.
-BASE = ["errors", "units", "config", "progress"]
+BASE = ["errors", "units", "hyperparameters", "config", "progress"]
 SCIENCE = ["structures", "descriptors", "learning", "backends"]
 ALLOWED: dict[str, list[str]] = {
     "errors": [],
     "units": [],
-    "config": ["errors", "units"],
+    "hyperparameters": [],
+    "config": ["errors", "units", "hyperparameters"],
     "progress": [],
     **{layer: BASE + SCIENCE[:position] for position, layer in enumerate(SCIENCE)},
     "services": ["errors", "config"],

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Protocol
 
-from bdqm_tune.config import Hyperparameters
+from bdqm_tune.hyperparameters import Hyperparameters
 from bdqm_tune.learning.fit import EpochRecord
 from bdqm_tune.learning.potential import Potential
 

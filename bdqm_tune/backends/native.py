@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 import torch
 
-from bdqm_tune.config import Config, Hyperparameters
+from bdqm_tune.config import Config
 from bdqm_tune.errors import BadInput
+from bdqm_tune.hyperparameters import Hyperparameters
 from bdqm_tune.learning.batches import SplitTensors
 from bdqm_tune.learning.dataset import Dataset, Split
 from bdqm_tune.learning.fit import EpochRecord, Fit

@@ -10,8 +10,9 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial
 
-from bdqm_tune.config import Config, Hyperparameters, Space
+from bdqm_tune.config import Config
 from bdqm_tune.errors import BadInput
+from bdqm_tune.hyperparameters import Hyperparameters, Space
 
 # A hyperparameter that counts only where another has the given value.
 CONDITIONS: dict[str, tuple[str, Any]] = {

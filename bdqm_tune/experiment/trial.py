@@ -14,11 +14,12 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
 from bdqm_tune.backends import Backend, TrainingRun
-from bdqm_tune.config import Config, Hyperparameters
+from bdqm_tune.config import Config
 from bdqm_tune.experiment.provenance import provenance_tags
 from bdqm_tune.experiment.search_space import suggest
 from bdqm_tune.experiment.study import handed_back
 from bdqm_tune.experiment.tracking import BATCHES_IN_TRIAL, Tracker, TrackingFailed, TrialRun
+from bdqm_tune.hyperparameters import Hyperparameters
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.fit import Diverged, EpochRecord
 

@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import nn
 
-from bdqm_tune.config import Hyperparameters, Training
+from bdqm_tune.config import Training
 from bdqm_tune.errors import BdqmError
+from bdqm_tune.hyperparameters import Hyperparameters
 from bdqm_tune.learning.batches import SplitTensors
 from bdqm_tune.learning.networks import SingleNN, sum_per_structure
 

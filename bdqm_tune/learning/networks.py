@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from bdqm_tune.config import Hyperparameters
+from bdqm_tune.hyperparameters import Hyperparameters
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
 

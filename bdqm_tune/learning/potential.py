@@ -14,9 +14,10 @@ from pydantic import Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from bdqm_tune.config import Hyperparameters, Options, describe
+from bdqm_tune.config import describe
 from bdqm_tune.descriptors import Descriptor, descriptor_from_settings
 from bdqm_tune.errors import BadInput
+from bdqm_tune.hyperparameters import Hyperparameters, Options
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.networks import SingleNN, sum_per_structure
 from bdqm_tune.learning.targets import FeatureScaler, ReferenceEnergies

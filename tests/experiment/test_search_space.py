@@ -7,9 +7,10 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from bdqm_tune.config import Config, Hyperparameters, load_config
+from bdqm_tune.config import Config, load_config
 from bdqm_tune.errors import BadInput
 from bdqm_tune.experiment.search_space import distributions, enqueued, grid, known_parameters, suggest
+from bdqm_tune.hyperparameters import Hyperparameters
 
 Configure = Callable[..., Config]
 

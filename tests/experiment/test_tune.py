@@ -13,10 +13,11 @@ from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState
 
 from bdqm_tune.backends.native import NativeBackend
-from bdqm_tune.config import Config, Hyperparameters
+from bdqm_tune.config import Config
 from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.experiment.results import load_results, trials_frame
 from bdqm_tune.experiment.study import load_study
+from bdqm_tune.hyperparameters import Hyperparameters
 from bdqm_tune.learning.potential import Potential
 from bdqm_tune.services.connection import Stores
 

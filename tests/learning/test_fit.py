@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from bdqm_tune.config import Hyperparameters, Training
+from bdqm_tune.config import Training
+from bdqm_tune.hyperparameters import Hyperparameters
 from bdqm_tune.learning.batches import SplitTensors
 from bdqm_tune.learning.fit import Diverged, EpochRecord, Fit
 from bdqm_tune.learning.networks import SingleNN

@@ -14,10 +14,11 @@ from ase.build import bulk, fcc111, molecule
 from ase.calculators.calculator import PropertyNotImplementedError
 from scipy.spatial.transform import Rotation
 
-from bdqm_tune.config import Hyperparameters, Training
+from bdqm_tune.config import Training
 from bdqm_tune.descriptors import GMP
 from bdqm_tune.descriptors.pseudodensity import PseudoDensity
 from bdqm_tune.errors import BadInput
+from bdqm_tune.hyperparameters import Hyperparameters
 from bdqm_tune.learning.batches import SplitTensors
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.fit import Fit

@@ -1,0 +1,123 @@
+"""The hyperparameters of a trial, declared once, and the ranges in which they can be searched."""
+
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+
+Activation = Literal["tanh", "relu", "gelu", "silu"]
+
+
+class Options(BaseModel):
+    """A group of options; unknown keys are errors, values do not change afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_value_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and {int, float} & {annotation, *get_args(annotation)}:
+            raise ValueError("must be a number, not true or false")
+        return value
+
+
+class Hyperparameters(Options):
+    """One configuration that a trial tries: the default is the one that a study tries first."""
+
+    num_layers: int = Field(3, ge=1, le=100, description="hidden layers")
+    num_nodes: int = Field(32, ge=1, le=10_000, description="nodes in a hidden layer")
+    activation: Activation = "tanh"
+    batchnorm: bool = Field(False, description="batch normalisation before each activation")
+    dropout: bool = Field(False, description="dropout after each activation")
+    dropout_rate: float = Field(0.1, ge=0, lt=1, description="used with dropout only")
+    initialization: Literal["xavier", "default", "zero"] = Field(
+        "zero",
+        description="xavier; torch's default; zero: xavier and an output layer of 0, so that training starts "
+        "from the reference energies",
+    )
+    lr: float = Field(3e-3, gt=0, le=10, description="Adam's learning rate at the start")
+    batch_size: int = Field(32, ge=1, description="structures in a step")
+    scheduler: Literal["step", "cosine", "none"] = Field("step", description="of the learning rate, per epoch")
+    gamma: float = Field(0.5, gt=0, le=1, description="step: factor every step_size epochs")
+    step_size: int = Field(30, ge=1, description="step: epochs between two changes")
+
+
+class Space(Options):
+    """The range of one hyperparameter: numbers from low to high, or a list of choices."""
+
+    kind: Literal["int", "float", "choice"]
+    low: float = 0
+    high: float = 0
+    log: bool = False
+    step: float | None = None
+    choices: tuple[bool | int | float | str, ...] = ()
+
+
+DEFAULT_SEARCH: dict[str, Any] = {
+    "num_layers": {"int": [3, 30]},
+    "num_nodes": {"int": [4, 50]},
+    "activation": {"choice": ["tanh", "relu", "gelu", "silu"]},
+    "batchnorm": {"choice": [True, False]},
+    "dropout": {"choice": [True, False]},
+    "dropout_rate": {"float": [0.05, 0.5]},
+    "lr": {"float": [1e-5, 1e-2], "log": True},
+    "batch_size": {"int": [16, 512], "log": True},
+    "gamma": {"float": [0.1, 1.0]},
+    "step_size": {"int": [5, 100]},
+}
+
+
+def parse_space(name: str, entry: Any) -> Any:
+    """One entry of `search`: a `Space`, or the value that a plain entry fixes the hyperparameter to.
+
+    Raises:
+        ValueError: the name is no hyperparameter, the range is empty or outside what the hyperparameter takes.
+    """
+    if not isinstance(entry, Mapping):
+        return check_value(name, entry)
+    _check_name(name)
+    kinds = [kind for kind in ("int", "float", "choice") if kind in entry]
+    extra = set(entry) - {"int", "float", "choice", "log", "step"}
+    if len(kinds) != 1 or extra:
+        raise ValueError(f"{name}: needs one of int, float, choice, and may have log or step; got {dict(entry)}")
+    kind, given = kinds[0], entry[kinds[0]]
+    if not isinstance(given, list | tuple) or not given:
+        raise ValueError(f"{name}: {kind} needs a list, got {given!r}")
+    if kind == "choice":
+        return Space(kind="choice", choices=tuple(check_value(name, value) for value in given))
+    if kind != _type_name(name):
+        raise ValueError(f"{name}: {kind} does not fit a {_type_name(name)}")
+    if len(given) != 2:
+        raise ValueError(f"{name}: {kind} needs [low, high], got {given!r}")
+    low, high = (check_value(name, value) for value in given)
+    log, step = entry.get("log", False), entry.get("step")
+    if not isinstance(log, bool):
+        raise ValueError(f"{name}: log must be true or false, got {log!r}")
+    if low >= high:
+        raise ValueError(f"{name}: the range [{low}, {high}] is empty; give a plain value to fix it")
+    if step is not None and (log or type(step) not in (int, {"int": int, "float": float}[kind]) or step <= 0):
+        raise ValueError(f"{name}: step must be a positive {kind}, and not together with log; got {step!r}")
+    if log and low <= 0:
+        raise ValueError(f"{name}: a logarithmic range must begin above 0, got {low}")
+    return Space(kind="int" if kind == "int" else "float", low=low, high=high, log=log, step=step)
+
+
+def check_value(name: str, value: Any) -> Any:
+    """The value as the hyperparameter's type, or a ValueError that says what would be right."""
+    _check_name(name)
+    try:
+        return getattr(Hyperparameters(**{name: value}), name)
+    except ValidationError as error:
+        message = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise ValueError(f"{name}: {message}, got {value!r}") from None
+
+
+def _check_name(name: str) -> None:
+    if name not in Hyperparameters.model_fields:
+        raise ValueError(f"unknown hyperparameter {name!r}; there are: {', '.join(Hyperparameters.model_fields)}")
+
+
+def _type_name(name: str) -> str:
+    annotation = Hyperparameters.model_fields[name].annotation
+    return annotation.__name__ if isinstance(annotation, type) else "choice"
