@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial
 from bdqm_tune.config import Pruner, Sampler
 
 REDUCTION_FACTOR = 3  # of hyperband and successive halving: one trial in three goes on at a rung
+LAST_RUNG = 2 / 3  # of a trial
 MEDIAN_REPORTS = 10  # times in a trial that the median pruner is asked
 
 
@@ -75,7 +76,8 @@ def rungs(name: Pruner, epochs: int) -> Sequence[int]:
     """The epochs at which the pruner compares trials; reporting others costs a transaction and changes nothing."""
     if name in ("hyperband", "halving"):
         steps = [first_rung(epochs)]
-        while steps[-1] * REDUCTION_FACTOR < epochs:
+        # At a rung close to its end, a trial that is pruned has cost as much as a complete one.
+        while steps[-1] * REDUCTION_FACTOR <= LAST_RUNG * epochs:
             steps.append(steps[-1] * REDUCTION_FACTOR)
         return steps
     if name == "median":
