@@ -61,6 +61,7 @@ run: setup ## tune, evaluate and compare on the built-in data; again: 20 more tr
 	$(ACTIVE) python -m analysis.compare $(STUDY)
 	@echo
 	@echo "Next: the runs and their curves    $(VENV)/bin/mlflow ui"
+	@echo "      in the browser               http://127.0.0.1:5000/#/experiments/0/runs?workflowType=machine_learning"
 	@echo "      the figures                  figures/$(STUDY)/"
 
 test: setup ## the tests but the slow ones; others by PYTEST_ARGS='...'

@@ -199,6 +199,7 @@ def _trial_line(result: "TrialResult", study: "optuna.Study") -> str:
 
 def _report_study(study: "optuna.Study", as_json: bool) -> None:
     from bdqm_tune.experiment.results import trials_frame
+    from bdqm_tune.experiment.study import EXPERIMENT
 
     trials = trials_frame(study.get_trials(deepcopy=False))
     counts = {str(state): int(n) for state, n in trials["state"].value_counts().items()}
@@ -213,5 +214,8 @@ def _report_study(study: "optuna.Study", as_json: bool) -> None:
         }
     _print_record(record, as_json)
     if not as_json:
-        print("\nnext: `mlflow ui` in this folder shows the runs;")
+        # Without the last part, MLflow's page shows what its users of language models look for, and no runs.
+        page = f"#/experiments/{study.user_attrs[EXPERIMENT]}/runs?workflowType=machine_learning"
+        print("\nnext: `mlflow ui` in this folder, and in the browser")
+        print(f"      http://127.0.0.1:5000/{page}")
         print(f"      `bdqm-tune evaluate --study {study.study_name}` evaluates the best model on the test split")

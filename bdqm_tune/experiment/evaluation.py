@@ -8,8 +8,10 @@ from pathlib import Path
 import mlflow
 import optuna
 import pandas as pd
+from mlflow.entities import Metric, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from mlflow.utils.time import get_current_time_millis
 
 from bdqm_tune.descriptors import stored_features
 from bdqm_tune.errors import BadInput, BdqmError
@@ -17,7 +19,7 @@ from bdqm_tune.experiment.output import quiet_libraries
 from bdqm_tune.experiment.provenance import provenance_tags
 from bdqm_tune.experiment.study import load_study
 from bdqm_tune.experiment.testsplit import load_test_split
-from bdqm_tune.experiment.tracking import one_line
+from bdqm_tune.experiment.tracking import adopt_run, one_line
 from bdqm_tune.experiment.trial import RUN_ID
 from bdqm_tune.learning.metrics import energy_metrics
 from bdqm_tune.learning.potential import Potential
@@ -67,14 +69,28 @@ def evaluate_best(stores: Stores, name: str) -> Evaluation:
             "model_run_id": run.info.run_id,
             "test_digest": digest(structures),
         }
-        own = client.create_run(run.info.experiment_id, tags=tags, run_name=f"evaluation-trial-{trial.number:03d}")
-        for key, value in metrics.items():
-            client.log_metric(own.info.run_id, key, value)
-        client.set_terminated(own.info.run_id)
+        run_id = _record(client, run.info.experiment_id, f"evaluation-trial-{trial.number:03d}", tags, metrics)
     except (MlflowException, OSError) as error:
         raise BdqmError(f"cannot evaluate through the MLflow tracking store: {one_line(error)}") from None
-    run_id = str(own.info.run_id)
     return Evaluation(name, trial.number, metrics, errors, run_id, lambda path: client.log_artifact(run_id, str(path)))
+
+
+def _record(
+    client: MlflowClient, experiment_id: str, name: str, tags: dict[str, str], metrics: dict[str, float]
+) -> str:
+    """Log to a run in the experiment and return its id: that of `mlflow run` if it lies there, else a new one."""
+    adopted = adopt_run(client, name)
+    reuse = adopted is not None and adopted.info.experiment_id == experiment_id
+    run = adopted if adopted is not None and reuse else client.create_run(experiment_id, run_name=name)
+    now = get_current_time_millis()
+    client.log_batch(
+        run.info.run_id,
+        metrics=[Metric(key, value, now, 0) for key, value in metrics.items()],
+        tags=[RunTag(key, value) for key, value in tags.items()],
+    )
+    if not reuse:
+        client.set_terminated(run.info.run_id)
+    return str(run.info.run_id)
 
 
 def best_trial(study: optuna.Study) -> optuna.trial.FrozenTrial:

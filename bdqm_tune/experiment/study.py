@@ -20,7 +20,7 @@ from bdqm_tune.experiment.search_space import distributions
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.structures import digest
 
-QUESTION, TEST = "question", "test"
+QUESTION, TEST, EXPERIMENT = "question", "test", "mlflow_experiment_id"
 
 
 def open_storage(url: str) -> BaseStorage:

@@ -3,6 +3,7 @@
 import json
 import os
 import queue
+import re
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, MutableMapping
@@ -11,7 +12,7 @@ from typing import Any
 
 import mlflow
 from mlflow.entities import Dataset as MlflowDataset
-from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.tracking.context.registry import resolve_tags
@@ -24,6 +25,7 @@ from bdqm_tune.learning.dataset import Split
 METRICS_IN_REQUEST, PARAMETERS_IN_REQUEST = 1000, 100  # the most that MLflow takes
 BATCHES_IN_TRIAL = 5
 LONGEST_PARAMETER = 6000
+GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")  # as in luminous-shad-146, which MLflow gives a run without a name
 STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED", "waiting": "SCHEDULED"}
 
 
@@ -174,11 +176,10 @@ def open_tracker(tracking_uri: str | None, study: str, environ: MutableMapping[s
         BadInput: the experiment was deleted.
     """
     client = MlflowClient(tracking_uri)
-    # Left in the environment, MLflow would let it override the parent of every run that is made here.
-    adopted = environ.pop("MLFLOW_RUN_ID", None)
     try:
-        if adopted:
-            return Tracker(client, client.get_run(adopted).info.experiment_id, adopted, adopted=True)
+        adopted = adopt_run(client, study, environ)
+        if adopted is not None:
+            return Tracker(client, adopted.info.experiment_id, adopted.info.run_id, adopted=True)
         experiment = client.get_experiment_by_name(study)
         if experiment is not None and experiment.lifecycle_stage == "deleted":
             raise BadInput(
@@ -191,6 +192,18 @@ def open_tracker(tracking_uri: str | None, study: str, environ: MutableMapping[s
     except (MlflowException, OSError) as error:
         where = tracking_uri or mlflow.get_tracking_uri()
         raise BdqmError(f"cannot use the MLflow tracking store {where}: {one_line(error)}") from None
+
+
+def adopt_run(client: MlflowClient, name: str, environ: MutableMapping[str, str] = os.environ) -> Run | None:
+    """The run that `mlflow run` made for this process, named `name` unless the user named it; None if there is none."""
+    # Left in the environment, MLflow would let it override the parent of every run that is made here.
+    run_id = environ.pop("MLFLOW_RUN_ID", None)
+    if run_id is None:
+        return None
+    run = client.get_run(run_id)
+    if GENERATED_NAME.fullmatch(run.info.run_name or ""):
+        client.update_run(run_id, name=name)
+    return run
 
 
 def one_line(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from bdqm_tune.experiment.output import quiet_libraries
 from bdqm_tune.experiment.provenance import provenance_tags
 from bdqm_tune.experiment.samplers import rungs
 from bdqm_tune.experiment.search_space import known_parameters
-from bdqm_tune.experiment.study import add_trials, check_study, next_trial, open_study
+from bdqm_tune.experiment.study import EXPERIMENT, add_trials, check_study, next_trial, open_study
 from bdqm_tune.experiment.testsplit import store_test_split
 from bdqm_tune.experiment.tracking import one_line, open_tracker
 from bdqm_tune.experiment.trial import TrialResult, TrialRunner
@@ -48,6 +48,7 @@ def tune(
     status = "FAILED"
     try:
         study = open_study(stores.storage_url, config, dataset)
+        study.set_user_attr(EXPERIMENT, tracker.experiment_id)
         if dataset.test is not None:
             store_test_split(study, dataset.test, stores.home)
         add_trials(study, config.study.n_trials, known)

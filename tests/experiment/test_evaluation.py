@@ -48,6 +48,24 @@ def test_the_best_trial_is_evaluated_and_recorded(run: Run, stores: Stores, file
     assert recorded.info.experiment_id == MlflowClient().get_run(run_id).info.experiment_id
 
 
+def test_the_run_of_mlflow_run_is_the_evaluations_if_it_is_in_the_same_experiment(
+    run: Run, stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(study={"n_trials": 1})
+    client = MlflowClient()
+    here = client.get_experiment_by_name("small").experiment_id
+    elsewhere = client.create_experiment("other")
+    for experiment_id, reused in ((here, True), (elsewhere, False)):
+        given = client.create_run(experiment_id)
+        monkeypatch.setenv("MLFLOW_RUN_ID", given.info.run_id)
+        evaluation = evaluate_best(stores, "small")
+        assert (evaluation.run_id == given.info.run_id) == reused
+        recorded = client.get_run(evaluation.run_id)
+        assert recorded.info.experiment_id == here
+        assert recorded.info.run_name == "evaluation-trial-000"
+        assert recorded.data.metrics == pytest.approx(evaluation.metrics)
+
+
 def test_tuning_does_not_depend_on_the_labels_of_the_test_split(
     run: Run, files: dict[str, str], tmp_path: Path
 ) -> None:

@@ -86,6 +86,7 @@ def test_the_run_of_mlflow_run_is_adopted(run: Run, monkeypatch: pytest.MonkeyPa
         assert mlflow_run.info.experiment_id == parent.info.experiment_id
     assert client.get_run(parent.info.run_id).info.status == "RUNNING"  # ended by `mlflow run`, which started it
     assert client.get_run(parent.info.run_id).data.params["study.name"] == "small"
+    assert client.get_run(parent.info.run_id).info.run_name == "small"  # it had a name made up by MLflow
 
 
 def test_pruned_trials_are_told_apart_in_both_stores(run: Run) -> None:
