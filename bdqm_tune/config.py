@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from bdqm_tune.errors import BadInput
+from bdqm_tune.errors import BadInput, one_line
 from bdqm_tune.hyperparameters import DEFAULT_SEARCH, Options, Space, check_value, parse_space
 
 Sampler = Literal["tpe", "cmaes", "random", "gp", "grid", "qmc"]
@@ -160,7 +160,7 @@ def load_config(path: str | Path | None = None, overrides: Mapping[str, Mapping[
         except OSError as error:
             raise BadInput(f"config {path}: {error.strerror}") from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise BadInput(f"config {path}: not valid YAML: {' '.join(str(error).split())}") from None
+            raise BadInput(f"config {path}: not valid YAML: {one_line(error)}") from None
         content = {} if content is None else content
         if not isinstance(content, dict):
             raise BadInput(f"config {path}: must hold groups of options ({', '.join(Config.model_fields)})")

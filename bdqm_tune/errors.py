@@ -23,3 +23,8 @@ def located(where: str) -> Iterator[None]:
         yield
     except BadInput as error:
         raise BadInput(f"{where}: {error}") from None
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error in one line of at most 300 characters; its kind, where it has none."""
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -14,12 +14,12 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.time import get_current_time_millis
 
 from bdqm_tune.descriptors import stored_features
-from bdqm_tune.errors import BadInput, BdqmError
+from bdqm_tune.errors import BadInput, BdqmError, one_line
 from bdqm_tune.experiment.output import quiet_libraries
 from bdqm_tune.experiment.provenance import provenance_tags
 from bdqm_tune.experiment.study import load_study
 from bdqm_tune.experiment.testsplit import load_test_split
-from bdqm_tune.experiment.tracking import adopt_run, one_line
+from bdqm_tune.experiment.tracking import adopt_run
 from bdqm_tune.experiment.trial import RUN_ID
 from bdqm_tune.learning.metrics import energy_metrics
 from bdqm_tune.learning.potential import Potential

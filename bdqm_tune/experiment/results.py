@@ -8,9 +8,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from optuna.trial import FrozenTrial, TrialState
 
-from bdqm_tune.errors import BdqmError
+from bdqm_tune.errors import BdqmError, one_line
 from bdqm_tune.experiment.study import load_study
-from bdqm_tune.experiment.tracking import one_line
 from bdqm_tune.experiment.trial import RESULT, RUN_ID
 from bdqm_tune.hyperparameters import Hyperparameters
 from bdqm_tune.progress import track

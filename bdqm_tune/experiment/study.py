@@ -14,7 +14,7 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from bdqm_tune.config import Config
-from bdqm_tune.errors import BadInput, BdqmError
+from bdqm_tune.errors import BadInput, BdqmError, one_line
 from bdqm_tune.experiment.samplers import make_pruner, make_sampler
 from bdqm_tune.experiment.search_space import distributions
 from bdqm_tune.learning.dataset import Dataset
@@ -36,7 +36,7 @@ def open_storage(url: str) -> BaseStorage:
     try:
         return RDBStorage(url)
     except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError, ImportError) as error:
-        reason = " ".join(str(error.__cause__ or error).split())[:300]
+        reason = one_line(error.__cause__ or error)
         raise BdqmError(f"cannot open the study database {parsed.render_as_string()}: {reason}") from None
 
 
@@ -59,7 +59,7 @@ def load_study(url: str, name: str) -> optuna.Study:
     except KeyError:
         names = sorted(optuna.get_all_study_names(storage))
         known = f"there are: {', '.join(names)}" if names else "there is none yet"
-        raise BadInput(f"no study {name!r} in {sqlalchemy.make_url(url).render_as_string()}; {known}") from None
+        raise BadInput(f"no study {name!r} in {_parse(url).render_as_string()}; {known}") from None
 
 
 def _not_made_yet(url: str) -> bool:

@@ -19,7 +19,7 @@ from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from mlflow.utils.time import get_current_time_millis
 
-from bdqm_tune.errors import BadInput, BdqmError
+from bdqm_tune.errors import BadInput, BdqmError, one_line
 from bdqm_tune.learning.dataset import Split
 
 METRICS_IN_REQUEST, PARAMETERS_IN_REQUEST = 1000, 100  # the most that MLflow takes
@@ -204,11 +204,6 @@ def adopt_run(client: MlflowClient, name: str, environ: MutableMapping[str, str]
     if GENERATED_NAME.fullmatch(run.info.run_name or ""):
         client.update_run(run_id, name=name)
     return run
-
-
-def one_line(error: BaseException) -> str:
-    """The message of an error in one line of at most 300 characters."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _dataset_input(name: str, split: Split) -> DatasetInput:

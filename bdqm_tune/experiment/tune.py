@@ -9,14 +9,14 @@ from optuna.exceptions import StorageInternalError
 
 from bdqm_tune.backends import make_backend
 from bdqm_tune.config import Config
-from bdqm_tune.errors import BdqmError
+from bdqm_tune.errors import BdqmError, one_line
 from bdqm_tune.experiment.output import quiet_libraries
 from bdqm_tune.experiment.provenance import provenance_tags
 from bdqm_tune.experiment.samplers import rungs
 from bdqm_tune.experiment.search_space import known_parameters
 from bdqm_tune.experiment.study import EXPERIMENT, add_trials, check_study, next_trial, open_study
 from bdqm_tune.experiment.testsplit import store_test_split
-from bdqm_tune.experiment.tracking import one_line, open_tracker
+from bdqm_tune.experiment.tracking import open_tracker
 from bdqm_tune.experiment.trial import TrialResult, TrialRunner
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.services.connection import Stores

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from bdqm_tune.config import describe
 from bdqm_tune.descriptors import Descriptor, descriptor_from_settings
-from bdqm_tune.errors import BadInput
+from bdqm_tune.errors import BadInput, one_line
 from bdqm_tune.hyperparameters import Hyperparameters, Options
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.networks import SingleNN, sum_per_structure
@@ -121,8 +121,7 @@ class Potential:
             reason = f"{DESCRIPTION}: {describe(error, _Description)}"
             raise BadInput(f"{path}: not a potential that can be read ({reason})") from None
         except (BadInput, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
-            reason = " ".join(str(error).split())
-            raise BadInput(f"{path}: not a potential that can be read ({reason})") from None
+            raise BadInput(f"{path}: not a potential that can be read ({one_line(error)})") from None
         return cls(
             descriptor,
             FeatureScaler(mean, deviation, floor),

@@ -11,7 +11,7 @@ from ase.calculators.calculator import PropertyNotImplementedError
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
-from bdqm_tune.errors import BadInput, located
+from bdqm_tune.errors import BadInput, located, one_line
 
 HEAVIEST = 86  # Rn, the last element of the package's pseudo-densities
 
@@ -69,8 +69,7 @@ def read_images(path: str | Path) -> list[Atoms]:
     try:
         images = ase.io.read(path, index=":")
     except Exception as error:  # each of ASE's readers raises its own kinds
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise BadInput(f"{path}: ASE cannot read it ({reason})") from None
+        raise BadInput(f"{path}: ASE cannot read it ({one_line(error)})") from None
     return images if isinstance(images, list) else [images]
 
 
