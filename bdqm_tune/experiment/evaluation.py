@@ -79,16 +79,17 @@ def _record(
     client: MlflowClient, experiment_id: str, name: str, tags: dict[str, str], metrics: dict[str, float]
 ) -> str:
     """Log to a run in the experiment and return its id: that of `mlflow run` if it lies there, else a new one."""
-    adopted = adopt_run(client, name)
-    reuse = adopted is not None and adopted.info.experiment_id == experiment_id
-    run = adopted if adopted is not None and reuse else client.create_run(experiment_id, run_name=name)
+    run = adopt_run(client, name)
+    in_place = run is not None and run.info.experiment_id == experiment_id
+    if run is None or not in_place:
+        run = client.create_run(experiment_id, run_name=name)
     now = get_current_time_millis()
     client.log_batch(
         run.info.run_id,
         metrics=[Metric(key, value, now, 0) for key, value in metrics.items()],
         tags=[RunTag(key, value) for key, value in tags.items()],
     )
-    if not reuse:
+    if not in_place:
         client.set_terminated(run.info.run_id)
     return str(run.info.run_id)
 

@@ -53,13 +53,12 @@ def load_study(url: str, name: str) -> optuna.Study:
     Raises:
         BadInput: there is none of that name; the message lists those there are.
     """
-    storage = open_storage(url)
-    try:
-        return optuna.load_study(study_name=name, storage=storage, sampler=optuna.samplers.RandomSampler())
-    except KeyError:
-        names = sorted(optuna.get_all_study_names(storage))
+    storage = None if _not_made_yet(url) else open_storage(url)
+    names = sorted(optuna.get_all_study_names(storage)) if storage else []
+    if storage is None or name not in names:
         known = f"there are: {', '.join(names)}" if names else "there is none yet"
-        raise BadInput(f"no study {name!r} in {_parse(url).render_as_string()}; {known}") from None
+        raise BadInput(f"no study {name!r} in {_parse(url).render_as_string()}; {known}")
+    return optuna.load_study(study_name=name, storage=storage, sampler=optuna.samplers.RandomSampler())
 
 
 def _not_made_yet(url: str) -> bool:

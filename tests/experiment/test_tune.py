@@ -285,6 +285,7 @@ def test_results_are_read_back_as_frames(run: Run, stores: Stores) -> None:
 def test_an_unknown_study_is_an_error_that_lists_the_known_ones(run: Run, stores: Stores) -> None:
     with pytest.raises(BadInput, match="there is none yet"):
         load_results(stores, "small")
+    assert not stores.home.exists()
     run(study={"n_trials": 1})
     with pytest.raises(BadInput, match=r"no study 'smal' in sqlite:.*; there are: small"):
         load_results(stores, "smal")
