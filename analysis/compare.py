@@ -122,8 +122,9 @@ def _setting(value: Any) -> str:
         return str(int(value))
     if abs(value) >= 0.01:
         return f"{value:.3g}"
-    mantissa, exponent = f"{value:.1e}".split("e")
-    return f"{mantissa}e{int(exponent)}"  # 2.2e-3, not 2.2e-03
+    from analysis.figures.style import short
+
+    return short(value, digits=1)
 
 
 def folder(name: str, out: Path | None) -> Path:

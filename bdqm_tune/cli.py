@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from bdqm_tune.config import Config
     from bdqm_tune.experiment.trial import TrialResult
+    from bdqm_tune.learning.dataset import Dataset
+    from bdqm_tune.services.connection import Stores
 
 INTERRUPTED = 130  # exit status, as of a shell's Ctrl-C
 
@@ -66,13 +68,10 @@ def tune(
     options = _load(config, overrides)
 
     from bdqm_tune.experiment.tune import tune as run
-    from bdqm_tune.learning.dataset import prepare as prepare_data
     from bdqm_tune.services.connection import find_stores
 
     stores = find_stores()
-    dataset = prepare_data(options, stores.home)
-    for warning in dataset.warnings:
-        _note(f"warning: {warning}")
+    dataset = _dataset(options, stores)
     with Bar("Trials", options.study.n_trials) as bar:
         finished = run(dataset, options, stores, lambda result, found: bar.advance(_trial_line(result, found)))
     _report_study(finished, as_json)
@@ -83,14 +82,10 @@ def prepare(train: Train = "", test: Test = "", config: ConfigFile = "", as_json
     """Check, split and featurise structures, and print what came out."""
     options = _load(config, {"data": _given(train=train, test=test)})
 
-    from bdqm_tune.learning.dataset import prepare as prepare_data
     from bdqm_tune.learning.dataset import summary
     from bdqm_tune.services.connection import find_stores
 
-    dataset = prepare_data(options, find_stores().home)
-    for warning in dataset.warnings:
-        _note(f"warning: {warning}")
-    _print_record(summary(dataset), as_json)
+    _print_record(summary(_dataset(options, find_stores())), as_json)
 
 
 @app.command(epilog="Example: `bdqm-tune evaluate --study oc20`")
@@ -151,10 +146,6 @@ def _fail(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _note(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
-
-
 def _given(**options: str) -> dict[str, str]:
     return {key: value for key, value in options.items() if value != ""}
 
@@ -174,6 +165,16 @@ def _load(path: str, overrides: Mapping[str, Mapping[str, Any]]) -> "Config":
     from bdqm_tune.config import load_config
 
     return load_config(path or None, overrides)
+
+
+def _dataset(options: "Config", stores: "Stores") -> "Dataset":
+    """The data of a configuration; what is odd about them goes to standard error."""
+    from bdqm_tune.learning.dataset import prepare
+
+    dataset = prepare(options, stores.home)
+    for warning in dataset.warnings:
+        print(f"warning: {warning}", file=sys.stderr, flush=True)
+    return dataset
 
 
 def _print_record(record: Mapping[str, Any], as_json: bool) -> None:

@@ -137,14 +137,16 @@ class Config(Options):
     @property
     def spaces(self) -> dict[str, Space]:
         """The hyperparameters that are searched."""
-        parsed = {name: parse_space(name, entry) for name, entry in self.search.items()}
-        return {name: space for name, space in parsed.items() if isinstance(space, Space)}
+        return {name: space for name, space in self._parsed_search.items() if isinstance(space, Space)}
 
     @property
     def fixed(self) -> dict[str, Any]:
         """The hyperparameters that are fixed to one value."""
-        parsed = {name: parse_space(name, entry) for name, entry in self.search.items()}
-        return {name: value for name, value in parsed.items() if not isinstance(value, Space)}
+        return {name: value for name, value in self._parsed_search.items() if not isinstance(value, Space)}
+
+    @property
+    def _parsed_search(self) -> dict[str, Any]:
+        return {name: parse_space(name, entry) for name, entry in self.search.items()}
 
 
 def load_config(path: str | Path | None = None, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> Config:

@@ -37,7 +37,7 @@ def parity(errors: pd.DataFrame, ax: Axes | None = None, per_atom: bool = False)
         )  # fmt: skip
         ax.set(
             xlim=(low - margin, high + margin), ylim=(low - margin, high + margin), aspect="equal",
-            xlabel=f"true energy ({unit})", ylabel=f"predicted energy ({unit})",
+            xlabel=f"true energy ({unit})", ylabel=f"predicted energy ({unit})",  # seaborn named them after its columns
         )  # fmt: skip
         for axis in (ax.xaxis, ax.yaxis):
             axis.set_major_locator(MaxNLocator(5))

@@ -44,8 +44,9 @@ def load_results(stores: Stores, name: str) -> StudyResults:
         BdqmError: a store cannot be read.
     """
     study = load_study(stores.storage_url, name)
-    trials = trials_frame(study.get_trials(deepcopy=False))
-    searched = {key for trial in study.get_trials(deepcopy=False) for key in trial.params}
+    found = study.get_trials(deepcopy=False)
+    trials = trials_frame(found)
+    searched = {key for trial in found for key in trial.params}
     names = [key for key in Hyperparameters.model_fields if key in searched]
     return StudyResults(name, trials, _curves_frame(MlflowClient(stores.tracking_uri), trials), names, study)
 

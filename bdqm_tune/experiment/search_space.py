@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial
 
 from bdqm_tune.config import Config
 from bdqm_tune.errors import BadInput
-from bdqm_tune.hyperparameters import Hyperparameters, Space
+from bdqm_tune.hyperparameters import Hyperparameters, Space, check_value
 
 # A hyperparameter that counts only where another has the given value.
 CONDITIONS: dict[str, tuple[str, Any]] = {
@@ -79,7 +79,7 @@ def enqueued(config: Config, n_train: int) -> list[dict[str, Any]]:
     space = distributions(config, n_train)
     result = []
     for entry in config.study.enqueue:
-        given = {name: getattr(Hyperparameters(**entry), name) for name in entry}
+        given = {name: check_value(name, value) for name, value in entry.items()}
         for name, value in given.items():
             fixed = config.fixed.get(name, getattr(DEFAULTS, name))
             if name in space and not _contains(space[name], value):

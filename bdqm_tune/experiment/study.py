@@ -82,10 +82,11 @@ def check_study(url: str, config: Config, dataset: Dataset) -> list[FrozenTrial]
     if name not in optuna.get_all_study_names(storage):
         return []
     study_id = storage.get_study_id_from_name(name)
-    _refuse_other_question(name, storage.get_study_user_attrs(study_id), question(config, dataset))
+    attributes = storage.get_study_user_attrs(study_id)
+    _refuse_other_question(name, attributes, question(config, dataset))
     trials = storage.get_all_trials(study_id, deepcopy=False)
     _refuse_other_choices(trials, config, len(dataset.train.structures))
-    test = storage.get_study_user_attrs(study_id).get(TEST)
+    test = attributes.get(TEST)
     if test is not None and dataset.test is not None and test["digest"] != digest(dataset.test):
         raise BadInput(
             f"study {name!r} was made with another test split: {_short(test['digest'])} then, "

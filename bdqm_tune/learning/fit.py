@@ -1,6 +1,7 @@
 """Training of one network, one epoch record at a time, so that whoever asks for them owns the loop."""
 
 import copy
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -88,7 +89,7 @@ class Fit:
                 loss, train_mae = self._train_epoch()
             val_mae, val_mae_per_atom = self._validate()
             record = EpochRecord(epoch, loss, train_mae, val_mae, val_mae_per_atom, lr, time.perf_counter() - start)
-            if not all(map(torch.isfinite, torch.tensor([loss, val_mae]))):
+            if not (math.isfinite(loss) and math.isfinite(val_mae)):
                 raise Diverged(f"diverged in epoch {epoch}: training loss {loss}, validation MAE {val_mae} eV")
             if self.best is None or val_mae < self.best.val_energy_mae:
                 self.best = record

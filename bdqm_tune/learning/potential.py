@@ -100,12 +100,10 @@ class Potential:
         try:
             description = _Description.model_validate_json((path / DESCRIPTION).read_text(encoding="utf-8"))
             descriptor = descriptor_from_settings(description.descriptor)
-            columns = (description.feature_mean, description.feature_deviation, description.feature_floor)
-            if any(column is not None and len(column) != descriptor.n_features for column in columns):
+            mean, deviation = np.array(description.feature_mean), np.array(description.feature_deviation)
+            floor = None if description.feature_floor is None else np.array(description.feature_floor)
+            if any(column is not None and len(column) != descriptor.n_features for column in (mean, deviation, floor)):
                 raise BadInput(f"the scaler is not for the descriptor's {descriptor.n_features} features")
-            mean, deviation, floor = (None if column is None else np.array(column) for column in columns)
-            assert mean is not None
-            assert deviation is not None
             network = SingleNN(descriptor.n_features, description.hyperparameters)
             network.to(torch.float64 if description.precision == "float64" else torch.float32)
             network.load_state_dict(load_file(path / WEIGHTS))

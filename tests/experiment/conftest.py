@@ -14,7 +14,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from bdqm_tune.config import Config, load_config
 from bdqm_tune.experiment.tune import tune
-from bdqm_tune.learning.dataset import Dataset, prepare
+from bdqm_tune.learning.dataset import prepare
 from bdqm_tune.services.connection import Stores, find_stores
 
 SEARCH = {"num_layers": {"int": [1, 3]}, "num_nodes": {"int": [4, 16]}, "batch_size": {"int": [4, 16], "log": True}}
@@ -76,11 +76,7 @@ def run(stores: Stores, configure: Callable[..., Config]) -> Callable[..., Any]:
     def go(**groups: dict[str, Any]) -> Any:
         config = configure(**groups)
         results: list[TrialResult] = []
-        study = tune(dataset(config, stores), config, stores, lambda result, _: results.append(result))
+        study = tune(prepare(config, stores.home), config, stores, lambda result, _: results.append(result))
         return study, results
 
     return go
-
-
-def dataset(config: Config, stores: Stores) -> Dataset:
-    return prepare(config, stores.home)
