@@ -56,4 +56,4 @@ def load_calculator(model: str | Path) -> PotentialCalculator:
     Raises:
         BadInput: there is no potential.
     """
-    return PotentialCalculator(load_potential(str(model), find_stores().tracking_uri))
+    return PotentialCalculator(load_potential(str(model), find_stores()))

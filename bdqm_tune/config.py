@@ -107,6 +107,7 @@ class Config(Options):
     cohort: Annotated[Literal["auto", "1"], BeforeValidator(str)] = Field(
         "auto", description="trials trained together; one at a time as yet"
     )
+    patience: float = Field(30.0, gt=0, description="minutes that a worker waits for a store that does not answer")
 
     @field_validator("search")
     @classmethod

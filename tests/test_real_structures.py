@@ -23,7 +23,7 @@ def tuned_test_error(train: Path, test: Path, n_trials: int, epochs: int) -> flo
             "training": {"epochs": epochs},
         },
     )
-    stores = find_stores({})
+    stores = find_stores()
     tune(prepare(config, stores.home), config, stores)
     return evaluate_best(stores, "default").metrics["test_energy_mae"]
 

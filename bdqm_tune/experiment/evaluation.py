@@ -14,12 +14,13 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.time import get_current_time_millis
 
 from bdqm_tune.descriptors import stored_features
-from bdqm_tune.errors import BadInput, BdqmError, one_line
+from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.experiment.output import quiet_libraries
 from bdqm_tune.experiment.provenance import provenance_tags
 from bdqm_tune.experiment.study import load_study
 from bdqm_tune.experiment.testsplit import load_test_split
 from bdqm_tune.experiment.tracking import adopt_run
+from bdqm_tune.experiment.tracking_client import ARTIFACTS, reason, tracking_client
 from bdqm_tune.experiment.trial import RUN_ID
 from bdqm_tune.learning.metrics import energy_metrics
 from bdqm_tune.learning.potential import Potential
@@ -47,13 +48,13 @@ def evaluate_best(stores: Stores, name: str) -> Evaluation:
         BdqmError: a store or a file cannot be read.
     """
     quiet_libraries()
-    study = load_study(stores.storage_url, name)
+    study = load_study(stores, name)
     trial = best_trial(study)
-    client = MlflowClient(stores.tracking_uri)
+    client = tracking_client(stores)
     structures = load_test_split(study, stores.home)
     try:
         run = client.get_run(trial.user_attrs[RUN_ID])
-        potential = load_potential(f"runs:/{run.info.run_id}/model", stores.tracking_uri)
+        potential = load_potential(f"runs:/{run.info.run_id}/model", stores)
         errors = errors_frame(potential, structures, stores.home)
         metrics = {
             f"test_{key}": value
@@ -71,7 +72,7 @@ def evaluate_best(stores: Stores, name: str) -> Evaluation:
         }
         run_id = _record(client, run.info.experiment_id, f"evaluation-trial-{trial.number:03d}", tags, metrics)
     except (MlflowException, OSError) as error:
-        raise BdqmError(f"cannot evaluate through the MLflow tracking store: {one_line(error)}") from None
+        raise BdqmError(f"cannot evaluate through the MLflow tracking store: {reason(error)}") from None
     return Evaluation(name, trial.number, metrics, errors, run_id, lambda path: client.log_artifact(run_id, str(path)))
 
 
@@ -118,7 +119,7 @@ def errors_frame(potential: Potential, structures: Structures, home: Path) -> pd
     )
 
 
-def load_potential(model: str, tracking_uri: str | None = None) -> Potential:
+def load_potential(model: str, stores: Stores) -> Potential:
     """A potential from a folder, or from what MLflow keeps: `runs:/RUN_ID/model`.
 
     Raises:
@@ -126,9 +127,15 @@ def load_potential(model: str, tracking_uri: str | None = None) -> Potential:
     """
     if not model.startswith("runs:/"):
         return Potential.load(model)
+    client = tracking_client(stores)
     with tempfile.TemporaryDirectory(prefix="bdqm-") as folder:
         try:
-            local = mlflow.artifacts.download_artifacts(model, dst_path=folder, tracking_uri=tracking_uri)
+            run = client.get_run(model.split("/")[1])
+            if ARTIFACTS in run.data.tags:
+                raise BadInput(
+                    f"{model}: the model was removed by `bdqm-tune gc`, which keeps the best trials of every study"
+                )
+            local = mlflow.artifacts.download_artifacts(model, dst_path=folder, tracking_uri=client.tracking_uri)
         except (MlflowException, OSError) as error:
-            raise BadInput(f"{model}: MLflow has no such model ({one_line(error)})") from None
+            raise BadInput(f"{model}: MLflow has no such model ({reason(error)})") from None
         return Potential.load(local)

@@ -8,16 +8,17 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from bdqm_tune.errors import BadInput, located
 from bdqm_tune.experiment.evaluation import load_potential
 from bdqm_tune.progress import track
+from bdqm_tune.services.connection import Stores
 from bdqm_tune.structures.read import check_geometry, read_images
 
 
-def predict_file(model: str, file: str, out: Path, tracking_uri: str | None) -> int:
+def predict_file(model: str, file: str, out: Path, stores: Stores) -> int:
     """Write the structures of `file` with predicted energies (eV) to `out`, as extended XYZ; return how many.
 
     Raises:
         BadInput: no such model or file, or a structure that cannot be described.
     """
-    potential = load_potential(model, tracking_uri)
+    potential = load_potential(model, stores)
     images = read_images(file)
     for i, atoms in enumerate(images):
         with located(f"{file}, image {i}"):

@@ -8,8 +8,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from optuna.trial import FrozenTrial, TrialState
 
-from bdqm_tune.errors import BdqmError, one_line
+from bdqm_tune.errors import BdqmError
 from bdqm_tune.experiment.study import load_study
+from bdqm_tune.experiment.tracking_client import reason, tracking_client
 from bdqm_tune.experiment.trial import RESULT, RUN_ID
 from bdqm_tune.hyperparameters import Hyperparameters
 from bdqm_tune.progress import track
@@ -43,12 +44,12 @@ def load_results(stores: Stores, name: str) -> StudyResults:
         BadInput: there is no such study.
         BdqmError: a store cannot be read.
     """
-    study = load_study(stores.storage_url, name)
+    study = load_study(stores, name)
     found = study.get_trials(deepcopy=False)
     trials = trials_frame(found)
     searched = {key for trial in found for key in trial.params}
     names = [key for key in Hyperparameters.model_fields if key in searched]
-    return StudyResults(name, trials, _curves_frame(MlflowClient(stores.tracking_uri), trials), names, study)
+    return StudyResults(name, trials, _curves_frame(tracking_client(stores), trials), names, study)
 
 
 def trials_frame(trials: list[FrozenTrial]) -> pd.DataFrame:
@@ -80,5 +81,5 @@ def _curves_frame(client: MlflowClient, trials: pd.DataFrame) -> pd.DataFrame:
             values = {m.step: m.value for m in client.get_metric_history(run_id, "val_energy_mae")}
             rows += [(int(number), step, value) for step, value in sorted(values.items())]
     except (MlflowException, OSError) as error:
-        raise BdqmError(f"cannot read the curves from MLflow: {one_line(error)}") from None
+        raise BdqmError(f"cannot read the curves from MLflow: {reason(error)}") from None
     return pd.DataFrame(rows, columns=["trial", "epoch", "val_energy_mae"])

@@ -1,90 +1,71 @@
 """Optuna studies: open, refuse what does not fit, add to the budget, take the next trial."""
 
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import optuna
-import sqlalchemy
 from optuna.distributions import CategoricalDistribution
-from optuna.exceptions import StorageInternalError
-from optuna.storages import BaseStorage, RDBStorage
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from bdqm_tune.config import Config
-from bdqm_tune.errors import BadInput, BdqmError, one_line
+from bdqm_tune.errors import BadInput
+from bdqm_tune.experiment.patient_storage import hurry
 from bdqm_tune.experiment.samplers import make_pruner, make_sampler
 from bdqm_tune.experiment.search_space import distributions
+from bdqm_tune.experiment.storage import not_made_yet, open_storage, opened
 from bdqm_tune.learning.dataset import Dataset
+from bdqm_tune.services.connection import Stores, without_password
 from bdqm_tune.structures import digest
 
 QUESTION, TEST, EXPERIMENT = "question", "test", "mlflow_experiment_id"
 
-
-def open_storage(url: str) -> BaseStorage:
-    """Connect to the database of studies, making its tables if it has none.
-
-    Raises:
-        BadInput: not the URL of a database.
-        BdqmError: the database cannot be reached.
-    """
-    parsed = _parse(url)
-    if parsed.get_backend_name() == "sqlite" and parsed.database:
-        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-    try:
-        return RDBStorage(url)
-    except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError, ImportError) as error:
-        reason = one_line(error.__cause__ or error)
-        raise BdqmError(f"cannot open the study database {parsed.render_as_string()}: {reason}") from None
+_log = logging.getLogger(__name__)
 
 
-def _parse(url: str) -> sqlalchemy.URL:
-    try:
-        return sqlalchemy.make_url(url)
-    except (sqlalchemy.exc.ArgumentError, ValueError):
-        raise BadInput("BDQM_STORAGE is no SQLAlchemy URL; an example: sqlite:////scratch/me/optuna.db") from None
-
-
-def load_study(url: str, name: str) -> optuna.Study:
+def load_study(stores: Stores, name: str) -> optuna.Study:
     """A study to read.
 
     Raises:
         BadInput: there is none of that name; the message lists those there are.
+        BdqmError: the database cannot be opened.
     """
-    storage = None if _not_made_yet(url) else open_storage(url)
+    storage = None if not_made_yet(stores) else open_storage(stores)
     names = sorted(optuna.get_all_study_names(storage)) if storage else []
     if storage is None or name not in names:
-        known = f"there are: {', '.join(names)}" if names else "there is none yet"
-        raise BadInput(f"no study {name!r} in {_parse(url).render_as_string()}; {known}")
+        raise no_such_study(stores, name, names)
     return optuna.load_study(study_name=name, storage=storage, sampler=optuna.samplers.RandomSampler())
 
 
-def _not_made_yet(url: str) -> bool:
-    """Whether the URL is that of a SQLite file which opening would make."""
-    parsed = _parse(url)
-    return parsed.get_backend_name() == "sqlite" and bool(parsed.database) and not Path(str(parsed.database)).exists()
+def no_such_study(stores: Stores, name: str, names: Sequence[str]) -> BadInput:
+    """The error for a study that is not among those there are."""
+    known = f"there are: {', '.join(names)}" if names else "there is none yet"
+    where = without_password(stores.storage_url).partition("?")[0]
+    return BadInput(f"no study {name!r} in {where}; {known}")
 
 
-def check_study(url: str, config: Config, dataset: Dataset) -> list[FrozenTrial]:
+def check_study(stores: Stores, config: Config, dataset: Dataset) -> list[FrozenTrial]:
     """See that the study of this name, if there is one, fits the configuration and the data; give its trials.
 
     Nothing is made.
 
     Raises:
         BadInput: it has other data, another objective or other choices.
+        BdqmError: the database cannot be opened.
     """
-    if _not_made_yet(url):
+    if not_made_yet(stores):
         return []
-    storage = open_storage(url)
     name = config.study.name
-    if name not in optuna.get_all_study_names(storage):
-        return []
-    study_id = storage.get_study_id_from_name(name)
-    attributes = storage.get_study_user_attrs(study_id)
+    with opened(stores) as storage:
+        if name not in optuna.get_all_study_names(storage):
+            return []
+        study_id = storage.get_study_id_from_name(name)
+        attributes = storage.get_study_user_attrs(study_id)
+        trials = storage.get_all_trials(study_id, deepcopy=False)
     _refuse_other_question(name, attributes, question(config, dataset))
-    trials = storage.get_all_trials(study_id, deepcopy=False)
     _refuse_other_choices(trials, config, len(dataset.train.structures))
     test = attributes.get(TEST)
     if test is not None and dataset.test is not None and test["digest"] != digest(dataset.test):
@@ -95,12 +76,12 @@ def check_study(url: str, config: Config, dataset: Dataset) -> list[FrozenTrial]
     return trials
 
 
-def open_study(url: str, config: Config, dataset: Dataset) -> optuna.Study:
+def open_study(stores: Stores, config: Config, dataset: Dataset) -> optuna.Study:
     """Create the study of a configuration, or go on with it; `check_study` says whether it fits."""
     options = config.study
     study = optuna.create_study(
         study_name=options.name,
-        storage=open_storage(url),
+        storage=open_storage(stores, config.patience * 60),
         direction="minimize",
         load_if_exists=True,
         pruner=make_pruner(options.pruner, config.training.epochs),
@@ -141,7 +122,11 @@ def next_trial(study: optuna.Study) -> optuna.Trial | None:
     """
     storage = study._storage
     for waiting in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-        if storage.set_trial_state_values(waiting._trial_id, TrialState.RUNNING):
+        try:
+            taken = storage.set_trial_state_values(waiting._trial_id, TrialState.RUNNING)
+        except UpdateFinishedTrialError:  # another worker took it and has come to its end
+            continue
+        if taken:
             return optuna.Trial(study, waiting._trial_id)
     return None
 
@@ -152,7 +137,11 @@ def handed_back(trial: optuna.Trial) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        trial.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+        hurry(trial.storage)
+        try:
+            trial.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+        except StorageInternalError:
+            _log.warning("trial %d could not be handed back: the study database does not answer", trial.number)
         raise
 
 

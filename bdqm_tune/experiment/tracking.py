@@ -2,11 +2,13 @@
 
 import json
 import os
-import queue
 import re
+import sys
 import tempfile
-import threading
+import uuid
 from collections.abc import Callable, Mapping, MutableMapping
+from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,79 +16,49 @@ import mlflow
 from mlflow.entities import Dataset as MlflowDataset
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from mlflow.utils.time import get_current_time_millis
 
-from bdqm_tune.errors import BadInput, BdqmError, one_line
+from bdqm_tune.errors import BadInput, BdqmError
+from bdqm_tune.experiment.sender import Request, Sender
+from bdqm_tune.experiment.tracking_client import TrackingFailed, reason, tracking_client
 from bdqm_tune.learning.dataset import Split
+from bdqm_tune.services.connection import Stores, without_password
+from bdqm_tune.services.secrets import without_secrets
 
-METRICS_IN_REQUEST, PARAMETERS_IN_REQUEST = 1000, 100  # the most that MLflow takes
 BATCHES_IN_TRIAL = 5
 LONGEST_PARAMETER = 6000
 GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")  # as in luminous-shad-146, which MLflow gives a run without a name
 STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED", "waiting": "SCHEDULED"}
-
-
-class TrackingFailed(BdqmError):
-    """Something could not be sent to the tracking store."""
-
-
-def failed(error: Exception) -> TrackingFailed:
-    """The error to raise for one of MLflow's."""
-    return TrackingFailed(f"the MLflow tracking store failed: {one_line(error)}")
-
-
-class _Sender(threading.Thread):
-    """Sends requests one after the other, so that training never waits for the server."""
-
-    def __init__(self) -> None:
-        super().__init__(name="mlflow", daemon=True)
-        self._requests: queue.Queue[Callable[[], Any] | None] = queue.Queue()
-        self._error: Exception | None = None
-        self.start()
-
-    def run(self) -> None:
-        while (request := self._requests.get()) is not None:
-            try:
-                if self._error is None:
-                    request()
-            except Exception as error:
-                self._error = error
-
-    def send(self, request: Callable[[], Any]) -> None:
-        """Send it soon. Raises TrackingFailed if an earlier one failed."""
-        self.check()
-        self._requests.put(request)
-
-    def check(self) -> None:
-        if self._error is not None:
-            raise failed(self._error) from self._error
-
-    def close(self) -> None:
-        """Wait until all is sent, and end. Raises TrackingFailed if something could not be."""
-        self._requests.put(None)
-        self.join()
-        self.check()
+CREATION = "creation_id"  # tag by which a run is found whose creation was not answered
 
 
 class Tracker:
-    """The study's run, and the way to the runs of its trials."""
+    """The study's run, and the way to the runs of its trials.
 
-    def __init__(self, client: MlflowClient, experiment_id: str, run_id: str, adopted: bool) -> None:
-        self.client, self.experiment_id, self.run_id = client, experiment_id, run_id
-        self._adopted = adopted  # the run is `mlflow run`'s, which ends it
-        self._sender = _Sender()
-        self._context = resolve_tags()
+    Args:
+        run: the study's.
+        adopted: it is that of `mlflow run`, which ends it.
+        patience: seconds that the tracking store may be away.
+    """
+
+    def __init__(self, stores: Stores, run: Run, adopted: bool, patience: float) -> None:
+        self.stores, self.run = stores, run
+        self._adopted = adopted
+        self._context = context_tags()
+        self._sender = Sender(lambda: tracking_client(stores), patience)
 
     def log_study(self, parameters: Mapping[str, Any], tags: Mapping[str, str], config: str) -> None:
         """Record the study's configuration in its run."""
+        run_id = self.run.info.run_id
         items = [Param(key, str(value)[:LONGEST_PARAMETER]) for key, value in parameters.items()]
-        for start in range(0, len(items), PARAMETERS_IN_REQUEST):
-            self._send("log_batch", self.run_id, params=items[start : start + PARAMETERS_IN_REQUEST])
-        self._send("log_batch", self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
-        self._send("log_text", self.run_id, config, "config.yaml")
+        run_tags = [RunTag(key, value) for key, value in tags.items()]
+        # More than one request takes is divided by the client.
+        self.send(lambda client: client.log_batch(run_id, params=items, tags=run_tags))
+        self.upload(lambda: self.run, lambda folder: (folder / "config.yaml").write_text(config, encoding="utf-8"))
 
     def start_trial(
         self,
@@ -95,38 +67,93 @@ class Tracker:
         tags: Mapping[str, str],
         splits: Mapping[str, Split],
         run_id: str | None = None,
+        opened: Callable[[str], None] = lambda run_id: None,
     ) -> "TrialRun":
-        """Open the run of a trial, or that of `run_id` again for a trial that was handed back."""
-        if run_id is None:
-            all_tags = self._context | dict(tags) | {"trial_state": "running", MLFLOW_PARENT_RUN_ID: self.run_id}
-            try:
-                run = self.client.create_run(self.experiment_id, tags=all_tags, run_name=f"trial-{number:03d}")
-            except (MlflowException, OSError) as error:
-                raise failed(error) from error
-            run_id = str(run.info.run_id)
-            self._send("log_batch", run_id, params=[Param(key, str(value)) for key, value in parameters.items()])
-            self._send("log_inputs", run_id, datasets=[_dataset_input(name, s) for name, s in splits.items()])
-        else:
-            self._send("update_run", run_id, status="RUNNING")
-            self._send("log_batch", run_id, tags=[RunTag("trial_state", "running")])
-        return TrialRun(self, run_id, number)
+        """Open the run of a trial, or that of `run_id` again for a trial that was handed back.
+
+        Args:
+            opened: called with the run's id as soon as it is known, in the thread that sends.
+        """
+        if run_id is not None:
+            known = run_id
+            trial = TrialRun(self, self.send(lambda client: _reopened(client, known)), number)
+            trial.send(lambda client, run_id: client.log_batch(run_id, tags=[RunTag("trial_state", "running")]))
+            return trial
+        all_tags = self._context | dict(tags) | {"trial_state": "running", MLFLOW_PARENT_RUN_ID: self.run.info.run_id}
+        create = _creation(self.run.info.experiment_id, f"trial-{number:03d}", all_tags)
+
+        def open_run(client: MlflowClient) -> Run:
+            run = create(client)
+            opened(run.info.run_id)
+            return run
+
+        trial = TrialRun(self, self.send(open_run), number)
+        items = [Param(key, str(value)) for key, value in parameters.items()]
+        inputs = [_dataset_input(name, split) for name, split in splits.items()]
+        trial.send(lambda client, run_id: client.log_batch(run_id, params=items))
+        trial.send(lambda client, run_id: client.log_inputs(run_id, datasets=inputs))
+        return trial
+
+    def hurry(self) -> None:
+        """Wait for the store no longer than a process may that was told to end."""
+        self._sender.hurry()
 
     def finish(self, status: str) -> None:
-        """Wait until everything is sent, and end the study's run unless `mlflow run` does."""
-        if not self._adopted:
-            self._send("set_terminated", self.run_id, status=status)
-        self._sender.close()
+        """Wait until everything is sent, and end the study's run unless `mlflow run` does.
 
-    def _send(self, method: str, *arguments: Any, **options: Any) -> None:
-        self._sender.send(lambda: getattr(self.client, method)(*arguments, **options))
+        Args:
+            status: FINISHED, FAILED or KILLED: interrupted, and so not to wait long.
+        """
+        if status == "KILLED":
+            self.hurry()
+        try:
+            if not self._adopted:
+                self.send(lambda client: client.set_terminated(self.run.info.run_id, status=status))
+            self._sender.close()
+        except TrackingFailed as error:
+            if status != "KILLED":
+                raise
+            print(f"warning: {error}", file=sys.stderr, flush=True)
+
+    def send(self, request: Request) -> Future[Any]:
+        """Send a request that may be repeated, after those before it. Raises TrackingFailed if one of them failed."""
+        return self._sender.send(request)
+
+    def upload(self, run: Callable[[], Run], write: Callable[[Path], Any]) -> None:
+        """Send the files that `write` puts into the folder it is given; which run gets them may be known later."""
+        folder = tempfile.TemporaryDirectory(prefix="bdqm-")
+        write(Path(folder.name))
+
+        def request(client: MlflowClient) -> None:
+            # The client would ask for the run first, and go on using the address that its server had then.
+            get_artifact_repository(run().info.artifact_uri, client.tracking_uri).log_artifacts(folder.name)
+            folder.cleanup()
+
+        if any(Path(folder.name).iterdir()):
+            self.send(request)
+
+    def wait(self, request: Future[Any]) -> Any:
+        """The answer to a request. Raises TrackingFailed if there is none."""
+        try:
+            return request.result(self._sender.seconds_left)
+        except TimeoutError:
+            raise TrackingFailed("the MLflow tracking store does not answer") from None
 
 
 class TrialRun:
-    """The MLflow run of one trial."""
+    """The MLflow run of one trial, which may not be there yet."""
 
-    def __init__(self, tracker: Tracker, run_id: str, number: int) -> None:
-        self._tracker, self.run_id, self._number = tracker, run_id, number
+    def __init__(self, tracker: Tracker, run: Future[Run], number: int) -> None:
+        self._tracker, self._run, self._number = tracker, run, number
         self._metrics: list[Metric] = []
+
+    def wait(self) -> None:
+        """Wait until the run is there. Raises TrackingFailed if it cannot be made."""
+        self._tracker.wait(self._run)
+
+    def send(self, request: Callable[[MlflowClient, str], Any]) -> None:
+        """Send a request about this run, given its id."""
+        self._tracker.send(lambda client: request(client, self._run.result().info.run_id))
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Keep metrics until `flush`."""
@@ -137,13 +164,9 @@ class TrialRun:
         """Send what was kept."""
         metrics, self._metrics = self._metrics, []
         run_tags = [RunTag(key, value) for key, value in (tags or {}).items()]
-        for start in range(0, max(len(metrics), 1), METRICS_IN_REQUEST):
-            chunk = metrics[start : start + METRICS_IN_REQUEST]
-            self._tracker._send("log_batch", self.run_id, metrics=chunk, tags=run_tags if start == 0 else [])
+        self.send(lambda client, run_id: client.log_batch(run_id, metrics=metrics, tags=run_tags))
 
-    def finish(
-        self, state: str, tags: Mapping[str, str], artifacts: Callable[[Path], None], best: float | None
-    ) -> None:
+    def finish(self, state: str, tags: Mapping[str, str], artifacts: Callable[[Path], Any], best: float | None) -> None:
         """Send what is left, the artifacts, and the end of the run.
 
         Args:
@@ -152,46 +175,44 @@ class TrialRun:
             best: the trial's result, for the study's run; None if it has none.
         """
         self.flush({**tags, "trial_state": state})
-        folder = tempfile.TemporaryDirectory(prefix="bdqm-")
-        artifacts(Path(folder.name))
-
-        def upload() -> None:
-            with folder:
-                if any(Path(folder.name).iterdir()):
-                    self._tracker.client.log_artifacts(self.run_id, folder.name)
-
-        self._tracker._sender.send(upload)
+        self._tracker.upload(self._run.result, artifacts)
         if best is not None:
-            self._tracker._send(
-                "log_metric", self._tracker.run_id, "best_val_energy_mae", best, step=self._number, synchronous=True
-            )
-        self._tracker._send("set_terminated", self.run_id, status=STATUS[state])
+            metric = Metric("best_val_energy_mae", best, get_current_time_millis(), self._number)
+            self._tracker.send(lambda client: client.log_batch(self._tracker.run.info.run_id, metrics=[metric]))
+        self.send(lambda client, run_id: client.set_terminated(run_id, status=STATUS[state]))
+
+    def hand_back(self) -> None:
+        """Leave the run to the worker that takes the trial next, which must find it, and soon."""
+        self._tracker.hurry()
+        try:
+            self.finish("waiting", {}, lambda folder: None, None)
+            self.wait()
+        except TrackingFailed:  # said at the end
+            pass
 
 
-def open_tracker(tracking_uri: str | None, study: str, environ: MutableMapping[str, str] = os.environ) -> Tracker:
+def open_tracker(
+    stores: Stores, study: str, patience: float, environ: MutableMapping[str, str] = os.environ
+) -> Tracker:
     """Adopt the run that `mlflow run` made for this process, or make one in an experiment named like the study.
+
+    Args:
+        patience: seconds that the tracking store may be away later on.
 
     Raises:
         BdqmError: the tracking store cannot be reached.
         BadInput: the experiment was deleted.
     """
-    client = MlflowClient(tracking_uri)
+    if stores.tracking_uri is None:  # MLflow's own default is another one in another working directory
+        stores = replace(stores, tracking=mlflow.get_tracking_uri())
     try:
+        client = tracking_client(stores)
         adopted = adopt_run(client, study, environ)
-        if adopted is not None:
-            return Tracker(client, adopted.info.experiment_id, adopted.info.run_id, adopted=True)
-        experiment = client.get_experiment_by_name(study)
-        if experiment is not None and experiment.lifecycle_stage == "deleted":
-            raise BadInput(
-                f"the MLflow experiment {study!r} is deleted; restore it with "
-                f"'mlflow experiments restore -x {experiment.experiment_id}', or choose another name with --study"
-            )
-        experiment_id = experiment.experiment_id if experiment else client.create_experiment(study)
-        run = client.create_run(experiment_id, run_name=study, tags=resolve_tags())
-        return Tracker(client, experiment_id, run.info.run_id, adopted=False)
+        run = adopted or client.create_run(_experiment(client, study), run_name=study, tags=context_tags())
     except (MlflowException, OSError) as error:
-        where = tracking_uri or mlflow.get_tracking_uri()
-        raise BdqmError(f"cannot use the MLflow tracking store {where}: {one_line(error)}") from None
+        where = without_password(stores.tracking_uri or "")
+        raise BdqmError(f"cannot use the MLflow tracking store {where}: {reason(error)}") from None
+    return Tracker(stores, run, adopted is not None, patience)
 
 
 def adopt_run(client: MlflowClient, name: str, environ: MutableMapping[str, str] = os.environ) -> Run | None:
@@ -204,6 +225,49 @@ def adopt_run(client: MlflowClient, name: str, environ: MutableMapping[str, str]
     if GENERATED_NAME.fullmatch(run.info.run_name or ""):
         client.update_run(run_id, name=name)
     return run
+
+
+def context_tags() -> dict[str, str]:
+    """What MLflow finds out about this process: user, source, commit; without the passwords of its URLs."""
+    return {name: without_secrets(str(value)) for name, value in resolve_tags().items()}
+
+
+def _experiment(client: MlflowClient, name: str) -> str:
+    """The id of the experiment of that name, which is made if there is none."""
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        try:
+            return str(client.create_experiment(name))
+        except MlflowException:
+            experiment = client.get_experiment_by_name(name)  # which another worker made meanwhile
+            if experiment is None:
+                raise
+    if experiment.lifecycle_stage == "deleted":
+        raise BadInput(
+            f"the MLflow experiment {name!r} is deleted; restore it with "
+            f"'mlflow experiments restore -x {experiment.experiment_id}', or choose another name with --study"
+        )
+    return str(experiment.experiment_id)
+
+
+def _creation(experiment_id: str, name: str, tags: Mapping[str, str]) -> Callable[[MlflowClient], Run]:
+    """A request that makes a run; called again, as its answer got lost, it takes the run that it made before."""
+    creation_id, start = uuid.uuid4().hex, get_current_time_millis()
+    tried = False
+
+    def create(client: MlflowClient) -> Run:
+        nonlocal tried
+        if tried and (found := client.search_runs([experiment_id], f"tags.{CREATION} = '{creation_id}'")):
+            return found[0]
+        tried = True
+        return client.create_run(experiment_id, start, {**tags, CREATION: creation_id}, name)
+
+    return create
+
+
+def _reopened(client: MlflowClient, run_id: str) -> Run:
+    client.update_run(run_id, status="RUNNING")
+    return client.get_run(run_id)
 
 
 def _dataset_input(name: str, split: Split) -> DatasetInput:

@@ -15,13 +15,16 @@ from optuna.trial import TrialState
 
 from bdqm_tune.backends import Backend, TrainingRun
 from bdqm_tune.config import Config
+from bdqm_tune.experiment.patient_storage import together
 from bdqm_tune.experiment.provenance import provenance_tags
 from bdqm_tune.experiment.search_space import suggest
 from bdqm_tune.experiment.study import handed_back
-from bdqm_tune.experiment.tracking import BATCHES_IN_TRIAL, Tracker, TrackingFailed, TrialRun
+from bdqm_tune.experiment.tracking import BATCHES_IN_TRIAL, Tracker, TrialRun
+from bdqm_tune.experiment.tracking_client import TrackingFailed
 from bdqm_tune.hyperparameters import Hyperparameters
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.fit import Diverged, EpochRecord
+from bdqm_tune.services.secrets import without_secrets
 
 RUN_ID, RESULT = "mlflow_run_id", "result"
 OPTUNA_STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
@@ -55,7 +58,8 @@ class TrialRunner:
         """Run a trial to its end and record it in both stores; an exception in it fails it and does not get out."""
         start = time.perf_counter()
         with handed_back(trial):
-            hyperparameters = suggest(trial, self._config, len(self._dataset.train.structures))
+            with together(trial):
+                hyperparameters = suggest(trial, self._config, len(self._dataset.train.structures))
             run = self._open_run(trial, hyperparameters)
             records: list[EpochRecord] = []
             training: TrainingRun | None = None
@@ -69,7 +73,7 @@ class TrialRunner:
             except (TrackingFailed, StorageInternalError):
                 raise
             except (KeyboardInterrupt, SystemExit):
-                run.finish("waiting", {}, lambda folder: None, None)
+                run.hand_back()
                 raise
             except Exception as exception:
                 state, reason, error = "failed", f"{type(exception).__name__}: {exception}", traceback.format_exc()
@@ -82,10 +86,15 @@ class TrialRunner:
                 epochs=len(records),
                 n_parameters=training.n_parameters if training else None,
                 trial_seconds=time.perf_counter() - start,
-                reason=reason,
-                error=error,
+                reason=without_secrets(reason, self._tracker.stores),
+                error=without_secrets(error, self._tracker.stores),
             )
-            self._record(run, result, training, records, hyperparameters)
+            try:
+                self._record(run, result, training, records, hyperparameters)
+                run.wait()  # so that its id is with the trial, to which nothing can be added once it has ended
+            except (KeyboardInterrupt, SystemExit):
+                run.hand_back()
+                raise
             self._tell(trial, result)
         return result
 
@@ -127,11 +136,14 @@ class TrialRunner:
             "validation_digest": data.validation.digest,
         }
         splits = {"training": data.train, "validation": data.validation}
-        known = trial.user_attrs.get(RUN_ID)
-        run = self._tracker.start_trial(trial.number, parameters, tags, splits, run_id=known)
-        if known is None:
-            trial.set_user_attr(RUN_ID, run.run_id)
-        return run
+        return self._tracker.start_trial(
+            trial.number,
+            parameters,
+            tags,
+            splits,
+            run_id=trial.user_attrs.get(RUN_ID),
+            opened=lambda run_id: trial.storage.set_trial_user_attr(trial._trial_id, RUN_ID, run_id),
+        )
 
     def _record(
         self,

@@ -5,21 +5,22 @@ from typing import Any
 
 import optuna
 import yaml
-from optuna.exceptions import StorageInternalError
 
 from bdqm_tune.backends import make_backend
 from bdqm_tune.config import Config
-from bdqm_tune.errors import BdqmError, one_line
+from bdqm_tune.errors import BdqmError
 from bdqm_tune.experiment.output import quiet_libraries
 from bdqm_tune.experiment.provenance import provenance_tags
 from bdqm_tune.experiment.samplers import rungs
 from bdqm_tune.experiment.search_space import known_parameters
+from bdqm_tune.experiment.storage import turn
 from bdqm_tune.experiment.study import EXPERIMENT, add_trials, check_study, next_trial, open_study
 from bdqm_tune.experiment.testsplit import store_test_split
 from bdqm_tune.experiment.tracking import open_tracker
 from bdqm_tune.experiment.trial import TrialResult, TrialRunner
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.services.connection import Stores
+from bdqm_tune.services.secrets import refuse_secrets
 
 FAILURES_THAT_STOP = 3
 
@@ -40,18 +41,21 @@ def tune(
         BdqmError: a store failed, or the first trials all failed in the same way.
     """
     quiet_libraries()
+    refuse_secrets(config.model_dump())
     n_train = len(dataset.train.structures)
     backend = make_backend(config, dataset)
-    existing = check_study(stores.storage_url, config, dataset)
-    known = known_parameters(config, n_train, existing)
-    tracker = open_tracker(stores.tracking_uri, config.study.name)
+    known_parameters(config, n_train, check_study(stores, config, dataset))
+    with turn(stores, config.study.name):  # workers may start at once; MLflow's embedded store cannot be made by two
+        tracker = open_tracker(stores, config.study.name, config.patience * 60)
     status = "FAILED"
     try:
-        study = open_study(stores.storage_url, config, dataset)
-        study.set_user_attr(EXPERIMENT, tracker.experiment_id)
-        if dataset.test is not None:
-            store_test_split(study, dataset.test, stores.home)
-        add_trials(study, config.study.n_trials, known)
+        with turn(stores, config.study.name):  # the first makes the study and enqueues; the others add to it
+            existing = check_study(stores, config, dataset)
+            study = open_study(stores, config, dataset)
+            study.set_user_attr(EXPERIMENT, tracker.run.info.experiment_id)
+            if dataset.test is not None:
+                store_test_split(study, dataset.test, stores.home)
+            add_trials(study, config.study.n_trials, known_parameters(config, n_train, existing))
         tracker.log_study(
             _flat(config), {"study": config.study.name, "kind": "study", **provenance_tags()}, _as_yaml(config)
         )
@@ -61,8 +65,6 @@ def tune(
     except (KeyboardInterrupt, SystemExit):
         status = "KILLED"
         raise
-    except StorageInternalError as error:
-        raise BdqmError(f"the study database failed: {one_line(error.__cause__ or error)}") from error
     finally:
         tracker.finish(status)
     return study

@@ -1,12 +1,20 @@
 """A small real problem: rattled copper and copper-gold bulk with EMT energies, and stores in an empty folder."""
 
-from collections.abc import Callable
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import ase.io
 import numpy as np
 import pytest
+import requests
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
@@ -15,7 +23,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from bdqm_tune.config import Config, load_config
 from bdqm_tune.experiment.tune import tune
 from bdqm_tune.learning.dataset import prepare
-from bdqm_tune.services.connection import Stores, find_stores
+from bdqm_tune.services.connection import Connection, Stores, connection_text, find_stores
 
 SEARCH = {"num_layers": {"int": [1, 3]}, "num_nodes": {"int": [4, 16]}, "batch_size": {"int": [4, 16], "log": True}}
 
@@ -48,7 +56,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.fixture
 def stores(workdir: Path) -> Stores:
     """The embedded stores of an empty working directory."""
-    return find_stores({})
+    return find_stores()
 
 
 @pytest.fixture
@@ -80,3 +88,85 @@ def run(stores: Stores, configure: Callable[..., Config]) -> Callable[..., Any]:
         return study, results
 
     return go
+
+
+class Server:
+    """MLflow's server with passwords, and the connection file that tells where it is."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.file = folder, folder / "connection.json"
+        self.password = secrets.token_urlsafe(16)
+        self.process: subprocess.Popen[bytes] | None = None
+        self.uri = ""
+        (folder / "auth.ini").write_text(
+            f"[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///{folder}/auth.db\nadmin_username = admin\n"
+            "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\nauth_cache_ttl_seconds = 60\n"
+        )
+
+    def start(self) -> None:
+        """Start on a port of its own, wait until it answers, and write the connection file."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{port}"
+        variables = {
+            "MLFLOW_AUTH_CONFIG_PATH": str(self.folder / "auth.ini"),
+            "MLFLOW_AUTH_ADMIN_PASSWORD": self.password,
+            "MLFLOW_FLASK_SERVER_SECRET_KEY": "of the tests",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        }
+        command = f"-m mlflow server --app-name basic-auth --workers 1 --host 127.0.0.1 --port {port}".split()
+        where = ["--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db"]
+        where += ["--artifacts-destination", str(self.folder / "artifacts")]
+        with (self.folder / "server.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, *command, *where],
+                cwd=self.folder,
+                env=os.environ | variables,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + 60
+        while not self._answers():
+            assert self.process.poll() is None, (self.folder / "server.log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        self.write_connection()
+
+    def write_connection(self, password: str = "") -> None:
+        connection = Connection("here", "now", "sqlite:///none.db", self.uri, "admin", password or self.password)
+        self.file.write_text(connection_text(connection))
+
+    def _answers(self) -> bool:
+        try:
+            return requests.get(f"{self.uri}/health", timeout=1).ok
+        except requests.RequestException:
+            return False
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        if self.process is not None:
+            os.killpg(self.process.pid, number)
+            self.process.wait(30)
+            self.process = None
+
+
+@pytest.fixture(scope="session")
+def started_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("server"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def server(started_server: Server, workdir: Path) -> Server:
+    """A running server of MLflow, one for all tests: names of studies must differ."""
+    started_server.write_connection()
+    return started_server
+
+
+@pytest.fixture
+def served(server: Server, workdir: Path) -> Stores:
+    """Runs go to the server, studies to a file."""
+    return Stores(workdir / ".bdqm", f"sqlite:///{workdir}/optuna.db", None, server.file)

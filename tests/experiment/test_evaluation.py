@@ -28,7 +28,7 @@ def test_the_best_trial_is_evaluated_and_recorded(run: Run, stores: Stores, file
     test = ase.io.read(files["test"], ":")
     true = np.array([atoms.get_potential_energy() for atoms in test])
     run_id = study.get_trials()[best.number].user_attrs["mlflow_run_id"]
-    predicted = load_potential(f"runs:/{run_id}/model").predict(test).energies
+    predicted = load_potential(f"runs:/{run_id}/model", stores).predict(test).energies
     error = predicted - true
     assert evaluation.metrics == pytest.approx(
         {
@@ -107,17 +107,17 @@ def test_the_model_is_an_ase_calculator_and_predicts_files(run: Run, stores: Sto
     study, _ = run(study={"n_trials": 1})
     model = f"runs:/{study.get_trials()[0].user_attrs['mlflow_run_id']}/model"
     atoms = ase.io.read(files["test"], 0)
-    expected = load_potential(model).predict([atoms]).energies[0]
+    expected = load_potential(model, stores).predict([atoms]).energies[0]
     atoms.calc = bt.load_calculator(model)
     assert atoms.get_potential_energy() == pytest.approx(expected)
-    assert predict_file(model, files["test"], Path("out.xyz"), None) == 12
+    assert predict_file(model, files["test"], Path("out.xyz"), stores) == 12
     assert ase.io.read("out.xyz", 0).get_potential_energy() == pytest.approx(expected)
 
 
 def test_a_model_that_is_not_there_is_named(stores: Stores) -> None:
     for model in ("nowhere", "runs:/0123456789abcdef/model"):
         with pytest.raises(BadInput, match=model):
-            load_potential(model)
+            load_potential(model, stores)
 
 
 def test_the_package_prepares_and_tunes_from_python(workdir: Path, files: dict[str, str]) -> None:

@@ -190,7 +190,7 @@ def test_an_interrupted_trial_waits_and_is_run_by_the_next_tune_in_its_run(
         run(study={"n_trials": 2})
     monkeypatch.setattr(optuna.Trial, "report", report)
 
-    study = load_study(stores.storage_url, "small")
+    study = load_study(stores, "small")
     waiting = study.get_trials()[0]
     assert [trial.state for trial in study.get_trials()] == [TrialState.WAITING] * 2
     run_id = waiting.user_attrs["mlflow_run_id"]
@@ -219,7 +219,7 @@ def test_another_question_under_the_same_name_is_refused(run: Run, files: dict[s
     for groups, message in questions.values():
         with pytest.raises(BadInput, match=message):
             run(**groups)
-    assert len(load_study(stores.storage_url, "small").get_trials()) == 3
+    assert len(load_study(stores, "small").get_trials()) == 3
 
 
 def test_a_trial_costs_few_requests_and_transactions(

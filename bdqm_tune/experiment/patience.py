@@ -1,0 +1,110 @@
+"""Waiting for a database that does not answer: which errors pass, when to ask again, and what the user is told."""
+
+import logging
+import random
+import sqlite3
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import pymysql
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import DBAPIError, PendingRollbackError, SQLAlchemyError, TimeoutError
+
+from bdqm_tune.errors import one_line
+
+Answer = TypeVar("Answer")
+
+# MySQL's numbers for: too many connections, shutting down, lock wait timeout, deadlock, connection killed, no server
+# at the socket or the address, connection lost before and during a query.
+PASSING = {1040, 1053, 1205, 1213, 1927, 2002, 2003, 2006, 2013}
+WRONG_PASSWORD = 1045
+FIRST_WAIT, LONGEST_WAIT = 0.02, 10.0  # seconds between two attempts
+TOLD_AFTER = 0.3  # seconds; a deadlock is over before
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Patience:
+    """Calls a function again while the database behind it does not answer, for so many seconds.
+
+    The function must do no harm when it is called again after an answer that was lost on its way.
+    """
+
+    seconds: float  # from the first failure of a call to its last
+    name: Callable[[], str]  # what is waited for, without a password; it may move
+    follows: bool = False  # the password may change too, and is read again for every connection
+    _told: bool = field(default=False, init=False)
+    _thread: threading.local = field(default_factory=threading.local, init=False)
+
+    def __call__(self, call: Callable[[], Answer]) -> Answer:
+        """The answer; or, once patience is exhausted, the error of the last attempt."""
+        if getattr(self._thread, "busy", False):  # a call within a call, which is the one to be repeated
+            return call()
+        self._thread.busy = True
+        try:
+            return self._call(call)
+        finally:
+            self._thread.busy = False
+
+    def _call(self, call: Callable[[], Answer]) -> Answer:
+        start, wait = 0.0, FIRST_WAIT
+        while True:
+            try:
+                answer = call()
+            except (StorageInternalError, SQLAlchemyError, pymysql.MySQLError) as error:
+                now = time.monotonic()
+                start = start or now
+                problem = self._passes(error)
+                if problem is None or now - start >= self.seconds:
+                    raise
+            else:
+                if start and self._told:
+                    self._told = False
+                    _log.warning("%s answers again after %.0f s", self.name(), time.monotonic() - start)
+                return answer
+            if now - start > TOLD_AFTER and not self._told:
+                self._told = True
+                _log.warning("%s does not answer (%s); waiting %s", self.name(), problem, _duration(self.seconds))
+            time.sleep(min(wait * random.uniform(0.5, 1), start + self.seconds - now))
+            wait = min(2 * wait, LONGEST_WAIT)
+
+    def _passes(self, error: BaseException | None) -> str | None:
+        """What the database or its driver said, if it may answer when asked again."""
+        while error is not None:
+            # A second query of a session whose connection was lost in the first; the next session has a new one.
+            if isinstance(error, PendingRollbackError):
+                return "connection lost"
+            if isinstance(error, TimeoutError):
+                return "no connection is free"
+            cause = error.orig if isinstance(error, DBAPIError) else error
+            if isinstance(getattr(cause, "original_exception", None), ssl.SSLError) and not self.follows:
+                return None
+            if isinstance(cause, pymysql.MySQLError) and (
+                isinstance(cause, pymysql.err.InterfaceError)  # the connection is closed
+                or cause.args[0] in PASSING
+                or (self.follows and cause.args[0] == WRONG_PASSWORD)
+            ):
+                return reason(cause)
+            if isinstance(cause, sqlite3.OperationalError) and cause.sqlite_errorcode in (
+                sqlite3.SQLITE_BUSY,
+                sqlite3.SQLITE_LOCKED,
+            ):
+                return reason(cause)
+            error = error.__cause__
+        return None
+
+
+def reason(error: BaseException) -> str:
+    """What the database or its driver said, in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return one_line(Exception(error.args[-1]) if isinstance(error, pymysql.MySQLError) else error)
+
+
+def _duration(seconds: float) -> str:
+    return f"up to {seconds / 60:.0f} min" if seconds >= 120 else f"up to {seconds:.0f} s"

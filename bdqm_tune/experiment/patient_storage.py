@@ -1,0 +1,284 @@
+"""Optuna's storage in a database, for workers that outlive the database's absences and share it with many others."""
+
+import copy
+import json
+import threading
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
+from typing import Any, Concatenate, ParamSpec, TypeVar
+from uuid import uuid4
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages._cached_storage import _CachedStorage
+from optuna.storages._rdb import models
+from optuna.storages._rdb.storage import _create_scoped_session
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from bdqm_tune.errors import BdqmError
+from bdqm_tune.experiment.patience import Patience, reason
+
+Arguments = ParamSpec("Arguments")
+Answer = TypeVar("Answer")
+ParamCall = tuple[int, str, float, BaseDistribution, BaseDistribution | None]
+
+# An attribute of a trial that the storage keeps to itself. Every new trial and every change of a state carries a mark
+# of its own, by which one that was done, though its answer was lost, is told from one that is still to be done.
+MARK = "bdqm:mark"
+HURRY = 5.0  # seconds
+
+
+class StudyDatabaseFailed(BdqmError, StorageInternalError):
+    """The database does not answer, and patience is exhausted; or it refused what was asked."""
+
+
+@dataclass
+class _Block:
+    """What a thread did in a block of `together`."""
+
+    params: list[ParamCall] = field(default_factory=list)  # set, and not yet written
+    read: bool = False  # the trials
+
+
+class _NotWaiting(Exception):
+    """Another worker took the trial."""
+
+
+def _patiently(
+    method: Callable[Concatenate[Any, Arguments], Answer],
+) -> Callable[Concatenate[Any, Arguments], Answer]:
+    """The method, called again while the database does not answer."""
+
+    def patient(self: "PatientStorage", /, *args: Arguments.args, **options: Arguments.kwargs) -> Answer:
+        try:
+            return self.patience(lambda: method(self, *args, **options))
+        except (StorageInternalError, SQLAlchemyError) as error:
+            raise StudyDatabaseFailed(f"{self.patience.name()} failed: {reason(error)}") from error
+
+    return patient
+
+
+class PatientStorage(RDBStorage):
+    """A storage whose operations wait for the database and may be repeated.
+
+    Optuna calls it through a cache of its own (`optuna.storages.get_storage`), which is why some of the operations
+    below are those with an underscore. One thing cannot be repeated safely: a trial that was handed back, the answer
+    lost, and taken by another worker before this one asks again, is taken from that worker.
+    """
+
+    def __init__(self, url: str, patience: Patience, engine_options: dict[str, Any], make_tables: bool) -> None:
+        self.patience = patience
+        self._waiting: set[int] = set()  # trials that waited when they were last read
+        self._tried: set[str] = set()  # marks of what we began
+        self._thread = threading.local()
+        super().__init__(url, engine_options, skip_compatibility_check=True, skip_table_creation=not make_tables)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.scoped_session.remove()
+        self.engine.dispose()
+
+    create_new_study = _patiently(RDBStorage.create_new_study)
+    set_study_user_attr = _patiently(RDBStorage.set_study_user_attr)
+    set_study_system_attr = _patiently(RDBStorage.set_study_system_attr)
+    get_study_id_from_name = _patiently(RDBStorage.get_study_id_from_name)
+    get_study_name_from_id = _patiently(RDBStorage.get_study_name_from_id)
+    get_study_directions = _patiently(RDBStorage.get_study_directions)
+    get_study_user_attrs = _patiently(RDBStorage.get_study_user_attrs)
+    get_study_system_attrs = _patiently(RDBStorage.get_study_system_attrs)
+    get_all_studies = _patiently(RDBStorage.get_all_studies)
+    get_trial = _patiently(RDBStorage.get_trial)
+    get_trial_id_from_study_id_trial_number = _patiently(RDBStorage.get_trial_id_from_study_id_trial_number)
+    _get_best_trial_id = _patiently(RDBStorage._get_best_trial_id)
+    set_trial_intermediate_value = _patiently(RDBStorage.set_trial_intermediate_value)
+    set_trial_user_attr = _patiently(RDBStorage.set_trial_user_attr)
+    set_trial_system_attr = _patiently(RDBStorage.set_trial_system_attr)
+    record_heartbeat = _patiently(RDBStorage.record_heartbeat)
+    _get_stale_trial_ids = _patiently(RDBStorage._get_stale_trial_ids)
+
+    def delete_study(self, study_id: int) -> None:
+        self._delete_study(study_id, uuid4().hex)
+
+    @_patiently
+    def _delete_study(self, study_id: int, mark: str) -> None:
+        with suppress(KeyError) if self._again(mark) else nullcontext():
+            super().delete_study(study_id)
+
+    def _create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> FrozenTrial:
+        if template_trial is None:
+            return self._add_trial(study_id)
+        template_trial = copy.deepcopy(template_trial)
+        template_trial._system_attrs[MARK] = uuid4().hex
+        trial = self._add_trial(study_id, template_trial)
+        del trial._system_attrs[MARK]
+        return trial
+
+    _add_trial = _patiently(RDBStorage._create_new_trial)  # which has five attempts of its own
+
+    def _get_prepared_new_trial(
+        self, study_id: int, template_trial: FrozenTrial | None, session: Session
+    ) -> models.TrialModel:
+        mark = template_trial._system_attrs[MARK] if template_trial is not None else ""
+        if mark and self._again(mark):
+            added = session.query(models.TrialModel).filter_by(study_id=study_id).join(models.TrialSystemAttributeModel)
+            found = added.filter_by(key=MARK, value_json=json.dumps(mark)).one_or_none()
+            if found is not None:
+                return found
+        return super()._get_prepared_new_trial(study_id, template_trial, session)
+
+    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
+        return self._change_state(trial_id, state, values, uuid4().hex)
+
+    @_patiently
+    def _change_state(self, trial_id: int, state: TrialState, values: Sequence[float] | None, mark: str) -> bool:
+        again = self._again(mark)
+        try:
+            with self._one_transaction():
+                if state.is_finished():  # afterwards, attributes cannot be set
+                    super().set_trial_system_attr(trial_id, MARK, mark)
+                if not super().set_trial_state_values(trial_id, state, values):
+                    raise _NotWaiting
+                if not state.is_finished():
+                    super().set_trial_system_attr(trial_id, MARK, mark)
+        except (UpdateFinishedTrialError, _NotWaiting) as error:
+            if again and super().get_trial_system_attrs(trial_id).get(MARK) == mark:
+                return True
+            if isinstance(error, _NotWaiting):
+                return False
+            raise
+        return True
+
+    def _again(self, mark: str) -> bool:
+        """Whether what bears this mark was tried before, and may have been done."""
+        again = mark in self._tried
+        self._tried.add(mark)
+        return again
+
+    @contextmanager
+    def _one_transaction(self) -> Iterator[None]:
+        """Make one transaction of what this thread does in the block."""
+        self.scoped_session.remove()
+        try:
+            with self.engine.begin() as connection:
+                if self.engine.name == "sqlite":  # whose rows cannot be locked; two workers would take one trial
+                    connection.exec_driver_sql("BEGIN IMMEDIATE")
+                self.scoped_session(bind=connection, join_transaction_mode="rollback_only")
+                yield
+        finally:
+            self.scoped_session.remove()
+
+    def _build_frozen_trial_from_trial_model(self, trial: models.TrialModel) -> FrozenTrial:
+        frozen = super()._build_frozen_trial_from_trial_model(trial)
+        frozen._system_attrs.pop(MARK, None)
+        return frozen
+
+    @_patiently
+    def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
+        attributes = super().get_trial_system_attrs(trial_id)
+        attributes.pop(MARK, None)
+        return attributes
+
+    @_patiently
+    def _get_trials(
+        self,
+        study_id: int,
+        states: Container[TrialState] | None,
+        included_trial_ids: set[int],
+        trial_id_greater_than: int,
+    ) -> list[FrozenTrial]:
+        """The study's trials that the cache asks for: those it has that were not finished, and all that are newer.
+
+        There can be hundreds that wait, in which nothing changes. Those that waited before and still do are left out.
+        """
+        same = set[int]()
+        if included_trial_ids & self._waiting:
+            with _create_scoped_session(self.scoped_session) as session:
+                ids = session.query(models.TrialModel.trial_id)
+                rows = ids.filter_by(study_id=study_id, state=TrialState.WAITING).all()
+            same = {row.trial_id for row in rows} & self._waiting & included_trial_ids
+            # The cache has all trials before these, since trials are added to a study one after the other.
+            trial_id_greater_than = max(trial_id_greater_than, *included_trial_ids)
+        trials = super()._get_trials(study_id, states, included_trial_ids - same, trial_id_greater_than)
+        self._waiting -= {trial._trial_id for trial in trials}
+        self._waiting |= {trial._trial_id for trial in trials if trial.state == TrialState.WAITING}
+        return trials
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Write the hyperparameters that are set in the block in one transaction at its end; none, if it fails.
+
+        In the block, the trials are read once.
+        """
+        self._thread.block = block = _Block()
+        try:
+            yield
+        finally:
+            self._thread.block = None
+        if block.params:
+            self._set_params(block.params)
+
+    def news_wanted(self) -> bool:
+        """Whether the trials may have changed since they were read, as far as this thread cares."""
+        block: _Block | None = getattr(self._thread, "block", None)
+        if block is None:
+            return True
+        first, block.read = not block.read, True
+        return first
+
+    def _set_trial_param(self, *call: Any) -> None:
+        block: _Block | None = getattr(self._thread, "block", None)
+        if block is None:
+            self._set_params([call])
+        else:
+            block.params.append(call)
+
+    @_patiently
+    def _set_params(self, params: Sequence[ParamCall]) -> None:
+        # Where an answer was lost, they are there: all of them, as one transaction wrote them.
+        # And without a flush for each, one statement inserts them.
+        with _create_scoped_session(self.scoped_session, True) as session, session.no_autoflush:
+            for param in params:
+                self._set_trial_param_without_commit(session, *param)
+
+
+class Cache(_CachedStorage):
+    """Optuna's cache in front of a patient storage, with less left to ask for: a trial is a hundred questions."""
+
+    _backend: PatientStorage
+
+    def __init__(self, backend: PatientStorage) -> None:
+        super().__init__(backend)
+        self._study_ids: dict[str, int] = {}
+
+    def get_study_id_from_name(self, study_name: str) -> int:
+        if study_name not in self._study_ids:
+            self._study_ids[study_name] = super().get_study_id_from_name(study_name)
+        return self._study_ids[study_name]
+
+    def delete_study(self, study_id: int) -> None:
+        self._study_ids.clear()
+        super().delete_study(study_id)
+
+    def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
+        return self._backend.get_trial_system_attrs(trial_id)  # Optuna would read all else of the trial, too
+
+    def _read_trials_from_remote_storage(self, study_id: int) -> None:
+        if self._backend.news_wanted():
+            super()._read_trials_from_remote_storage(study_id)
+
+
+def together(trial: optuna.Trial) -> AbstractContextManager[None]:
+    """Write the hyperparameters that are suggested in the block in one transaction, where the storage can."""
+    return trial.storage._backend.together() if isinstance(trial.storage, Cache) else nullcontext()
+
+
+def hurry(storage: BaseStorage) -> None:
+    """Wait for the database a few seconds at most from now on: the process is about to end."""
+    if isinstance(storage, Cache):
+        patience = storage._backend.patience
+        patience.seconds = min(patience.seconds, HURRY)

@@ -1,0 +1,133 @@
+"""Requests to MLflow that go out one after the other, off the training loop, and again while its server is away."""
+
+import math
+import os
+import queue
+import random
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import Any
+
+from mlflow.tracking import MlflowClient
+from optuna.exceptions import StorageInternalError
+
+from bdqm_tune.experiment.tracking_client import TrackingFailed, is_passing, reason
+from bdqm_tune.services.secrets import without_secrets
+
+FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0  # seconds between two attempts; they double
+HURRY = 10.0  # seconds that an interrupted process still tries
+RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+
+Request = Callable[[MlflowClient], Any]
+
+
+class Sender(threading.Thread):
+    """Sends requests in their order; each must be safe to repeat, as an answer may get lost.
+
+    Args:
+        connect: a client for where the server is now; called for every attempt.
+        patience: seconds from the first failure of a request to giving up.
+    """
+
+    def __init__(self, connect: Callable[[], MlflowClient], patience: float) -> None:
+        super().__init__(name="mlflow", daemon=True)
+        self._connect, self._patience = connect, patience
+        self._requests: queue.Queue[tuple[Request, Future[Any]] | None] = queue.Queue()
+        self._error: Exception | None = None
+        self._deadline = math.inf  # by time.monotonic
+        self._wake = threading.Event()
+        self._where = ""  # the server's last known address
+        self.start()
+
+    def send(self, request: Request) -> Future[Any]:
+        """Send it soon. Raises TrackingFailed if an earlier one failed."""
+        self.check()
+        done: Future[Any] = Future()
+        self._requests.put((request, done))
+        return done
+
+    def check(self) -> None:
+        """Raise the error that sending ended with, if it did."""
+        if self._error is not None:
+            raise self._error
+
+    def hurry(self) -> None:
+        """Give up within ten seconds, however long the patience is."""
+        self._deadline = min(self._deadline, time.monotonic() + HURRY)
+        self._wake.set()
+
+    @property
+    def seconds_left(self) -> float | None:
+        """How long to wait for an answer; None: as long as it takes."""
+        return None if self._deadline == math.inf else max(self._deadline - time.monotonic(), 0.0)
+
+    def close(self) -> None:
+        """Wait until all is sent, and end. Raises TrackingFailed if something could not be."""
+        self._requests.put(None)
+        self.join(self.seconds_left)
+        self.check()
+        if self.is_alive():
+            raise TrackingFailed(f"the MLflow tracking store {self._where} does not answer; what waits is lost")
+
+    def run(self) -> None:
+        with _one_attempt_each():
+            while (entry := self._requests.get()) is not None:
+                request, done = entry
+                try:
+                    self.check()
+                    done.set_result(self._send(request))
+                except Exception as error:
+                    self._error = error
+                    done.set_exception(error)
+
+    def _send(self, request: Request) -> Any:
+        failures, since = 0, 0.0
+        while True:
+            try:
+                client = self._connect()
+                self._where = without_secrets(client.tracking_uri)
+                result = request(client)
+            except StorageInternalError:  # of the study's database, which a request may write to
+                raise
+            except Exception as error:
+                now = time.monotonic()
+                failures, since = failures + 1, since or now
+                left = min(since + self._patience, self._deadline) - now
+                if not is_passing(error) or left <= 0:
+                    raise TrackingFailed(f"the MLflow tracking store {self._where} failed: {reason(error)}") from error
+                if failures == 2:  # one failure alone is not worth a line
+                    _say(f"the MLflow tracking store {self._where} does not answer; training goes on, this waits")
+                self._pause(failures, left)
+            else:
+                if failures > 1:
+                    away = time.monotonic() - since
+                    _say(f"the MLflow tracking store {self._where} answers again, after {away:.0f} s")
+                return result
+
+    def _pause(self, failures: int, left: float) -> None:
+        longest = LONGEST_WAIT if self._deadline == math.inf else 1.0
+        wait = min(FIRST_WAIT * 2.0 ** min(failures - 1, 10), longest) * random.uniform(0.5, 1.0)
+        self._wake.wait(min(wait, left))
+        self._wake.clear()
+
+
+@contextmanager
+def _one_attempt_each() -> Iterator[None]:
+    """MLflow's own repetitions are off: they know neither a new address nor that a run is there already."""
+    before = os.environ.get(RETRIES)
+    os.environ[RETRIES] = "0"
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(RETRIES, None)
+        else:
+            os.environ[RETRIES] = before
+
+
+def _say(message: str) -> None:
+    print(f"bdqm-tune: {message}", file=sys.stderr, flush=True)

@@ -1,0 +1,60 @@
+"""The way to MLflow: a client for where it is now, and what its errors mean."""
+
+import os
+
+import requests
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from bdqm_tune.errors import BdqmError, one_line
+from bdqm_tune.services.connection import Stores
+from bdqm_tune.services.secrets import without_secrets
+
+# What MLflow's server says of its database with HTTP 400, and what is over in a moment.
+PASSING = ("QueuePool limit", "InterfaceError")
+ARTIFACTS = "artifacts"  # tag of a run whose artifacts `bdqm-tune gc` removed
+
+
+class TrackingFailed(BdqmError):
+    """Something could not be sent to the tracking store."""
+
+
+def tracking_client(stores: Stores) -> MlflowClient:
+    """A client for the tracking store as it is now; servers that were moved are found again by a new client.
+
+    Raises:
+        BdqmError: the servers that have it are down.
+    """
+    # MLflow reads user, password and certificate from here at every request. The address is given to the client alone,
+    # so that what else runs in this process keeps its own.
+    os.environ.update({k: v for k, v in stores.tracking_environment.items() if k != "MLFLOW_TRACKING_URI"})
+    return MlflowClient(stores.tracking_uri)
+
+
+def http_status(error: Exception) -> int | None:
+    """The HTTP status that an error of MLflow's clients stands for; None if there is none."""
+    if isinstance(error, MlflowException):  # its own errors of connection count as 500
+        return error.get_http_status_code()
+    if isinstance(error, requests.RequestException):
+        return error.response.status_code if error.response is not None else 500
+    return None
+
+
+def is_passing(error: Exception) -> bool:
+    """Whether the same request may succeed later: the server is away, restarts, or has too much to do."""
+    status = http_status(error)
+    if status is None:
+        return isinstance(error, BdqmError)  # no connection file: the servers are down
+    if status == 400:
+        return any(text in str(error) for text in PASSING)
+    return status in (408, 429) or (status >= 500 and status != 501)
+
+
+def reason(error: Exception) -> str:
+    """An error of MLflow's clients in one line, with what to do where that is known."""
+    if http_status(error) == 401:
+        return (
+            "it does not accept the user name and password (HTTP 401); "
+            'MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD give them, as does eval "$(bdqm-tune services env)"'
+        )
+    return without_secrets(one_line(error))

@@ -1,0 +1,203 @@
+"""MLflow's client side, against a server that asks for passwords, goes away, and comes back elsewhere."""
+
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import BAD_REQUEST
+from mlflow.tracking import MlflowClient
+
+from bdqm_tune.experiment.sender import Sender
+from bdqm_tune.experiment.tracking import Tracker, open_tracker
+from bdqm_tune.experiment.tracking_client import TrackingFailed, is_passing, tracking_client
+from bdqm_tune.services.connection import Stores
+
+NAMES = [f"metric_{i}" for i in range(8)]
+SOON = 60.0  # seconds of patience
+
+
+def log_epochs(trial: Any, epochs: range) -> None:
+    for epoch in epochs:
+        trial.log_metrics(dict.fromkeys(NAMES, epoch / 7), epoch)
+        if epoch % 10 == 0:
+            trial.flush()
+
+
+def write_files(folder: Path) -> None:
+    (folder / "model").mkdir()
+    for name in ("model/potential.safetensors", "model/potential.json", "config.yaml", "history.csv"):
+        (folder / name).write_text("something")
+
+
+def trial_runs(stores: Stores, tracker: Tracker) -> list[Run]:
+    parent = tracker.run.info
+    return tracking_client(stores).search_runs(
+        [parent.experiment_id], f"tags.mlflow.parentRunId = '{parent.run_id}'", order_by=["tags.trial_number"]
+    )
+
+
+def test_nothing_is_lost_or_doubled_while_the_server_is_killed_and_comes_back_elsewhere(
+    served: Stores, server: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tracker = open_tracker(served, "moved", SOON)
+    before = server.uri
+    first = tracker.start_trial(0, {"lr": 0.1}, {"trial_number": "0"}, {})
+    log_epochs(first, range(1, 31))
+    first.wait()
+    server.stop(signal.SIGKILL)
+    server.file.unlink()
+    log_epochs(first, range(31, 101))
+    first.finish("complete", {}, write_files, 0.5)
+    second = tracker.start_trial(1, {"lr": 0.2}, {"trial_number": "1"}, {})
+    log_epochs(second, range(1, 101))
+    second.finish("pruned", {}, write_files, None)
+    server.start()
+    assert server.uri != before
+    tracker.finish("FINISHED")
+
+    client, runs = tracking_client(served), trial_runs(served, tracker)
+    assert [(run.info.run_name, run.info.status) for run in runs] == [
+        ("trial-000", "FINISHED"),
+        ("trial-001", "KILLED"),
+    ]
+    for run in runs:
+        for name in NAMES:
+            history = client.get_metric_history(run.info.run_id, name)
+            assert sorted((metric.step, metric.value) for metric in history) == [(i, i / 7) for i in range(1, 101)]
+        assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"model", "config.yaml", "history.csv"}
+    assert client.get_run(tracker.run.info.run_id).data.metrics == {"best_val_energy_mae": 0.5}
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == f"bdqm-tune: the MLflow tracking store {before} does not answer; training goes on, this waits"
+    assert lines[1].startswith(f"bdqm-tune: the MLflow tracking store {server.uri} answers again, after ")
+    assert len(lines) == 2
+
+
+def test_a_run_whose_creation_was_not_answered_is_not_made_twice(
+    served: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker = open_tracker(served, "unanswered", SOON)
+    create = MlflowClient.create_run
+
+    def answer_gets_lost(*arguments: Any, **options: Any) -> None:
+        monkeypatch.setattr(MlflowClient, "create_run", create)
+        create(*arguments, **options)
+        raise MlflowException("API request failed with exception Connection aborted")
+
+    monkeypatch.setattr(MlflowClient, "create_run", answer_gets_lost)
+    seen: list[str] = []
+    trial = tracker.start_trial(0, {}, {}, {}, opened=seen.append)
+    trial.finish("complete", {}, write_files, None)
+    tracker.finish("FINISHED")
+    assert [run.info.run_id for run in trial_runs(served, tracker)] == seen
+
+
+def test_a_password_that_is_not_accepted_fails_at_once(served: Stores, server: Any) -> None:
+    tracker = open_tracker(served, "password", SOON)
+    server.write_connection(password="another one")
+    start = time.monotonic()
+    tracker.start_trial(0, {}, {}, {})
+    with pytest.raises(TrackingFailed, match="does not accept the user name and password.*MLFLOW_TRACKING_PASSWORD"):
+        tracker.finish("FINISHED")
+    assert time.monotonic() - start < 5
+    with pytest.raises(TrackingFailed):
+        tracker.start_trial(1, {}, {}, {})
+
+
+def test_a_trial_costs_at_most_15_requests(
+    served: Stores, configure: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bdqm_tune.experiment.tune import tune
+    from bdqm_tune.learning.dataset import prepare
+
+    sent: list[str] = []
+    send = requests.Session.send
+
+    def counted(self: requests.Session, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+        sent.append(f"{request.method} {request.path_url.split('?')[0]}")
+        return send(self, request, **options)
+
+    monkeypatch.setattr(requests.Session, "send", counted)
+    config = configure(
+        training={"epochs": 100, "early_stopping": None}, study={"name": "counted", "n_trials": 3, "pruner": "none"}
+    )
+    tune(prepare(config, served.home), config, served)
+    of_the_study = 7  # the experiment is looked for and made; its run, what it holds, and its end
+    print("\n".join(sent))
+    assert len(sent) <= 3 * 15 + of_the_study, "\n".join(sent)
+    assert Counter(sent)["POST /api/2.0/mlflow/runs/create"] == 4
+
+
+def sender_that_fails(patience: float, error: Exception) -> tuple[Sender, list[float]]:
+    attempts: list[float] = []
+
+    def connect() -> MlflowClient:
+        attempts.append(time.monotonic())
+        raise error
+
+    return Sender(connect, patience), attempts
+
+
+def test_patience_has_an_end(workdir: Path) -> None:
+    sender, attempts = sender_that_fails(1.5, MlflowException("Connection refused"))
+    sender.send(lambda client: None)
+    with pytest.raises(TrackingFailed, match="Connection refused"):
+        sender.close()
+    assert 1.4 < attempts[-1] - attempts[0] < 3
+    assert len(attempts) >= 3
+    assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in os.environ
+
+
+def test_an_interrupted_process_does_not_wait_long(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("bdqm_tune.experiment.sender.HURRY", 0.5)
+    sender, _ = sender_that_fails(1800.0, MlflowException("Connection refused"))
+    sender.send(lambda client: None)
+    time.sleep(1.0)  # it waits for its next attempt
+    start = time.monotonic()
+    sender.hurry()
+    with pytest.raises(TrackingFailed):
+        sender.close()
+    assert time.monotonic() - start < 2
+
+    stuck = threading.Event()
+    sender = Sender(lambda: MlflowClient("sqlite:///none.db"), 1800.0)
+    sender.send(lambda client: stuck.wait(20))
+    sender.hurry()
+    with pytest.raises(TrackingFailed, match="does not answer"):
+        sender.close()
+    stuck.set()
+
+
+def http_error(status: int, text: str = "") -> Exception:
+    response = requests.Response()
+    response.status_code = status
+    return requests.HTTPError(text, response=response)
+
+
+@pytest.mark.parametrize(
+    ("error", "passing"),
+    [
+        (MlflowException("API request failed with exception Connection refused"), True),
+        (MlflowException("QueuePool limit of size 5 overflow 10 reached", error_code=BAD_REQUEST), True),
+        (MlflowException("Invalid value", error_code=BAD_REQUEST), False),
+        (http_error(503), True),
+        (http_error(429), True),
+        (http_error(404), False),
+        (http_error(403), False),
+        (requests.ConnectionError("refused"), True),
+        (OSError("no space left on device"), False),
+        (ValueError("wrong"), False),
+    ],
+)
+def test_what_may_pass_is_told_from_what_will_not(error: Exception, passing: bool) -> None:
+    assert is_passing(error) == passing
