@@ -10,22 +10,40 @@ ACTIVE = VIRTUAL_ENV="$(abspath $(VENV))" PATH="$(BIN):$$PATH"
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help system setup run test test-all lint clean
+.PHONY: help system system-servers setup run test test-all lint clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 # Every Debian package that is needed stands here, beside a command that succeeds where it is installed.
+define INSTALL
+missing=
+need() { eval "$$2" > /dev/null 2>&1 || missing="$$missing $$1"; }
+install() {
+	test -n "$$missing" || return 0
+	if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
+		apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends $$missing
+	else
+		echo "Needed and not found:$$missing. On Debian: sudo apt-get install$$missing" >&2
+		return 1
+	fi
+}
+endef
+export INSTALL
+
 system: ## system packages: installed by apt-get as root on Debian, else named
-	@missing=; need() { eval "$$2" > /dev/null 2>&1 || missing="$$missing $$1"; }; \
+	@eval "$$INSTALL"; \
 	need git "git --version"; \
 	need python3-venv "$(PYTHON) -c 'import ensurepip, venv'"; \
-	if [ -z "$$missing" ]; then exit 0; fi; \
-	if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
-		apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends $$missing; \
-	else \
-		echo "Needed and not found:$$missing. On Debian: sudo apt-get install$$missing" >&2; exit 1; \
-	fi
+	install
+
+system-servers: ## the same for `bdqm-tune services up`, and for all tests of it
+	@eval "$$INSTALL"; PATH="$$PATH:/usr/sbin"; \
+	need mariadb-server-core "mariadbd --version || mysqld --version"; \
+	need mariadb-client "mariadb-dump --version || mysqldump --version"; \
+	need openssl "openssl version"; \
+	need chromium "chromium --version"; \
+	install
 
 # Without `--env-manager local`, MLflow asks pyenv for the Python of the environment that it builds. Where there is no pyenv
 # and the environment is active, this answers in its place: it has one Python, the one that the environment was made with.

@@ -12,6 +12,7 @@ import typer
 
 from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.progress import Bar
+from mlflow_server.commands import app as services
 
 if TYPE_CHECKING:
     import optuna
@@ -30,6 +31,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+
+app.add_typer(services, name="services")
 
 # Every option is text here and empty when not given, as MLflow passes it; bdqm_tune/config.py checks it.
 Train = Annotated[
@@ -54,6 +57,7 @@ def tune(
     backend: Annotated[str, typer.Option(help="What trains: native.")] = "",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "",
     cohort: Annotated[str, typer.Option(help="Trials trained together: auto, or 1, one at a time.")] = "",
+    patience: Annotated[str, typer.Option(metavar="MINUTES", help="To wait for a store that does not answer.")] = "",
     set_: Annotated[str, typer.Option("--set", metavar="NAME=VALUE,…", help="Hyperparameters to fix.")] = "",
     as_json: Json = False,
 ) -> None:
@@ -63,18 +67,17 @@ def tune(
         "study": _given(name=study, n_trials=n_trials, sampler=sampler, pruner=pruner, seed=seed),
         "training": _given(epochs=epochs),
         "search": _assignments(set_),
-        "": _given(backend=backend, device=device, cohort=cohort),
+        "": _given(backend=backend, device=device, cohort=cohort, patience=patience),
     }
     options = _load(config, overrides)
 
     from bdqm_tune.experiment.tune import tune as run
-    from bdqm_tune.services.connection import find_stores
 
-    stores = find_stores()
+    stores = _stores()
     dataset = _dataset(options, stores)
     with Bar("Trials", options.study.n_trials) as bar:
         finished = run(dataset, options, stores, lambda result, found: bar.advance(_trial_line(result, found)))
-    _report_study(finished, as_json)
+    _report_study(finished, stores, as_json)
 
 
 @app.command(epilog="Example: `bdqm-tune prepare --train train.traj --test test.traj`")
@@ -83,9 +86,8 @@ def prepare(train: Train = "", test: Test = "", config: ConfigFile = "", as_json
     options = _load(config, {"data": _given(train=train, test=test)})
 
     from bdqm_tune.learning.dataset import summary
-    from bdqm_tune.services.connection import find_stores
 
-    _print_record(summary(_dataset(options, find_stores())), as_json)
+    _print_record(summary(_dataset(options, _stores())), as_json)
 
 
 @app.command(epilog="Example: `bdqm-tune evaluate --study oc20`")
@@ -95,9 +97,8 @@ def evaluate(
     """Evaluate the best trial's model on the test split, and record it in MLflow."""
     from bdqm_tune.config import Study
     from bdqm_tune.experiment.evaluation import evaluate_best
-    from bdqm_tune.services.connection import find_stores
 
-    evaluation = evaluate_best(find_stores(), study or Study().name)
+    evaluation = evaluate_best(_stores(), study or Study().name)
     _print_record(
         {"study": evaluation.study, "trial": evaluation.trial, **evaluation.metrics, "run_id": evaluation.run_id},
         as_json,
@@ -112,10 +113,34 @@ def predict(
 ) -> None:
     """Predict the energies of the structures in a file."""
     from bdqm_tune.experiment.prediction import predict_file
-    from bdqm_tune.services.connection import find_stores
 
-    count = predict_file(model, file, Path(out), find_stores().tracking_uri)
+    count = predict_file(model, file, Path(out), _stores())
     print(f"{count} structures with predicted energies (eV): {out}")
+
+
+@app.command(epilog="Example: `bdqm-tune gc --keep-best 5 --dry-run`")
+def gc(
+    keep_best: Annotated[int, typer.Option("--keep-best", metavar="N", help="Trials of each study that keep theirs.")],
+    study: Annotated[str, typer.Option(metavar="NAME", help="Of this study only; default: of all.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove models and files of all trials but the best from MLflow; parameters and curves stay."""
+    from dataclasses import asdict
+
+    from bdqm_tune.experiment.cleanup import remove_artifacts
+    from bdqm_tune.units import bytes_text
+
+    freed = remove_artifacts(_stores(), study or None, keep_best, dry_run)
+    if as_json:
+        print(json.dumps([asdict(one) for one in freed]))
+        return
+    for one in freed:
+        kept = ", ".join(map(str, one.kept)) or "none, as no trial is complete"
+        done = "would be freed" if dry_run else "freed"
+        print(f"{one.study}: {bytes_text(one.bytes)} {done}, {one.files} files of {one.runs} trials; kept: {kept}")
+    if not freed:
+        print("there is no study yet")
 
 
 def main() -> NoReturn:
@@ -163,8 +188,34 @@ def _assignments(text: str) -> dict[str, str]:
 
 def _load(path: str, overrides: Mapping[str, Mapping[str, Any]]) -> "Config":
     from bdqm_tune.config import load_config
+    from bdqm_tune.services.secrets import refuse_secrets
 
-    return load_config(path or None, overrides)
+    try:
+        refuse_secrets({**overrides, "config": path})
+    except BadInput as error:
+        raise BadInput(f"{error}{_recorded()}") from None
+    config = load_config(path or None, overrides)
+    refuse_secrets(config.model_dump())
+    return config
+
+
+def _recorded() -> str:
+    """What to do with the run in which `mlflow run` recorded its parameters before it called us."""
+    run_id = os.environ.get("MLFLOW_RUN_ID")
+    if run_id is None:
+        return ""
+    remove = f"`mlflow runs delete --run-id {run_id}; mlflow gc --run-ids {run_id}` removes it"
+    return f". `mlflow run` has recorded it already: change the password; {remove}"
+
+
+def _stores() -> "Stores":
+    """Where to read and write; what the user should know about it goes to standard error."""
+    from bdqm_tune.services.connection import find_stores
+
+    stores = find_stores()
+    for note in stores.notes:
+        print(f"warning: {note}", file=sys.stderr, flush=True)
+    return stores
 
 
 def _dataset(options: "Config", stores: "Stores") -> "Dataset":
@@ -198,9 +249,10 @@ def _trial_line(result: "TrialResult", study: "optuna.Study") -> str:
     return f"trial {result.number:03d} {result.state}{why}: {found}, {result.trial_seconds:.1f} s{best}"
 
 
-def _report_study(study: "optuna.Study", as_json: bool) -> None:
+def _report_study(study: "optuna.Study", stores: "Stores", as_json: bool) -> None:
     from bdqm_tune.experiment.results import trials_frame
     from bdqm_tune.experiment.study import EXPERIMENT
+    from bdqm_tune.services.connection import without_password
 
     trials = trials_frame(study.get_trials(deepcopy=False))
     counts = {str(state): int(n) for state, n in trials["state"].value_counts().items()}
@@ -217,6 +269,11 @@ def _report_study(study: "optuna.Study", as_json: bool) -> None:
     if not as_json:
         # Without the last part, MLflow's page shows what its users of language models look for, and no runs.
         page = f"#/experiments/{study.user_attrs[EXPERIMENT]}/runs?workflowType=machine_learning"
-        print("\nnext: `mlflow ui` in this folder, and in the browser")
-        print(f"      http://127.0.0.1:5000/{page}")
+        server = without_password(stores.tracking_uri or "").rstrip("/")
+        if server.startswith("http"):
+            print("\nnext: in the browser")
+            print(f"      {server}/{page}")
+        else:
+            print("\nnext: `mlflow ui` in this folder, and in the browser")
+            print(f"      http://127.0.0.1:5000/{page}")
         print(f"      `bdqm-tune evaluate --study {study.study_name}` evaluates the best model on the test split")

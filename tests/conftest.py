@@ -1,14 +1,33 @@
 """What all tests share: an environment of their own, and what they may need from the machine."""
 
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
 
 import pytest
 
+from bdqm_tune.errors import BdqmError
+from mlflow_server.programs import find_programs
+from tests.mariadb import MariaDb
+from tests.servers import Servers
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def _has_database() -> bool:
+    try:
+        find_programs().find("mariadb-dump", "mysqldump")
+    except BdqmError:
+        return False
+    return True
+
+
 NEEDS: dict[str, tuple[Callable[[], bool], str]] = {
+    "chromium": (lambda: shutil.which("chromium") is not None, "no browser: chromium is not on the PATH"),
+    "mariadb": (_has_database, "no database server with its clients: Debian's mariadb-server-core and mariadb-client"),
     "shared": ((SHARED / "data").is_dir, f"no reference data: {SHARED} is not there"),
 }
 REQUIRED = {name for name in os.environ.get("BDQM_REQUIRE", "").split(",") if name}
@@ -22,6 +41,8 @@ def pytest_configure() -> None:
         if name.startswith(("BDQM_", "MLFLOW_")):
             del os.environ[name]
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    # Where no server has ever been, whatever runs on this machine.
+    os.environ["BDQM_SERVICES"] = str(Path(tempfile.gettempdir()) / "bdqm-tune-tests-no-servers")
 
 
 @pytest.fixture(autouse=True)
@@ -58,3 +79,33 @@ def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working directory."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def new_servers(require: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """Servers that have never run, in a folder of the test's own; stopped after it."""
+    require("mariadb")
+    servers = Servers(tmp_path_factory.mktemp("servers") / "a folder")
+    yield servers
+    servers.services("down", status=None)
+
+
+@pytest.fixture(scope="session")
+def servers(require: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """Servers that run, for tests that do not harm them."""
+    require("mariadb")
+    servers = Servers(tmp_path_factory.mktemp("servers"))
+    servers.services("up")
+    yield servers
+    servers.services("down")
+
+
+@pytest.fixture(scope="module")
+def mariadb(require: Callable[[str], None]) -> Iterator[MariaDb]:
+    """A database server that a user has, one for all tests of a file: names of schemas must differ."""
+    require("mariadb")
+    with tempfile.TemporaryDirectory(prefix="bdqm", dir="/tmp") as folder:  # a socket's path must be short
+        server = MariaDb(Path(folder))
+        server.start()
+        yield server
+        server.kill()

@@ -203,7 +203,7 @@ def test_sigterm_hands_the_trial_back(workdir: Path) -> None:
         text=True,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
     )
-    stores = find_stores({})
+    stores = find_stores()
     deadline = time.monotonic() + 120
     while not _first_trial_is_training(stores) and time.monotonic() < deadline:
         time.sleep(0.5)
@@ -211,14 +211,27 @@ def test_sigterm_hands_the_trial_back(workdir: Path) -> None:
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "interrupted" in err.splitlines()[-1]
-    assert [trial.state.name for trial in load_study(stores.storage_url, "long").get_trials()] == ["WAITING"] * 2
+    assert [trial.state.name for trial in load_study(stores, "long").get_trials()] == ["WAITING"] * 2
 
 
 def _first_trial_is_training(stores: Stores) -> bool:
     if not (stores.home / "optuna.db").exists():
         return False
     try:
-        trials = load_study(stores.storage_url, "long").get_trials()
+        trials = load_study(stores, "long").get_trials()
     except BdqmError:  # the study is being made
         return False
     return bool(trials) and "mlflow_run_id" in trials[0].user_attrs
+
+
+def test_an_option_with_a_password_is_refused_and_not_repeated(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    for option in ("--train", "--config", "--study"):
+        code, out, err = call("tune", option, "mysql://me:t0ps3cret@host/x")
+        assert (code, out) == (2, "")
+        assert "holds a URL with a password, which MLflow would record" in err
+        assert "t0ps3cret" not in err
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0123")
+    code, _, err = call("tune", "--train", "mysql://me:t0ps3cret@host/x")
+    assert code == 2
+    assert "change the password; `mlflow runs delete --run-id 0123; mlflow gc --run-ids 0123` removes it" in err
+    assert list(Path().iterdir()) == []

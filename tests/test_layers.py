@@ -28,6 +28,7 @@ ALLOWED: dict[str, list[str]] = {
     "__init__": ["api"],
     "__main__": ["cli"],
 }
+SERVERS = {"errors", "progress", "units", "services"}  # what mlflow_server/ may use of the package
 SERVICES = {"mlflow", "optuna", "sqlalchemy"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -62,9 +63,15 @@ def violations(source: str, module: list[str]) -> list[str]:
         target = name[1] if name[0] == "bdqm_tune" and len(name) > 1 else None
         if target is not None and target != layer and target not in ALLOWED[layer]:
             found.append(f"line {line}: {layer} imports {'.'.join(name)}")
-        if layer in SCIENCE and name[0] in SERVICES:
+        if (layer in SCIENCE and name[0] in SERVICES) or (layer != "cli" and name[0] == "mlflow_server"):
             found.append(f"line {line}: {layer} imports {name[0]}")
     return found
+
+
+def servers_violations(source: str) -> list[str]:
+    """The same for a file of mlflow_server, which stands beside the package's services."""
+    names = [(line, name) for line, name in imports(source, ["mlflow_server", "module"]) if name[0] == "bdqm_tune"]
+    return [f"line {line}: {'.'.join(name)}" for line, name in names if len(name) < 2 or name[1] not in SERVERS]
 
 
 def test_every_part_of_the_package_is_a_layer() -> None:
@@ -82,6 +89,12 @@ def test_imports_follow_the_layers(path: Path) -> None:
     assert violations(path.read_text(encoding="utf-8"), module_name(path)) == []
 
 
+@pytest.mark.parametrize("path", sorted((PACKAGE.parent / "mlflow_server").glob("*.py")), ids=lambda path: path.name)
+def test_the_servers_know_nothing_of_experiments(path: Path) -> None:
+    assert servers_violations(path.read_text(encoding="utf-8")) == []
+    assert len(servers_violations("from bdqm_tune.experiment import study\nimport bdqm_tune")) == 2
+
+
 @pytest.mark.parametrize(
     ("layer", "source"),
     [
@@ -93,6 +106,7 @@ def test_imports_follow_the_layers(path: Path) -> None:
         ("backends", "import optuna.storages"),
         ("learning", "if True:\n    from mlflow.entities import Metric"),
         ("services", "from bdqm_tune.structures import read"),
+        ("experiment", "import mlflow_server.places"),
         ("experiment", "import importlib\nimportlib.import_module('bdqm_tune.cli')"),
     ],
 )

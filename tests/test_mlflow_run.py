@@ -17,6 +17,7 @@ PROJECT = Path(__file__).parents[1]
 FILES = (
     "bdqm_tune",
     "analysis",
+    "mlflow_server",
     "MLproject",
     "python_env.yaml",
     "pyproject.toml",

@@ -1,0 +1,1 @@
+"""The platform's two servers, MariaDB or MySQL and MLflow, run as an ordinary user."""

@@ -1,0 +1,249 @@
+"""One file with all schemas, as of one moment, and the artifacts; and back again, into an empty place."""
+
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from bdqm_tune.errors import BadInput, BdqmError, one_line
+from bdqm_tune.progress import track
+from mlflow_server.certificates import make_certificates
+from mlflow_server.database import Database, initialise, own_database, start_database
+from mlflow_server.places import Places, write_private
+from mlflow_server.processes import free_port, holder, leftovers, stop
+from mlflow_server.programs import Programs, find_programs
+from mlflow_server.schemas import SCHEMAS
+
+FORMAT = 1
+SUMMARY, DUMP, ARTIFACTS = "backup.json", "schemas.sql", "artifacts"
+CHUNK = 1 << 20
+# A trigger's owner, which is this machine's user, may not exist where the file is restored.
+DEFINER = re.compile(rb"/\*!50017 DEFINER=`[^`]*`@`[^`]*`\*/ ?")
+SCHEMA_LINE = re.compile(rb"^(USE|CREATE DATABASE /\*!32312 IF NOT EXISTS\*/) `([^`]+)`")
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a backup file holds."""
+
+    made: str  # ISO 8601
+    versions: dict[str, str]  # of the programs that wrote the schemas
+    sha256: dict[str, str]  # of every file in it
+    artifacts: int  # files
+    bytes: int  # of all files, unpacked
+
+
+def backup_name(what: str = "backup") -> str:
+    return f"{what}-{datetime.now():%Y%m%d-%H%M%S}.tar.gz"
+
+
+def make_backup(places: Places, database: Database, file: Path, versions: Mapping[str, str]) -> Contents:
+    """Write a backup, whole or not at all, while workers go on writing.
+
+    The schemas come first: whatever a run in them is said to have is then among the artifacts.
+
+    Args:
+        versions: of the programs that wrote the schemas, to be kept with them.
+
+    Raises:
+        BadInput: there is a file of this name, or no place for it.
+        BdqmError: a part cannot be read.
+    """
+    if file.exists():
+        raise BadInput(f"{file} exists; a backup does not overwrite it")
+    if not file.parent.is_dir():
+        raise BadInput(f"{file}: there is no folder {file.parent}")
+    partial = file.with_name(f".{file.name}.partial")
+    try:
+        with tempfile.TemporaryDirectory(dir=places.folder, prefix="backup-") as scratch:
+            dump = Path(scratch) / DUMP
+            _dump(places, database, dump)
+            with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as raw:
+                contents = _pack(raw, dump, places.artifacts, dict(versions))
+                raw.flush()
+                os.fsync(raw.fileno())
+        partial.replace(file)
+    except OSError as error:
+        raise BdqmError(f"cannot write the backup {file}: {one_line(error)}") from None
+    finally:
+        partial.unlink(missing_ok=True)
+    return contents
+
+
+def _pack(raw: IO[bytes], dump: Path, artifacts: Path, versions: dict[str, str]) -> Contents:
+    digests: dict[str, str] = {}
+    size = 0
+    sources = [path for path in sorted(artifacts.rglob("*")) if path.is_file() and not path.is_symlink()]
+    names = {dump: DUMP} | {path: f"{ARTIFACTS}/{path.relative_to(artifacts)}" for path in sources}
+    with tarfile.open(fileobj=raw, mode="w:gz", compresslevel=6) as archive:
+        for path, name in track(names.items(), "Backup", len(names)):
+            try:
+                source = path.open("rb")
+            except FileNotFoundError:  # removed since it was listed
+                continue
+            with source:
+                info = archive.gettarinfo(arcname=name, fileobj=source)
+                hashing = _Hashing(source)
+                archive.addfile(info, hashing)
+            digests[name] = hashing.sha256.hexdigest()
+            size += info.size
+        made = datetime.now(UTC).isoformat(timespec="seconds")
+        contents = Contents(made, versions, digests, len(digests) - 1, size)
+        text = json.dumps({"format": FORMAT, **contents.__dict__}).encode()
+        info = tarfile.TarInfo(SUMMARY)
+        info.size, info.mode = len(text), 0o600
+        archive.addfile(info, io.BytesIO(text))
+    return contents
+
+
+class _Hashing:
+    """A file that is digested as it is read."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self.sha256 = file, hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        block = self._file.read(size)
+        self.sha256.update(block)
+        return block
+
+
+def _dump(places: Places, database: Database, out: Path) -> None:
+    """All schemas in one transaction, under their own names whatever the prefix here, without owners."""
+    connection = database.connect()
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SHOW DATABASES")
+            there = {name for (name,) in cursor.fetchall()}
+    finally:
+        connection.close()
+    schemas = {database.schema(name): name for name in SCHEMAS if database.schema(name) in there}
+    program = find_programs().find("mariadb-dump", "mysqldump")
+    wanted = ("--single-transaction", "--quick", "--hex-blob", "--routines", "--triggers")
+    with _client(places, database) as options, out.open("wb") as file:
+        process = subprocess.Popen(
+            [str(program), options, *wanted, "--databases", *schemas],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for line in process.stdout:
+            file.write(_renamed(DEFINER.sub(b"", line), schemas))
+        problem = process.stderr.read().decode(errors="replace").strip()
+        if process.wait():
+            raise BdqmError(f"cannot read the schemas: {problem or program.name}")
+
+
+def _renamed(line: bytes, names: Mapping[str, str]) -> bytes:
+    """A line of a dump with the schema that it makes or enters under another name."""
+    if found := SCHEMA_LINE.match(line):
+        name = names.get(found[2].decode(), found[2].decode())
+        return b"%s `%s`%s" % (found[1], name.encode(), line[found.end() :])
+    return line
+
+
+@contextmanager
+def _client(places: Places, database: Database) -> Iterator[str]:
+    """The option that tells the database's own clients how to reach it; a file, for there is a password in it."""
+    file = places.database / f"client-{os.getpid()}.cnf"
+    url = database.admin
+    options: dict[str, Any] = {"user": url.username, "password": url.password, "host": url.host, "port": url.port}
+    options |= {"socket": url.query.get("unix_socket"), "ssl-ca": url.query.get("ssl_ca")}
+    write_private(file, "\n".join(["[client]", *(f'{key} = "{value}"' for key, value in options.items() if value), ""]))
+    try:
+        yield f"--defaults-file={file}"
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def restore(places: Places, file: Path, replace: bool) -> Contents:
+    """Put the schemas and artifacts of a backup into a folder of servers that are down.
+
+    Everything is made beside what is there and then moved into its place.
+
+    Args:
+        replace: what is there is put aside, into `replaced-DATE`; else there may be nothing.
+
+    Raises:
+        BadInput: the file is no backup or damaged, servers run, or there is data.
+        BdqmError: the database cannot be made.
+    """
+    if holder(places.lock) is not None or leftovers(places.folder):
+        raise BadInput("the servers are up; first: bdqm-tune services down")
+    if places.data.exists() and not replace:
+        raise BadInput(
+            f"there is a database in {places.folder}; --replace puts it aside, BDQM_SERVICES=FOLDER names another place"
+        )
+    places.make()
+    scratch = places.folder / "restoring"
+    shutil.rmtree(scratch, ignore_errors=True)
+    inner = Places(scratch)
+    try:
+        inner.make()
+        contents = _unpack(file, scratch)
+        _load(inner, scratch / DUMP)
+        aside = places.folder / f"replaced-{datetime.now():%Y%m%d-%H%M%S}"
+        for old, new in ((places.data, inner.data), (places.artifacts, inner.artifacts)):
+            if old.exists() and any(old.iterdir()):
+                aside.mkdir(mode=0o700, exist_ok=True)
+                old.rename(aside / old.name)
+            elif old.exists():
+                old.rmdir()
+            new.rename(old)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(inner.socket.parent, ignore_errors=True)
+    return contents
+
+
+def _unpack(file: Path, folder: Path) -> Contents:
+    """Unpack a backup and compare every file with its digest."""
+    wrong = f"{file} is no whole backup of `bdqm-tune services backup`"
+    try:
+        with tarfile.open(file, "r:gz") as archive:
+            archive.extractall(folder, filter="data")
+        content = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+        if content.pop("format") != FORMAT:
+            raise BadInput(f"{wrong}: its format is not {FORMAT}; a newer bdqm-tune may read it")
+        contents = Contents(**content)
+    except (OSError, EOFError, ValueError, KeyError, TypeError, tarfile.TarError, zlib.error) as error:
+        raise BadInput(f"{wrong}: {one_line(error)}") from None
+    for name, digest in contents.sha256.items():
+        path = folder / name
+        if not path.is_file() or hashlib.file_digest(path.open("rb"), "sha256").hexdigest() != digest:
+            raise BadInput(f"{wrong}: {name} has changed")
+    return contents
+
+
+def _load(places: Places, dump: Path) -> None:
+    """Make a data directory with the schemas of a dump."""
+    programs = find_programs()
+    make_certificates(places.tls, ["127.0.0.1"])
+    initialise(places, programs)
+    database = own_database(places, "127.0.0.1", free_port("127.0.0.1"))
+    process = start_database(places, programs, database, "127.0.0.1")
+    try:
+        _run_dump(places, programs, database, dump)
+    finally:
+        stop([process], 30)
+
+
+def _run_dump(places: Places, programs: Programs, database: Database, dump: Path) -> None:
+    client = programs.find("mariadb", "mysql")
+    with _client(places, database) as options, dump.open("rb") as file:
+        done = subprocess.run([client, options], stdin=file, capture_output=True, text=True)
+    if done.returncode:
+        raise BdqmError(f"the database does not take the backup: {one_line(Exception(done.stderr))}")

@@ -1,0 +1,193 @@
+"""Bring the servers up and down from a terminal, and say what runs."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bdqm_tune.errors import BdqmError
+from bdqm_tune.services.connection import Connection, read_connection, without_password
+from mlflow_server import supervisor, tracking
+from mlflow_server.database import connect
+from mlflow_server.places import Places
+from mlflow_server.processes import holder, leftovers, stop
+from mlflow_server.settings import choose, load_settings
+
+LINE = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d (.*)$", re.MULTILINE)  # of the supervisor's log
+UP_SECONDS, DOWN_SECONDS = 240.0, 35.0
+
+
+@dataclass(frozen=True)
+class Status:
+    """What runs, and where."""
+
+    state: str  # up, starting, down, or failing: a server does not answer
+    folder: str
+    host: str = ""
+    since: str = ""
+    database: str = ""  # address without password, "" if it does not answer
+    tracking: str = ""
+    artifacts_bytes: int = 0
+    database_bytes: int = 0  # of its files, which are larger than the data at first
+
+
+def up(places: Places, bind: str, foreground: bool, say: Callable[[str], None]) -> Connection:
+    """Bring the servers up and wait until they answer; if they are, say where.
+
+    Args:
+        bind: the address to listen at.
+        foreground: stay, and stop them at SIGTERM or SIGINT.
+
+    Raises:
+        BadInput: the place or an address cannot be used.
+        BdqmError: they do not start.
+    """
+    choices = choose(bind, load_settings(places.settings))
+    if (elsewhere := _elsewhere(places)) is not None:
+        return elsewhere
+    if foreground:
+        reached: list[Connection] = []
+
+        def ready(connection: Connection) -> None:
+            reached.append(connection)
+            say(f"up: {connection.tracking_uri}; SIGTERM or Ctrl-C stops the servers")
+
+        supervisor.run(places, choices, supervisor.say, ready)
+        return reached[0]
+    places.make()
+    log = places.log("services")
+    offset = log.stat().st_size if log.exists() else 0
+    process = None
+    if holder(places.lock) is None:
+        with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "mlflow_server.supervisor", places.folder, bind],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+    return _await(places, process, log, offset, say)
+
+
+def _await(
+    places: Places, process: "subprocess.Popen[bytes] | None", log: Path, offset: int, say: Callable[[str], None]
+) -> Connection:
+    """Follow the log until the servers are up.
+
+    Args:
+        process: that was started to bring them up; None if another one was at it before.
+    """
+    deadline, problem = time.monotonic() + UP_SECONDS, f"the servers did not start; log: {log}"
+    with log.open("r", encoding="utf-8", errors="replace") if log.exists() else Path(os.devnull).open() as lines:
+        lines.seek(offset)
+        while time.monotonic() < deadline:
+            ended = process is None or process.poll() is not None
+            someone = holder(places.lock)
+            if _published(places) and (someone is not None or ended):
+                return read_connection(places.connection)
+            for text in LINE.findall(lines.read()):
+                if text.startswith("error: "):
+                    problem = text.removeprefix("error: ")
+                elif process is not None:
+                    say(text)
+            if ended and someone is None:
+                raise BdqmError(problem)
+            time.sleep(0.1)
+    raise BdqmError(f"the servers are not up after {UP_SECONDS:.0f} s; log: {log}")
+
+
+def _published(places: Places) -> bool:
+    """Whether the connection file is of those who had the lock last, not left by others before."""
+    try:
+        return places.connection.stat().st_mtime_ns >= places.lock.stat().st_mtime_ns
+    except FileNotFoundError:
+        return False
+
+
+def _elsewhere(places: Places) -> Connection | None:
+    """Servers of this folder that run on another machine, which shares it."""
+    if not places.connection.exists():
+        return None
+    connection = read_connection(places.connection)
+    if connection.host in (os.uname().nodename, *_LOCAL) or not _answers(connection.storage_url):
+        return None
+    return connection
+
+
+_LOCAL = ("localhost", "127.0.0.1", "::1")
+
+
+def down(places: Places) -> bool:
+    """Shut the servers down; False if none ran.
+
+    Raises:
+        BdqmError: they run on another machine, or do not end.
+    """
+    running, elsewhere = holder(places.lock), _elsewhere(places)
+    host = running.host if running is not None and not running.here else elsewhere.host if elsewhere else ""
+    if host:
+        raise BdqmError(f"the servers run on {host}: there, `bdqm-tune services down`; or end the job that runs them")
+    was_up = places.connection.exists() or running is not None or bool(leftovers(places.folder))
+    deadline, told = time.monotonic() + DOWN_SECONDS, set[int]()
+    while running is not None:
+        if running.pid not in told:
+            running.terminate(places.lock)
+            told.add(running.pid)
+        if time.monotonic() > deadline:
+            raise BdqmError(f"process {running.pid} does not stop the servers; log: {places.log('services')}")
+        time.sleep(0.1)
+        running = holder(places.lock)
+    stop(leftovers(places.folder), DOWN_SECONDS)
+    places.connection.unlink(missing_ok=True)
+    return was_up
+
+
+def status(places: Places) -> Status:
+    """What runs."""
+    found = Status(
+        state="starting" if holder(places.lock) else "down",
+        folder=str(places.folder),
+        artifacts_bytes=folder_bytes(places.artifacts),
+        database_bytes=folder_bytes(places.data),
+    )
+    if not places.connection.exists():
+        return found
+    connection = read_connection(places.connection)
+    database = _answers(connection.storage_url)
+    mlflow = tracking.answers(connection.tracking_uri, Path(connection.tracking_ca) if connection.tracking_ca else None)
+    return replace(
+        found,
+        state="up" if database and mlflow else "failing",
+        host=connection.host,
+        since=connection.since,
+        database=without_password(connection.storage_url).partition("?")[0] if database else "",
+        tracking=connection.tracking_uri if mlflow else "",
+    )
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes of the files in a folder."""
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += Path(parent, name).lstat().st_size
+            except FileNotFoundError:  # removed meanwhile
+                continue
+    return total
+
+
+def _answers(storage_url: str) -> bool:
+    import pymysql
+    from sqlalchemy import make_url
+
+    try:
+        connect(make_url(storage_url)).close()
+    except (pymysql.MySQLError, OSError):
+        return False
+    return True

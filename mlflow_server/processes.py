@@ -1,0 +1,177 @@
+"""The servers' processes: started apart from the terminal, found again by a mark in their environment, stopped."""
+
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import psutil
+
+from bdqm_tune.errors import BdqmError
+
+MARK = "BDQM_SERVERS_OF"  # variable of every server's environment: the folder that it belongs to
+GLANCE = 2.0  # seconds; whoever only looks who holds the lock has it for a moment
+LOG_BYTES = 20_000_000  # a log that is longer is put aside at the next start
+
+
+class AlreadyRunning(BdqmError):
+    """Another process runs the servers of this folder."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The process that runs the servers of a folder."""
+
+    host: str
+    pid: int
+
+    @property
+    def here(self) -> bool:
+        """Whether it is on this host; others may share the folder."""
+        return self.host == os.uname().nodename
+
+    def terminate(self, lock: Path) -> None:
+        """Send it SIGTERM, if its number is not that of the one before it, which may be another process now."""
+        with suppress(psutil.Error):
+            process = psutil.Process(self.pid)
+            if any(Path(file.path) == lock.resolve() for file in process.open_files()):
+                process.terminate()
+
+
+@contextmanager
+def held(lock: Path) -> Iterator[None]:
+    """Hold the lock of a folder's servers; the operating system lets go of it when this process ends, however.
+
+    Raises:
+        AlreadyRunning: another process has it.
+    """
+    with os.fdopen(os.open(lock, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="utf-8") as file:
+        deadline = time.monotonic() + GLANCE
+        while not _lock(file, fcntl.LOCK_EX):
+            if time.monotonic() > deadline:
+                raise AlreadyRunning(f"another process runs the servers of {lock.parent}")
+            time.sleep(0.05)
+        file.truncate(0)
+        file.write(f"{os.uname().nodename} {os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def holder(lock: Path) -> Holder | None:
+    """The process that holds the lock, whatever the host; None: nobody does."""
+    try:
+        with lock.open("r+", encoding="utf-8") as file:
+            if _lock(file, fcntl.LOCK_SH):
+                return None
+            host, _, pid = file.read().strip().partition(" ")
+            return Holder(host, int(pid or 0))
+    except FileNotFoundError:
+        return None
+
+
+def _lock(file: IO[str], kind: int) -> bool:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def start(command: Sequence[str | Path], mark: Path, log: Path, environment: Mapping[str, str]) -> psutil.Popen:
+    """Start a server in a session of its own, so that the terminal's Ctrl-C is the caller's alone.
+
+    Args:
+        mark: the folder that it belongs to.
+        log: file to which its output goes.
+        environment: its variables, in place of this process's.
+    """
+    if log.exists() and log.stat().st_size > LOG_BYTES:
+        log.replace(log.with_suffix(".log.1"))
+    with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a") as output:
+        return psutil.Popen(
+            [str(part) for part in command],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**environment, MARK: str(mark)},
+            cwd=mark,
+            start_new_session=True,
+        )
+
+
+def leftovers(mark: Path) -> list[psutil.Process]:
+    """The servers of a folder that run on this host, whoever started them."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.uids().real == os.getuid() and process.environ().get(MARK) == str(mark):
+                found.append(process)
+        except psutil.Error:  # it ended, or may not be looked at
+            continue
+    return found
+
+
+def stop(processes: Sequence[psutil.Process], patience: float) -> None:
+    """End processes and what they started: SIGTERM, and SIGKILL to those that are there after `patience` seconds."""
+    family = {child for process in processes for child in _family(process)}
+    for process in processes:
+        _signal(process, signal.SIGTERM)
+    _, alive = psutil.wait_procs(list(family), timeout=patience)
+    for process in alive:
+        _signal(process, signal.SIGKILL)
+    psutil.wait_procs(alive, timeout=5)
+
+
+def _family(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _signal(process: psutil.Process, number: int) -> None:
+    with suppress(psutil.NoSuchProcess):
+        process.send_signal(number)
+
+
+def free_port(host: str, preferred: Sequence[int] = ()) -> int:
+    """A port that nothing listens on: the first free one of `preferred`, else any."""
+    for port in (*preferred, 0):
+        with socket.socket() as probe:
+            # As servers do, so that a port is free again right after the one that had it has ended.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise BdqmError(f"no free port on {host}; is it an address of this machine?")
+
+
+def tail(log: Path, lines: int) -> str:
+    """The last lines of a log, empty if there is none."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 400 * lines))
+            return "\n".join(file.read().decode("utf-8", errors="replace").splitlines()[-lines:])
+    except FileNotFoundError:
+        return ""
+
+
+def wait_for(ready: Callable[[], bool], process: psutil.Popen, seconds: float) -> bool:
+    """Call `ready` until it is true; False if the process ended or the time is over first."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            return False
+        if ready():
+            return True
+        time.sleep(0.1)
+    return False

@@ -1,0 +1,274 @@
+"""The process that starts the two servers, restarts one that ends, and stops both: what `services up` leaves behind.
+
+`python -m mlflow_server.supervisor FOLDER BIND` is it in the background; `services up --foreground` runs it in place.
+"""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+from sqlalchemy import URL
+
+from bdqm_tune.errors import BdqmError, one_line
+from bdqm_tune.services.connection import Connection, connection_text
+from mlflow_server import tracking
+from mlflow_server.backup import backup_name, make_backup
+from mlflow_server.certificates import make_certificates
+from mlflow_server.database import Database, given_database, initialise, own_database, start_database
+from mlflow_server.passwords import Passwords, load_passwords
+from mlflow_server.places import Places, write_private
+from mlflow_server.processes import AlreadyRunning, free_port, held, leftovers, stop
+from mlflow_server.programs import Programs, find_programs
+from mlflow_server.schemas import OPTUNA, SCHEMAS, account, prepare_schemas
+from mlflow_server.settings import Choices, Settings, choose, installed, load_settings, save_settings
+
+TRACKING_PORTS = range(5000, 5020)
+STOP_SECONDS = {"mlflow": 8.0, "database": 18.0}  # together under the 30 s that a scheduler gives at the end of a job
+LONGEST_WAIT = 60.0  # seconds between two attempts to start again what ended
+PACKAGES = {"optuna": "optuna", "mlflow": "mlflow", "mlflow_auth": "mlflow"}
+
+
+class Servers:
+    """The servers of one folder, run by this process."""
+
+    def __init__(self, places: Places, choices: Choices, say: Callable[[str], None]) -> None:
+        self.places, self.choices, self.say = places, choices, say
+        self.settings: Settings = load_settings(places.settings)
+        self.processes: dict[str, psutil.Popen] = {}
+        self._since = datetime.now(UTC).isoformat(timespec="seconds")
+        self._programs: Programs | None = None
+
+    def start(self) -> Connection:
+        """Bring everything up that is not; what an earlier attempt left half-made is finished or made anew.
+
+        Raises:
+            BdqmError: a step failed; the message says which and what to do.
+        """
+        places, choices = self.places, self.choices
+        if remains := leftovers(places.folder):
+            self.say("stopping servers that were left without the process that looks after them")
+            stop(remains, STOP_SECONDS["database"])
+        places.connection.unlink(missing_ok=True)
+        self.passwords: Passwords = load_passwords(places.passwords)
+        make_certificates(places.tls, choices.names)
+        self._start_database()
+        self._bring_schemas()
+        if choices.tracking is None:
+            self._start_tracking()
+        return self._publish()
+
+    def watch(self) -> None:
+        """Start again whatever ends, for ever."""
+        failures = 0
+        while True:
+            time.sleep(1.0)
+            ended = [name for name, process in self.processes.items() if process.poll() is not None]
+            if not ended:
+                continue
+            for name in ended:
+                self.say(f"the {name} server ended with status {self.processes[name].returncode}; starting it again")
+            try:
+                if "database" in ended:
+                    self._start_database()
+                if "mlflow" in ended:
+                    self._start_tracking()
+                self._publish()
+                failures = 0
+            except BdqmError as error:
+                failures += 1
+                wait = min(2.0**failures, LONGEST_WAIT)
+                self.say(f"{error}; again in {wait:.0f} s")
+                time.sleep(wait)
+
+    def stop(self) -> None:
+        """Shut both down cleanly, first what uses the other."""
+        self.places.connection.unlink(missing_ok=True)
+        for name in ("mlflow", "database"):
+            if process := self.processes.pop(name, None):
+                self.say(f"stopping the {name} server")
+                stop([process], STOP_SECONDS[name])
+        self.say("down")
+
+    def _start_database(self) -> None:
+        places, choices = self.places, self.choices
+        if choices.mysql is not None:
+            self.database = given_database(choices.mysql)
+            return
+        if self._programs is None:
+            self._programs = find_programs()
+            self.say(f"database: {self._programs.version}")
+        if not places.data.exists():
+            self.say("database: making the data directory")
+            initialise(places, self._programs)
+        last = self.settings.database_port
+        port = free_port(choices.bind, [last] if last else [])
+        self.database = own_database(places, choices.host, port)
+        self.say(f"database: starting on port {port}")
+        self.processes["database"] = start_database(places, self._programs, self.database, choices.bind)
+        self._remember(replace(self.settings, database_port=port))
+
+    def _bring_schemas(self) -> None:
+        prepare_schemas(self.database, self.passwords)
+        self.say("schemas: making or checking the tables")
+        found = self._migrate(upgrade=False)
+        for name, state in found.items():
+            package = PACKAGES[name]
+            if state == "newer":
+                raise BdqmError(
+                    f"the schema {name} was written by a newer {package} than {installed()[package]}, the one that is "
+                    f"installed: pip install --upgrade {package}"
+                )
+            if state == "broken":
+                backups = [shlex.quote(str(file)) for file in sorted(self.places.backups.glob("before-upgrade-*"))]
+                raise BdqmError(
+                    f"an upgrade of the schema {name} was cut off; what was there before it comes back with: "
+                    f"bdqm-tune services restore {backups[-1] if backups else 'FILE'} --replace"
+                )
+        if "older" in found.values():
+            before = self.settings.versions
+            file = self.places.backups / backup_name("before-upgrade")
+            self.say(f"schemas: an older version; first a backup: {file}")
+            make_backup(self.places, self.database, file, before)
+            self._migrate(upgrade=True)
+            pins = " ".join(f"{name}=={number}" for name, number in before.items())
+            undo = f"bdqm-tune services down; bdqm-tune services restore {shlex.quote(str(file))} --replace"
+            self.say(f"schemas: upgraded; to undo it: {f'pip install {pins}; ' if pins else ''}{undo}")
+        self._remember(replace(self.settings, versions=installed()))
+
+    def _migrate(self, upgrade: bool) -> dict[str, str]:
+        """State of each schema, found or made in a process of its own, whose imports are large and slow."""
+        needed = SCHEMAS if self.choices.tracking is None else (OPTUNA,)
+        urls = {name: self.database.admin.set(database=self.database.schema(name)) for name in needed}
+        request = {
+            "urls": {name: url.render_as_string(hide_password=False) for name, url in urls.items()},
+            "admin_password": self.passwords.tracking_admin,
+            "user_password": self.passwords.tracking_user,
+            "upgrade": upgrade,
+        }
+        log = self.places.log("schemas")
+        done = subprocess.run(
+            [sys.executable, "-m", "mlflow_server.migrate"], input=json.dumps(request), capture_output=True, text=True
+        )
+        write_private(log, done.stderr)
+        try:
+            answer = json.loads(done.stdout.splitlines()[-1])
+        except (IndexError, ValueError):
+            answer = {"error": (done.stderr.strip() or "no answer").splitlines()[-1]}
+        if "error" in answer:
+            raise BdqmError(f"cannot make the tables: {answer['error']} (log: {log})")
+        return {schema["name"]: schema["state"] for schema in answer}
+
+    def _start_tracking(self) -> None:
+        choices, last = self.choices, self.settings.tracking_port
+        port = free_port(choices.bind, [last, *TRACKING_PORTS] if last else TRACKING_PORTS)
+        self.address = tracking.Address(choices.bind, choices.host, port, tls=choices.public)
+        self.say(f"MLflow: starting at {self.address.uri}")
+        self.processes["mlflow"] = tracking.start_tracking(
+            self.places, self.database, self.passwords, self.address, choices.names
+        )
+        self._remember(replace(self.settings, tracking_port=port).with_tracking(self.address.uri))
+
+    def _publish(self) -> Connection:
+        """Write the connection file, by which clients find the servers."""
+        database, own = self.database, self.choices.tracking is None
+        url = database.public.set(database=database.schema(OPTUNA))
+        if database.own:
+            url = url.set(username=account(OPTUNA), password=self.passwords.optuna)
+        connection = Connection(
+            host=self.choices.host if self.choices.public else os.uname().nodename,
+            since=self._since,
+            storage_url=url.render_as_string(hide_password=False),
+            tracking_uri=self.address.uri if own else str(self.choices.tracking),
+            tracking_username=tracking.USER if own else "",
+            tracking_password=self.passwords.tracking_user if own else "",
+            tracking_ca=str(self.places.ca) if own and self.address.tls else "",
+            earlier_tracking_uris=self.settings.tracking_uris[1:] if own else (),
+        )
+        write_private(self.places.connection, connection_text(connection))
+        return connection
+
+    def _remember(self, settings: Settings) -> None:
+        self.settings = settings
+        save_settings(self.places.settings, settings)
+
+
+def run(places: Places, choices: Choices, say: Callable[[str], None], ready: Callable[[Connection], None]) -> None:
+    """Start the servers and look after them until this process gets SIGTERM or SIGINT; then stop them.
+
+    Where both are the user's own, it returns as soon as their schemas are made.
+
+    Args:
+        ready: called when the servers are up.
+
+    Raises:
+        AlreadyRunning: another process does this.
+        BdqmError: they do not start.
+    """
+    places.make()
+    with held(places.lock):
+        servers = Servers(places, choices, say)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, _interrupt)
+        try:
+            ready(servers.start())
+            if not servers.processes:
+                return
+            servers.watch()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):  # a second one must not leave a server behind
+                signal.signal(number, signal.SIG_IGN)
+            if servers.processes:
+                servers.stop()
+
+
+def running_database(places: Places, storage: URL, environ: Mapping[str, str] = os.environ) -> Database:
+    """The database that runs now, for its administrator.
+
+    Args:
+        storage: of Optuna, as the connection file says.
+    """
+    mysql = choose("127.0.0.1", load_settings(places.settings), environ).mysql
+    if mysql is not None:
+        return given_database(mysql)
+    return own_database(places, str(storage.host), storage.port or 0)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def say(text: str) -> None:
+    """A line of the supervisor's log."""
+    print(f"{datetime.now().isoformat(sep=' ', timespec='seconds')} {text}", flush=True)
+
+
+def main() -> None:
+    places, bind = Places(Path(sys.argv[1])), sys.argv[2]
+    try:
+        choices = choose(bind, load_settings(places.settings))
+        run(places, choices, say, lambda connection: say(f"up: {connection.tracking_uri}"))
+    except AlreadyRunning as error:
+        say(f"{error}; waiting for it")
+    except BdqmError as error:
+        say(f"error: {error}")
+        sys.exit(error.exit_code)
+    except Exception as error:  # a defect of ours; whoever waits for the servers must learn of it
+        traceback.print_exc()
+        say(f"error: {type(error).__name__}: {one_line(error)} (traceback: {places.log('services')})")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

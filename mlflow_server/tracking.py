@@ -1,0 +1,135 @@
+"""The MLflow server: its command, its environment, and whether it answers."""
+
+import os
+import shlex
+import ssl
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from sqlalchemy import URL
+
+from bdqm_tune.errors import BdqmError
+from mlflow_server import app
+from mlflow_server.database import Database
+from mlflow_server.passwords import Passwords
+from mlflow_server.places import Places, write_private
+from mlflow_server.processes import start, tail, wait_for
+from mlflow_server.schemas import AUTH, MLFLOW, account
+
+USER = "bdqm"  # MLflow's account of workers and of people at the page; `admin` manages accounts
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+START_SECONDS = 90.0
+# The server answers 40 requests at a time, and each takes a connection. MLflow's own default, 5 and 10 more, makes the
+# others wait 30 s and then fail with status 400, which its clients do not repeat: metrics are lost.
+POOL, OVERFLOW = 20, 60
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the MLflow server is."""
+
+    bind: str  # the address it listens at
+    host: str  # the name that clients use
+    port: int
+    tls: bool
+
+    @property
+    def uri(self) -> str:
+        return f"{'https' if self.tls else 'http'}://{_bracketed(self.host)}:{self.port}"
+
+
+def command(places: Places, address: Address, names: Sequence[str]) -> list[str | Path]:
+    """The command line of the server, without any secret.
+
+    Args:
+        names: host names and addresses by which clients may call it, those of a tunnel's end among them.
+    """
+    allowed = [entry for name in names for entry in (_bracketed(name), f"{_pattern(name)}:*")]
+    options: list[str | Path] = [
+        *("--host", address.bind, "--port", str(address.port), "--workers", "1", "--app-name", app.NAME),
+        *("--artifacts-destination", places.artifacts, "--allowed-hosts", ",".join(allowed)),
+    ]
+    uvicorn = ["--no-access-log"]  # a line for each request fills a disk
+    if address.tls:
+        uvicorn += [f"--ssl-keyfile={places.tls / 'server.key'}", f"--ssl-certfile={places.tls / 'server.pem'}"]
+        options += ["--cors-allowed-origins", ",".join(f"https://{_bracketed(name)}:{address.port}" for name in names)]
+    options += ["--uvicorn-opts", shlex.join(uvicorn)]
+    return [sys.executable, "-m", "mlflow", "server", *options]
+
+
+def _bracketed(name: str) -> str:
+    return f"[{name}]" if ":" in name else name
+
+
+def _pattern(name: str) -> str:
+    """A name as MLflow's patterns of hosts want it, where a bracket opens a set of characters."""
+    return f"[[]{name}]" if ":" in name else name
+
+
+def environment(places: Places, database: Database, passwords: Passwords) -> dict[str, str]:
+    """The server's variables; those that hold a password are seen by its owner alone."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "BDQM_"))}
+    return kept | {
+        "MLFLOW_BACKEND_STORE_URI": _url(database, MLFLOW, passwords.mlflow).render_as_string(hide_password=False),
+        "MLFLOW_AUTH_CONFIG_PATH": str(places.mlflow / "auth.ini"),
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": passwords.flask_key,
+        "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": str(POOL),
+        "MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW": str(OVERFLOW),
+        "MLFLOW_SQLALCHEMYSTORE_POOL_RECYCLE": "1800",
+        # For agents and language models: a dozen processes and 2 GB that nobody here uses.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def auth_configuration(database: Database, passwords: Passwords) -> str:
+    """The text of MLflow's configuration of accounts."""
+    url = _url(database, AUTH, passwords.mlflow_auth).render_as_string(hide_password=False)
+    lines = [
+        "[mlflow]",
+        f"database_uri = {url.replace('%', '%%')}",
+        "admin_username = admin",
+        "default_permission = READ",  # of what is not one's own
+        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth",
+        "auth_cache_ttl_seconds = 60",  # else the password is hashed at every request, a quarter of a second
+    ]
+    return "\n".join([*lines, ""])
+
+
+def _url(database: Database, schema: str, password: str) -> URL:
+    url = database.local.set(database=database.schema(schema))
+    return url.set(username=account(schema), password=password) if database.own else url
+
+
+def start_tracking(
+    places: Places, database: Database, passwords: Passwords, address: Address, names: Sequence[str]
+) -> psutil.Popen:
+    """Start the MLflow server and wait until it answers.
+
+    Raises:
+        BdqmError: it does not start; the message has the end of its log.
+    """
+    write_private(places.mlflow / "auth.ini", auth_configuration(database, passwords))
+    log = places.log("mlflow")
+    variables = environment(places, database, passwords)
+    process = start(command(places, address, names), places.folder, log, variables)
+    if not wait_for(lambda: answers(address.uri, places.ca), process, START_SECONDS):
+        last = " / ".join(tail(log, 5).splitlines())
+        raise BdqmError(f"the MLflow server does not start: {last} (log: {log})")
+    return process
+
+
+def answers(uri: str, ca: Path | None = None) -> bool:
+    """Whether an MLflow server is healthy."""
+    try:
+        context = ssl.create_default_context(cafile=ca) if uri.startswith("https") and ca and ca.exists() else None
+        with urllib.request.urlopen(f"{uri}/health", timeout=5, context=context) as response:
+            return bool(response.status == 200)
+    except (OSError, urllib.error.URLError):
+        return False

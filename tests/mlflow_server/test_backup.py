@@ -1,0 +1,149 @@
+"""`services backup` while workers write, and `restore` into an empty place: studies, runs, models and page are back."""
+
+import gzip
+import io
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from mlflow.tracking import MlflowClient
+from optuna.trial import TrialState
+
+from bdqm_tune.errors import BadInput
+from bdqm_tune.experiment.evaluation import load_potential
+from bdqm_tune.experiment.study import load_study
+from bdqm_tune.experiment.tracking_client import tracking_client
+from bdqm_tune.services.connection import Stores
+from mlflow_server.backup import restore
+from mlflow_server.places import Places
+from tests.servers import Servers
+
+
+def stores_of(servers: Servers, folder: Path) -> Stores:
+    return Stores(folder / ".bdqm", connection_file=servers.places.connection)
+
+
+@pytest.fixture
+def worker(new_servers: Servers, workdir: Path, configure: Callable[..., Any]) -> "subprocess.Popen[str]":
+    """Tunes through the servers for longer than a backup takes."""
+    new_servers.services("up")
+    config = configure(study={"name": "saved", "n_trials": 300, "pruner": "none"}, training={"epochs": 10})
+    (workdir / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    command = [sys.executable, "-m", "bdqm_tune", "tune", "--config", "config.yaml"]
+    return subprocess.Popen(command, env=new_servers.environ, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+def test_a_backup_is_of_one_moment_and_comes_back(
+    worker: "subprocess.Popen[str]", new_servers: Servers, workdir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    assert worker.stderr is not None
+    for line in worker.stderr:
+        if line.startswith("trial 010"):
+            break
+    file = workdir / "backup.tar.gz"
+    done = new_servers.services("backup", "--out", str(file))
+    assert worker.poll() is None, "the worker was at work all the time"
+    assert str(file) in done.stdout
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert "exists" in new_servers.services("backup", "--out", str(file), status=2).stderr
+    worker.terminate()
+    worker.communicate(timeout=60)
+    with tarfile.open(file) as archived:
+        assert {"schemas.sql", "backup.json"} < set(archived.getnames())
+    assert not [secret for secret in new_servers.secrets() if secret.encode() in gzip.decompress(file.read_bytes())]
+
+    other = Servers(tmp_path_factory.mktemp("restored") / "place")
+    assert "bdqm-tune services up" in other.services("restore", str(file)).stdout
+    other.services("up")
+    try:
+        stores = stores_of(other, workdir)
+        trials = load_study(stores, "saved").get_trials()
+        complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+        assert len(complete) >= 10
+        client: MlflowClient = tracking_client(stores)
+        runs = {run.info.run_id: run for run in client.search_runs(["1"], max_results=1000)}
+        for trial in complete:
+            run = runs[trial.user_attrs["mlflow_run_id"]]
+            assert len(client.get_metric_history(run.info.run_id, "val_energy_mae")) > 0
+        finished = [run for run in runs.values() if run.info.status == "FINISHED" and "trial_number" in run.data.tags]
+        assert len(finished) >= 10
+        for run in finished[:: max(1, len(finished) // 10)]:
+            load_potential(f"runs:/{run.info.run_id}/model", stores)
+        assert other.secrets() != new_servers.secrets(), "a restored place has passwords of its own"
+    finally:
+        other.services("down")
+
+    assert "--replace puts it aside" in other.services("restore", str(file), status=2).stderr
+    other.services("restore", str(file), "--replace")
+    (aside,) = other.folder.glob("replaced-*")
+    assert {path.name for path in aside.iterdir()} == {"data", "artifacts"}
+    assert "first: bdqm-tune services down" in new_servers.services("restore", str(file), "--replace", status=2).stderr
+
+
+def archive(path: Path, files: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w:gz") as file:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            file.addfile(info, io.BytesIO(content))
+
+
+SUMMARY = b'{"format": 1, "made": "now", "versions": {}, "sha256": {"schemas.sql": "00"}, "artifacts": 0, "bytes": 1}'
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (None, "No such file"),
+        ({}, "backup.json"),
+        ({"backup.json": b"{}"}, "'format'"),
+        ({"backup.json": SUMMARY.replace(b"1,", b"2,", 1)}, "its format is not 1; a newer bdqm-tune may read it"),
+        ({"backup.json": SUMMARY}, "schemas.sql has changed"),
+        ({"backup.json": SUMMARY, "schemas.sql": b"DROP DATABASE mysql"}, "schemas.sql has changed"),
+        ({"../../outside": b"x"}, "outside"),
+        ({"/tmp/outside": b"x", "backup.json": SUMMARY}, "has changed"),
+    ],
+)
+def test_what_is_no_whole_backup_is_refused_and_nothing_is_left(
+    tmp_path: Path, files: dict[str, bytes] | None, message: str, require: Callable[[str], None]
+) -> None:
+    require("mariadb")
+    path, folder = tmp_path / "file.tar.gz", tmp_path / "inner" / "services"
+    if files is not None:
+        archive(path, files)
+    with pytest.raises(BadInput, match="is no whole backup") as raised:
+        restore(Places(folder), path, replace=False)
+    assert message in str(raised.value)
+    assert not (folder / "restoring").exists()
+    assert not (folder / "database" / "data").exists()
+    assert not list(tmp_path.rglob("*outside*"))
+    assert not Path("/tmp/outside").exists()
+
+
+def test_a_file_that_was_cut_off_is_refused(tmp_path: Path, require: Callable[[str], None]) -> None:
+    require("mariadb")
+    path = tmp_path / "file.tar.gz"
+    archive(path, {"schemas.sql": bytes(range(256)) * 1000, "backup.json": SUMMARY})
+    whole = path.read_bytes()
+    for length in (0, 10, len(whole) // 2, len(whole) - 5):
+        path.write_bytes(whole[:length])
+        with pytest.raises(BadInput, match="is no whole backup"):
+            restore(Places(tmp_path / "services"), path, replace=False)
+
+
+def test_a_backup_needs_servers_that_run_and_a_folder(servers: Servers, tmp_path: Path) -> None:
+    missing = servers.services("backup", "--out", str(tmp_path / "no" / "file.tar.gz"), status=2)
+    assert "there is no folder" in missing.stderr
+    down = Servers(tmp_path / "none").services("backup", status=1)
+    assert "`bdqm-tune services up` starts them" in down.stderr
+    start = time.monotonic()
+    servers.services("backup", "--out", str(tmp_path / "file.tar.gz"))
+    assert time.monotonic() - start < 60
+    assert [path.name for path in tmp_path.iterdir()] == ["file.tar.gz"], "no half file is left"

@@ -1,0 +1,51 @@
+"""The platform's servers in a folder of a test's own, driven by the command line as a user does."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from bdqm_tune.services.connection import Connection, read_connection
+from mlflow_server.places import Places
+
+
+@dataclass(frozen=True)
+class Servers:
+    """Servers in `folder`, whether they run or not."""
+
+    folder: Path
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """Variables of a user who has these servers."""
+        return os.environ | {"BDQM_SERVICES": str(self.folder)}
+
+    @property
+    def places(self) -> Places:
+        return Places(self.folder)
+
+    @property
+    def connection(self) -> Connection:
+        return read_connection(self.places.connection)
+
+    def services(self, *arguments: str, status: int | None = 0, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run `bdqm-tune services …`, and see that it ends with `status` (None: any)."""
+        done = subprocess.run(
+            [sys.executable, "-m", "bdqm_tune", "services", *arguments],
+            env=self.environ | variables,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        if status is not None:
+            assert done.returncode == status, f"{done.stdout}\n{done.stderr}"
+        return done
+
+    def secrets(self) -> list[str]:
+        """All passwords and private keys of these servers."""
+        import json
+
+        passwords = json.loads(self.places.passwords.read_text()).values()
+        keys = [path.read_text().splitlines()[1] for path in self.places.tls.glob("*.key")]
+        return [*passwords, *keys]
