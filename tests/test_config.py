@@ -1,5 +1,6 @@
 """Options: declared once, checked where they are given, and an error that names the key and what is valid."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -362,3 +363,47 @@ def test_parse_space_gives_the_value_as_its_type() -> None:
     assert isinstance(parse_space("lr", 1), float)
     with pytest.raises(ValueError, match="unknown hyperparameter 'depth'; there are: num_layers"):
         parse_space("depth", 3)
+
+
+@pytest.mark.parametrize(
+    ("descriptor", "named"),
+    [
+        ({"groups": {0: [1]}}, ["descriptor: groups does not belong to gmp; its options are: name, orders, sigmas"]),
+        ({"g2": None, "gamma": 2.0}, ["descriptor: g2, gamma does not belong to gmp"]),
+        ({"name": "gmp_groups", "orders": [0]}, ["orders does not belong to gmp_groups", "groups"]),
+        ({"name": "gmp_groups", "solid": True}, ["solid does not belong to gmp_groups"]),
+        ({"name": "gmp_groups", "groups": {}}, ["descriptor.groups"]),
+        ({"name": "gmp_groups", "groups": {10: [1]}}, ["descriptor.groups.10", "less than or equal to 9"]),
+        ({"name": "gmp_groups", "groups": {1: 1}}, ["descriptor.groups.1", "list"]),
+        ({"name": "gmp_groups", "cutoff": None}, ["cutoff: gmp_groups needs a distance"]),
+        ({"name": "gmp_groups", "square": False}, ["scaling: without square the features may be negative"]),
+        (
+            {"name": "symmetry_functions", "sigmas": 3},
+            ["sigmas does not belong to symmetry_functions", "g4", "scaling"],
+        ),
+        ({"name": "symmetry_functions", "cutoff": None}, ["cutoff: symmetry_functions needs a distance"]),
+        ({"name": "symmetry_functions", "elements": []}, ["descriptor.elements"]),
+        ({"name": "symmetry_functions", "g2": [1.0]}, ["descriptor.g2", "dict"]),
+        ({"name": "symmetry_functions", "gamma": 2.0}, ["gamma belongs to cutoff_function: polynomial"]),
+        ({"name": "symmetry_functions", "cutoff_function": "polynomial"}, ["gamma belongs to cutoff_function"]),
+        ({"name": "symmetry_functions", "cutoff_function": "tanh"}, ["'cosine' or 'polynomial'"]),
+        ({"name": "symmetry_functions", "g3": {}}, ["unknown option descriptor.g3; there are: ", "g2"]),
+    ],
+)
+def test_an_option_that_does_not_fit_the_descriptor_is_refused(
+    tmp_path: Path, descriptor: dict[str, Any], named: list[str]
+) -> None:
+    message = refused({"descriptor": descriptor}, tmp_path)
+    for part in named:
+        assert part in message
+
+
+@pytest.mark.parametrize("name", ["gmp", "gmp_groups", "symmetry_functions"])
+def test_the_options_of_a_descriptor_are_those_that_it_has_and_come_back_from_json(name: str) -> None:
+    options = load_config(None, {"descriptor": {"name": name}}).descriptor
+    dumped = options.model_dump()
+    assert ("orders" in dumped, "groups" in dumped, "g2" in dumped) == tuple(
+        name == other for other in ("gmp", "gmp_groups", "symmetry_functions")
+    )
+    assert json.loads(json.dumps(dumped)) == dumped
+    assert load_config(None, {"descriptor": dumped}).descriptor == options

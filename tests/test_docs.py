@@ -10,7 +10,7 @@ import yaml
 from typer.testing import CliRunner
 
 from bdqm_tune.cli import app
-from bdqm_tune.config import Config
+from bdqm_tune.config import DESCRIPTORS, Config
 from bdqm_tune.structures import builtin_structures
 
 PROJECT = Path(__file__).parents[1]
@@ -25,6 +25,16 @@ def test_the_documented_configuration_is_the_default_one() -> None:
     documented = Config(**yaml.safe_load(text))
     assert documented.model_dump() == Config().model_dump()
     assert set(yaml.safe_load(text)) == set(Config.model_fields)
+
+
+def test_the_documented_symmetry_functions_are_the_default_ones() -> None:
+    (text,) = blocks("docs/configuration.md", "text")
+    documented = yaml.safe_load(text)["descriptor"]
+    default = Config(descriptor={"name": "symmetry_functions"}).descriptor.model_dump()  # type: ignore[arg-type]
+    assert documented == {key: value for key, value in default.items() if key in documented}
+    assert documented.keys() >= DESCRIPTORS["symmetry_functions"]
+    for groups in re.findall(r"`(groups: .*?)`", (PROJECT / "docs/configuration.md").read_text()):
+        assert yaml.safe_load(groups)["groups"] == Config().descriptor.groups
 
 
 def test_the_readmes_python_runs(workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
-"""The contract of a descriptor: structures in, one row of features an atom out."""
+"""The contract of a descriptor: structures in, one row of features an atom out, with their derivatives."""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,30 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 
+@dataclass(frozen=True)
+class SparseDerivatives:
+    """d features / d positions of one structure, for the pairs of atoms in which one sees the other.
+
+    Every pair (centre, atom) stands here once at most, the pair (i, i) of every atom included; what the periodic
+    images of one atom contribute is summed.
+    """
+
+    centre: NDArray[np.int64]  # (n_entries,) the atom whose features change, ascending
+    atom: NDArray[np.int64]  # (n_entries,) the atom that is moved, with all its images
+    values: NDArray[np.float64]  # (n_entries, n_features, 3) 1/Å
+
+    def dense(self, n_atoms: int) -> NDArray[np.float64]:
+        """The same as an array of shape (n_atoms, n_features, n_atoms, 3), 1/Å."""
+        dense = np.zeros((n_atoms, n_atoms, *self.values.shape[1:]))
+        dense[self.centre, self.atom] = self.values
+        return np.ascontiguousarray(dense.transpose(0, 2, 1, 3))
+
+
 class Descriptor(ABC):
-    """Turns the neighbourhood of every atom into numbers that a rotation of the structure leaves unchanged."""
+    """Turns the neighbourhood of every atom into numbers that do not depend on where the structure lies.
+
+    Nor on how it is turned: an exception says so, as `GMPGroups` does.
+    """
 
     @property
     @abstractmethod
@@ -28,3 +51,23 @@ class Descriptor(ABC):
         Raises:
             BadInput: an element has no parameters here, or a position is not finite.
         """
+
+    @abstractmethod
+    def sparse_derivatives(self, atoms: Atoms) -> tuple[NDArray[np.float64], SparseDerivatives]:
+        """The features, as `compute` gives them, and their derivatives with respect to the positions.
+
+        Memory grows with the number of atoms and of neighbours each, never with the square of the atoms.
+
+        Raises:
+            BadInput: as `compute`.
+        """
+
+    def derivatives(self, atoms: Atoms) -> NDArray[np.float64]:
+        """d features / d positions of shape (n_atoms, n_features, n_atoms, 3), 1/Å; large: for checks.
+
+        Element [i, f, j, a] is the change of feature f of atom i as atom j (with its images) moves along axis a.
+
+        Raises:
+            BadInput: as `compute`.
+        """
+        return self.sparse_derivatives(atoms)[1].dense(len(atoms))

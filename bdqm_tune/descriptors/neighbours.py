@@ -20,6 +20,16 @@ class Neighbours:
     vector: NDArray[np.float64]  # (n_pairs, 3) Å, from the centre to the neighbour
 
 
+@dataclass(frozen=True)
+class Entries:
+    """The different pairs (centre, atom), images of one atom taken together, and each atom with itself."""
+
+    centre: NDArray[np.int64]  # (n_entries,) ascending
+    atom: NDArray[np.int64]  # (n_entries,) ascending for each centre
+    of_pair: NDArray[np.int64]  # (n_pairs,) the entry to which a neighbour belongs
+    own: NDArray[np.int64]  # (n_atoms,) the entry of an atom with itself
+
+
 def find_neighbours(atoms: Atoms, cutoff: float) -> Neighbours:
     """All pairs closer than `cutoff` (Å), with periodic images along the directions in `atoms.pbc`."""
     centre, index, vector = NeighborList(cutoff=cutoff, full_list=True, sorted=True).compute(
@@ -28,3 +38,12 @@ def find_neighbours(atoms: Atoms, cutoff: float) -> Neighbours:
     counts = np.bincount(centre.astype(np.int64), minlength=len(atoms))
     start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     return Neighbours(start, index.astype(np.int64), np.ascontiguousarray(vector))
+
+
+def find_entries(neighbours: Neighbours) -> Entries:
+    """The pairs of atoms for which there are derivatives."""
+    n_atoms = len(neighbours.start) - 1
+    own = np.arange(n_atoms) * (n_atoms + 1)
+    pairs = np.repeat(np.arange(n_atoms), np.diff(neighbours.start)) * n_atoms + neighbours.index
+    different, entry = np.unique(np.concatenate([own, pairs]), return_inverse=True)
+    return Entries(different // n_atoms, different % n_atoms, entry[n_atoms:], entry[:n_atoms])

@@ -93,7 +93,7 @@ def prepare(config: Config, home: Path) -> Dataset:
     splits = {"training": train, "validation": held_out}
     refuse_shared(splits | ({"test": test} if test is not None else {}))
 
-    descriptor = descriptor_from_options(config.descriptor)
+    descriptor = descriptor_from_options(config.descriptor, structures.elements)
     features = stored_features(structures, descriptor, home / "features")
     train_split = Split(train, _rows(features, structures, train_indices), digest(train))
     validation_split = Split(held_out, _rows(features, structures, validation_indices), digest(held_out))

@@ -11,7 +11,8 @@ from ase.build import fcc111, molecule
 
 from bdqm_tune.config import DescriptorOptions
 from bdqm_tune.descriptors import GMP, Descriptor, descriptor_from_options, descriptor_from_settings
-from bdqm_tune.descriptors.gmp import default_cutoff, probe_widths
+from bdqm_tune.descriptors.gmp import default_cutoff
+from bdqm_tune.descriptors.multipoles import probe_widths
 from bdqm_tune.descriptors.pseudodensity import PseudoDensity, Table
 from bdqm_tune.errors import BadInput
 
@@ -80,6 +81,7 @@ def test_settings_tell_descriptors_apart() -> None:
         {"orders": [0, 1]},
         {"sigmas": [0.4]},
         {"cutoff": 7.0},
+        {"solid": False},
         {"square": False},
         {"root_floor": 0.1},
         {"pseudodensities": {**TABLE, 6: TABLE[8]}},
@@ -89,9 +91,19 @@ def test_settings_tell_descriptors_apart() -> None:
 
 
 def test_settings_of_another_descriptor_are_refused() -> None:
-    settings = GMP(pseudodensities=TABLE).settings | {"name": "symmetry_functions"}
-    with pytest.raises(BadInput, match="symmetry_functions"):
-        descriptor_from_settings(settings)
+    settings = GMP(pseudodensities=TABLE).settings
+    for other, named in (
+        ({"name": "soap"}, r"'soap' version 1 is not known; there are: gmp version 1, gmp_groups version 1, symm"),
+        ({"version": 2}, "'gmp' version 2 is not known"),
+        ({"version": None}, "'gmp' version None"),
+        ({"name": ["gmp"]}, "not known"),
+        ({"name": "symmetry_functions"}, "settings of descriptor symmetry_functions are damaged: .*orders"),
+        ({"pseudodensities": {"H": [[1.0], [1.0]]}}, "settings of descriptor gmp are damaged"),
+        ({"sigmas": None}, "settings of descriptor gmp are damaged"),
+        ({"sigmas": []}, "sigmas must be"),
+    ):
+        with pytest.raises(BadInput, match=named):
+            descriptor_from_settings(settings | other)
 
 
 def test_the_number_of_features_is_the_width_of_what_is_computed() -> None:
@@ -113,6 +125,7 @@ def test_a_configuration_asks_for_a_descriptor(tmp_path: Path) -> None:
         "orders": [1, 4],
         "sigmas": [0.3, 0.9, 1.1],
         "cutoff": 4.5,
+        "solid": True,
         "square": False,
         "root_floor": 0.0,
         "pseudodensities": {"1": [[0.5], [1.5]]},

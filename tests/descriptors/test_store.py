@@ -9,7 +9,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from numpy.typing import NDArray
 
-from bdqm_tune.descriptors import GMP, Descriptor, stored_features
+from bdqm_tune.descriptors import GMP, Descriptor, SparseDerivatives, stored_features
 from bdqm_tune.descriptors.pseudodensity import PseudoDensity
 from bdqm_tune.errors import BadInput
 from bdqm_tune.structures import Structures
@@ -37,6 +37,9 @@ class Distances(Descriptor):
         self.computed += 1
         distance = np.linalg.norm(atoms.positions, axis=1)
         return np.stack([distance, self.scale * distance], axis=1)
+
+    def sparse_derivatives(self, atoms: Atoms) -> tuple[NDArray[np.float64], SparseDerivatives]:
+        raise NotImplementedError
 
 
 def structures(n: int = 5, shift: float = 0.0) -> Structures:

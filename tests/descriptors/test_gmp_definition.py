@@ -1,62 +1,16 @@
-"""GMP against amptorch's numbers, and against the definition of its features by numerical integration."""
+"""GMP against the definition of its features by numerical integration."""
 
 import math
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 from ase import Atoms
-from numpy.typing import NDArray
 
-from bdqm_tune.descriptors import GMP
+from bdqm_tune.descriptors import GMP, GMPGroups, maxwell
 from bdqm_tune.descriptors.gmp import default_cutoff
 from bdqm_tune.descriptors.pseudodensity import PseudoDensity, Table
 
 WIDTHS = [0.4, 0.8, 1.2, 1.6, 2.0]
-SETTINGS = {
-    "gmpordernorm_solid_square": {"orders": [0, 1, 2, 3, 4], "cutoff": 6.0, "square": True},
-    "gmpordernorm_solid": {"orders": [0, 1, 2, 3, 4], "cutoff": 6.0, "square": False},
-    "gmpordernorm_default_cutoff": {"orders": [0, 1, 2, 3], "cutoff": None, "square": True},
-}
-IMAGES = [
-    *(f"oc20_300_test[{i}]" for i in (0, 7, 33, 120, 250)),
-    *(f"water_2d[{i}]" for i in (0, 100, 399)),
-    *(f"cuco[{d}]" for d in (2.0, 3.4)),
-]
-
-
-@pytest.fixture(scope="module")
-def reference(shared: Path) -> Iterator[dict[str, NDArray[np.float64]]]:
-    with np.load(shared / "reference" / "gmp.npz") as arrays:
-        yield arrays
-
-
-@pytest.mark.parametrize("image", IMAGES)
-@pytest.mark.parametrize("setting", SETTINGS)
-def test_features_agree_with_amptorch(
-    reference: dict[str, NDArray[np.float64]], shared: Path, setting: str, image: str
-) -> None:
-    numbers, positions, cell, pbc, expected = (
-        reference[f"{setting}/{image}/{name}"] for name in ("numbers", "positions", "cell", "pbc", "features")
-    )
-    # amptorch cuts roots below 1e-2 off where it also computes derivatives.
-    cut = not SETTINGS[setting]["square"] and f"{setting}/{image}/derivatives" in reference
-    descriptor = GMP(
-        **SETTINGS[setting],
-        sigmas=WIDTHS,
-        pseudodensities=shared / "data" / "GMP" / "valence_gaussians",
-        root_floor=1e-2 if cut else 0.0,
-    )
-    features = descriptor.compute(Atoms(numbers, positions, cell=cell, pbc=pbc))
-    assert features.shape == expected.shape
-    largest = np.abs(expected).max(axis=0)
-    error = np.abs(features - expected).max(axis=0)
-    assert (error <= np.where(largest > 0, 1e-6 * largest, 1e-12)).all()
-
-
-def test_every_image_of_the_reference_is_compared(reference: dict[str, NDArray[np.float64]]) -> None:
-    assert {key.split("/")[1] for key in reference if key.split("/")[0] in SETTINGS} == set(IMAGES)
 
 
 def test_the_default_cutoff_is_amptorchs() -> None:
@@ -112,8 +66,8 @@ def accumulate(polynomial: Polynomial, powers: tuple[int, int, int], factor: flo
     polynomial[powers] = polynomial.get(powers, 0.0) + factor
 
 
-def integrated_feature(order: int, sigma: float) -> float:
-    """The squared feature of atom CENTRE of the structure at PLACES."""
+def integrated_moments(order: int, sigma: float, solid: bool) -> dict[tuple[int, int, int], float]:
+    """The moments of each harmonic for atom CENTRE of the structure at PLACES, with a probe of integral 1."""
     axis = np.arange(-7.0, 7.0, 0.2)
     x, y, z = np.meshgrid(axis, axis, axis, indexing="ij")
     density = np.zeros_like(x)
@@ -125,20 +79,71 @@ def integrated_feature(order: int, sigma: float) -> float:
     weighted = density * probe * 0.2**3
     powers = axis[None, :] ** np.arange(order + 1)[:, None]
     monomials = np.einsum("xyz,ax,by,cz->abc", weighted, powers, powers, powers, optimize=True)
-    total = 0.0
-    for (a, b, c), polynomial in maxwell_harmonics(order).items():
-        moment = sum(factor * monomials[exponents] for exponents, factor in polynomial.items())
-        total += math.factorial(order) / (math.factorial(a) * math.factorial(b) * math.factorial(c)) * moment**2
-    return total
+    harmonics = maxwell_harmonics(order) if solid else {abc: surface_harmonic(abc) for abc in maxwell_harmonics(order)}
+    return {
+        abc: sum(factor * monomials[exponents] for exponents, factor in polynomial.items())
+        for abc, polynomial in harmonics.items()
+    }
+
+
+def surface_harmonic(abc: tuple[int, int, int]) -> Polynomial:
+    """The harmonic with r² = 1 Å² wherever r stands in it.
+
+    It is Σ_ijk (-1)^m·(2n - 2m - 1)!!·Π_a a!/(i!·2^i·(a - 2i)!)·x^(a - 2i)·… r^(2m) with m = i + j + k (Applequist,
+    Theor. Chem. Acc. 107, 103 (2002), equation 8).
+    """
+    n = sum(abc)
+    polynomial: Polynomial = {}
+    for halves in np.ndindex(*(a // 2 + 1 for a in abc)):
+        m = sum(halves)
+        factor = (-1.0) ** m * math.prod(range(1, 2 * (n - m), 2))
+        for a, i in zip(abc, halves, strict=True):
+            factor *= math.factorial(a) / (math.factorial(i) * 2**i * math.factorial(a - 2 * i))
+        a, b, c = (a - 2 * i for a, i in zip(abc, halves, strict=True))
+        accumulate(polynomial, (a, b, c), factor)
+    return polynomial
+
+
+def multinomial(abc: tuple[int, int, int]) -> float:
+    return math.factorial(sum(abc)) / math.prod(map(math.factorial, abc))
+
+
+STRUCTURE = Atoms(NUMBERS, positions=PLACES)
+
+
+@pytest.mark.parametrize("solid", [True, False])
+@pytest.mark.parametrize("sigma", [0.5, 1.2])
+@pytest.mark.parametrize("order", range(10))
+def test_a_feature_is_the_norm_of_the_integrated_moments(order: int, sigma: float, solid: bool) -> None:
+    gmp = GMP(orders=[order], sigmas=[sigma], cutoff=5.0, solid=solid, pseudodensities=TABLE)
+    expected = sum(multinomial(abc) * mu**2 for abc, mu in integrated_moments(order, sigma, solid).items())
+    assert gmp.compute(STRUCTURE)[CENTRE, 0] == pytest.approx(expected, rel=1e-9)
+    assert expected > 0
 
 
 @pytest.mark.parametrize("sigma", [0.5, 1.2])
 @pytest.mark.parametrize("order", range(10))
-def test_a_feature_is_the_norm_of_the_integrated_moments(order: int, sigma: float) -> None:
-    structure = Atoms(NUMBERS, positions=PLACES)
-    feature = GMP(orders=[order], sigmas=[sigma], cutoff=5.0, pseudodensities=TABLE).compute(structure)[CENTRE, 0]
-    assert feature == pytest.approx(integrated_feature(order, sigma), rel=1e-9)
-    assert feature > 0
+def test_the_feature_of_a_group_is_the_sum_over_its_harmonics(order: int, sigma: float) -> None:
+    numbers = range(1, len(maxwell.groups(order)) + 1)
+    groups = GMPGroups({order: numbers}, [sigma], cutoff=5.0, square=True, pseudodensities=TABLE)
+    # The amplitude of its probe is not the one of a probe of integral 1.
+    amplitude = (sigma * math.sqrt(2 * math.pi)) ** 2
+    expected = dict.fromkeys(maxwell.groups(order), 0.0)
+    for abc, mu in integrated_moments(order, sigma, solid=False).items():
+        a, b, c = sorted(abc, reverse=True)
+        expected[a, b, c] += (amplitude * mu) ** 2
+    np.testing.assert_allclose(groups.compute(STRUCTURE)[CENTRE], list(expected.values()), rtol=1e-8)
+    roots = GMPGroups({order: numbers}, [sigma], cutoff=5.0, square=False, pseudodensities=TABLE)
+    np.testing.assert_allclose(roots.compute(STRUCTURE)[CENTRE] ** 2, list(expected.values()), rtol=1e-8)
+
+
+def test_a_group_of_one_harmonic_keeps_the_sign_of_its_moment() -> None:
+    groups = GMPGroups({3: [3]}, [0.8], cutoff=5.0, square=False, pseudodensities=TABLE)
+    moment = integrated_moments(3, 0.8, solid=False)[1, 1, 1] * (0.8 * math.sqrt(2 * math.pi)) ** 2
+    assert groups.compute(STRUCTURE)[CENTRE, 0] == pytest.approx(moment, rel=1e-9)
+    mirrored = STRUCTURE.copy()
+    mirrored.positions[:, 0] *= -1
+    assert groups.compute(mirrored)[CENTRE, 0] == pytest.approx(-moment, rel=1e-9)
 
 
 def test_the_moments_of_one_atom_alone_have_a_closed_form() -> None:

@@ -1,0 +1,63 @@
+"""Descriptors from what a configuration asks for, and from the settings that a saved potential holds."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from bdqm_tune.config import DescriptorOptions
+from bdqm_tune.descriptors import gmp, gmp_groups, symmetry_functions
+from bdqm_tune.descriptors.base import Descriptor
+from bdqm_tune.descriptors.gmp import GMP
+from bdqm_tune.descriptors.gmp_groups import GMPGroups
+from bdqm_tune.descriptors.multipoles import probe_widths
+from bdqm_tune.descriptors.symmetry_functions import SymmetryFunctions
+from bdqm_tune.errors import BadInput, one_line
+
+KNOWN: dict[tuple[str, int], type[GMP] | type[GMPGroups] | type[SymmetryFunctions]] = {
+    ("gmp", gmp.VERSION): GMP,
+    ("gmp_groups", gmp_groups.VERSION): GMPGroups,
+    ("symmetry_functions", symmetry_functions.VERSION): SymmetryFunctions,
+}
+
+
+def descriptor_from_options(options: DescriptorOptions, elements: Sequence[str] = ()) -> Descriptor:
+    """The descriptor that a configuration asks for.
+
+    Args:
+        elements: symbols of the elements of the structures that it is for.
+
+    Raises:
+        BadInput: an option outside its range.
+    """
+    if options.name == "symmetry_functions":
+        assert options.cutoff is not None
+        return SymmetryFunctions(
+            elements=elements if options.elements is None else options.elements,
+            cutoff=options.cutoff,
+            g2=options.g2,
+            g4=options.g4,
+            g5=options.g5,
+            cutoff_function=options.cutoff_function,
+            gamma=options.gamma,
+        )
+    sigmas = probe_widths(options.sigmas) if isinstance(options.sigmas, int) else options.sigmas
+    if options.name == "gmp_groups":
+        assert options.cutoff is not None
+        return GMPGroups(options.groups, sigmas, options.cutoff, options.square, options.pseudodensities)
+    return GMP(options.orders, sigmas, options.cutoff, options.solid, options.square, options.pseudodensities)
+
+
+def descriptor_from_settings(settings: dict[str, Any]) -> Descriptor:
+    """The descriptor whose `settings` these are.
+
+    Raises:
+        BadInput: there is none of that name and version, or the settings are not complete.
+    """
+    name, version = settings.get("name"), settings.get("version")
+    made = KNOWN.get((name, version)) if isinstance(name, str) and isinstance(version, int) else None
+    if made is None:
+        there_are = ", ".join(f"{known} version {number}" for known, number in KNOWN)
+        raise BadInput(f"descriptor {name!r} version {version!r} is not known; there are: {there_are}")
+    try:
+        return made.from_settings(settings)
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInput(f"settings of descriptor {name} are damaged: {one_line(error)}") from None

@@ -1,0 +1,203 @@
+"""What the two families of Gaussian multipole (GMP) descriptors share: probes, moments, invariants, derivatives."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+from sphericart import SolidHarmonics
+
+from bdqm_tune.descriptors import moment_kernels as kernels
+from bdqm_tune.descriptors.base import Descriptor, SparseDerivatives
+from bdqm_tune.descriptors.moments import Channels, probes
+from bdqm_tune.descriptors.neighbours import Neighbours, find_entries, find_neighbours
+from bdqm_tune.descriptors.pseudodensity import PseudoDensity, Table, package_table, read_folder, require
+from bdqm_tune.errors import BadInput
+from bdqm_tune.structures.read import check_geometry
+
+MAX_ORDER = 9
+VANISHING = 1e-8  # a root below it has no derivative; amptorch's value
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One feature a sigma: the sum of the squares of some combinations of the moments of one order."""
+
+    order: int  # the place of the order in `Channels.orders`
+    rows: NDArray[np.float64]  # (n_combinations, n_moments of the order); or (n_moments,): the factor of each alone
+
+    def combine(self, moments: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The combinations of moments (n_atoms, n_sigmas, n_moments)."""
+        return moments * self.rows if self.rows.ndim == 1 else moments @ self.rows.T
+
+    def by_moment(self, by_combination: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Derivatives with respect to the moments from those with respect to the combinations."""
+        return by_combination * self.rows if self.rows.ndim == 1 else by_combination @ self.rows
+
+
+class Multipoles(Descriptor):
+    """Features that are squares of multipole moments, or their roots; see `moments` for the moments.
+
+    Columns run kind by kind as the subclass gives them, within a kind by sigma.
+    """
+
+    channels: Channels
+    kinds: list[Kind]
+
+    def __init__(
+        self,
+        sigmas: Sequence[float],
+        cutoff: float,
+        square: bool,
+        root_floor: float,
+        pseudodensities: str | Path | Table | None,
+    ) -> None:
+        """
+        Raises:
+            BadInput: a value outside its range, or a folder without pseudo-densities.
+        """
+        check_sigmas(sigmas)
+        if not (math.isfinite(cutoff) and cutoff > 0):
+            raise BadInput(f"descriptor cutoff must be a positive distance in Å, got {cutoff}")
+        if not (math.isfinite(root_floor) and root_floor >= 0):
+            raise BadInput(f"descriptor root_floor must be 0 or more, got {root_floor}")
+        self.sigmas = [float(s) for s in sigmas]
+        self.cutoff = float(cutoff)
+        self.square = square
+        self.root_floor = float(root_floor)
+        self.table = _table(pseudodensities)
+
+    @abstractmethod
+    def _amplitudes(self) -> list[float]:
+        """The amplitude of each probe."""
+
+    @abstractmethod
+    def _root(self, combined: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """What stands in place of the sum of squares with `square=False`, and its derivatives.
+
+        Args:
+            combined: (n_atoms, n_sigmas, n_combinations).
+
+        Returns:
+            (n_atoms, n_sigmas) and, with respect to the combinations, (n_atoms, n_sigmas, n_combinations).
+        """
+
+    @property
+    def n_features(self) -> int:
+        return len(self.kinds) * len(self.sigmas)
+
+    def compute(self, atoms: Atoms) -> NDArray[np.float64]:
+        pairs = self._pairs(atoms, self._find_neighbours(atoms), with_slopes=False)
+        moments = kernels.moments(pairs, self._radial)
+        return np.concatenate([self._value(combined)[0] for combined in self._combine(moments)], axis=1)
+
+    def sparse_derivatives(self, atoms: Atoms) -> tuple[NDArray[np.float64], SparseDerivatives]:
+        neighbours = self._find_neighbours(atoms)
+        pairs = self._pairs(atoms, neighbours, with_slopes=True)
+        values = [self._value(combined) for combined in self._combine(kernels.moments(pairs, self._radial))]
+        by_moment = [kind.by_moment(value[1]) for kind, value in zip(self.kinds, values, strict=True)]
+        of_order = self.channels.of_order
+        gradient = kernels.Gradient(
+            values=np.concatenate(by_moment, axis=2),
+            first=np.array([of_order[kind.order] for kind in self.kinds]),
+            last=np.array([of_order[kind.order + 1] for kind in self.kinds]),
+            place=np.cumsum([0, *(derivative.shape[2] for derivative in by_moment[:-1])]),
+        )
+        entries = find_entries(neighbours)
+        derivatives = kernels.derivatives(
+            pairs, self._radial, gradient, entries.of_pair, entries.own, len(entries.centre)
+        )
+        features = np.concatenate([value for value, _ in values], axis=1)
+        return features, SparseDerivatives(entries.centre, entries.atom, derivatives)
+
+    def _combine(self, moments: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+        return [kind.combine(moments[:, :, self.channels.moments(kind.order)]) for kind in self.kinds]
+
+    def _value(self, combined: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The features of one kind (n_atoms, n_sigmas), and their derivatives with respect to the combinations."""
+        return (np.sum(combined**2, axis=2), 2 * combined) if self.square else self._root(combined)
+
+    def _find_neighbours(self, atoms: Atoms) -> Neighbours:
+        check_geometry(atoms)
+        require(self.table, atoms.numbers)
+        return find_neighbours(atoms, self.cutoff)
+
+    def _pairs(self, atoms: Atoms, neighbours: Neighbours, with_slopes: bool) -> kernels.Pairs:
+        vector = neighbours.vector
+        n_harmonics = (max(self.channels.orders) + 1) ** 2
+        harmonics, slopes = np.zeros((0, n_harmonics)), np.zeros((len(vector), 3, 0))
+        if len(vector) and with_slopes:
+            harmonics, slopes = self._harmonics.compute_with_gradients(vector)
+        elif len(vector):
+            harmonics = self._harmonics.compute(vector)
+        species = np.searchsorted(self._elements, atoms.numbers)
+        distance2 = np.sum(vector**2, axis=1)
+        return kernels.Pairs(neighbours.start, neighbours.index, species, vector, distance2, harmonics, slopes)
+
+    @cached_property
+    def _elements(self) -> list[int]:
+        return sorted(self.table)
+
+    @cached_property
+    def _harmonics(self) -> SolidHarmonics:
+        return SolidHarmonics(max(self.channels.orders))
+
+    @cached_property
+    def _radial(self) -> kernels.Radial:
+        densities = [self.table[z] for z in self._elements]
+        probe, channels = probes(self.channels, densities, self.sigmas, self._amplitudes()), self.channels
+        return kernels.Radial(
+            probe.gaussians,
+            probe.weight,
+            probe.decay,
+            channels.term_start,
+            channels.term_source,
+            channels.term_power,
+            channels.term_factor,
+            channels.l,
+        )
+
+
+def root(combined: NDArray[np.float64], floor: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The root of the sum of the squares of (n_atoms, n_sigmas, n_combinations), and its derivatives.
+
+    Values below `floor` become 0. At 0 a root has no derivative, and where it vanishes by symmetry but for rounding the
+    derivative would point anywhere: below `VANISHING`, as below `floor`, it is 0.
+    """
+    value = np.sqrt(np.sum(combined**2, axis=2))
+    steep = value >= max(floor, VANISHING)
+    direction = combined / np.where(steep, value, 1.0)[..., None]
+    return np.where(value < floor, 0.0, value), np.where(steep[..., None], direction, 0.0)
+
+
+def check_sigmas(sigmas: Sequence[float]) -> None:
+    """Raise BadInput unless these are widths of probes."""
+    if len(sigmas) == 0 or not all(math.isfinite(s) and s > 0 for s in sigmas):
+        raise BadInput(f"descriptor sigmas must be positive widths in Å, got {list(sigmas)}")
+
+
+def probe_widths(count: int) -> list[float]:
+    """As many widths from 0.1 to 2 Å, evenly spaced in their logarithm; a single one is 1 Å."""
+    return [1.0] if count == 1 else np.geomspace(0.1, 2.0, count).round(6).tolist()
+
+
+def table_settings(table: Table) -> dict[str, list[list[float]]]:
+    """A table as plain JSON values, by atomic number."""
+    return {str(z): [entry.amplitude.tolist(), entry.exponent.tolist()] for z, entry in sorted(table.items())}
+
+
+def table_from_settings(settings: dict[str, Any]) -> Table:
+    """The table whose `table_settings` these are."""
+    return {int(z): PseudoDensity(np.array(b), np.array(beta)) for z, (b, beta) in settings.items()}
+
+
+def _table(given: str | Path | Table | None) -> Table:
+    if given is None:
+        return package_table()
+    return given if isinstance(given, dict) else read_folder(given)

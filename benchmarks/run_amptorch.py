@@ -1,0 +1,52 @@
+"""amptorch's own descriptors on one structure, for `parity`; importing this imports amptorch."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from amptorch.descriptor.Gaussian import Gaussian
+from amptorch.descriptor.GMP import GMP
+from amptorch.descriptor.GMPOrderNorm import GMPOrderNorm
+from ase import Atoms
+from ase.data import atomic_numbers
+from numpy.typing import NDArray
+
+from benchmarks.parity import GMP_GROUPS, GMP_NORMALISED, SYMMETRY
+
+
+def run(setting: str, atoms: Atoms, densities: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Features (n_atoms, n_features) and derivatives (n_atoms, n_features, n_atoms, 3), 1/Å."""
+    elements = sorted(set(atoms.get_chemical_symbols()), key=lambda symbol: atomic_numbers[symbol])
+    descriptor = _descriptor(setting, elements, densities)
+    features, derivatives = [np.empty(0)] * len(atoms), [np.empty(0)] * len(atoms)
+    for element in elements:
+        # Features of the atoms of one element, in their order; the derivatives as a sparse matrix.
+        _, rows, values, row, column, shape = descriptor.calculate_fingerprints(atoms, element, True, None)
+        dense = np.zeros(shape)
+        dense[row, column] = values
+        dense = dense.reshape(len(rows), -1, len(atoms), 3)
+        for place, i in enumerate(np.flatnonzero(atoms.numbers == atomic_numbers[element])):
+            features[i], derivatives[i] = rows[place], dense[place]
+    return np.stack(features), np.stack(derivatives)
+
+
+def _descriptor(setting: str, elements: list[str], densities: Path) -> Any:
+    files = {element: str(next(densities.glob(f"{element}_*.g"))) for element in elements}
+    if setting in GMP_GROUPS:
+        given = GMP_GROUPS[setting]
+        orders = {str(n): {"groups": numbers, "sigmas": given["sigmas"]} for n, numbers in given["groups"].items()}
+        options = {"cutoff": given["cutoff"], "square": given.get("square", False)}
+        return GMP({"MCSHs": orders, "atom_gaussians": files, **options}, elements)
+    if setting in GMP_NORMALISED:
+        given = GMP_NORMALISED[setting]
+        orders = {"orders": list(given["orders"]), "sigmas": given["sigmas"]}
+        options = {"square": given.get("square", True), "solid_harmonics": given.get("solid", True)}
+        if "cutoff" in given:
+            options["cutoff"] = given["cutoff"]
+        return GMPOrderNorm({"MCSHs": orders, "atom_gaussians": files, **options}, elements)
+    given = SYMMETRY[setting]
+    functions: dict[str, Any] = {"cutoff": given["cutoff"]}
+    for kind in ("g2", "g4", "g5"):
+        if kind in given:
+            functions[kind.upper()] = {("rs_s" if key == "rs" else key): value for key, value in given[kind].items()}
+    return Gaussian({"default": functions}, elements, given.get("cutoff_function", "cosine"), given.get("gamma"))
