@@ -8,9 +8,9 @@ import optuna
 from bdqm_tune.config import load_config
 from bdqm_tune.experiment.evaluation import load_potential
 from bdqm_tune.experiment.tune import tune as _tune
+from bdqm_tune.learning.calculator import PotentialCalculator
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.dataset import prepare as _prepare
-from bdqm_tune.learning.potential import PotentialCalculator
 from bdqm_tune.services.connection import find_stores
 
 
@@ -48,7 +48,7 @@ def tune(data: Dataset, study: str | None = None, n_trials: int | None = None, *
 
 
 def load_calculator(model: str | Path) -> PotentialCalculator:
-    """A trained model as an ASE calculator of energies (eV).
+    """A trained model as an ASE calculator of energies (eV), forces (eV/Å) and, in a periodic cell, stress (eV/Å³).
 
     Args:
         model: a folder with a potential, or `runs:/RUN_ID/model` of a trial's run in MLflow.

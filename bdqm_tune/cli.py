@@ -243,7 +243,8 @@ def _trial_line(result: "TrialResult", study: "optuna.Study") -> str:
     found = "no result" if mae is None else f"val MAE {mae:.4f} eV at epoch {result.best_epoch}"
     why = f" ({result.reason})" if result.reason else ""
     try:
-        best = f"; best so far {study.best_value:.4f} eV"
+        unit = "eV" if result.value == result.val_energy_mae else "eV/Å"
+        best = f"; best so far {study.best_value:.4f} {unit}"
     except ValueError:  # none is complete
         best = ""
     return f"trial {result.number:03d} {result.state}{why}: {found}, {result.trial_seconds:.1f} s{best}"
@@ -256,13 +257,14 @@ def _report_study(study: "optuna.Study", stores: "Stores", as_json: bool) -> Non
 
     trials = trials_frame(study.get_trials(deepcopy=False))
     counts = {str(state): int(n) for state, n in trials["state"].value_counts().items()}
-    complete = trials[trials["state"] == "complete"].sort_values("val_energy_mae")
+    complete = trials[trials["state"] == "complete"]
     record: dict[str, Any] = {"study": study.study_name, **counts}
     if len(complete):
-        best = complete.iloc[0]
+        best = complete[complete["number"] == study.best_trial.number].iloc[0]
         record |= {
             "best_trial": int(best["number"]),
             "best_val_energy_mae": float(best["val_energy_mae"]),
+            **({"best_val_forces_mae": mae} if (mae := float(best["val_forces_mae"])) == mae else {}),
             "best_run_id": str(best["run_id"]),
         }
     _print_record(record, as_json)

@@ -18,10 +18,19 @@ from pydantic import (
 )
 
 from bdqm_tune.errors import BadInput, one_line
-from bdqm_tune.hyperparameters import DEFAULT_SEARCH, Options, Space, check_value, parse_space
+from bdqm_tune.hyperparameters import (
+    DEFAULT_SEARCH,
+    Options,
+    Space,
+    check_value,
+    excluded_by,
+    parse_space,
+    refuse_two_ways,
+)
 
 Sampler = Literal["tpe", "cmaes", "random", "gp", "grid", "qmc"]
 Pruner = Literal["hyperband", "halving", "median", "none"]
+Objective = Literal["val_energy_mae", "val_forces_mae"]
 
 # The options of each descriptor, besides those that all have.
 _GMP = {"sigmas", "cutoff", "square", "pseudodensities"}
@@ -82,9 +91,22 @@ class DescriptorOptions(Options):
     g5: dict[str, Any] | None = None
     cutoff_function: Literal["cosine", "polynomial"] = "cosine"
     gamma: float | None = Field(None, gt=0, description="of the polynomial cutoff function, which needs it")
-    scaling: Literal["log", "standardise"] = Field(
-        "log", description="of the features, fitted on the training split; log: their logarithm, standardised"
+    scaling: Literal["log", "standardise", "normalise"] = Field(
+        "log",
+        description="of the features, fitted on the training split; log: their logarithm, standardised; "
+        "standardise: to mean 0 and standard deviation 1; normalise: to scaling_range",
     )
+    scaling_range: list[float] = Field(
+        [0.0, 1.0], min_length=2, max_length=2, description="normalise: of a feature in the training split"
+    )
+    scaling_per_element: bool = Field(False, description="scale the atoms of each element for themselves")
+
+    @field_validator("scaling_range")
+    @classmethod
+    def _rising(cls, limits: list[float]) -> list[float]:
+        if limits[0] >= limits[1]:
+            raise ValueError(f"must be [low, high], got {limits}")
+        return limits
 
     @model_validator(mode="after")
     def _check_fitting(self) -> "DescriptorOptions":
@@ -116,15 +138,23 @@ class Target(Options):
     reference_energies: Literal["fit", "none"] = Field(
         "fit", description="fit: per-element energies are subtracted first, fitted on the training split"
     )
-    objective: Literal["val_energy_mae"] = Field("val_energy_mae", description="eV, of the best epoch; minimised")
+    scaling: Literal["deviation", "mean_deviation"] = Field(
+        "deviation",
+        description="the energies that are left are divided by their standard deviation; mean_deviation: less their "
+        "mean, which without reference energies is what amptorch does",
+    )
+    objective: Objective = Field(
+        "val_energy_mae", description="eV or, of the forces, eV/Å; of the best epoch; minimised"
+    )
 
 
 class Training(Options):
     """What all trials of a study share."""
 
     epochs: int = Field(100, ge=1, description="passes over the training split, at most")
-    loss: Literal["mae", "mse"] = Field("mae", description="of the total energies")
-    early_stopping: int | None = Field(30, ge=1, description="epochs without a better validation MAE; null: off")
+    loss: Literal["mae", "mse"] = Field("mae", description="of the total energies, and of the forces")
+    forces: bool = Field(False, description="train on the forces as well; see search.force_coefficient")
+    early_stopping: int | None = Field(30, ge=1, description="epochs without a better objective; null: off")
     precision: Literal["float32", "float64"] = "float32"
 
 
@@ -167,10 +197,22 @@ class Config(Options):
     @field_validator("search")
     @classmethod
     def _complete_search(cls, search: dict[str, Any]) -> dict[str, Any]:
-        merged = {**DEFAULT_SEARCH, **search}
+        refuse_two_ways(search)
+        merged = {
+            **{name: entry for name, entry in DEFAULT_SEARCH.items() if name not in excluded_by(search)},
+            **search,
+        }
         for name, entry in merged.items():
             parse_space(name, entry)
         return merged
+
+    @model_validator(mode="after")
+    def _check_forces(self) -> "Config":
+        if self.target.objective == "val_forces_mae" and not self.training.forces:
+            raise ValueError("target.objective: val_forces_mae needs training.forces: true")
+        if "force_coefficient" in self.spaces and not self.training.forces:
+            raise ValueError("search.force_coefficient: a range needs training.forces: true")
+        return self
 
     @model_validator(mode="after")
     def _check_enqueued(self) -> "Config":
@@ -233,7 +275,10 @@ def _merge(content: Mapping[str, Any], overrides: Mapping[str, Mapping[str, Any]
         if group == "":
             merged.update(values)
         elif isinstance(merged.get(group, {}), dict):
-            merged[group] = {**merged.get(group, {}), **values}
+            kept = merged.get(group, {})
+            if group == "search":
+                kept = {name: entry for name, entry in kept.items() if name not in excluded_by(values)}
+            merged[group] = {**kept, **values}
         else:
             raise BadInput(f"{source}: {group} must be a group of options, got {merged[group]!r}")
     return merged

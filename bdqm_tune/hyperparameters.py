@@ -1,11 +1,25 @@
 """The hyperparameters of a trial, declared once, and the ranges in which they can be searched."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
-Activation = Literal["tanh", "relu", "gelu", "silu"]
+Activation = Literal["tanh", "relu", "gelu", "silu", "softplus"]
+Optimizer = Literal["adam", "adamw", "lbfgs"]
+Scheduler = Literal["step", "cosine", "one_cycle", "plateau", "none"]
+
+NUMBERS_OF_LAYERS = ("num_layers", "num_nodes")  # what hidden_layers stands in the place of
 
 
 class Options(BaseModel):
@@ -27,6 +41,15 @@ class Hyperparameters(Options):
 
     num_layers: int = Field(3, ge=1, le=100, description="hidden layers")
     num_nodes: int = Field(32, ge=1, le=10_000, description="nodes in a hidden layer")
+    hidden_layers: list[Annotated[int, Field(ge=1, le=10_000)]] | None = Field(
+        None,
+        min_length=1,
+        max_length=100,
+        description="nodes of each hidden layer, in place of num_layers and num_nodes; also written 30x20x10",
+    )
+    network: Literal["single", "per_element"] = Field(
+        "single", description="one network for all atoms, or one for each element"
+    )
     activation: Activation = "tanh"
     batchnorm: bool = Field(False, description="batch normalisation before each activation")
     dropout: bool = Field(False, description="dropout after each activation")
@@ -36,11 +59,43 @@ class Hyperparameters(Options):
         description="xavier; torch's default; zero: xavier and an output layer of 0, so that training starts "
         "from the reference energies",
     )
-    lr: float = Field(3e-3, gt=0, le=10, description="Adam's learning rate at the start")
+    optimizer: Optimizer = Field("adam", description="lbfgs: made for batches of the whole training split")
+    weight_decay: float = Field(0.01, ge=0, description="adamw: share of the weights taken away, times lr, in a step")
+    lr: float = Field(3e-3, gt=0, le=10, description="the optimizer's learning rate at the start; one_cycle: at most")
     batch_size: int = Field(32, ge=1, description="structures in a step")
-    scheduler: Literal["step", "cosine", "none"] = Field("step", description="of the learning rate, per epoch")
-    gamma: float = Field(0.5, gt=0, le=1, description="step: factor every step_size epochs")
-    step_size: int = Field(30, ge=1, description="step: epochs between two changes")
+    scheduler: Scheduler = Field("step", description="of the learning rate, per epoch")
+    gamma: float = Field(0.5, gt=0, le=1, description="step: factor every step_size epochs; plateau: see there")
+    step_size: int = Field(
+        30,
+        ge=1,
+        description="step: epochs between two changes; plateau: epochs without a better objective that bring one",
+    )
+    force_coefficient: float = Field(
+        0.01, ge=0, le=1e6, description="weight of the forces' loss, that of the energies being 1; with training.forces"
+    )
+
+    @field_validator("hidden_layers", mode="before")
+    @classmethod
+    def _layers_as_text(cls, value: Any) -> Any:
+        return value.split("x") if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _one_way_to_give_layers(self) -> "Hyperparameters":
+        refuse_two_ways({name: getattr(self, name) for name in self.model_fields_set})
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_replaced(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = serialize(self)
+        if self.hidden_layers is not None:
+            for name in NUMBERS_OF_LAYERS:
+                del values[name]
+        return values
+
+    @property
+    def layers(self) -> list[int]:
+        """Nodes of each hidden layer."""
+        return self.hidden_layers or [self.num_nodes] * self.num_layers
 
 
 class Space(Options):
@@ -68,6 +123,20 @@ DEFAULT_SEARCH: dict[str, Any] = {
 }
 
 
+def excluded_by(given: Mapping[str, Any]) -> tuple[str, ...]:
+    """The hyperparameters that have no meaning beside those given."""
+    if given.get("hidden_layers") is not None:
+        return NUMBERS_OF_LAYERS
+    return ("hidden_layers",) if any(name in given for name in NUMBERS_OF_LAYERS) else ()
+
+
+def refuse_two_ways(given: Mapping[str, Any]) -> None:
+    """Raise ValueError if the layers are given both as a list and by their number or size."""
+    both = [name for name in NUMBERS_OF_LAYERS if name in given]
+    if given.get("hidden_layers") is not None and both:
+        raise ValueError(f"hidden_layers stands in the place of {', '.join(both)}; give one or the other")
+
+
 def parse_space(name: str, entry: Any) -> Any:
     """One entry of `search`: a `Space`, or the value that a plain entry fixes the hyperparameter to.
 
@@ -82,6 +151,10 @@ def parse_space(name: str, entry: Any) -> Any:
     if len(kinds) != 1 or extra:
         raise ValueError(f"{name}: needs one of int, float, choice, and may have log or step; got {dict(entry)}")
     kind, given = kinds[0], entry[kinds[0]]
+    if name == "hidden_layers":
+        raise ValueError(
+            "hidden_layers: takes one list of layers, not a range; search num_layers and num_nodes instead"
+        )
     if not isinstance(given, list | tuple) or not given:
         raise ValueError(f"{name}: {kind} needs a list, got {given!r}")
     if kind == "choice":

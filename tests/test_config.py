@@ -148,6 +148,13 @@ def test_an_unknown_hyperparameter_is_named_and_the_known_ones_are_listed(tmp_pa
         ({"study": {"name": ""}}, ["study.name"]),
         ({"study": {"name": "two\nlines"}}, ["study.name", "printable"]),
         ({"study": {"name": " padded"}}, ["study.name", "without blanks"]),
+        ({"descriptor": {"scaling": "minmax"}}, ["descriptor.scaling", "'normalise'", "got 'minmax'"]),
+        ({"descriptor": {"scaling_range": [1, 0]}}, ["descriptor.scaling_range", "[low, high]"]),
+        ({"descriptor": {"scaling_range": [0]}}, ["descriptor.scaling_range"]),
+        ({"target": {"scaling": "mean"}}, ["target.scaling", "'mean_deviation'", "got 'mean'"]),
+        ({"target": {"objective": "val_loss"}}, ["target.objective", "'val_forces_mae'", "got 'val_loss'"]),
+        ({"target": {"objective": "val_forces_mae"}}, ["target.objective", "needs training.forces: true"]),
+        ({"training": {"forces": "some"}}, ["training.forces", "got 'some'"]),
         ({"device": "gpu"}, ["device", "got 'gpu'"]),
         ({"device": "cuda:x"}, ["device"]),
         ({"backend": "amptorch2"}, ["backend", "'native'"]),
@@ -209,6 +216,15 @@ def test_several_problems_are_told_at_once(tmp_path: Path) -> None:
         ("num_nodes", None, ["num_nodes"]),
         ("activation", "sine", ["activation", "got 'sine'"]),
         ("lr", [1e-4, 1e-3], ["lr"]),
+        ("hidden_layers", [20, 0], ["hidden_layers", "greater than or equal to 1"]),
+        ("hidden_layers", [], ["hidden_layers"]),
+        ("hidden_layers", "20x", ["hidden_layers", "got '20x'"]),
+        ("hidden_layers", {"choice": [[20, 20], [30]]}, ["hidden_layers", "search num_layers and num_nodes"]),
+        ("network", "bpnn", ["network", "'per_element'", "got 'bpnn'"]),
+        ("optimizer", "sgd", ["optimizer", "'lbfgs'", "got 'sgd'"]),
+        ("scheduler", "cosin", ["scheduler", "'plateau'", "got 'cosin'"]),
+        ("force_coefficient", -0.1, ["force_coefficient", "greater than or equal to 0"]),
+        ("force_coefficient", {"float": [0.01, 1.0], "log": True}, ["force_coefficient", "needs training.forces"]),
     ],
 )
 def test_a_search_entry_that_cannot_be_is_refused(tmp_path: Path, name: str, entry: Any, named: list[str]) -> None:
@@ -242,6 +258,32 @@ def test_a_plain_value_fixes_a_hyperparameter(tmp_path: Path, name: str, value: 
     assert config.fixed == {name: value}
     assert type(config.fixed[name]) is type(value)
     assert config.spaces.keys() == DEFAULT_SEARCH.keys() - {name}
+
+
+@pytest.mark.parametrize("given", [[30, 20, 10], "30x20x10"])
+def test_an_explicit_list_of_layers_stands_in_the_place_of_their_number_and_size(given: Any, tmp_path: Path) -> None:
+    config = load({"search": {"hidden_layers": given}}, tmp_path)
+    assert config.fixed == {"hidden_layers": [30, 20, 10]}
+    assert config.spaces.keys() == DEFAULT_SEARCH.keys() - {"num_layers", "num_nodes"}
+    assert Config(**yaml.safe_load(yaml.safe_dump(config.model_dump()))) == config
+    assert "hidden_layers stands in the place of num_layers" in refused(
+        {"search": {"hidden_layers": given, "num_layers": 3}}, tmp_path
+    )
+
+
+def test_of_two_ways_to_give_layers_the_override_counts(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("search: {num_layers: 4, num_nodes: 8}\n")
+    config = load_config(path, {"search": {"hidden_layers": "5x5"}})
+    assert config.fixed == {"hidden_layers": [5, 5]}
+    assert config.updated({"search": {"num_nodes": 7}}).fixed == {"num_nodes": 7}
+
+
+def test_layers_that_count_for_nothing_are_not_told() -> None:
+    assert {"num_layers", "num_nodes"}.isdisjoint(Hyperparameters(hidden_layers=[3, 3]).model_dump())
+    options = Hyperparameters(**Hyperparameters(num_nodes=5).model_dump())
+    assert (options.layers, options.hidden_layers) == ([5, 5, 5], None)
+    assert Hyperparameters(**Hyperparameters(hidden_layers=[3, 4]).model_dump()).layers == [3, 4]
 
 
 def test_numbers_that_yaml_reads_as_text_are_numbers(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ class TrainingRun(Protocol):
 
     @property
     def best(self) -> EpochRecord | None:
-        """The epoch with the least validation MAE so far."""
+        """The epoch with the least objective so far."""
         ...
 
     def __iter__(self) -> Iterator[EpochRecord]:

@@ -7,8 +7,8 @@ import torch
 from bdqm_tune.config import Config
 from bdqm_tune.errors import BadInput
 from bdqm_tune.hyperparameters import Hyperparameters
-from bdqm_tune.learning.batches import SplitTensors
-from bdqm_tune.learning.dataset import Dataset, Split
+from bdqm_tune.learning.batches import split_tensors
+from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.fit import EpochRecord, Fit
 from bdqm_tune.learning.potential import Potential
 
@@ -50,19 +50,21 @@ class NativeBackend:
         self.device = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
         dtype = {"float32": torch.float32, "float64": torch.float64}[config.training.precision]
 
-        def tensors(split: Split) -> SplitTensors:
-            return SplitTensors(
-                dataset.scaler(split.features),
-                split.structures.n_atoms,
-                dataset.scaled_targets(split),
-                device,
-                dtype,
-            )
-
-        self._train, self._validation = tensors(dataset.train), tensors(dataset.validation)
+        self._train, self._validation = (
+            split_tensors(dataset, split, device, dtype, config.training.forces)
+            for split in (dataset.train, dataset.validation)
+        )
 
     def start(self, hyperparameters: Hyperparameters, seed: int) -> NativeRun:
-        fit = Fit(hyperparameters, self._config.training, self._train, self._validation, self._dataset.scale, seed)
+        fit = Fit(
+            hyperparameters,
+            self._config.training,
+            self._train,
+            self._validation,
+            self._dataset.scale,
+            seed,
+            self._config.target.objective,
+        )
         return NativeRun(fit, self._dataset, hyperparameters)
 
 

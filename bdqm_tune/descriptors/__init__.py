@@ -1,6 +1,7 @@
 """Descriptors: what stands around an atom, in numbers."""
 
 from bdqm_tune.descriptors.base import Descriptor, SparseDerivatives
+from bdqm_tune.descriptors.derivative_store import StoredDerivatives, stored_derivatives
 from bdqm_tune.descriptors.gmp import GMP
 from bdqm_tune.descriptors.gmp_groups import GMPGroups
 from bdqm_tune.descriptors.make import descriptor_from_options, descriptor_from_settings
@@ -12,8 +13,10 @@ __all__ = [
     "Descriptor",
     "GMPGroups",
     "SparseDerivatives",
+    "StoredDerivatives",
     "SymmetryFunctions",
     "descriptor_from_options",
     "descriptor_from_settings",
+    "stored_derivatives",
     "stored_features",
 ]

@@ -14,12 +14,13 @@ class SparseDerivatives:
     """d features / d positions of one structure, for the pairs of atoms in which one sees the other.
 
     Every pair (centre, atom) stands here once at most, the pair (i, i) of every atom included; what the periodic
-    images of one atom contribute is summed.
+    images of one atom contribute is summed. With `vector`, each image has an entry of its own instead.
     """
 
     centre: NDArray[np.int64]  # (n_entries,) the atom whose features change, ascending
     atom: NDArray[np.int64]  # (n_entries,) the atom that is moved, with all its images
     values: NDArray[np.float64]  # (n_entries, n_features, 3) 1/Å
+    vector: NDArray[np.float64] | None = None  # (n_entries, 3) Å, from the centre to the image
 
     def dense(self, n_atoms: int) -> NDArray[np.float64]:
         """The same as an array of shape (n_atoms, n_features, n_atoms, 3), 1/Å."""
@@ -53,10 +54,13 @@ class Descriptor(ABC):
         """
 
     @abstractmethod
-    def sparse_derivatives(self, atoms: Atoms) -> tuple[NDArray[np.float64], SparseDerivatives]:
+    def sparse_derivatives(self, atoms: Atoms, images: bool = False) -> tuple[NDArray[np.float64], SparseDerivatives]:
         """The features, as `compute` gives them, and their derivatives with respect to the positions.
 
         Memory grows with the number of atoms and of neighbours each, never with the square of the atoms.
+
+        Args:
+            images: an entry for each periodic image of an atom, with the vector to it, as a strain needs them.
 
         Raises:
             BadInput: as `compute`.

@@ -97,7 +97,7 @@ class Multipoles(Descriptor):
         moments = kernels.moments(pairs, self._radial)
         return np.concatenate([self._value(combined)[0] for combined in self._combine(moments)], axis=1)
 
-    def sparse_derivatives(self, atoms: Atoms) -> tuple[NDArray[np.float64], SparseDerivatives]:
+    def sparse_derivatives(self, atoms: Atoms, images: bool = False) -> tuple[NDArray[np.float64], SparseDerivatives]:
         neighbours = self._find_neighbours(atoms)
         pairs = self._pairs(atoms, neighbours, with_slopes=True)
         values = [self._value(combined) for combined in self._combine(kernels.moments(pairs, self._radial))]
@@ -109,12 +109,12 @@ class Multipoles(Descriptor):
             last=np.array([of_order[kind.order + 1] for kind in self.kinds]),
             place=np.cumsum([0, *(derivative.shape[2] for derivative in by_moment[:-1])]),
         )
-        entries = find_entries(neighbours)
+        entries = find_entries(neighbours, images)
         derivatives = kernels.derivatives(
             pairs, self._radial, gradient, entries.of_pair, entries.own, len(entries.centre)
         )
         features = np.concatenate([value for value, _ in values], axis=1)
-        return features, SparseDerivatives(entries.centre, entries.atom, derivatives)
+        return features, SparseDerivatives(entries.centre, entries.atom, derivatives, entries.vector)
 
     def _combine(self, moments: NDArray[np.float64]) -> list[NDArray[np.float64]]:
         return [kind.combine(moments[:, :, self.channels.moments(kind.order)]) for kind in self.kinds]

@@ -22,12 +22,13 @@ class Neighbours:
 
 @dataclass(frozen=True)
 class Entries:
-    """The different pairs (centre, atom), images of one atom taken together, and each atom with itself."""
+    """The different pairs (centre, atom), images of one atom taken together or not, and each atom with itself."""
 
     centre: NDArray[np.int64]  # (n_entries,) ascending
-    atom: NDArray[np.int64]  # (n_entries,) ascending for each centre
+    atom: NDArray[np.int64]  # (n_entries,) ascending for each centre where images are taken together
     of_pair: NDArray[np.int64]  # (n_pairs,) the entry to which a neighbour belongs
     own: NDArray[np.int64]  # (n_atoms,) the entry of an atom with itself
+    vector: NDArray[np.float64] | None = None  # (n_entries, 3) Å; None: images are taken together
 
 
 def find_neighbours(atoms: Atoms, cutoff: float) -> Neighbours:
@@ -40,10 +41,19 @@ def find_neighbours(atoms: Atoms, cutoff: float) -> Neighbours:
     return Neighbours(start, index.astype(np.int64), np.ascontiguousarray(vector))
 
 
-def find_entries(neighbours: Neighbours) -> Entries:
-    """The pairs of atoms for which there are derivatives."""
+def find_entries(neighbours: Neighbours, images: bool = False) -> Entries:
+    """The pairs of atoms for which there are derivatives; with `images`, one for each periodic image of an atom."""
     n_atoms = len(neighbours.start) - 1
+    centre = np.repeat(np.arange(n_atoms), np.diff(neighbours.start))
+    if images:
+        # Before the neighbours of each atom, the atom itself.
+        of_pair, own = np.arange(len(centre)) + centre + 1, neighbours.start[:-1] + np.arange(n_atoms)
+        centres, atom = np.empty((2, len(centre) + n_atoms), dtype=np.int64)
+        vector = np.zeros((len(atom), 3))
+        centres[own], atom[own] = np.arange(n_atoms), np.arange(n_atoms)
+        centres[of_pair], atom[of_pair], vector[of_pair] = centre, neighbours.index, neighbours.vector
+        return Entries(centres, atom, of_pair, own, vector)
     own = np.arange(n_atoms) * (n_atoms + 1)
-    pairs = np.repeat(np.arange(n_atoms), np.diff(neighbours.start)) * n_atoms + neighbours.index
+    pairs = centre * n_atoms + neighbours.index
     different, entry = np.unique(np.concatenate([own, pairs]), return_inverse=True)
     return Entries(different // n_atoms, different % n_atoms, entry[n_atoms:], entry[:n_atoms])

@@ -26,7 +26,7 @@ def stored_features(structures: Structures, descriptor: Descriptor, folder: Path
     Raises:
         BadInput: the descriptor refuses a structure; the message names the image.
     """
-    path = folder / f"{_key(structures.atoms, descriptor)}.npy"
+    path = folder / f"{structures_key(structures.atoms, descriptor)}.npy"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         _write(path, structures, descriptor)
@@ -34,7 +34,8 @@ def stored_features(structures: Structures, descriptor: Descriptor, folder: Path
     return features
 
 
-def _key(atoms: list[Atoms], descriptor: Descriptor) -> str:
+def structures_key(atoms: list[Atoms], descriptor: Descriptor) -> str:
+    """Identifies the features of these structures, as 64 hexadecimal digits."""
     key = hashlib.sha256(json.dumps(descriptor.settings, sort_keys=True).encode())
     for structure in atoms:
         key.update(geometry_key(structure))

@@ -113,12 +113,12 @@ class SymmetryFunctions(Descriptor):
         entry, own = np.zeros(len(neighbours.index), dtype=np.int64), np.zeros(len(atoms), dtype=np.int64)
         return self._run(atoms, neighbours, entry, own, np.zeros((0, self.n_features, 3)))
 
-    def sparse_derivatives(self, atoms: Atoms) -> tuple[NDArray[np.float64], SparseDerivatives]:
+    def sparse_derivatives(self, atoms: Atoms, images: bool = False) -> tuple[NDArray[np.float64], SparseDerivatives]:
         neighbours = self._find_neighbours(atoms)
-        entries = find_entries(neighbours)
+        entries = find_entries(neighbours, images)
         derivatives = np.zeros((len(entries.centre), self.n_features, 3))
         features = self._run(atoms, neighbours, entries.of_pair, entries.own, derivatives)
-        return features, SparseDerivatives(entries.centre, entries.atom, derivatives)
+        return features, SparseDerivatives(entries.centre, entries.atom, derivatives, entries.vector)
 
     def _find_neighbours(self, atoms: Atoms) -> Neighbours:
         check_geometry(atoms)

@@ -22,7 +22,7 @@ from bdqm_tune.experiment.testsplit import load_test_split
 from bdqm_tune.experiment.tracking import adopt_run
 from bdqm_tune.experiment.tracking_client import ARTIFACTS, reason, tracking_client
 from bdqm_tune.experiment.trial import RUN_ID
-from bdqm_tune.learning.metrics import energy_metrics
+from bdqm_tune.learning.metrics import energy_metrics, force_metrics
 from bdqm_tune.learning.potential import Potential
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.structures import Structures, digest
@@ -34,7 +34,7 @@ class Evaluation:
 
     study: str
     trial: int
-    metrics: dict[str, float]  # test_energy_mae, test_energy_rmse (eV), test_energy_mae_per_atom (eV/atom)
+    metrics: dict[str, float]  # test_energy_mae and _rmse (eV), _mae_per_atom (eV/atom); of forces eV/Å, if trained
     errors: pd.DataFrame  # one row a structure: image, formula, n_atoms, energy, predicted, error (eV)
     run_id: str  # of the evaluation, in MLflow
     log_artifact: Callable[[Path], None]  # adds a file to that run
@@ -56,12 +56,10 @@ def evaluate_best(stores: Stores, name: str) -> Evaluation:
         run = client.get_run(trial.user_attrs[RUN_ID])
         potential = load_potential(f"runs:/{run.info.run_id}/model", stores)
         errors = errors_frame(potential, structures, stores.home)
-        metrics = {
-            f"test_{key}": value
-            for key, value in energy_metrics(
-                errors["predicted"].to_numpy(), structures.energies, structures.n_atoms
-            ).items()
-        }
+        found = energy_metrics(errors["predicted"].to_numpy(), structures.energies, structures.n_atoms)
+        if structures.forces is not None and "val_forces_mae" in run.data.metrics:
+            found |= force_metrics(potential.predict(structures.atoms).forces or [], structures.forces)
+        metrics = {f"test_{key}": value for key, value in found.items()}
         tags = {
             **provenance_tags(),
             "kind": "evaluation",

@@ -13,7 +13,9 @@ from bdqm_tune.structures.read import check_geometry, read_images
 
 
 def predict_file(model: str, file: str, out: Path, stores: Stores) -> int:
-    """Write the structures of `file` with predicted energies (eV) to `out`, as extended XYZ; return how many.
+    """Write the structures of `file` with predicted energies (eV) and forces (eV/Å) to `out`, as extended XYZ.
+
+    Returns how many there are.
 
     Raises:
         BadInput: no such model or file, or a structure that cannot be described.
@@ -26,7 +28,8 @@ def predict_file(model: str, file: str, out: Path, stores: Stores) -> int:
     if not out.parent.is_dir():
         raise BadInput(f"{out}: there is no folder {out.parent}")
     for atoms in track(images, "Predictions", len(images)):
-        energy = float(potential.predict([atoms]).energies[0])
-        atoms.calc = SinglePointCalculator(atoms, energy=energy)
+        (energy,), forces = potential.predict([atoms])
+        assert forces is not None
+        atoms.calc = SinglePointCalculator(atoms, energy=float(energy), forces=forces[0])
     ase.io.write(out, images, format="extxyz")
     return len(images)

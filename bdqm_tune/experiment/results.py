@@ -23,7 +23,7 @@ STATES = {
     TrialState.WAITING: "waiting",
     TrialState.RUNNING: "running",
 }
-MEASURED = ("val_energy_mae", "best_epoch", "epochs", "n_parameters", "trial_seconds", "reason")
+MEASURED = ("val_energy_mae", "val_forces_mae", "best_epoch", "epochs", "n_parameters", "trial_seconds", "reason")
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,12 @@ from bdqm_tune.config import Config
 from bdqm_tune.errors import BadInput
 from bdqm_tune.hyperparameters import Hyperparameters, Space, check_value
 
-# A hyperparameter that counts only where another has the given value.
-CONDITIONS: dict[str, tuple[str, Any]] = {
-    "dropout_rate": ("dropout", True),
-    "gamma": ("scheduler", "step"),
-    "step_size": ("scheduler", "step"),
+# A hyperparameter that counts only where another has one of the given values.
+CONDITIONS: dict[str, tuple[str, tuple[Any, ...]]] = {
+    "dropout_rate": ("dropout", (True,)),
+    "gamma": ("scheduler", ("step", "plateau")),
+    "step_size": ("scheduler", ("step", "plateau")),
+    "weight_decay": ("optimizer", ("adamw",)),
 }
 DEFAULTS = Hyperparameters()
 # The grid: points of a range, steps up to which all are taken instead, and the most combinations.
@@ -151,7 +152,7 @@ def _counts(name: str, values: dict[str, Any]) -> bool:
     if name not in CONDITIONS:
         return True
     parent, needed = CONDITIONS[name]
-    return bool(values.get(parent, getattr(DEFAULTS, parent)) == needed)
+    return values.get(parent, getattr(DEFAULTS, parent)) in needed
 
 
 def _never_counts(name: str, config: Config) -> bool:

@@ -99,6 +99,7 @@ def question(config: Config, dataset: Dataset) -> dict[str, Any]:
         "objective": config.target.objective,
         "descriptor": config.descriptor.model_dump(),
         "reference energies": config.target.reference_energies,
+        "target scaling": config.target.scaling,
         "training": config.training.model_dump(),
         "backend": config.backend,
     }

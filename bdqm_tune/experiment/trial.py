@@ -43,6 +43,8 @@ class TrialResult:
     trial_seconds: float
     reason: str = ""  # why it was pruned or failed
     error: str = ""  # the traceback of a failure
+    val_forces_mae: float | None = None  # eV/Å, of the best epoch, where forces are trained
+    value: float | None = None  # the objective, of the best epoch
 
 
 class TrialRunner:
@@ -88,6 +90,8 @@ class TrialRunner:
                 trial_seconds=time.perf_counter() - start,
                 reason=without_secrets(reason, self._tracker.stores),
                 error=without_secrets(error, self._tracker.stores),
+                val_forces_mae=best.val_forces_mae if best else None,
+                value=best.value(self._config.target.objective) if best else None,
             )
             try:
                 self._record(run, result, training, records, hyperparameters)
@@ -108,7 +112,7 @@ class TrialRunner:
                 run.flush()
             if record.epoch in self._rungs:
                 assert training.best is not None
-                trial.report(training.best.val_energy_mae, record.epoch)
+                trial.report(training.best.value(self._config.target.objective), record.epoch)
                 if trial.should_prune():
                     return f"{self._config.study.pruner} pruner at epoch {record.epoch}"
         return ""
@@ -121,6 +125,8 @@ class TrialRunner:
             **{f"descriptor_{key}": value for key, value in descriptor.items() if value is not None},
             **{key: value for key, value in config.training.model_dump().items() if value is not None},
             "reference_energies": config.target.reference_energies,
+            "target_scaling": config.target.scaling,
+            "objective": config.target.objective,
             "seed": config.study.seed,
             "backend": config.backend,
             "device": self._backend.device,
@@ -156,6 +162,7 @@ class TrialRunner:
         last = result.epochs
         summary = {
             "best_val_energy_mae": result.val_energy_mae,
+            "best_val_forces_mae": result.val_forces_mae,
             "best_epoch": result.best_epoch,
             "n_parameters": result.n_parameters,
             "trial_seconds": result.trial_seconds,
@@ -166,7 +173,9 @@ class TrialRunner:
             if training is not None and result.val_energy_mae is not None:
                 training.potential().save(folder / "model")
             if records:
-                pd.DataFrame([asdict(record) for record in records]).to_csv(folder / "history.csv", index=False)
+                pd.DataFrame([{"epoch": record.epoch, **record.metrics()} for record in records]).to_csv(
+                    folder / "history.csv", index=False
+                )
             if result.error:
                 (folder / "traceback.txt").write_text(result.error, encoding="utf-8")
             (folder / "config.yaml").write_text(repeatable(self._config, hyperparameters), encoding="utf-8")
@@ -177,7 +186,7 @@ class TrialRunner:
     def _tell(self, trial: optuna.Trial, result: TrialResult) -> None:
         kept = {key: value for key, value in asdict(result).items() if key not in ("number", "state", "error")}
         trial.set_user_attr(RESULT, kept)
-        value = result.val_energy_mae if result.state == "complete" else None
+        value = result.value if result.state == "complete" else None
         trial.study.tell(trial, value, state=OPTUNA_STATES[result.state])
 
 

@@ -9,16 +9,21 @@ import numpy as np
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
-from bdqm_tune.config import Config, Data
-from bdqm_tune.descriptors import Descriptor, descriptor_from_options, stored_features
+from bdqm_tune.config import Config, Data, DescriptorOptions
+from bdqm_tune.descriptors import (
+    Descriptor,
+    StoredDerivatives,
+    descriptor_from_options,
+    stored_derivatives,
+    stored_features,
+)
 from bdqm_tune.errors import BadInput
+from bdqm_tune.learning.scalers import Scaler, fit_element_scaler, fit_feature_scaler
 from bdqm_tune.learning.targets import (
     NO_REFERENCES,
-    FeatureScaler,
     ReferenceEnergies,
-    fit_feature_scaler,
     fit_reference_energies,
-    target_scale,
+    target_scale_and_shift,
 )
 from bdqm_tune.structures import (
     Structures,
@@ -37,6 +42,12 @@ class Split:
     structures: Structures
     features: NDArray[np.float64]  # (total atoms, n_features)
     digest: str
+    derivatives: StoredDerivatives | None = None  # of the features, where forces are trained
+
+    @property
+    def numbers(self) -> NDArray[np.int64]:
+        """Atomic numbers (total atoms,)."""
+        return np.concatenate([atoms.numbers for atoms in self.structures.atoms]).astype(np.int64)
 
     def describe(self) -> dict[str, Any]:
         """Name, digest, counts and elements, as plain values."""
@@ -60,8 +71,9 @@ class Dataset:
     test: Structures | None
     descriptor: Descriptor
     references: ReferenceEnergies
-    scaler: FeatureScaler
+    scaler: Scaler
     scale: float  # eV, of the network's output
+    shift: float  # eV, of every structure's energy
     warnings: list[str]
 
     @property
@@ -72,7 +84,11 @@ class Dataset:
     def scaled_targets(self, split: Split) -> NDArray[np.float64]:
         """What the network is to give for each structure (n_structures,), without unit."""
         structures = split.structures
-        return (structures.energies - self.references.of(structures.atoms)) / self.scale
+        return (structures.energies - self.references.of(structures.atoms) - self.shift) / self.scale
+
+    def scaled_features(self, split: Split) -> NDArray[np.float64]:
+        """What the network is given for each atom (total atoms, n_features), without unit."""
+        return self.scaler(split.features, split.numbers)
 
 
 def prepare(config: Config, home: Path) -> Dataset:
@@ -85,6 +101,10 @@ def prepare(config: Config, home: Path) -> Dataset:
         BadInput: whatever is wrong with a file, an image or an element.
     """
     structures, test = read_data(config.data)
+    if config.training.forces and structures.forces is None:
+        raise BadInput(
+            f"{structures.source}: training.forces needs forces (eV/Å) in every image, and not every image has them"
+        )
     validation = config.data.validation
     train_indices, validation_indices = split_indices(
         structures, validation.fraction, validation.split, validation.seed
@@ -95,12 +115,21 @@ def prepare(config: Config, home: Path) -> Dataset:
 
     descriptor = descriptor_from_options(config.descriptor, structures.elements)
     features = stored_features(structures, descriptor, home / "features")
-    train_split = Split(train, _rows(features, structures, train_indices), digest(train))
-    validation_split = Split(held_out, _rows(features, structures, validation_indices), digest(held_out))
+    derivatives = stored_derivatives(structures, descriptor, home / "features") if config.training.forces else None
+    train_split, validation_split = (
+        Split(
+            part,
+            _rows(features, structures, indices),
+            digest(part),
+            None if derivatives is None else derivatives.select(indices),
+        )
+        for part, indices in ((train, train_indices), (held_out, validation_indices))
+    )
 
     references = NO_REFERENCES
     if config.target.reference_energies == "fit":
         references = fit_reference_energies(train.atoms, train.energies)
+    scale, shift = target_scale_and_shift(train.energies - references.of(train.atoms), config.target.scaling)
     return Dataset(
         config=config,
         train=train_split,
@@ -108,8 +137,9 @@ def prepare(config: Config, home: Path) -> Dataset:
         test=test,
         descriptor=descriptor,
         references=references,
-        scaler=fit_feature_scaler(train_split.features, config.descriptor.scaling),
-        scale=target_scale(train.energies - references.of(train.atoms)),
+        scaler=_fit_scaler(train_split, config.descriptor),
+        scale=scale,
+        shift=shift,
         warnings=_unseen_elements(train, {"validation": held_out, "test": test}, references),
     )
 
@@ -123,6 +153,13 @@ def read_data(data: Data) -> tuple[Structures, Structures | None]:
     if data.test == "builtin":
         raise BadInput("test builtin: goes with the built-in training data only; give a file, or leave test out")
     return read_structures(data.train), read_structures(data.test) if data.test else None
+
+
+def _fit_scaler(train: Split, options: DescriptorOptions) -> Scaler:
+    low, high = options.scaling_range
+    if options.scaling_per_element:
+        return fit_element_scaler(train.features, train.numbers, options.scaling, (low, high))
+    return fit_feature_scaler(train.features, options.scaling, (low, high))
 
 
 def _rows(features: NDArray[np.float64], structures: Structures, indices: NDArray[np.int64]) -> NDArray[np.float64]:

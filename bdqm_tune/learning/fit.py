@@ -10,11 +10,12 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import nn
 
-from bdqm_tune.config import Training
+from bdqm_tune.config import Objective, Training
 from bdqm_tune.errors import BdqmError
 from bdqm_tune.hyperparameters import Hyperparameters
-from bdqm_tune.learning.batches import SplitTensors
-from bdqm_tune.learning.networks import SingleNN, sum_per_structure
+from bdqm_tune.learning.batches import Batch, SplitTensors
+from bdqm_tune.learning.networks import AtomicNetwork, make_network, sum_per_structure
+from bdqm_tune.learning.optimisation import make_optimizer, make_scheduler
 
 
 class Diverged(BdqmError):
@@ -23,25 +24,34 @@ class Diverged(BdqmError):
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """What an epoch gave; energies in eV."""
+    """What an epoch gave; energies in eV, forces in eV/Å."""
 
     epoch: int  # counts from 1
-    train_loss: float  # of the scaled energies, mean over the epoch's batches
+    train_loss: float  # of the scaled energies and forces, mean over the epoch's batches
     train_energy_mae: float  # during the epoch, that is with dropout and moving weights
     val_energy_mae: float
     val_energy_mae_per_atom: float
     lr: float  # with which the epoch was trained
     epoch_seconds: float
+    train_forces_mae: float | None = None  # of a component, during the epoch; None: not trained on forces
+    val_forces_mae: float | None = None
 
     def metrics(self) -> dict[str, float]:
         """The record's values under the names that are logged."""
-        return {name: value for name, value in asdict(self).items() if name != "epoch"}
+        return {name: value for name, value in asdict(self).items() if name != "epoch" and value is not None}
+
+    def value(self, objective: Objective) -> float:
+        """What the record is judged by."""
+        found = self.val_energy_mae if objective == "val_energy_mae" else self.val_forces_mae
+        if found is None:
+            raise BdqmError(f"the objective {objective} needs training.forces: true")
+        return found
 
 
 class Fit:
     """Iterating trains a network and yields one `EpochRecord` an epoch; `best_network` is that of the best epoch.
 
-    The best epoch has the least validation MAE. Training ends after the given number of epochs, or earlier when
+    The best epoch has the least objective. Training ends after the given number of epochs, or earlier when
     `early_stopping` epochs brought nothing better.
     """
 
@@ -53,24 +63,27 @@ class Fit:
         validation: SplitTensors,
         scale: float,
         seed: int,
+        objective: Objective = "val_energy_mae",
     ) -> None:
         """
         Args:
-            train, validation: on the device to train on.
+            train, validation: on the device to train on; forces are trained where they have them.
             scale: eV of one unit of the scaled targets.
             seed: of weights, order and dropout; on the CPU the same seed gives the same numbers.
         """
         self._order = torch.Generator().manual_seed(seed)
         self._training = training
-        self._batch_size = hyperparameters.batch_size
+        self._batch_size, self._force_coefficient = hyperparameters.batch_size, hyperparameters.force_coefficient
+        self._objective: Objective = objective
         self._train, self._validation, self._scale = train, validation, scale
         with torch.random.fork_rng(self._devices):
             torch.manual_seed(seed)
-            network = SingleNN(train.features.shape[1], hyperparameters)
+            elements = [] if train.numbers is None else torch.unique(train.numbers).tolist()
+            network = make_network(train.features.shape[1], hyperparameters, elements)
             self._random_states = self._get_random_states()
-        self.n_parameters = network.n_parameters
+        self.n_parameters, self._by_element = network.n_parameters, bool(network.elements)
         self._network = network.to(train.features.device, train.features.dtype)
-        self._optimizer = torch.optim.Adam(self._network.parameters(), lr=hyperparameters.lr, fused=True)
+        self._optimizer = make_optimizer(self._network.parameters(), hyperparameters)
         self._scheduler = make_scheduler(self._optimizer, hyperparameters, training.epochs)
         self._loss = nn.L1Loss() if training.loss == "mae" else nn.MSELoss()
         self._best_state = copy.deepcopy(self._network.state_dict())
@@ -86,12 +99,27 @@ class Fit:
             start = time.perf_counter()
             lr = float(self._optimizer.param_groups[0]["lr"])
             with self._own_random_numbers():
-                loss, train_mae = self._train_epoch()
-            val_mae, val_mae_per_atom = self._validate()
-            record = EpochRecord(epoch, loss, train_mae, val_mae, val_mae_per_atom, lr, time.perf_counter() - start)
-            if not (math.isfinite(loss) and math.isfinite(val_mae)):
+                loss, train_mae, train_forces_mae = self._train_epoch()
+            val_mae, val_mae_per_atom, val_forces_mae = self._validate()
+            record = EpochRecord(
+                epoch,
+                loss,
+                train_mae,
+                val_mae,
+                val_mae_per_atom,
+                lr,
+                time.perf_counter() - start,
+                train_forces_mae,
+                val_forces_mae,
+            )
+            if not all(map(math.isfinite, (loss, val_mae, val_forces_mae or 0.0))):
                 raise Diverged(f"diverged in epoch {epoch}: training loss {loss}, validation MAE {val_mae} eV")
-            if self.best is None or val_mae < self.best.val_energy_mae:
+            value = record.value(self._objective)
+            if isinstance(self._scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+                self._scheduler.step(value)
+            else:
+                self._scheduler.step()
+            if self.best is None or value < self.best.value(self._objective):
                 self.best = record
                 self._best_state = copy.deepcopy(self._network.state_dict())
             yield record
@@ -100,7 +128,7 @@ class Fit:
                 return
 
     @property
-    def best_network(self) -> SingleNN:
+    def best_network(self) -> AtomicNetwork:
         """A copy of the network as it was after the best epoch so far, in evaluation mode."""
         network = copy.deepcopy(self._network)
         network.load_state_dict(self._best_state)
@@ -124,40 +152,63 @@ class Fit:
             yield
             self._random_states = self._get_random_states()
 
-    def _train_epoch(self) -> tuple[float, float]:
+    def _train_epoch(self) -> tuple[float, float, float | None]:
+        """Loss, MAE of the energies (eV) and, with forces, of their components (eV/Å)."""
         self._network.train()
         # Sums stay on the device; reading them back in every step would make a GPU wait.
-        totals = self._train.targets.new_zeros(2)
-        for batch in self._train.shuffled(self._batch_size, self._order):
-            n = len(batch.targets)
-            predicted = sum_per_structure(self._network(batch.features), batch.structure, n)
-            loss = self._loss(predicted, batch.targets)
+        totals = self._sums(self._train)
+        for batch in self._train.shuffled(self._batch_size, self._order, self._by_element):
+            loss, *errors = self._step(batch)
+            totals += torch.stack([loss * len(batch.targets), *(error.abs().sum() for error in errors)])
+        loss_mean, mae, *forces = (totals / len(self._train)).tolist()
+        return loss_mean, mae * self._scale, forces[0] * self._scale / self._train.components if forces else None
+
+    def _validate(self) -> tuple[float, float, float | None]:
+        """MAE of the energies (eV), per atom (eV/atom) and, with forces, of their components (eV/Å)."""
+        self._network.eval()
+        totals = self._sums(self._validation)
+        for batch in self._validation.in_order(by_element=self._by_element):
+            error, *force_error = (e.abs() for e in self._errors(batch, *self._predict(batch, train=False)))
+            totals += torch.stack([error.sum(), (error / batch.n_atoms).sum(), *(e.sum() for e in force_error)])
+        mae, mae_per_atom, *forces = (totals * self._scale / len(self._validation)).tolist()
+        return mae, mae_per_atom, forces[0] / self._validation.components if forces else None
+
+    def _sums(self, split: SplitTensors) -> torch.Tensor:
+        return split.targets.new_zeros(2 if split.forces is None else 3)
+
+    def _step(self, batch: Batch) -> list[torch.Tensor]:
+        """Take a step of the optimizer; give the loss before it, then the errors."""
+        found: list[torch.Tensor] = []
+
+        def closure() -> torch.Tensor:  # L-BFGS calls it more than once
+            energies, forces = self._predict(batch, train=True)
+            loss: torch.Tensor = self._loss(energies, batch.targets)
+            if batch.forces is not None:
+                loss = loss + self._force_coefficient * self._loss(forces, batch.forces.targets)
             self._optimizer.zero_grad()
             loss.backward()
-            self._optimizer.step()
-            totals += torch.stack([loss.detach() * n, (predicted.detach() - batch.targets).abs().sum()])
-        self._scheduler.step()
-        loss_mean, mae = (totals / len(self._train)).tolist()
-        return loss_mean, mae * self._scale
+            if not found:
+                found.extend([loss.detach(), *self._errors(batch, energies, forces)])
+            return loss
 
-    @torch.no_grad()
-    def _validate(self) -> tuple[float, float]:
-        self._network.eval()
-        totals = self._validation.targets.new_zeros(2)
-        for batch in self._validation.in_order():
-            predicted = sum_per_structure(self._network(batch.features), batch.structure, len(batch.targets))
-            error = (predicted - batch.targets).abs()
-            totals += torch.stack([error.sum(), (error / batch.n_atoms).sum()])
-        mae, mae_per_atom = (totals * self._scale / len(self._validation)).tolist()
-        return mae, mae_per_atom
+        # Said to give a float, which on a GPU would have to be waited for.
+        self._optimizer.step(closure)  # type: ignore[arg-type]
+        return found
 
+    def _errors(self, batch: Batch, energies: torch.Tensor, forces: torch.Tensor | None) -> list[torch.Tensor]:
+        """Errors of the scaled energies (n_structures,) and, where the batch has them, forces (n_atoms, 3)."""
+        errors = [energies.detach() - batch.targets]
+        if batch.forces is not None and forces is not None:
+            errors.append(forces.detach() - batch.forces.targets)
+        return errors
 
-def make_scheduler(
-    optimizer: torch.optim.Optimizer, hyperparameters: Hyperparameters, epochs: int
-) -> torch.optim.lr_scheduler.LRScheduler:
-    """The learning rate schedule, stepped once an epoch."""
-    if hyperparameters.scheduler == "step":
-        return torch.optim.lr_scheduler.StepLR(optimizer, hyperparameters.step_size, hyperparameters.gamma)
-    if hyperparameters.scheduler == "cosine":
-        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs)
-    return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+    def _predict(self, batch: Batch, train: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Scaled energies (n_structures,) and, where the batch has them, forces (n_atoms, 3)."""
+        n = len(batch.targets)
+        if batch.forces is None:
+            with torch.set_grad_enabled(train):
+                return sum_per_structure(self._network(batch.features, batch.numbers), batch.structure, n), None
+        features = batch.features.requires_grad_()
+        energies = sum_per_structure(self._network(features, batch.numbers), batch.structure, n)
+        (gradient,) = torch.autograd.grad(energies.sum(), features, create_graph=train)
+        return energies, batch.forces.forces(gradient)

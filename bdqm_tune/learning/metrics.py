@@ -1,4 +1,6 @@
-"""How far predicted energies are from the true ones."""
+"""How far predicted energies and forces are from the true ones."""
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,3 +25,15 @@ def energy_metrics(
         "energy_rmse": float(np.sqrt((error**2).mean())),
         "energy_mae_per_atom": float((np.abs(error) / n_atoms).mean()),
     }
+
+
+def force_metrics(predicted: Sequence[NDArray[np.float64]], true: Sequence[NDArray[np.float64]]) -> dict[str, float]:
+    """Mean absolute and root mean square error of the forces' components, eV/Å.
+
+    Args:
+        predicted, true: for each structure (n_atoms, 3), eV/Å.
+    """
+    if not len(true):
+        raise BdqmError("there is no structure to compare")
+    error = np.concatenate(predicted) - np.concatenate(true)
+    return {"forces_mae": float(np.abs(error).mean()), "forces_rmse": float(np.sqrt((error**2).mean()))}

@@ -1,24 +1,47 @@
-"""SingleNN: the same small network for every atom, whose outputs add up to the energy of a structure."""
+"""Networks: features of an atom → its contribution to the energy; one for all atoms, or one for each element."""
+
+from collections.abc import Sequence
 
 import torch
+from ase.data import atomic_numbers, chemical_symbols
 from torch import nn
 
 from bdqm_tune.hyperparameters import Hyperparameters
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "softplus": nn.Softplus,
+}
 
 
-class SingleNN(nn.Sequential):
-    """Scaled features (n_atoms, n_features) → contributions to the scaled energy (n_atoms, 1)."""
+class AtomicNetwork(nn.Module):
+    """Scaled features (n_atoms, n_features) and atomic numbers (n_atoms,) → contributions to the energy (n_atoms, 1).
+
+    The contributions are in units of the target's scale.
+    """
+
+    elements: tuple[int, ...] = ()  # atomic numbers of those that have weights of their own
+
+    @property
+    def n_parameters(self) -> int:
+        """Trainable parameters."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+
+class SingleNN(AtomicNetwork, nn.Sequential):
+    """The same network for every atom, whatever its element."""
 
     def __init__(self, n_features: int, hyperparameters: Hyperparameters) -> None:
         layers: list[nn.Module] = []
         width = n_features
-        for _ in range(hyperparameters.num_layers):
-            layers.append(nn.Linear(width, hyperparameters.num_nodes))
-            width = hyperparameters.num_nodes
+        for nodes in hyperparameters.layers:
+            layers.append(nn.Linear(width, nodes))
+            width = nodes
             if hyperparameters.batchnorm:
-                layers.append(nn.BatchNorm1d(width))
+                layers.append(_BatchNorm(width))
             layers.append(ACTIVATIONS[hyperparameters.activation]())
             if hyperparameters.dropout:
                 layers.append(nn.Dropout(hyperparameters.dropout_rate))
@@ -32,12 +55,65 @@ class SingleNN(nn.Sequential):
         if hyperparameters.initialization == "zero":
             nn.init.zeros_(output.weight)
 
-    @property
-    def n_parameters(self) -> int:
-        """Trainable parameters."""
-        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+    def forward(self, features: torch.Tensor, numbers: torch.Tensor | None = None) -> torch.Tensor:
+        return super().forward(features)
+
+
+class PerElementNN(AtomicNetwork):
+    """A `SingleNN` for each element (Behler and Parrinello, Phys. Rev. Lett. 98, 146401 (2007)).
+
+    An atom of an element that has no network contributes 0, so that its reference energy is all there is of it.
+    """
+
+    places: torch.Tensor
+
+    def __init__(self, n_features: int, hyperparameters: Hyperparameters, elements: Sequence[int]) -> None:
+        """
+        Args:
+            elements: atomic numbers of the elements that have a network.
+        """
+        super().__init__()
+        self.elements = tuple(sorted(elements))
+        self.networks = nn.ModuleDict(
+            {chemical_symbols[z]: SingleNN(n_features, hyperparameters) for z in self.elements}
+        )
+        # Which network an atomic number has; those beyond the last have none.
+        places = torch.full((len(atomic_numbers) + 1,), len(self.elements))
+        places[list(self.elements)] = torch.arange(len(self.elements))
+        self.register_buffer("places", places, persistent=False)
+
+    def forward(self, features: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+        place = self.places[numbers]
+        order = torch.argsort(place, stable=True)
+        # A GPU is waited for here, but only once for all elements.
+        counts = torch.bincount(place, minlength=len(self.elements) + 1).tolist()
+        groups = features[order].split(counts)
+        outputs = [
+            network(group) if len(group) else group.new_zeros(0, 1)
+            for network, group in zip(self.networks.values(), groups, strict=False)
+        ]
+        outputs.append(features.new_zeros(counts[-1], 1))
+        return features.new_empty(len(features), 1).index_copy(0, order, torch.cat(outputs))
+
+
+def make_network(n_features: int, hyperparameters: Hyperparameters, elements: Sequence[int]) -> AtomicNetwork:
+    """The network that the hyperparameters ask for; `elements` are atomic numbers, for one network an element."""
+    if hyperparameters.network == "per_element":
+        return PerElementNN(n_features, hyperparameters, elements)
+    return SingleNN(n_features, hyperparameters)
 
 
 def sum_per_structure(contributions: torch.Tensor, structure: torch.Tensor, n_structures: int) -> torch.Tensor:
     """Sums (n_structures,) of the atoms' contributions (n_atoms, 1); `structure` (n_atoms,) says whose each is."""
     return contributions.new_zeros(n_structures).index_add_(0, structure, contributions[:, 0])
+
+
+class _BatchNorm(nn.BatchNorm1d):
+    """Batch normalisation that trains on with its running statistics where a batch has a single row."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        if self.training and len(input) == 1:
+            return nn.functional.batch_norm(
+                input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
+            )
+        return super().forward(input)

@@ -1,113 +1,162 @@
-"""A trained model as one thing: features, network, scales and reference energies; saved without pickle."""
+"""A trained model as one thing: features, network, scales and reference energies."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from ase import Atoms
-from ase.calculators.calculator import Calculator, all_changes
-from ase.data import atomic_numbers, chemical_symbols
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from bdqm_tune.config import describe
 from bdqm_tune.descriptors import Descriptor, descriptor_from_settings
 from bdqm_tune.errors import BadInput, one_line
-from bdqm_tune.hyperparameters import Hyperparameters, Options
+from bdqm_tune.hyperparameters import Hyperparameters
 from bdqm_tune.learning.dataset import Dataset
-from bdqm_tune.learning.networks import SingleNN, sum_per_structure
-from bdqm_tune.learning.targets import FeatureScaler, ReferenceEnergies
+from bdqm_tune.learning.description import DESCRIPTION, WEIGHTS, Description, read_description
+from bdqm_tune.learning.networks import AtomicNetwork, make_network, sum_per_structure
+from bdqm_tune.learning.scalers import Scaler
+from bdqm_tune.learning.targets import ReferenceEnergies
 
-FORMAT: Literal[1] = 1
-WEIGHTS, DESCRIPTION = "potential.safetensors", "potential.json"
+VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 
 
 class Prediction(NamedTuple):
     """What a potential says of some structures."""
 
     energies: NDArray[np.float64]  # (n_structures,), eV
+    forces: list[NDArray[np.float64]] | None = None  # each (n_atoms, 3), eV/Å; None where not asked for
 
 
 @dataclass(frozen=True)
 class Potential:
-    """Predicts total energies: E = Σ reference energies + scale · Σ network(scaled features)."""
+    """Predicts total energies, E = shift + Σ reference energies + scale · Σ network(scaled features), and forces."""
 
     descriptor: Descriptor
-    scaler: FeatureScaler
+    scaler: Scaler
     references: ReferenceEnergies
     scale: float  # eV
     hyperparameters: Hyperparameters
-    network: SingleNN
+    network: AtomicNetwork
+    shift: float = 0.0  # eV a structure
 
     @classmethod
-    def from_dataset(cls, dataset: Dataset, hyperparameters: Hyperparameters, network: SingleNN) -> "Potential":
+    def from_dataset(cls, dataset: Dataset, hyperparameters: Hyperparameters, network: AtomicNetwork) -> "Potential":
         """The potential of a network that was trained on a dataset."""
         return cls(
-            dataset.descriptor, dataset.scaler, dataset.references, dataset.scale, hyperparameters, network.cpu().eval()
+            dataset.descriptor,
+            dataset.scaler,
+            dataset.references,
+            dataset.scale,
+            hyperparameters,
+            network.cpu().eval(),
+            dataset.shift,
         )
 
-    def predict(self, structures: list[Atoms]) -> Prediction:
-        """Total energies of the structures.
+    def predict(self, structures: list[Atoms], forces: bool = True) -> Prediction:
+        """Total energies of the structures and, unless told otherwise, the forces on their atoms.
+
+        Forces are the derivatives of the energy, whatever the network was trained on. They take many times longer.
 
         Raises:
             BadInput: an element that the descriptor does not know, or positions that are not finite.
         """
-        features = [self.descriptor.compute(atoms) for atoms in structures]
-        return Prediction(
-            np.array([self.predict_features(f, [a])[0] for f, a in zip(features, structures, strict=True)])
-        )
+        if not forces:
+            features = [self.descriptor.compute(atoms) for atoms in structures]
+            return Prediction(
+                np.array([self.predict_features(f, [a])[0] for f, a in zip(features, structures, strict=True)])
+            )
+        pairs = [self._energy_and_forces(atoms) for atoms in structures]
+        return Prediction(np.array([energy for energy, _ in pairs]), [force for _, force in pairs])
+
+    def _energy_and_forces(self, atoms: Atoms) -> tuple[float, NDArray[np.float64]]:
+        features, derivatives = self.descriptor.sparse_derivatives(atoms)
+        gradient = self.gradient(features, atoms)
+        pulls = np.einsum("ef,efx->ex", gradient[derivatives.centre], derivatives.values)
+        forces = np.zeros((len(atoms), 3))
+        np.subtract.at(forces, derivatives.atom, pulls)
+        return float(self.predict_features(features, [atoms])[0]), forces
 
     @torch.no_grad()
     def predict_features(self, features: NDArray[np.float64], structures: list[Atoms]) -> NDArray[np.float64]:
         """Total energies (n_structures,), eV, from features (total atoms, n_features) computed before."""
-        dtype = next(self.network.parameters()).dtype
-        inputs = torch.as_tensor(self.scaler(features), dtype=dtype)
-        owner = torch.repeat_interleave(torch.tensor([len(atoms) for atoms in structures]))
-        summed = sum_per_structure(self.network(inputs), owner, len(structures)).double().numpy()
-        return self.references.of(structures) + self.scale * summed
+        numbers = _numbers(structures)
+        inputs = torch.as_tensor(self.scaler(features, numbers), dtype=self._dtype)
+        owner = torch.repeat_interleave(torch.tensor([len(atoms) for atoms in structures], dtype=torch.int64))
+        outputs = self.network(inputs, torch.as_tensor(numbers))
+        summed = sum_per_structure(outputs, owner, len(structures)).double().numpy()
+        return self.shift + self.references.of(structures) + self.scale * summed
+
+    def gradient(self, features: NDArray[np.float64], atoms: Atoms) -> NDArray[np.float64]:
+        """Derivative (n_atoms, n_features) of a structure's energy by its features, eV."""
+        numbers = _numbers([atoms])
+        inputs = torch.as_tensor(self.scaler(features, numbers), dtype=self._dtype).requires_grad_()
+        (gradient,) = torch.autograd.grad(self.network(inputs, torch.as_tensor(numbers)).sum(), inputs)
+        scaled: NDArray[np.float64] = gradient.double().numpy() * self.scaler.slope(features, numbers)
+        return self.scale * scaled
+
+    def stress(self, atoms: Atoms) -> NDArray[np.float64]:
+        """Stress (6,) of a periodic structure, eV/Å³, in the order xx, yy, zz, yz, xz, xy.
+
+        It is dE/d strain / volume. A strain moves the image at R from an atom i by strain·R, so that
+        dE/d strain_ab = Σ_i Σ_f dE/dG_if · Σ_j dG_if/dR_ija · R_ijb over the images j around it (virial theorem); of it
+        the symmetric part is taken, for a rotation is no strain.
+
+        Raises:
+            BadInput: as `predict`.
+        """
+        features, derivatives = self.descriptor.sparse_derivatives(atoms, images=True)
+        assert derivatives.vector is not None
+        pulls = np.einsum("ef,efx->ex", self.gradient(features, atoms)[derivatives.centre], derivatives.values)
+        virial = pulls.T @ derivatives.vector / atoms.get_volume()
+        return np.array([(virial[a, b] + virial[b, a]) / 2 for a, b in VOIGT])
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return next(self.network.parameters()).dtype
 
     def save(self, folder: Path) -> None:
         """Write `potential.safetensors` (weights) and `potential.json` (all the rest) into the folder."""
         folder.mkdir(parents=True, exist_ok=True)
         save_file({name: value.contiguous() for name, value in self.network.state_dict().items()}, folder / WEIGHTS)
-        description = _Description(
-            format=FORMAT,
-            units={"energy": "eV", "length": "Å"},
+        description = Description.of(
             descriptor=self.descriptor.settings,
-            feature_mean=self.scaler.mean.tolist(),
-            feature_deviation=self.scaler.deviation.tolist(),
-            feature_floor=None if self.scaler.floor is None else self.scaler.floor.tolist(),
-            reference_energies={chemical_symbols[z]: e for z, e in self.references.per_element.items()},
-            reference_energy_fallback=self.references.fallback,
+            scaler=self.scaler,
+            references=self.references,
             scale=self.scale,
-            precision="float64" if next(self.network.parameters()).dtype == torch.float64 else "float32",
+            shift=self.shift,
+            precision="float64" if self._dtype == torch.float64 else "float32",
+            elements=self.network.elements,
             hyperparameters=self.hyperparameters,
         )
         (folder / DESCRIPTION).write_text(description.model_dump_json(indent=1), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: str | Path) -> "Potential":
-        """Read what `save` wrote.
+        """Read what `save` wrote, in this or an earlier version of the package.
 
         Raises:
             BadInput: the folder holds no potential, or a damaged one.
         """
         path = Path(folder)
         try:
-            description = _Description.model_validate_json((path / DESCRIPTION).read_text(encoding="utf-8"))
+            description = read_description(path / DESCRIPTION)
             descriptor = descriptor_from_settings(description.descriptor)
-            mean, deviation = np.array(description.feature_mean), np.array(description.feature_deviation)
-            floor = None if description.feature_floor is None else np.array(description.feature_floor)
-            if any(column is not None and len(column) != descriptor.n_features for column in (mean, deviation, floor)):
-                raise BadInput(f"the scaler is not for the descriptor's {descriptor.n_features} features")
-            network = SingleNN(descriptor.n_features, description.hyperparameters)
+            description.check_width(descriptor.n_features)
+            network = make_network(descriptor.n_features, description.hyperparameters, description.atomic_numbers)
             network.to(torch.float64 if description.precision == "float64" else torch.float32)
             network.load_state_dict(load_file(path / WEIGHTS))
-            per_element = {atomic_numbers[s]: e for s, e in description.reference_energies.items()}
+            return cls(
+                descriptor,
+                description.scaler(),
+                description.references(),
+                description.scale,
+                description.hyperparameters,
+                network.eval(),
+                description.shift,
+            )
         except FileNotFoundError as error:
             # safetensors raises it without the file's name.
             raise BadInput(f"{path}: no potential there, {Path(error.filename or WEIGHTS).name} is missing") from None
@@ -115,51 +164,9 @@ class Potential:
             raise BadInput(
                 f"{path}: no potential there ({Path(error.filename or WEIGHTS).name}: {error.strerror})"
             ) from None
-        except ValidationError as error:
-            reason = f"{DESCRIPTION}: {describe(error, _Description)}"
-            raise BadInput(f"{path}: not a potential that can be read ({reason})") from None
         except (BadInput, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
             raise BadInput(f"{path}: not a potential that can be read ({one_line(error)})") from None
-        return cls(
-            descriptor,
-            FeatureScaler(mean, deviation, floor),
-            ReferenceEnergies(per_element, description.reference_energy_fallback),
-            description.scale,
-            description.hyperparameters,
-            network.eval(),
-        )
 
 
-class _Description(Options):
-    """The content of `potential.json`."""
-
-    format: Literal[1]
-    units: dict[str, str]
-    descriptor: dict[str, Any]
-    feature_mean: list[float]
-    feature_deviation: list[Annotated[float, Field(gt=0)]]
-    feature_floor: list[Annotated[float, Field(gt=0)]] | None
-    reference_energies: dict[str, float]  # eV
-    reference_energy_fallback: float  # eV
-    scale: Annotated[float, Field(gt=0)]  # eV
-    precision: Literal["float32", "float64"]
-    hyperparameters: Hyperparameters
-
-
-class PotentialCalculator(Calculator):  # type: ignore[misc]
-    """A potential as an ASE calculator; energies in eV."""
-
-    implemented_properties = ["energy"]  # noqa: RUF012  (ASE's own form)
-
-    def __init__(self, potential: Potential) -> None:
-        super().__init__()
-        self.potential = potential
-
-    def calculate(
-        self,
-        atoms: Atoms | None = None,
-        properties: list[str] | None = None,
-        system_changes: list[str] = all_changes,
-    ) -> None:
-        super().calculate(atoms, properties, system_changes)
-        self.results["energy"] = float(self.potential.predict([self.atoms]).energies[0])
+def _numbers(structures: list[Atoms]) -> NDArray[np.int64]:
+    return np.concatenate([np.zeros(0, dtype=np.int64), *(atoms.numbers for atoms in structures)]).astype(np.int64)

@@ -1,4 +1,4 @@
-"""What the network is given and asked for: scaled features, and energies less those of the elements."""
+"""What a network is asked for: energies less those of the elements, scaled."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -60,38 +60,23 @@ def fit_reference_energies(structures: list[Atoms], energies: NDArray[np.float64
     )
 
 
-@dataclass(frozen=True)
-class FeatureScaler:
-    """Shifts and scales every column; with `floor`, the logarithm of the column above its floor comes first."""
-
-    mean: NDArray[np.float64]  # (n_features,)
-    deviation: NDArray[np.float64]  # (n_features,), positive
-    floor: NDArray[np.float64] | None  # (n_features,), positive; None: no logarithm
-
-    def __call__(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Scaled features (n_atoms, n_features), without unit."""
-        values = features if self.floor is None else np.log(np.maximum(features, 0) + self.floor)
-        return (values - self.mean) / self.deviation
-
-
-def fit_feature_scaler(features: NDArray[np.float64], scaling: Literal["standardise", "log"]) -> FeatureScaler:
-    """Scaler that brings each column of `features` (n_atoms, n_features) to mean 0 and standard deviation 1.
-
-    Args:
-        scaling: `log` takes log(x + floor) first, the floor being a thousandth of the column's mean.
-    """
-    floor = None
-    if scaling == "log":
-        average = features.mean(axis=0)
-        floor = np.where(average > 0, 1e-3 * average, 1.0)
-        features = np.log(np.maximum(features, 0) + floor)
-    deviation = features.std(axis=0)
-    # A column that does not vary carries nothing; rounding alone must not blow it up.
-    constant = deviation <= 1e-9 * np.abs(features).max(axis=0)
-    return FeatureScaler(features.mean(axis=0), np.where(constant, 1.0, deviation), floor)
-
-
 def target_scale(residuals: NDArray[np.float64]) -> float:
     """Scale (eV) of the network's output: the standard deviation of the energies that are left to it, or 1."""
     deviation = float(residuals.std())
     return deviation if deviation > 0 else 1.0
+
+
+def target_scale_and_shift(
+    residuals: NDArray[np.float64], scaling: Literal["deviation", "mean_deviation"]
+) -> tuple[float, float]:
+    """Scale (eV) of the network's output and shift (eV) of every structure's energy, whatever its size.
+
+    Args:
+        residuals: (n_structures,) the energies that the references leave, eV.
+        scaling: `deviation`: that of `target_scale`, and no shift; `mean_deviation`: mean and sample deviation, as
+            amptorch's `TargetScaler` takes them of the total energies.
+    """
+    if scaling == "deviation":
+        return target_scale(residuals), 0.0
+    deviation = float(residuals.std(ddof=1)) if len(residuals) > 1 else 0.0
+    return (deviation, float(residuals.mean())) if deviation > 0 else (1.0, 0.0)

@@ -48,6 +48,17 @@ def test_the_best_trial_is_evaluated_and_recorded(run: Run, stores: Stores, file
     assert recorded.info.experiment_id == MlflowClient().get_run(run_id).info.experiment_id
 
 
+def test_forces_are_evaluated_where_they_were_trained(run: Run, stores: Stores, files: dict[str, str]) -> None:
+    study, _ = run(study={"n_trials": 1}, training={"forces": True, "epochs": 3})
+    evaluation = evaluate_best(stores, "small")
+    test = ase.io.read(files["test"], ":")
+    run_id = study.get_trials()[0].user_attrs["mlflow_run_id"]
+    predicted = load_potential(f"runs:/{run_id}/model", stores).predict(test).forces
+    error = np.concatenate(predicted) - np.concatenate([atoms.get_forces() for atoms in test])
+    assert evaluation.metrics["test_forces_mae"] == pytest.approx(np.abs(error).mean(), rel=1e-6)
+    assert evaluation.metrics["test_forces_rmse"] == pytest.approx(np.sqrt((error**2).mean()), rel=1e-6)
+
+
 def test_the_run_of_mlflow_run_is_the_evaluations_if_it_is_in_the_same_experiment(
     run: Run, stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,6 +56,29 @@ def test_a_schedule_without_steps_has_no_step_hyperparameters() -> None:
     assert "step_size" not in cosine
 
 
+@pytest.mark.parametrize("scheduler", ["step", "plateau"])
+def test_a_factor_and_its_epochs_are_searched_where_the_schedule_has_them(scheduler: str) -> None:
+    space = distributions(load_config(None, {"search": {"scheduler": scheduler}}), 270)
+    assert {"gamma", "step_size"} < space.keys()
+
+
+def test_weights_decay_with_adamw_only() -> None:
+    decay = {"weight_decay": {"float": [1e-4, 1e-1], "log": True}}
+    assert "weight_decay" not in distributions(load_config(None, {"search": decay}), 270)
+    both = load_config(None, {"search": decay | {"optimizer": {"choice": ["adam", "adamw"]}}})
+    seen = {(tried.optimizer, "weight_decay" in params) for params, tried in suggestions(both)}
+    assert seen == {("adam", False), ("adamw", True)}
+
+
+def test_an_explicit_list_of_layers_reaches_every_trial() -> None:
+    config = load_config(None, {"search": {"hidden_layers": [9, 5], "network": {"choice": ["single", "per_element"]}}})
+    for params, hyperparameters in suggestions(config, n=5):
+        assert hyperparameters.layers == [9, 5]
+        assert not {"hidden_layers", "num_layers", "num_nodes"} & params.keys()
+    (first,) = enqueued(config, n_train=270)
+    assert first["network"] == "single"
+
+
 def test_fixed_values_reach_every_trial_and_are_not_searched() -> None:
     config = load_config(None, {"search": {"lr": "1e-3", "activation": "gelu"}})
     for params, hyperparameters in suggestions(config, n=5):

@@ -63,6 +63,22 @@ def test_every_trial_is_in_both_stores_with_all_that_was_promised(run: Run, stor
         assert {name: repeated[name] for name in trial.params} == trial.params
 
 
+def test_a_study_of_forces_is_judged_by_them(run: Run, tmp_path: Path) -> None:
+    study, results = run(
+        training={"forces": True, "epochs": 4}, target={"objective": "val_forces_mae"}, study={"pruner": "none"}
+    )
+    client, runs = MlflowClient(), runs_by_number(study)
+    for result, trial in zip(results, study.get_trials(), strict=True):
+        run_id = runs[trial.number].info.run_id
+        history = [metric.value for metric in client.get_metric_history(run_id, "val_forces_mae")]
+        assert trial.value == result.value == result.val_forces_mae == min(history)
+        assert len(client.get_metric_history(run_id, "train_forces_mae")) == result.epochs
+        assert runs[trial.number].data.metrics["best_val_forces_mae"] == trial.value
+        assert runs[trial.number].data.metrics["best_val_energy_mae"] == result.val_energy_mae
+        table = pd.read_csv(client.download_artifacts(run_id, "history.csv", str(tmp_path)))
+        assert table["val_forces_mae"].min() == pytest.approx(trial.value)
+
+
 def test_the_study_has_a_run_of_its_own_over_those_of_the_trials(run: Run) -> None:
     study, results = run(study={"pruner": "none"})
     client, runs = MlflowClient(), runs_by_number(study)
@@ -213,6 +229,7 @@ def test_another_question_under_the_same_name_is_refused(run: Run, files: dict[s
         "split": ({"data": {"validation": {"seed": 5}}}, "other data"),
         "descriptor": ({"descriptor": {"cutoff": 5.0}}, "other descriptor"),
         "epochs": ({"training": {"epochs": 10}}, "other training"),
+        "target scaling": ({"target": {"scaling": "mean_deviation"}}, "other target scaling"),
         "test": ({"data": {"test": files["other"]}}, "another test split"),
         "choices": ({"search": {"activation": {"choice": ["tanh", "relu"]}}}, "search.activation"),
     }

@@ -34,8 +34,8 @@ def prepared(images: list[Atoms], config_for: ConfigFor, folder: Path, **groups:
 
 def assert_same_fits(left: Dataset, right: Dataset) -> None:
     assert left.references == right.references
-    assert np.array_equal(left.scaler.mean, right.scaler.mean)
-    assert np.array_equal(left.scaler.deviation, right.scaler.deviation)
+    assert np.array_equal(left.scaler.offset, right.scaler.offset)
+    assert np.array_equal(left.scaler.divisor, right.scaler.divisor)
     assert left.scale == right.scale
 
 

@@ -4,15 +4,20 @@ import math
 from itertools import islice
 from typing import Any
 
+import ase.io
 import numpy as np
 import pytest
 import torch
 
-from bdqm_tune.config import Training
+from bdqm_tune.config import Objective, Training
+from bdqm_tune.errors import BdqmError
 from bdqm_tune.hyperparameters import Hyperparameters
-from bdqm_tune.learning.batches import SplitTensors
+from bdqm_tune.learning.batches import SplitTensors, split_tensors
+from bdqm_tune.learning.dataset import Dataset, prepare
 from bdqm_tune.learning.fit import Diverged, EpochRecord, Fit
 from bdqm_tune.learning.networks import SingleNN
+from bdqm_tune.learning.potential import Potential
+from tests.learning.conftest import rattled_alloys, small_config
 
 SCALE = 2.5  # eV
 
@@ -282,3 +287,126 @@ def test_a_record_has_the_names_that_are_logged() -> None:
         "epoch_seconds",
     }
     assert record.epoch_seconds > 0
+
+
+@pytest.fixture(scope="module")
+def force_data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Twelve small alloys with EMT forces, a quarter of them for validation."""
+    folder = tmp_path_factory.mktemp("forces")
+    ase.io.write(folder / "train.traj", rattled_alloys(12))
+    return prepare(small_config(folder / "train.traj", training={"forces": True}), folder / "home")
+
+
+def force_fit(
+    data: Dataset,
+    hyperparameters: dict[str, Any] | None = None,
+    training: dict[str, Any] | None = None,
+    objective: Objective = "val_energy_mae",
+) -> Fit:
+    splits = [
+        split_tensors(data, part, torch.device("cpu"), torch.float64, with_forces=True)
+        for part in (data.train, data.validation)
+    ]
+    options = {"num_nodes": 8, "num_layers": 2, "batch_size": 4, "lr": 0.01, "initialization": "xavier"}
+    return Fit(
+        Hyperparameters(**(options | (hyperparameters or {}))),
+        Training(**{"epochs": 5, "early_stopping": None, "forces": True, **(training or {})}),
+        *splits,
+        data.scale,
+        0,
+        objective,
+    )
+
+
+def test_a_record_with_forces_has_their_errors_too(force_data: Dataset) -> None:
+    record = next(iter(force_fit(force_data)))
+    assert {"train_forces_mae", "val_forces_mae"} < set(record.metrics())
+
+
+@pytest.mark.parametrize("loss", ["mae", "mse"])
+@pytest.mark.parametrize("coefficient", [0.0, 0.3])
+def test_the_loss_is_that_of_the_energies_and_a_share_of_that_of_the_forces(
+    force_data: Dataset, loss: str, coefficient: float
+) -> None:
+    # The network gives 0 at first, and such a small learning rate leaves it there.
+    options = {"initialization": "zero", "lr": 1e-13, "force_coefficient": coefficient, "batch_size": 64}
+    (record,) = force_fit(force_data, options, {"epochs": 1, "loss": loss})
+    structures, power = force_data.train.structures, {"mae": 1, "mse": 2}[loss]
+    assert structures.forces is not None
+    labels = np.concatenate(structures.forces)
+    energy_loss = np.mean(np.abs(force_data.scaled_targets(force_data.train)) ** power)
+    force_loss = np.mean(np.abs(labels / force_data.scale) ** power)
+    assert record.train_loss == pytest.approx(energy_loss + coefficient * force_loss, rel=1e-9)
+    assert record.train_forces_mae == pytest.approx(np.abs(labels).mean(), rel=1e-9)
+    held_out = force_data.validation.structures.forces
+    assert held_out is not None
+    assert record.val_forces_mae == pytest.approx(np.abs(np.concatenate(held_out)).mean(), rel=1e-9)
+
+
+def test_the_forces_that_are_scored_are_those_of_the_potential(force_data: Dataset) -> None:
+    options = Hyperparameters(num_nodes=8, num_layers=2, batchnorm=True, network="per_element")
+    fit = force_fit(force_data, {"batchnorm": True, "network": "per_element"})
+    list(fit)
+    held_out = force_data.validation.structures
+    assert fit.best is not None
+    assert held_out.forces is not None
+    predicted = Potential.from_dataset(force_data, options, fit.best_network).predict(held_out.atoms)
+    assert predicted.forces is not None
+    error = np.abs(np.concatenate(predicted.forces) - np.concatenate(held_out.forces)).mean()
+    assert error == pytest.approx(fit.best.val_forces_mae, rel=1e-9)
+    assert np.abs(predicted.energies - held_out.energies).mean() == pytest.approx(fit.best.val_energy_mae, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"network": "per_element"}, {"batchnorm": True}, {"optimizer": "lbfgs", "lr": 0.3, "batch_size": 9}]
+)
+def test_forces_are_learned(force_data: Dataset, options: dict[str, Any]) -> None:
+    records = list(force_fit(force_data, {"force_coefficient": 1.0, **options}, {"epochs": 30}))
+    errors = [record.train_forces_mae for record in records if record.train_forces_mae is not None]
+    assert errors[-1] < 0.6 * errors[0]
+
+
+def test_training_on_forces_gives_better_forces_than_training_on_energies(force_data: Dataset) -> None:
+    with_forces, without = (
+        min(r.val_forces_mae or math.inf for r in force_fit(force_data, {"force_coefficient": c}, {"epochs": 40}))
+        for c in (1.0, 0.0)
+    )
+    assert with_forces < 0.8 * without
+
+
+def test_the_best_epoch_is_that_of_the_objective(force_data: Dataset) -> None:
+    options = {"lr": 0.05, "force_coefficient": 0.1}
+    by_energy = force_fit(force_data, options, {"epochs": 25})
+    by_forces = force_fit(force_data, options, {"epochs": 25}, "val_forces_mae")
+    records = list(by_energy)
+    assert numbers(list(by_forces)) == numbers(records)
+    assert by_energy.best == min(records, key=lambda record: record.val_energy_mae)
+    assert by_forces.best is not None
+    assert by_forces.best.val_forces_mae == min(record.val_forces_mae for record in records if record.val_forces_mae)
+
+
+def test_an_objective_of_forces_needs_forces() -> None:
+    fit = make_fit()
+    fit._objective = "val_forces_mae"
+    with pytest.raises(BdqmError, match=r"needs training\.forces"):
+        next(iter(fit))
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "lbfgs"])
+@pytest.mark.parametrize("scheduler", ["step", "cosine", "one_cycle", "plateau", "none"])
+def test_every_optimizer_and_schedule_trains(optimizer: str, scheduler: str) -> None:
+    options = {"optimizer": optimizer, "scheduler": scheduler, "lr": 0.02, "batch_size": 30, "step_size": 5}
+    records = list(make_fit(options, {"epochs": 20}))
+    assert records[-1].train_energy_mae < 0.95 * records[0].train_energy_mae
+
+
+def test_a_plateau_of_the_objective_lowers_the_rate() -> None:
+    options = {"scheduler": "plateau", "step_size": 4, "gamma": 0.1, "lr": 0.03, "initialization": "xavier"}
+    records = list(make_fit(options, {"epochs": 40}, learnable=False))
+    best, since, expected = math.inf, 0, 0.03
+    for record in records:
+        assert record.lr == pytest.approx(expected)
+        best, since = (record.val_energy_mae, 0) if record.val_energy_mae < best else (best, since + 1)
+        if since == 4:
+            expected, since = 0.1 * expected, 0
+    assert expected < 0.03

@@ -11,7 +11,6 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk, fcc111, molecule
-from ase.calculators.calculator import PropertyNotImplementedError
 from scipy.spatial.transform import Rotation
 
 from bdqm_tune.config import Training
@@ -19,41 +18,53 @@ from bdqm_tune.descriptors import GMP
 from bdqm_tune.descriptors.pseudodensity import PseudoDensity
 from bdqm_tune.errors import BadInput
 from bdqm_tune.hyperparameters import Hyperparameters
-from bdqm_tune.learning.batches import SplitTensors
+from bdqm_tune.learning.batches import split_tensors
 from bdqm_tune.learning.dataset import Dataset
+from bdqm_tune.learning.description import DESCRIPTION, WEIGHTS
 from bdqm_tune.learning.fit import Fit
-from bdqm_tune.learning.networks import SingleNN
-from bdqm_tune.learning.potential import DESCRIPTION, WEIGHTS, Potential, PotentialCalculator
-from bdqm_tune.learning.targets import FeatureScaler, ReferenceEnergies
+from bdqm_tune.learning.networks import make_network
+from bdqm_tune.learning.potential import Potential
+from bdqm_tune.learning.scalers import FeatureScaler, Scaler, fit_element_scaler
+from bdqm_tune.learning.targets import ReferenceEnergies
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "plain": {},
     "deep": {"num_layers": 6, "num_nodes": 7, "activation": "silu"},
     "batchnorm": {"batchnorm": True, "activation": "relu"},
     "dropout": {"dropout": True, "dropout_rate": 0.5, "activation": "gelu"},
+    "per element": {"network": "per_element", "hidden_layers": [7, 3], "activation": "softplus"},
 }
+# For derivatives: relu has kinks, across which differences are no derivatives.
+SMOOTH = {name: {**options, "activation": "tanh"} for name, options in NETWORKS.items()}
 
 
 def random_potential(
-    hyperparameters: dict[str, Any] | None = None, dtype: torch.dtype = torch.float64, log: bool = False
+    hyperparameters: dict[str, Any] | None = None,
+    dtype: torch.dtype = torch.float64,
+    log: bool = False,
+    by_element: bool = False,
 ) -> Potential:
     """Random weights, scales and reference energies for H, O, Cu and Au."""
     torch.manual_seed(0)
     random = np.random.default_rng(0)
     table = {z: PseudoDensity(np.array([1.0 + 0.1 * z]), np.array([1.0 + 0.02 * z])) for z in (1, 8, 29, 79)}
     descriptor = GMP([0, 1, 2, 3], [0.5, 1.0], 4.3, pseudodensities=table)
-    options = Hyperparameters(**{"num_nodes": 6, "initialization": "xavier", **(hyperparameters or {})})
-    network = SingleNN(descriptor.n_features, options).to(dtype)
+    given = {"initialization": "xavier", **(hyperparameters or {})}
+    options = Hyperparameters(**(given if "hidden_layers" in given else {"num_nodes": 6, **given}))
+    network = make_network(descriptor.n_features, options, [1, 8, 29]).to(dtype)
     for layer in network.modules():
         if isinstance(layer, torch.nn.BatchNorm1d):
             layer.running_mean = torch.randn_like(layer.running_mean)
             layer.running_var = torch.rand_like(layer.running_var) + 0.5
     examples = np.concatenate([descriptor.compute(atoms) for atoms in examples_of_all_kinds()])
-    scaler = FeatureScaler(
+    scaler: Scaler = FeatureScaler(
         examples.mean(axis=0), examples.std(axis=0), random.uniform(0.1, 1, descriptor.n_features) if log else None
     )
+    if by_element:
+        numbers = np.concatenate([atoms.numbers for atoms in examples_of_all_kinds()])
+        scaler = fit_element_scaler(examples, numbers, "log" if log else "normalise")
     references = ReferenceEnergies({1: -3.4, 8: -7.2, 29: -3.7}, -4.5)
-    return Potential(descriptor, scaler, references, 1.7, options, network.eval())
+    return Potential(descriptor, scaler, references, 1.7, options, network.eval(), shift=0.9 if by_element else 0.0)
 
 
 def examples_of_all_kinds() -> list[Atoms]:
@@ -105,7 +116,7 @@ def test_energy_does_not_change_with_rotation_translation_or_the_order_of_atoms(
 
 def test_energy_is_references_and_scaled_network_outputs() -> None:
     potential, (water, *_) = random_potential(), examples_of_all_kinds()
-    features = (potential.descriptor.compute(water) - potential.scaler.mean) / potential.scaler.deviation
+    features = (potential.descriptor.compute(water) - potential.scaler.offset) / potential.scaler.divisor
     contributions = potential.network(torch.tensor(features)).detach().numpy()
     expected = 2 * -3.4 - 7.2 + 1.7 * contributions.sum()
     assert potential.predict([water]).energies[0] == pytest.approx(expected, rel=1e-12)
@@ -129,6 +140,76 @@ def test_no_structures_have_no_energies() -> None:
     assert random_potential().predict([]).energies.shape == (0,)
 
 
+@pytest.mark.parametrize("kind", range(4), ids=KINDS)
+@pytest.mark.parametrize("network", SMOOTH)
+@pytest.mark.parametrize("log", [False, True])
+def test_forces_are_minus_the_differences_of_the_energy(kind: int, network: str, log: bool) -> None:
+    potential, atoms, step = random_potential(SMOOTH[network], log=log), examples_of_all_kinds()[kind], 1e-4
+    (forces,) = potential.predict([atoms]).forces or []
+    for k in {0, len(atoms) - 1}:
+        for axis in range(3):
+            ahead, behind = atoms.copy(), atoms.copy()
+            ahead.positions[k, axis] += step
+            behind.positions[k, axis] -= step
+            above, below = potential.predict([ahead, behind], forces=False).energies
+            assert forces[k, axis] == pytest.approx(-(above - below) / (2 * step), rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", range(4), ids=KINDS)
+def test_forces_turn_with_the_structure_follow_the_order_of_atoms_and_add_up_to_nothing(kind: int) -> None:
+    potential, atoms, random = (
+        random_potential(by_element=True),
+        examples_of_all_kinds()[kind],
+        np.random.default_rng(8),
+    )
+    turn = Rotation.random(random_state=random).as_matrix()
+    order = random.permutation(len(atoms))
+    moved = Atoms(
+        atoms.numbers[order], atoms.positions[order] @ turn, cell=np.asarray(atoms.cell) @ turn, pbc=atoms.pbc
+    )
+    here, there = potential.predict([atoms, moved]).forces or []
+    np.testing.assert_allclose(there, here[order] @ turn, atol=1e-9)
+    np.testing.assert_allclose(here.sum(axis=0), 0, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", range(1, 4), ids=KINDS[1:])
+def test_forces_do_not_change_with_the_size_of_the_cell(kind: int) -> None:
+    potential, atoms = random_potential(), examples_of_all_kinds()[kind]
+    one, many = potential.predict([atoms, atoms.repeat((2, 1, 1))]).forces or []
+    np.testing.assert_allclose(many, np.concatenate([one, one]), atol=1e-9)
+
+
+def test_energies_are_the_same_with_and_without_forces() -> None:
+    potential, structures = random_potential(), examples_of_all_kinds()
+    with_forces, without = potential.predict(structures), potential.predict(structures, forces=False)
+    assert without.forces is None
+    np.testing.assert_allclose(with_forces.energies, without.energies, rtol=1e-12)
+    assert [f.shape for f in with_forces.forces or []] == [(len(atoms), 3) for atoms in structures]
+
+
+@pytest.mark.parametrize("kind", [1, 2, 3], ids=KINDS[1:])
+def test_stress_is_the_derivative_of_the_energy_by_the_strain(kind: int) -> None:
+    potential, atoms, step = random_potential(SMOOTH["deep"], log=True), examples_of_all_kinds()[kind], 1e-5
+    stress = potential.stress(atoms)
+    for k, (a, b) in enumerate([(0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1)]):
+        energies = []
+        for sign in (1, -1):
+            strain = np.eye(3)
+            strain[a, b] += sign * step / 2
+            strain[b, a] += sign * step / 2
+            strained = atoms.copy()
+            strained.set_cell(np.asarray(atoms.cell) @ strain, scale_atoms=True)
+            energies.append(potential.predict([strained], forces=False).energies[0])
+        expected = (energies[0] - energies[1]) / (2 * step * atoms.get_volume())
+        assert stress[k] == pytest.approx(expected, rel=1e-4, abs=1e-7)
+
+
+def test_a_shift_is_added_to_every_structure() -> None:
+    potential, (water, *_) = random_potential(), examples_of_all_kinds()
+    shifted = dataclasses.replace(potential, shift=-600.0)
+    assert shifted.predict([water]).energies[0] == pytest.approx(potential.predict([water]).energies[0] - 600.0)
+
+
 def test_an_unknown_element_is_refused() -> None:
     with pytest.raises(BadInput, match="no pseudo-density for element Pt; there are: H O Cu Au"):
         random_potential().predict([Atoms("Cu"), Atoms("Pt")])
@@ -136,15 +217,9 @@ def test_an_unknown_element_is_refused() -> None:
 
 def fit_of(dataset: Dataset, **hyperparameters: Any) -> tuple[Fit, Hyperparameters]:
     """A training in double precision that has not begun."""
-    options = Hyperparameters(**{"num_nodes": 8, **hyperparameters})
+    options = Hyperparameters(**(({} if "hidden_layers" in hyperparameters else {"num_nodes": 8}) | hyperparameters))
     train, validation = (
-        SplitTensors(
-            dataset.scaler(split.features),
-            split.structures.n_atoms,
-            dataset.scaled_targets(split),
-            torch.device("cpu"),
-            torch.float64,
-        )
+        split_tensors(dataset, split, torch.device("cpu"), torch.float64)
         for split in (dataset.train, dataset.validation)
     )
     return Fit(options, Training(epochs=8), train, validation, dataset.scale, seed=0), options
@@ -174,18 +249,44 @@ def test_a_trained_potential_has_the_error_of_its_best_epoch(
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("log", [False, True])
+@pytest.mark.parametrize("by_element", [False, True])
 def test_what_is_saved_and_loaded_predicts_the_same_to_the_last_bit(
-    tmp_path: Path, network: str, dtype: torch.dtype, log: bool
+    tmp_path: Path, network: str, dtype: torch.dtype, log: bool, by_element: bool
 ) -> None:
-    potential = random_potential(NETWORKS[network], dtype, log)
+    potential = random_potential(NETWORKS[network], dtype, log, by_element)
     potential.save(tmp_path / "new" / "folder")
     loaded = Potential.load(str(tmp_path / "new" / "folder"))
     structures = [*examples_of_all_kinds(), Atoms("CuAu", positions=[[0, 0, 0], [0, 0, 2.5]])]
     assert loaded.predict(structures).energies.tolist() == potential.predict(structures).energies.tolist()
+    assert equal_forces(loaded.predict(structures).forces, potential.predict(structures).forces)
     assert loaded.hyperparameters == potential.hyperparameters
     assert loaded.references == potential.references
     assert next(loaded.network.parameters()).dtype == dtype
     assert not loaded.network.training
+
+
+def equal_forces(left: Any, right: Any) -> bool:
+    """Whether they are the same to the last bit, structure by structure."""
+    return all(np.array_equal(a, b) for a, b in zip(left, right, strict=True))
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_what_the_first_version_wrote_is_read(tmp_path: Path, log: bool) -> None:
+    potential = random_potential(log=log)
+    potential.save(tmp_path)
+    content = json.loads((tmp_path / DESCRIPTION).read_text(encoding="utf-8"))
+    scaling = content.pop("scaling")
+    for name in ("scaling_per_element", "shift", "elements"):
+        del content[name]
+    old = {"feature_mean": "offset", "feature_deviation": "divisor", "feature_floor": "floor"}
+    content |= {name: scaling[today] for name, today in old.items()} | {"format": 1}
+    names = ("num_layers", "num_nodes", "activation", "batchnorm", "dropout", "dropout_rate", "initialization", "lr")
+    names += ("batch_size", "scheduler", "gamma", "step_size")
+    content["hyperparameters"] = {name: content["hyperparameters"][name] for name in names}
+    (tmp_path / DESCRIPTION).write_text(json.dumps(content), encoding="utf-8")
+    structures = examples_of_all_kinds()
+    loaded = Potential.load(tmp_path)
+    assert loaded.predict(structures).energies.tolist() == potential.predict(structures).energies.tolist()
 
 
 def test_the_files_hold_no_pickle_and_valid_json(tmp_path: Path) -> None:
@@ -196,7 +297,7 @@ def test_the_files_hold_no_pickle_and_valid_json(tmp_path: Path) -> None:
         raise AssertionError(f"{constant} is no JSON")
 
     content = json.loads((tmp_path / DESCRIPTION).read_text(encoding="utf-8"), parse_constant=refuse)
-    assert content["format"] == 1
+    assert content["format"] == 2
     assert content["units"] == {"energy": "eV", "length": "Å"}
     assert content["reference_energies"] == {"H": -3.4, "O": -7.2, "Cu": -3.7}
     assert content["reference_energy_fallback"] == -4.5
@@ -233,7 +334,7 @@ def put(key: str, value: Any) -> Callable[[dict[str, Any]], Any]:
 
 
 DAMAGES: dict[str, Callable[[dict[str, Any]], Any]] = {
-    **{f"no {key}": drop(key) for key in ("format", "descriptor", "feature_mean", "reference_energies", "scale")},
+    **{f"no {key}": drop(key) for key in ("format", "descriptor", "scaling", "reference_energies", "scale")},
     "no hyperparameters": drop("hyperparameters"),
     "another format": put("format", 99),
     "unknown precision": put("precision", "float16"),
@@ -245,8 +346,11 @@ DAMAGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "descriptor without table": put("descriptor", {"name": "gmp"}),
     "descriptor in a list": put("descriptor", []),
     "null descriptor": put("descriptor", None),
-    "scaler of another width": put("feature_mean", [0.0]),
-    "a deviation of zero": lambda content: {**content, "feature_deviation": [0.0] * len(content["feature_mean"])},
+    "scaler of another width": lambda content: {**content, "scaling": {**content["scaling"], "offset": [0.0]}},
+    "a divisor of zero": lambda content: {**content, "scaling": {**content["scaling"], "divisor": [0.0] * 8}},
+    "a floor of another width": lambda content: {**content, "scaling": {**content["scaling"], "floor": [1.0]}},
+    "a scaler for no element": lambda content: {**content, "scaling_per_element": {"Xx": content["scaling"]}},
+    "networks for no elements": put("elements", ["Xx"]),
     "scale in words": put("scale", "large"),
     "null scale": put("scale", None),
     "a list": lambda content: [content],
@@ -283,27 +387,6 @@ def test_weights_cut_short_or_of_another_network_are_refused(tmp_path: Path) -> 
         with pytest.raises(BadInput, match="not a potential that can be read") as caught:
             Potential.load(tmp_path / folder)
         assert folder in str(caught.value)
-
-
-def test_the_calculator_gives_what_the_potential_predicts() -> None:
-    potential = random_potential()
-    calculator = PotentialCalculator(potential)
-    water, _, alloy, slab = examples_of_all_kinds()
-    for atoms in (water, alloy, slab):
-        (expected,) = potential.predict([atoms]).energies
-        atoms.calc = calculator
-        assert atoms.get_potential_energy() == expected
-        atoms.positions[0] += 0.2
-        (moved,) = potential.predict([atoms]).energies
-        assert moved != expected
-        assert atoms.get_potential_energy() == moved
-
-
-def test_the_calculator_says_that_it_has_no_forces() -> None:
-    atoms = molecule("H2O")
-    atoms.calc = PotentialCalculator(random_potential())
-    with pytest.raises(PropertyNotImplementedError):
-        atoms.get_forces()
 
 
 def test_a_potential_keeps_what_it_was_made_of(dataset: Dataset) -> None:

@@ -1,0 +1,87 @@
+"""The derivatives of a set of structures' features, computed once and memory-mapped afterwards."""
+
+import os
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bdqm_tune.descriptors.base import Descriptor
+from bdqm_tune.descriptors.store import structures_key
+from bdqm_tune.errors import located
+from bdqm_tune.progress import track
+from bdqm_tune.structures import Structures
+
+
+@dataclass(frozen=True)
+class StoredDerivatives:
+    """Derivatives of some structures' features, in pieces: an entry for each centre and atom near it.
+
+    The entries of structure i stand at `first[i]:first[i] + count[i]`, sorted by centre.
+    """
+
+    first: NDArray[np.int64]  # (n_structures,)
+    count: NDArray[np.int64]  # (n_structures,)
+    centre: NDArray[np.int64]  # (n_entries,) index in its structure of the atom whose features change
+    atom: NDArray[np.int64]  # (n_entries,) index in its structure of the atom that is moved
+    values: NDArray[np.float64]  # (n_entries, n_features, 3), 1/Å
+
+    def select(self, indices: NDArray[np.int64]) -> "StoredDerivatives":
+        """The structures at `indices`, in that order; what is on the disk stays there."""
+        return replace(self, first=self.first[indices], count=self.count[indices])
+
+
+def stored_derivatives(structures: Structures, descriptor: Descriptor, folder: Path) -> StoredDerivatives:
+    """Derivatives of all structures, read from the disk when they are used.
+
+    Args:
+        folder: where the feature files lie; one folder is made in it for every pair of structures and descriptor.
+
+    Raises:
+        BadInput: the descriptor refuses a structure; the message names the image.
+    """
+    path = folder / f"{structures_key(structures.atoms, descriptor)}.derivatives"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(path, structures, descriptor)
+    count = np.fromfile(path / "count", dtype=np.int64)
+    shape = (int(count.sum()), descriptor.n_features, 3)
+    return StoredDerivatives(
+        first=np.cumsum(count) - count,
+        count=count,
+        centre=np.fromfile(path / "centre", dtype=np.int64),
+        atom=np.fromfile(path / "atom", dtype=np.int64),
+        # Copy-on-write, for torch wants arrays that it could write to.
+        values=np.memmap(path / "values", dtype=np.float64, mode="c", shape=shape),
+    )
+
+
+def _write(path: Path, structures: Structures, descriptor: Descriptor) -> None:
+    # As features: written beside its place and moved there when whole. How many entries there are shows in the end.
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    partial.mkdir()
+    try:
+        counts = []
+        with (
+            (partial / "centre").open("wb") as centre,
+            (partial / "atom").open("wb") as atom,
+            (partial / "values").open("wb") as values,
+        ):
+            pairs = zip(structures.atoms, structures.images.tolist(), strict=True)
+            for atoms, image in track(pairs, f"Derivatives of {structures.source}", total=len(structures)):
+                with located(f"{structures.source}, image {image}"):
+                    _, derivatives = descriptor.sparse_derivatives(atoms)
+                derivatives.centre.astype(np.int64).tofile(centre)
+                derivatives.atom.astype(np.int64).tofile(atom)
+                derivatives.values.astype(np.float64).tofile(values)
+                counts.append(len(derivatives.centre))
+        np.array(counts, dtype=np.int64).tofile(partial / "count")
+        try:
+            partial.rename(path)
+        except OSError:
+            if not path.exists():  # else another worker was first, with the same
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

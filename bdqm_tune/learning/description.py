@@ -1,0 +1,167 @@
+"""The content of `potential.json`: all of a potential that is not weights, as plain values; no pickle."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from ase.data import atomic_numbers, chemical_symbols
+from pydantic import Field, ValidationError
+
+from bdqm_tune.config import describe
+from bdqm_tune.errors import BadInput
+from bdqm_tune.hyperparameters import Hyperparameters, Options
+from bdqm_tune.learning.scalers import ElementScaler, FeatureScaler, Scaler
+from bdqm_tune.learning.targets import ReferenceEnergies
+
+FORMAT: Literal[2] = 2
+WEIGHTS, DESCRIPTION = "potential.safetensors", "potential.json"
+
+
+class ColumnScaling(Options):
+    """A `FeatureScaler`: a number for each feature."""
+
+    offset: list[float]
+    divisor: list[Annotated[float, Field(gt=0)]]
+    floor: list[Annotated[float, Field(gt=0)]] | None
+
+    @classmethod
+    def of(cls, scaler: FeatureScaler) -> "ColumnScaling":
+        """The plain values of a scaler."""
+        floor = None if scaler.floor is None else scaler.floor.tolist()
+        return cls(offset=scaler.offset.tolist(), divisor=scaler.divisor.tolist(), floor=floor)
+
+    def scaler(self) -> FeatureScaler:
+        """The scaler with these values."""
+        floor = None if self.floor is None else np.array(self.floor)
+        return FeatureScaler(np.array(self.offset), np.array(self.divisor), floor)
+
+    def check_width(self, n_features: int) -> None:
+        """Raise BadInput unless there is a value for each of so many features."""
+        columns = [self.offset, self.divisor, *([] if self.floor is None else [self.floor])]
+        if any(len(column) != n_features for column in columns):
+            raise BadInput(f"the scaler is not for the descriptor's {n_features} features")
+
+
+class Description(Options):
+    """A potential without its weights."""
+
+    format: Literal[2]
+    units: dict[str, str]
+    descriptor: dict[str, Any]
+    scaling: ColumnScaling
+    scaling_per_element: dict[str, ColumnScaling] | None  # by symbol; `scaling` is then for all other elements
+    reference_energies: dict[str, float]  # by symbol, eV
+    reference_energy_fallback: float  # eV
+    scale: Annotated[float, Field(gt=0)]  # eV
+    shift: float  # eV
+    precision: Literal["float32", "float64"]
+    elements: list[str]  # those that have a network of their own
+    hyperparameters: Hyperparameters
+
+    @classmethod
+    def of(
+        cls,
+        descriptor: dict[str, Any],
+        scaler: Scaler,
+        references: ReferenceEnergies,
+        scale: float,
+        shift: float,
+        precision: Literal["float32", "float64"],
+        elements: tuple[int, ...],
+        hyperparameters: Hyperparameters,
+    ) -> "Description":
+        """The description of a potential with these parts."""
+        common, per_element = scaler, None
+        if isinstance(scaler, ElementScaler):
+            common = scaler.others
+            per_element = {chemical_symbols[z]: ColumnScaling.of(own) for z, own in scaler.per_element.items()}
+        if not isinstance(common, FeatureScaler):
+            raise TypeError(f"a {type(common).__name__} cannot be described")
+        return cls(
+            format=FORMAT,
+            units={"energy": "eV", "length": "Å"},
+            descriptor=descriptor,
+            scaling=ColumnScaling.of(common),
+            scaling_per_element=per_element,
+            reference_energies={chemical_symbols[z]: e for z, e in references.per_element.items()},
+            reference_energy_fallback=references.fallback,
+            scale=scale,
+            shift=shift,
+            precision=precision,
+            elements=[chemical_symbols[z] for z in elements],
+            hyperparameters=hyperparameters,
+        )
+
+    def scaler(self) -> Scaler:
+        """The feature scaler."""
+        if self.scaling_per_element is None:
+            return self.scaling.scaler()
+        own = {atomic_numbers[symbol]: scaling.scaler() for symbol, scaling in self.scaling_per_element.items()}
+        return ElementScaler(own, self.scaling.scaler())
+
+    def references(self) -> ReferenceEnergies:
+        """The reference energies."""
+        own = {atomic_numbers[symbol]: energy for symbol, energy in self.reference_energies.items()}
+        return ReferenceEnergies(own, self.reference_energy_fallback)
+
+    @property
+    def atomic_numbers(self) -> list[int]:
+        """Of the elements that have a network of their own."""
+        return [atomic_numbers[symbol] for symbol in self.elements]
+
+    def check_width(self, n_features: int) -> None:
+        """Raise BadInput unless the scalers are for so many features."""
+        for scaling in (self.scaling, *(self.scaling_per_element or {}).values()):
+            scaling.check_width(n_features)
+
+
+class _Format1(Options):
+    """What the first version wrote: one network and one scaler for all elements, and no shift."""
+
+    format: Literal[1]
+    units: dict[str, str]
+    descriptor: dict[str, Any]
+    feature_mean: list[float]
+    feature_deviation: list[Annotated[float, Field(gt=0)]]
+    feature_floor: list[Annotated[float, Field(gt=0)]] | None
+    reference_energies: dict[str, float]
+    reference_energy_fallback: float
+    scale: Annotated[float, Field(gt=0)]
+    precision: Literal["float32", "float64"]
+    hyperparameters: Hyperparameters
+
+    def upgraded(self) -> Description:
+        """The same in today's form."""
+        kept = {"units", "descriptor", "reference_energies", "reference_energy_fallback", "scale", "precision"}
+        return Description(
+            **self.model_dump(include=kept),
+            format=FORMAT,
+            scaling=ColumnScaling(offset=self.feature_mean, divisor=self.feature_deviation, floor=self.feature_floor),
+            scaling_per_element=None,
+            shift=0.0,
+            elements=[],
+            hyperparameters=self.hyperparameters,
+        )
+
+
+class _AnyFormat(Options, extra="ignore"):
+    format: Literal[1, 2]
+
+
+def read_description(path: Path) -> Description:
+    """Read `potential.json`.
+
+    Raises:
+        OSError: the file cannot be read.
+        BadInput: it holds something else.
+    """
+    text = path.read_bytes()
+    model: type[Options] = _AnyFormat
+    try:
+        if _AnyFormat.model_validate_json(text).format == 1:
+            model = _Format1
+            return _Format1.model_validate_json(text).upgraded()
+        model = Description
+        return Description.model_validate_json(text)
+    except ValidationError as error:
+        raise BadInput(f"{path.name}: {describe(error, model)}") from None

@@ -1,0 +1,46 @@
+"""Optimizers and learning rate schedules."""
+
+from collections.abc import Iterable
+
+import torch
+
+from bdqm_tune.hyperparameters import Hyperparameters
+
+
+def make_optimizer(parameters: Iterable[torch.nn.Parameter], hyperparameters: Hyperparameters) -> torch.optim.Optimizer:
+    """The optimizer of the parameters.
+
+    `lbfgs` is torch's limited-memory BFGS with a line search for the strong Wolfe conditions (Nocedal and Wright,
+    Numerical Optimization, 2nd ed., algorithms 7.5 and 3.5); each step evaluates a batch up to 25 times.
+    """
+    match hyperparameters.optimizer:
+        case "adam":
+            return torch.optim.Adam(parameters, lr=hyperparameters.lr, fused=True)
+        case "adamw":
+            decay = hyperparameters.weight_decay
+            return torch.optim.AdamW(parameters, lr=hyperparameters.lr, weight_decay=decay, fused=True)
+        case "lbfgs":
+            return torch.optim.LBFGS(parameters, lr=hyperparameters.lr, line_search_fn="strong_wolfe")
+
+
+def make_scheduler(
+    optimizer: torch.optim.Optimizer, hyperparameters: Hyperparameters, epochs: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """The learning rate schedule, stepped once an epoch; `plateau` wants to be told the objective."""
+    schedules = torch.optim.lr_scheduler
+    match hyperparameters.scheduler:
+        case "step":
+            return schedules.StepLR(optimizer, hyperparameters.step_size, hyperparameters.gamma)
+        case "cosine":
+            return schedules.CosineAnnealingLR(optimizer, T_max=epochs)
+        case "one_cycle":
+            # One step more than there are epochs, for that after the last one.
+            return schedules.OneCycleLR(
+                optimizer, max_lr=hyperparameters.lr, total_steps=epochs + 1, cycle_momentum=False
+            )
+        case "plateau":
+            # `patience` counts the epochs that are borne; the one after them brings the change.
+            patience, factor = hyperparameters.step_size - 1, hyperparameters.gamma
+            return schedules.ReduceLROnPlateau(optimizer, factor=factor, patience=patience, threshold=0.0, eps=0.0)
+        case "none":
+            return schedules.ConstantLR(optimizer, factor=1.0)

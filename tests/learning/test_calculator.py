@@ -1,0 +1,111 @@
+"""A trained potential in ASE: molecular dynamics, relaxation, stress."""
+
+from collections.abc import Callable
+
+import ase.io
+import numpy as np
+import pytest
+from ase import Atoms, units
+from ase.build import bulk, molecule
+from ase.calculators.calculator import PropertyNotImplementedError
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.filters import FrechetCellFilter
+from ase.md.verlet import VelocityVerlet
+from ase.optimize import BFGS
+
+from bdqm_tune.backends import make_backend
+from bdqm_tune.config import Config
+from bdqm_tune.hyperparameters import Hyperparameters
+from bdqm_tune.learning.calculator import PotentialCalculator
+from bdqm_tune.learning.dataset import prepare
+from bdqm_tune.learning.potential import Potential
+
+# A cutoff at which the probes see nothing any more, so that the energy has no steps.
+SMOOTH = {"orders": [0, 1, 2], "sigmas": [0.5, 0.9], "cutoff": 7.0}
+
+
+def copper(n: int) -> list[Atoms]:
+    """Strained and rattled copper with EMT energies and forces."""
+    random, images = np.random.default_rng(5), []
+    for _ in range(n):
+        atoms = bulk("Cu", cubic=True)
+        atoms.set_cell(atoms.cell * random.uniform(0.96, 1.05), scale_atoms=True)
+        atoms.positions += random.normal(scale=random.uniform(0.0, 0.2), size=(4, 3))
+        atoms.calc = EMT()
+        results = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces()}
+        atoms.calc = SinglePointCalculator(atoms, **results)
+        images.append(atoms)
+    return images
+
+
+@pytest.fixture(scope="module")
+def potential(config_for: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Potential:
+    """Trained on energies and forces."""
+    folder = tmp_path_factory.mktemp("copper")
+    ase.io.write(folder / "train.traj", copper(60))
+    training = {"forces": True, "epochs": 60, "precision": "float64"}
+    config = config_for(folder / "train.traj", training=training, descriptor=SMOOTH, **{"": {"device": "cpu"}})
+    options = Hyperparameters(hidden_layers=[12, 12], batch_size=8, lr=0.02, force_coefficient=0.3)
+    run = make_backend(config, prepare(config, folder / "home")).start(options, seed=0)
+    records = list(run)
+    assert run.best is not None
+    assert (run.best.val_forces_mae or 9.0) < 0.3 * (records[0].val_forces_mae or 0.0)
+    return run.potential()
+
+
+@pytest.fixture
+def rattled(potential: Potential) -> Atoms:
+    atoms = bulk("Cu", cubic=True)
+    atoms.positions += np.random.default_rng(6).normal(scale=0.1, size=(4, 3))
+    atoms.calc = PotentialCalculator(potential)
+    return atoms
+
+
+def test_it_gives_what_the_potential_predicts(potential: Potential, rattled: Atoms) -> None:
+    for _ in range(2):
+        energies, forces = potential.predict([rattled])
+        assert rattled.get_potential_energy() == pytest.approx(energies[0], rel=1e-12)
+        assert forces is not None
+        np.testing.assert_array_equal(rattled.get_forces(), forces[0])
+        np.testing.assert_array_equal(rattled.get_stress(), potential.stress(rattled))
+        rattled.positions[0] += 0.2
+
+
+def test_the_forces_of_copper_are_close_to_those_of_effective_medium_theory(rattled: Atoms) -> None:
+    reference = rattled.copy()
+    reference.calc = EMT()
+    assert np.abs(rattled.get_forces() - reference.get_forces()).mean() < 0.25 * np.abs(reference.get_forces()).mean()
+
+
+def test_molecular_dynamics_conserves_the_energy(rattled: Atoms) -> None:
+    widths = np.sqrt(rattled.get_masses() * 300 * units.kB)[:, None]
+    rattled.set_momenta(np.random.default_rng(7).normal(size=(len(rattled), 3)) * widths)
+    totals, potentials = [], []
+    dynamics = VelocityVerlet(rattled, timestep=2 * units.fs)
+    dynamics.attach(lambda: totals.append(rattled.get_total_energy()))
+    dynamics.attach(lambda: potentials.append(rattled.get_potential_energy()))
+    dynamics.run(200)
+    # Some part in a hundred of what goes to and fro between the two forms, and no drift.
+    assert np.ptp(totals) < 0.02 * np.ptp(potentials)
+    assert abs(np.mean(totals[-50:]) - np.mean(totals[:50])) < 1e-3 * len(rattled)
+
+
+def test_a_relaxation_ends_where_no_force_acts(rattled: Atoms) -> None:
+    start = rattled.get_potential_energy()
+    assert BFGS(rattled, logfile=None).run(fmax=0.01, steps=200)
+    assert np.linalg.norm(rattled.get_forces(), axis=1).max() < 0.01
+    assert rattled.get_potential_energy() < start
+
+
+def test_a_relaxation_of_the_cell_finds_the_lattice_constant_of_the_energy(rattled: Atoms) -> None:
+    assert BFGS(FrechetCellFilter(rattled), logfile=None).run(fmax=0.01, steps=200)
+    assert np.abs(rattled.get_stress()).max() < 1e-3
+    assert (rattled.get_volume() / 4) == pytest.approx(bulk("Cu", a=3.6).get_volume(), rel=0.05)
+
+
+@pytest.mark.parametrize("atoms", [molecule("H2O"), Atoms("Cu", cell=[4, 4, 4])], ids=["molecule", "not periodic"])
+def test_there_is_no_stress_without_a_periodic_cell(potential: Potential, atoms: Atoms) -> None:
+    atoms.calc = PotentialCalculator(potential)
+    with pytest.raises(PropertyNotImplementedError):
+        atoms.get_stress()
