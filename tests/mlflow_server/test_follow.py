@@ -18,7 +18,7 @@ from bdqm_tune.experiment.tracking_client import tracking_client
 from bdqm_tune.services.connection import Stores
 from tests.servers import Servers
 
-TRIALS, EPOCHS = 20, 60
+TRIALS, EPOCHS = 12, 40
 
 
 @pytest.mark.slow
