@@ -54,7 +54,7 @@ def tune(
     sampler: Annotated[str, typer.Option(help="tpe, cmaes, random, gp, grid or qmc.")] = "",
     pruner: Annotated[str, typer.Option(help="hyperband, halving, median or none.")] = "",
     seed: Annotated[str, typer.Option(metavar="N", help="Seed of the sampler and the networks.")] = "",
-    backend: Annotated[str, typer.Option(help="What trains: native.")] = "",
+    backend: Annotated[str, typer.Option(help="What trains: native, or amptorch.")] = "",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "",
     cohort: Annotated[str, typer.Option(help="Trials trained together: auto, or 1, one at a time.")] = "",
     patience: Annotated[str, typer.Option(metavar="MINUTES", help="To wait for a store that does not answer.")] = "",

@@ -187,7 +187,9 @@ class Config(Options):
     training: Training = Training()
     search: dict[str, Any] = DEFAULT_SEARCH
     study: Study = Study()
-    backend: Literal["native"] = Field("native", description="what trains the network")
+    backend: Literal["native", "amptorch"] = Field(
+        "native", description="what trains the network: the project's own engine, or amptorch where it is installed"
+    )
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto: the GPU where there is one")
     cohort: Annotated[Literal["auto", "1"], BeforeValidator(str)] = Field(
         "auto", description="trials trained together; one at a time as yet"

@@ -9,7 +9,8 @@ from unittest import mock
 
 import pytest
 
-from bdqm_tune.errors import BdqmError
+from bdqm_tune.backends.amptorch_adapters import import_amptorch
+from bdqm_tune.errors import BadInput, BdqmError
 from mlflow_server.programs import find_programs
 from tests.mariadb import MariaDb
 from tests.servers import Servers
@@ -25,7 +26,16 @@ def _has_database() -> bool:
     return True
 
 
+def _has_amptorch() -> bool:
+    try:
+        import_amptorch()
+    except BadInput:
+        return False
+    return True
+
+
 NEEDS: dict[str, tuple[Callable[[], bool], str]] = {
+    "amptorch": (_has_amptorch, "amptorch cannot be imported: README.md says how to install it"),
     "chromium": (lambda: shutil.which("chromium") is not None, "no browser: chromium is not on the PATH"),
     "mariadb": (_has_database, "no database server with its clients: Debian's mariadb-server-core and mariadb-client"),
     "shared": ((SHARED / "data").is_dir, f"no reference data: {SHARED} is not there"),

@@ -9,5 +9,15 @@ __all__ = ["Backend", "NativeBackend", "TrainingRun", "make_backend"]
 
 
 def make_backend(config: Config, dataset: Dataset) -> Backend:
-    """The backend that the configuration names, with the data where it trains."""
-    return {"native": NativeBackend}[config.backend](config, dataset)
+    """The backend that the configuration names, with the data where it trains.
+
+    Raises:
+        BadInput: the backend is not to be had here, or cannot do what is configured.
+    """
+    match config.backend:
+        case "native":
+            return NativeBackend(config, dataset)
+        case "amptorch":
+            from bdqm_tune.backends.amptorch import AmptorchBackend  # which few have installed
+
+            return AmptorchBackend(config, dataset)

@@ -1,0 +1,200 @@
+"""The published amptorch: its descriptors, networks and loss, trained by its `AtomsTrainer`."""
+
+import io
+import math
+import time
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from typing import Any
+
+import torch
+from ase.data import atomic_numbers, chemical_symbols
+
+from bdqm_tune.backends.amptorch_adapters import amptorchs_globals, import_amptorch
+from bdqm_tune.backends.amptorch_inputs import Images, split_images
+from bdqm_tune.backends.native import ATOMS_FOR_ONE_CORE
+from bdqm_tune.config import Config
+from bdqm_tune.errors import BadInput
+from bdqm_tune.hyperparameters import Hyperparameters
+from bdqm_tune.learning.dataset import Dataset
+from bdqm_tune.learning.fit import Diverged, EpochRecord
+from bdqm_tune.learning.networks import ACTIVATIONS, AtomicNetwork, make_network
+from bdqm_tune.learning.optimisation import make_optimizer, make_scheduler
+from bdqm_tune.learning.potential import Potential
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+class AmptorchRun:
+    """One training by an `AtomsTrainer`, an epoch of its loop at a time, so that whoever asks for records can stop.
+
+    It starts from the weights that the project's own engine starts from with this seed.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        dataset: Dataset,
+        train: Images,
+        validation: Images,
+        hyperparameters: Hyperparameters,
+        seed: int,
+    ) -> None:
+        from skorch.callbacks import LRScheduler
+
+        from bdqm_tune.backends.amptorch_errors import EpochErrors
+
+        self._config, self._dataset, self._hyperparameters, self._train = config, dataset, hyperparameters, train
+        self._dtype = DTYPES[config.training.precision]
+        numbers = sorted({atomic_numbers[symbol] for symbol in dataset.train.structures.elements})
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            network = make_network(dataset.descriptor.n_features, hyperparameters, numbers)
+        self._network = network.to(self._dtype)
+        self._errors = EpochErrors(config.target.objective)
+        with amptorchs_globals(self._dtype), redirect_stdout(io.StringIO()):  # it prints what it does
+            trainer = import_amptorch().AtomsTrainer(trainer_config(config, hyperparameters, seed))
+            trainer.elements = [chemical_symbols[z] for z in numbers]
+            trainer.input_dim = dataset.descriptor.n_features
+            trainer.load(load_dataset=False)
+            self._net = trainer.net
+            schedule = [callback for callback in trainer.callbacks if isinstance(callback, LRScheduler)]
+            self._net.set_params(
+                callbacks=[self._errors, *schedule],
+                train_split=lambda train: (train, validation),
+                iterator_train__pin_memory=False,
+                iterator_valid__pin_memory=False,
+            )
+            _put_weights(self._net.module, network)
+            self._net.initialize()
+            self._net.notify("on_train_begin", X=train, y=None)
+            self._random_state = torch.get_rng_state()
+        self.n_parameters = network.n_parameters
+        self.best: EpochRecord | None = None
+
+    def __iter__(self) -> Iterator[EpochRecord]:
+        training, objective = self._config.training, self._config.target.objective
+        for epoch in range(1, training.epochs + 1):
+            record = self._train_epoch(epoch)
+            if not all(map(math.isfinite, (record.train_loss, record.val_energy_mae, record.val_forces_mae or 0.0))):
+                raise Diverged(
+                    f"diverged in epoch {epoch}: training loss {record.train_loss}, "
+                    f"validation MAE {record.val_energy_mae} eV"
+                )
+            if self.best is None or record.value(objective) < self.best.value(objective):
+                self.best = record
+                _take_weights(self._network, self._net.module_)
+            yield record
+            if training.early_stopping is not None and epoch - self.best.epoch >= training.early_stopping:
+                return
+
+    def potential(self) -> Potential:
+        """The model of the best epoch so far, with the descriptor of the dataset, which gives the same features."""
+        network = make_network(self._dataset.descriptor.n_features, self._hyperparameters, self._network.elements).to(
+            self._dtype
+        )
+        network.load_state_dict(self._network.state_dict())
+        return Potential.from_dataset(self._dataset, self._hyperparameters, network)
+
+    def _train_epoch(self, epoch: int) -> EpochRecord:
+        start, lr = time.perf_counter(), float(self._net.optimizer_.param_groups[0]["lr"])
+        with amptorchs_globals(self._dtype):
+            torch.set_rng_state(self._random_state)
+            # Not `partial_fit`, which takes an interrupt for the end of the training.
+            self._net.fit_loop(self._train, epochs=1)
+            self._random_state = torch.get_rng_state()
+        scale, mean, forces = self._dataset.scale, self._errors.mean, self._config.training.forces
+        return EpochRecord(
+            epoch=epoch,
+            train_loss=2 * mean("loss", True),  # amptorch's is half of the sum of energy and forces
+            train_energy_mae=scale * mean("energy", True),
+            val_energy_mae=scale * mean("energy", False),
+            val_energy_mae_per_atom=scale * mean("energy_per_atom", False),
+            lr=lr,
+            epoch_seconds=time.perf_counter() - start,
+            train_forces_mae=scale * mean("forces", True) if forces else None,
+            val_forces_mae=scale * mean("forces", False) if forces else None,
+        )
+
+
+class AmptorchBackend:
+    """Keeps both splits as amptorch's data, once for all trials."""
+
+    device = "cpu"
+
+    def __init__(self, config: Config, dataset: Dataset) -> None:
+        """
+        Raises:
+            BadInput: amptorch is not installed, a GPU is asked for, or its descriptors cannot do what is configured.
+        """
+        if config.device not in ("auto", "cpu"):
+            raise BadInput(f"device {config.device}: backend amptorch trains on the CPU only; use --device cpu or auto")
+        import_amptorch()
+        if len(dataset.train.features) <= ATOMS_FOR_ONE_CORE:
+            torch.set_num_threads(1)
+        self._config, self._dataset = config, dataset
+        dtype = DTYPES[config.training.precision]
+        self._train, self._validation = (
+            split_images(dataset, split, dtype, config.training.forces) for split in (dataset.train, dataset.validation)
+        )
+
+    def start(self, hyperparameters: Hyperparameters, seed: int) -> AmptorchRun:
+        return AmptorchRun(self._config, self._dataset, self._train, self._validation, hyperparameters, seed)
+
+
+def trainer_config(config: Config, hyperparameters: Hyperparameters, seed: int) -> dict[str, Any]:
+    """The configuration of an `AtomsTrainer`. Optimizer and schedule are torch's own there, too."""
+    epochs, options = config.training.epochs, hyperparameters
+    return {
+        "model": {
+            "name": {"single": "singlenn", "per_element": "bpnn"}[options.network],
+            "hidden_layers": options.layers,
+            "get_forces": config.training.forces,
+            "batchnorm": options.batchnorm,
+            "dropout": options.dropout,
+            "dropout_rate": options.dropout_rate,
+            "activation": ACTIVATIONS[options.activation],
+        },
+        "optim": {
+            "optimizer": lambda parameters, lr: make_optimizer(parameters, options),
+            "lr": options.lr,
+            "scheduler": {
+                "policy": lambda optimizer, last_epoch: make_scheduler(optimizer, options, epochs),
+                "params": {"monitor": "objective"},
+            },
+            "batch_size": options.batch_size,
+            "epochs": epochs,
+            "loss": config.training.loss,
+            "force_coefficient": options.force_coefficient,
+        },
+        "dataset": {"val_split": 0},  # it is given the validation split itself
+        "cmd": {
+            "debug": True,  # no files
+            "verbose": False,
+            "seed": seed,
+            "dtype": {"float32": torch.FloatTensor, "float64": torch.DoubleTensor}[config.training.precision],
+        },
+    }
+
+
+def _put_weights(module: Any, network: AtomicNetwork) -> None:
+    """Give amptorch's network the weights of ours."""
+    weights = {_amptorchs_name(name, network): value for name, value in network.state_dict().items()}
+    module.load_state_dict(module.state_dict() | weights)
+    if network.elements:
+        # Which network an atom has is a weight there, and would be trained: in the end all had a share in every atom.
+        module.element_mask.requires_grad_(False)
+
+
+def _take_weights(network: AtomicNetwork, module: Any) -> None:
+    """Give our network the weights of amptorch's."""
+    weights = module.state_dict()
+    network.load_state_dict({name: weights[_amptorchs_name(name, network)] for name in network.state_dict()})
+
+
+def _amptorchs_name(name: str, network: AtomicNetwork) -> str:
+    """What amptorch calls a weight of our network; the layers are numbered alike."""
+    if not network.elements:
+        return f"model.model_net.{name}"
+    _, symbol, rest = name.split(".", 2)
+    return f"elementwise_models.{network.elements.index(atomic_numbers[symbol])}.model_net.{rest}"

@@ -1,0 +1,251 @@
+"""The published amptorch as a backend: the same training as the project's own, and nothing left behind."""
+
+import importlib.util
+import random
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+
+import bdqm_tune as bt
+from bdqm_tune.backends import Backend, make_backend
+from bdqm_tune.backends.amptorch_adapters import import_amptorch
+from bdqm_tune.backends.native import NativeRun
+from bdqm_tune.config import Config
+from bdqm_tune.errors import BadInput
+from bdqm_tune.hyperparameters import Hyperparameters
+from bdqm_tune.learning.dataset import Dataset, prepare
+from bdqm_tune.learning.potential import Potential
+
+
+@pytest.fixture
+def amptorch(require: Callable[[str], None]) -> None:
+    require("amptorch")
+
+
+def backend_of(dataset: Dataset, name: str = "amptorch", **training: object) -> Backend:
+    config = dataset.config.updated({"training": {"epochs": 6, **training}, "": {"device": "cpu", "backend": name}})
+    return make_backend(config, dataset)
+
+
+def test_without_amptorch_a_line_says_how_to_get_it(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(BadInput) as caught:
+        backend_of(dataset)
+    message = str(caught.value)
+    assert message.startswith("backend amptorch: amptorch is not installed; install it with: pip install 'bdqm-tune[")
+    assert message.endswith("git+https://github.com/ulissigroup/amptorch")
+    assert "\n" not in message
+
+
+def test_of_an_amptorch_that_cannot_be_imported_it_is_said_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    for name in ("amptorch", "amptorch.trainer"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(BadInput, match=r"amptorch cannot be imported \(.*amptorch.*\); install it with"):
+        import_amptorch()
+
+
+def test_a_gpu_is_refused(dataset: Dataset) -> None:
+    config = dataset.config.updated({"": {"device": "cuda", "backend": "amptorch"}})
+    with pytest.raises(BadInput, match="device cuda: backend amptorch trains on the CPU only; use --device cpu or"):
+        make_backend(config, dataset)
+
+
+@pytest.fixture(scope="module")
+def with_forces(
+    dataset: Dataset, config_for: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory
+) -> Dataset:
+    """The same alloys with derivatives, by amptorch's scaling."""
+    config = config_for(
+        dataset.config.data.train,
+        training={"forces": True},
+        descriptor={"scaling": "normalise", "scaling_per_element": True},
+        target={"reference_energies": "none", "scaling": "mean_deviation"},
+    )
+    return prepare(config, tmp_path_factory.mktemp("home"))
+
+
+SAME: dict[str, dict[str, Any]] = {
+    "default": {},
+    "batchnorm": {"batchnorm": True, "activation": "gelu"},
+    "per_element": {"network": "per_element", "activation": "softplus", "initialization": "xavier"},
+    "layers": {"hidden_layers": [7, 3], "activation": "silu", "scheduler": "cosine", "initialization": "default"},
+    "adamw": {"optimizer": "adamw", "weight_decay": 0.1, "scheduler": "one_cycle"},
+    "plateau": {"scheduler": "plateau", "step_size": 1, "gamma": 0.5, "lr": 0.1},
+    "step": {"scheduler": "step", "step_size": 2, "gamma": 0.3},
+}
+
+
+@pytest.mark.parametrize("loss", ["mae", "mse"])
+@pytest.mark.parametrize("forces", [False, True], ids=["energies", "forces"])
+@pytest.mark.parametrize("name", SAME)
+def test_in_batches_of_all_structures_both_backends_give_the_same_numbers(
+    amptorch: None, dataset: Dataset, with_forces: Dataset, name: str, forces: bool, loss: str
+) -> None:
+    data = with_forces if forces else dataset
+    given = {"lr": 0.01, "batch_size": 1000, "force_coefficient": 0.1, **SAME[name]}
+    options = Hyperparameters(**given)
+    tolerance = 1e-3 if forces else 1e-9  # amptorch sets derivatives below 1e-5 to 0
+    training = {"precision": "float64", "loss": loss, "forces": forces}
+    ours, theirs = (backend_of(data, backend, **training).start(options, seed=3) for backend in ("native", "amptorch"))
+    assert ours.n_parameters == theirs.n_parameters
+    # Half of it, as amptorch's: Adam's epsilon makes a small difference of it.
+    assert isinstance(ours, NativeRun)
+    whole = ours._fit._loss
+    ours._fit._loss = lambda found, wanted: whole(found, wanted) / 2  # type: ignore[assignment]
+    for expected, record in zip(ours, theirs, strict=True):
+        metrics = expected.metrics() | {"train_loss": 2 * expected.train_loss}
+        assert record.epoch == expected.epoch
+        assert record.metrics().keys() == metrics.keys()
+        for metric in metrics.keys() - {"epoch_seconds"}:
+            assert record.metrics()[metric] == pytest.approx(metrics[metric], rel=tolerance), metric
+    structures = data.validation.structures.atoms
+    np.testing.assert_allclose(
+        theirs.potential().predict(structures).energies,
+        ours.potential().predict(structures).energies,
+        rtol=tolerance,
+    )
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("options", [{"dropout": True}, {"network": "per_element", "batchnorm": True}])
+def test_a_training_can_be_repeated_and_its_potential_saved(
+    amptorch: None, dataset: Dataset, tmp_path: Path, precision: str, options: dict[str, object]
+) -> None:
+    held_out, energies = dataset.validation.structures, []
+    backend = backend_of(dataset, precision=precision)
+    assert backend.device == "cpu"
+    for seed in (3, 3, 4):
+        run = backend.start(Hyperparameters(num_nodes=8, lr=0.01, batch_size=4, **options), seed)
+        assert run.best is None
+        records = list(run)
+        assert [record.epoch for record in records] == [1, 2, 3, 4, 5, 6]
+        assert run.best == min(records, key=lambda record: record.val_energy_mae)
+        run.potential().save(tmp_path)
+        energies.append(Potential.load(tmp_path).predict(held_out.atoms, forces=False).energies)
+        error = np.abs(energies[-1] - held_out.energies).mean()
+        assert error == pytest.approx(run.best.val_energy_mae, rel=1e-3 if precision == "float32" else 1e-6)
+    assert energies[0].tolist() == energies[1].tolist()
+    assert energies[0].tolist() != energies[2].tolist()
+
+
+def test_the_forces_of_the_potential_are_those_that_were_trained(amptorch: None, with_forces: Dataset) -> None:
+    run = backend_of(with_forces, precision="float64", forces=True).start(Hyperparameters(num_nodes=8, lr=0.01), 0)
+    list(run)
+    assert run.best is not None
+    held_out = with_forces.validation.structures
+    assert held_out.forces is not None
+    predicted = run.potential().predict(held_out.atoms).forces
+    assert predicted is not None
+    error = np.abs(np.concatenate(predicted) - np.concatenate(held_out.forces)).mean()
+    assert error == pytest.approx(run.best.val_forces_mae, rel=1e-3)
+
+
+def test_it_stops_early(amptorch: None, dataset: Dataset) -> None:
+    run = backend_of(dataset, epochs=100, early_stopping=2).start(Hyperparameters(num_nodes=8, lr=1.0), 0)
+    records = list(run)
+    assert run.best is not None
+    assert len(records) == run.best.epoch + 2 < 100
+
+
+def state_of_the_process() -> list[object]:
+    import skorch.net
+
+    return [
+        torch.get_default_dtype(),
+        torch.get_rng_state().tolist(),
+        random.getstate(),
+        np.random.get_state()[1].tolist(),  # type: ignore[index]
+        torch.backends.cudnn.deterministic,
+        torch.backends.cudnn.benchmark,
+        Path.cwd(),
+        sorted(Path().iterdir()),
+        skorch.net.to_tensor,
+        sys.modules.get("torch_scatter"),
+        sys.stdout,
+    ]
+
+
+def test_nothing_is_left_behind(
+    amptorch: None, dataset: Dataset, workdir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = state_of_the_process()
+    backend = backend_of(dataset, precision="float64", epochs=100)
+    assert state_of_the_process() == before
+    run = backend.start(Hyperparameters(num_nodes=8), seed=0)
+    assert state_of_the_process() == before
+    for record in run:
+        assert state_of_the_process() == before
+        if record.epoch == 3:
+            break
+    assert state_of_the_process() == before
+    assert run.best is not None
+    run.potential()
+    assert capsys.readouterr() == ("", "")
+
+
+DESCRIPTORS = {
+    "gmp, surface harmonics": {"solid": False},
+    "gmp, roots": {"square": False},
+    "groups": {"name": "gmp_groups", "groups": {0: [1], 1: [1], 3: [3, 1]}, "scaling": "standardise"},
+    "symmetry functions": {"name": "symmetry_functions", "cutoff": 5.0},
+    "polynomial cutoff": {"name": "symmetry_functions", "cutoff": 4.0, "cutoff_function": "polynomial", "gamma": 2.0},
+}
+
+
+def alloys_described(
+    dataset: Dataset, config_for: Callable[..., Config], home: Path, options: dict[str, object]
+) -> Dataset:
+    config = config_for(dataset.config.data.train)
+    given = config.descriptor.model_dump() if "name" not in options else {}
+    if options.get("name") == "gmp_groups":
+        given = {"sigmas": [0.5, 1.0], "cutoff": 4.1}
+    return prepare(Config(**config.model_dump() | {"descriptor": given | options}), home)
+
+
+@pytest.mark.parametrize("name", DESCRIPTORS)
+def test_amptorch_computes_the_features_that_are_configured(
+    amptorch: None, dataset: Dataset, config_for: Callable[..., Config], tmp_path: Path, name: str
+) -> None:
+    data = alloys_described(dataset, config_for, tmp_path, DESCRIPTORS[name])
+    run = backend_of(data, epochs=1).start(Hyperparameters(num_nodes=4), 0)
+    assert len(list(run)) == 1
+
+
+def test_features_that_differ_are_refused(
+    amptorch: None, dataset: Dataset, config_for: Callable[..., Config], tmp_path: Path
+) -> None:
+    data = alloys_described(dataset, config_for, tmp_path, {"name": "gmp_groups", "groups": {6: [1]}})
+    with pytest.raises(BadInput, match="backend amptorch: feature 0 of its gmp_groups is not that of the descriptor"):
+        backend_of(data)
+
+
+def test_an_image_that_amptorch_cannot_describe_is_named(
+    amptorch: None, config_for: Callable[..., Config], alloys: Callable[..., list[Atoms]], tmp_path: Path
+) -> None:
+    images = alloys(8)
+    # Outside the cell, along which it is not periodic.
+    images[5].pbc = False
+    energy = images[5].calc.results["energy"]
+    images[5].positions += 20
+    images[5].calc = SinglePointCalculator(images[5], energy=energy)
+    ase.io.write(tmp_path / "train.traj", images)
+    data = prepare(config_for(tmp_path / "train.traj"), tmp_path)
+    with pytest.raises(BadInput, match=r"train.traj image 5: amptorch cannot describe it"):
+        backend_of(data)
+
+
+def test_a_study_runs_on_it(amptorch: None, dataset: Dataset, workdir: Path) -> None:
+    config = dataset.config.updated(
+        {"": {"backend": "amptorch"}, "study": {"name": "on amptorch", "n_trials": 2}, "training": {"epochs": 3}}
+    )
+    study = bt.tune(prepare(config, workdir), study="on amptorch", n_trials=2)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "COMPLETE"]
