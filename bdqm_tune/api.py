@@ -5,6 +5,7 @@ from typing import Any
 
 import optuna
 
+from bdqm_tune.amptorch_import import load_amptorch_checkpoint
 from bdqm_tune.config import load_config
 from bdqm_tune.experiment.evaluation import load_potential
 from bdqm_tune.experiment.tune import tune as _tune
@@ -12,6 +13,8 @@ from bdqm_tune.learning.calculator import PotentialCalculator
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.dataset import prepare as _prepare
 from bdqm_tune.services.connection import find_stores
+
+__all__ = ["load_amptorch_checkpoint", "load_calculator", "prepare", "tune"]
 
 
 def prepare(train: str | Path = "builtin", test: str | Path | None = None, config: str | Path | None = None) -> Dataset:

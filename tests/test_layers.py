@@ -20,10 +20,11 @@ ALLOWED: dict[str, list[str]] = {
     "config": ["errors", "units", "hyperparameters"],
     "progress": [],
     **{layer: BASE + SCIENCE[:position] for position, layer in enumerate(SCIENCE)},
+    "amptorch_import": [*BASE, *SCIENCE],
     "services": ["errors", "config"],
     "experiment": [*BASE, *SCIENCE, "services"],
-    "api": [*BASE, *SCIENCE, "services", "experiment"],
-    "cli": [*BASE, *SCIENCE, "services", "experiment", "api"],
+    "api": [*BASE, *SCIENCE, "amptorch_import", "services", "experiment"],
+    "cli": [*BASE, *SCIENCE, "amptorch_import", "services", "experiment", "api"],
     # the package's public names, and `python -m`
     "__init__": ["api"],
     "__main__": ["cli"],

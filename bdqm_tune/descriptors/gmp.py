@@ -5,12 +5,15 @@ Lei and Medford, "A universal framework for featurization of atomistic systems",
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ase import Atoms
 from numpy.typing import NDArray
 
+from bdqm_tune.descriptors.base import SparseDerivatives
 from bdqm_tune.descriptors.moments import channels, norms
 from bdqm_tune.descriptors.multipoles import (
     MAX_ORDER,
@@ -55,6 +58,7 @@ class GMP(Multipoles):
         square: bool = True,
         pseudodensities: str | Path | Table | None = None,
         root_floor: float = 0.0,
+        derivative_floor: float = 0.0,
     ) -> None:
         """
         Args:
@@ -66,6 +70,8 @@ class GMP(Multipoles):
             pseudodensities: folder of amptorch `.g` files, or a table by atomic number; None: the package's table.
             root_floor: with `square=False`, values below it become 0, with derivatives 0. amptorch does so (1e-2)
                 where it also computes derivatives.
+            derivative_floor: 1/Å; derivatives below it become 0, except for a strain, so that forces are no longer
+                quite those of the energy. amptorch does so (1e-5): needed to meet forces that it predicts.
 
         Raises:
             BadInput: a value outside its range.
@@ -75,6 +81,9 @@ class GMP(Multipoles):
         check_sigmas(sigmas)
         cutoff = default_cutoff(sigmas) if cutoff is None else cutoff
         super().__init__(sigmas, cutoff, square, root_floor, pseudodensities)
+        if not (math.isfinite(derivative_floor) and derivative_floor >= 0):
+            raise BadInput(f"descriptor derivative_floor must be 0 or more, got {derivative_floor}")
+        self.derivative_floor = float(derivative_floor)
         self.orders = [int(n) for n in orders]
         self.solid = solid
         self.channels = channels(self.orders, surface=not solid)
@@ -93,6 +102,8 @@ class GMP(Multipoles):
             "square": self.square,
             "root_floor": self.root_floor,
             "pseudodensities": table_settings(self.table),
+            # Not where it is 0: features stored before it existed are the same.
+            **({"derivative_floor": self.derivative_floor} if self.derivative_floor else {}),
         }
 
     @classmethod
@@ -100,6 +111,13 @@ class GMP(Multipoles):
         """The descriptor whose `settings` these are."""
         given = {key: value for key, value in settings.items() if key not in ("name", "version", "pseudodensities")}
         return cls(**given, pseudodensities=table_from_settings(settings["pseudodensities"]))
+
+    def sparse_derivatives(self, atoms: Atoms, images: bool = False) -> tuple[NDArray[np.float64], SparseDerivatives]:
+        features, found = super().sparse_derivatives(atoms, images)
+        # amptorch sees the sum over the periodic images; a single image may well be small.
+        if self.derivative_floor and not images:
+            found = replace(found, values=np.where(np.abs(found.values) < self.derivative_floor, 0.0, found.values))
+        return features, found
 
     def _amplitudes(self) -> list[float]:
         return [(1 / (sigma * math.sqrt(2 * math.pi))) ** 3 for sigma in self.sigmas]

@@ -50,16 +50,21 @@ def read_folder(folder: str | Path) -> Table:
         symbol = path.name.split("_")[0]
         if atomic_numbers.get(symbol, 0) < 1:
             raise BadInput(f"{path}: the name must begin with a chemical symbol, got {symbol!r}")
-        try:
-            amplitude, exponent = np.loadtxt(path, ndmin=2).T
-        except ValueError as error:
-            raise BadInput(f"{path}: each line must hold two numbers, B and beta ({error})") from None
-        if not (np.isfinite(amplitude).all() and np.isfinite(exponent).all() and (exponent > 0).all()):
-            raise BadInput(f"{path}: B must be finite and beta positive")
-        table[atomic_numbers[symbol]] = PseudoDensity(amplitude, exponent)
+        table[atomic_numbers[symbol]] = read_file(path)
     if not table:
         raise BadInput(f"{folder}: no pseudo-density files (*.g) there")
     return table
+
+
+def read_file(path: Path) -> PseudoDensity:
+    """Read one of amptorch's tables, one line `B beta` a Gaussian. Raises BadInput if it is none."""
+    try:
+        amplitude, exponent = np.loadtxt(path, ndmin=2).T
+    except ValueError as error:
+        raise BadInput(f"{path}: each line must hold two numbers, B and beta ({error})") from None
+    if not (np.isfinite(amplitude).all() and np.isfinite(exponent).all() and (exponent > 0).all()):
+        raise BadInput(f"{path}: B must be finite and beta positive")
+    return PseudoDensity(amplitude, exponent)
 
 
 def require(table: Table, numbers: NDArray[np.integer]) -> None:

@@ -56,6 +56,7 @@ class Description(Options):
     shift: float  # eV
     precision: Literal["float32", "float64"]
     elements: list[str]  # those that have a network of their own
+    mixed: bool = False  # every atom takes a share of each of them
     hyperparameters: Hyperparameters
 
     @classmethod
@@ -68,6 +69,7 @@ class Description(Options):
         shift: float,
         precision: Literal["float32", "float64"],
         elements: tuple[int, ...],
+        mixed: bool,
         hyperparameters: Hyperparameters,
     ) -> "Description":
         """The description of a potential with these parts."""
@@ -89,6 +91,7 @@ class Description(Options):
             shift=shift,
             precision=precision,
             elements=[chemical_symbols[z] for z in elements],
+            mixed=mixed,
             hyperparameters=hyperparameters,
         )
 

@@ -96,10 +96,37 @@ class PerElementNN(AtomicNetwork):
         return features.new_empty(len(features), 1).index_copy(0, order, torch.cat(outputs))
 
 
-def make_network(n_features: int, hyperparameters: Hyperparameters, elements: Sequence[int]) -> AtomicNetwork:
-    """The network that the hyperparameters ask for; `elements` are atomic numbers, for one network an element."""
+class MixedNN(PerElementNN):
+    """A `SingleNN` for each element, of which every atom takes a share of each.
+
+    For models of amptorch, which trains the mask that picks the network of an element: afterwards an atom has some
+    share of the other networks too.
+    """
+
+    shares: torch.Tensor
+
+    def __init__(self, n_features: int, hyperparameters: Hyperparameters, elements: Sequence[int]) -> None:
+        super().__init__(n_features, hyperparameters, elements)
+        shares = torch.zeros(len(self.places), len(self.elements))
+        shares[list(self.elements), range(len(self.elements))] = 1
+        self.register_buffer("shares", shares)  # (n_numbers, n_networks), by atomic number
+
+    def forward(self, features: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+        outputs = torch.cat([network(features) for network in self.networks.values()], dim=1)
+        return (self.shares[numbers] * outputs).sum(dim=1, keepdim=True)
+
+
+def make_network(
+    n_features: int, hyperparameters: Hyperparameters, elements: Sequence[int], mixed: bool = False
+) -> AtomicNetwork:
+    """The network that the hyperparameters ask for.
+
+    Args:
+        elements: atomic numbers, for one network an element.
+        mixed: with one network an element, a `MixedNN`.
+    """
     if hyperparameters.network == "per_element":
-        return PerElementNN(n_features, hyperparameters, elements)
+        return (MixedNN if mixed else PerElementNN)(n_features, hyperparameters, elements)
     return SingleNN(n_features, hyperparameters)
 
 

@@ -16,7 +16,7 @@ from bdqm_tune.errors import BadInput, one_line
 from bdqm_tune.hyperparameters import Hyperparameters
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.description import DESCRIPTION, WEIGHTS, Description, read_description
-from bdqm_tune.learning.networks import AtomicNetwork, make_network, sum_per_structure
+from bdqm_tune.learning.networks import AtomicNetwork, MixedNN, make_network, sum_per_structure
 from bdqm_tune.learning.scalers import Scaler
 from bdqm_tune.learning.targets import ReferenceEnergies
 
@@ -129,6 +129,7 @@ class Potential:
             shift=self.shift,
             precision="float64" if self._dtype == torch.float64 else "float32",
             elements=self.network.elements,
+            mixed=isinstance(self.network, MixedNN),
             hyperparameters=self.hyperparameters,
         )
         (folder / DESCRIPTION).write_text(description.model_dump_json(indent=1), encoding="utf-8")
@@ -145,7 +146,9 @@ class Potential:
             description = read_description(path / DESCRIPTION)
             descriptor = descriptor_from_settings(description.descriptor)
             description.check_width(descriptor.n_features)
-            network = make_network(descriptor.n_features, description.hyperparameters, description.atomic_numbers)
+            network = make_network(
+                descriptor.n_features, description.hyperparameters, description.atomic_numbers, description.mixed
+            )
             network.to(torch.float64 if description.precision == "float64" else torch.float32)
             network.load_state_dict(load_file(path / WEIGHTS))
             return cls(

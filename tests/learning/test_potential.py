@@ -276,7 +276,7 @@ def test_what_the_first_version_wrote_is_read(tmp_path: Path, log: bool) -> None
     potential.save(tmp_path)
     content = json.loads((tmp_path / DESCRIPTION).read_text(encoding="utf-8"))
     scaling = content.pop("scaling")
-    for name in ("scaling_per_element", "shift", "elements"):
+    for name in ("scaling_per_element", "shift", "elements", "mixed"):
         del content[name]
     old = {"feature_mean": "offset", "feature_deviation": "divisor", "feature_floor": "floor"}
     content |= {name: scaling[today] for name, today in old.items()} | {"format": 1}
