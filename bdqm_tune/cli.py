@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from bdqm_tune.cli_amptorch import EXPORT_EXAMPLE, IMPORT_EXAMPLE, export_amptorch, import_amptorch
 from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.progress import Bar
 from mlflow_server.commands import app as services
@@ -33,6 +34,8 @@ app = typer.Typer(
 )
 
 app.add_typer(services, name="services")
+app.command(epilog=f"Example: {IMPORT_EXAMPLE}")(import_amptorch)
+app.command(epilog=f"Example: {EXPORT_EXAMPLE}")(export_amptorch)
 
 # Every option is text here and empty when not given, as MLflow passes it; bdqm_tune/config.py checks it.
 Train = Annotated[
@@ -116,43 +119,6 @@ def predict(
 
     count = predict_file(model, file, Path(out), _stores())
     print(f"{count} structures with predicted energies (eV): {out}")
-
-
-@app.command(
-    epilog="Example: `bdqm-tune import-amptorch config.yaml`, `bdqm-tune import-amptorch checkpoints/2022-run`"
-)
-def import_amptorch(
-    path: Annotated[
-        Path, typer.Argument(help="A configuration (JSON, YAML or a Python dict), or a checkpoint folder.")
-    ],
-    out: Annotated[
-        str, typer.Option(metavar="PATH", help="Default: amptorch.yaml, or the folder amptorch-model.")
-    ] = "",
-    pseudodensities: Annotated[
-        str, typer.Option(metavar="FOLDER", help="Of the .g files that a checkpoint was trained with.")
-    ] = "",
-) -> None:
-    """Bring an amptorch configuration or checkpoint along; amptorch need not be installed."""
-    target = Path(out or ("amptorch-model" if path.is_dir() else "amptorch.yaml"))
-    if target.exists():
-        raise BadInput(f"{target} exists; choose another place with --out")
-    if path.is_dir():
-        from bdqm_tune.amptorch_import import load_amptorch_checkpoint
-
-        load_amptorch_checkpoint(path, pseudodensities or None).save(target)
-        print(f"{target}: the model; `bdqm-tune predict {target} FILE` predicts with it")
-        return
-    import yaml
-
-    from bdqm_tune.amptorch_import import read_config, translate
-
-    translation = translate(read_config(path))
-    target.write_text(yaml.safe_dump(translation.options, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    for theirs, ours in translation.mapped:
-        print(f"{theirs:<50}  {ours}")
-    for entry in translation.unsupported:
-        print(f"{entry.key:<50}  {'not needed' if entry.harmless else 'NOT SUPPORTED'}: {entry.why}")
-    print(f"{target}: the configuration; `bdqm-tune tune --config {target}` runs it")
 
 
 @app.command(epilog="Example: `bdqm-tune gc --keep-best 5 --dry-run`")

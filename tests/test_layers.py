@@ -24,7 +24,8 @@ ALLOWED: dict[str, list[str]] = {
     "services": ["errors", "config"],
     "experiment": [*BASE, *SCIENCE, "services"],
     "api": [*BASE, *SCIENCE, "amptorch_import", "services", "experiment"],
-    "cli": [*BASE, *SCIENCE, "amptorch_import", "services", "experiment", "api"],
+    "cli_amptorch": ["errors", "config", "amptorch_import"],
+    "cli": [*BASE, *SCIENCE, "services", "experiment", "api", "cli_amptorch"],
     # the package's public names, and `python -m`
     "__init__": ["api"],
     "__main__": ["cli"],

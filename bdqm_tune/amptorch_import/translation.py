@@ -19,7 +19,7 @@ from bdqm_tune.amptorch_import.record import Group, Translation, class_name, pla
 from bdqm_tune.amptorch_import.training import translate_optimisation
 from bdqm_tune.config import Config, describe
 from bdqm_tune.errors import BadInput, one_line
-from bdqm_tune.hyperparameters import Activation
+from bdqm_tune.hyperparameters import DEFAULT_SEARCH, Activation, Hyperparameters, excluded_by
 
 NETWORKS = {"bpnn": "per_element", "singlenn": "single"}
 PRECISIONS = {"DoubleTensor": "float64", "FloatTensor": "float32"}
@@ -59,6 +59,11 @@ def translate(config: Mapping[str, Any]) -> Translation:
         raise BadInput(f"not a configuration that amptorch takes: {what}") from None
     for group in groups.values():
         group.finish()
+    # What amptorch has no key for, or another value than can be had here, is not to be searched either.
+    search = translation.options["search"]
+    for name in DEFAULT_SEARCH:
+        if name not in search and name not in excluded_by(search):
+            search[name] = getattr(Hyperparameters(), name)
     try:
         Config(**translation.options)
     except ValidationError as error:

@@ -14,6 +14,7 @@ import torch
 from ase import Atoms
 
 import bdqm_tune as bt
+from bdqm_tune.amptorch_import import checkpoint
 from bdqm_tune.amptorch_import.torch_files import read_torch_file
 from bdqm_tune.errors import BadInput
 from bdqm_tune.learning.potential import Potential
@@ -127,3 +128,80 @@ def test_tensors_and_plain_values_are_read_as_torch_wrote_them(tmp_path: Path) -
         assert found["b"] == content["b"]
         np.testing.assert_array_equal(found["c"], content["c"])  # type: ignore[call-overload]
         assert found["d"] == 2.5
+
+
+def test_the_order_in_which_elements_were_given_does_not_matter(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """amptorch pairs the elements as given, and sorts the pairs: its columns stand elsewhere for another order."""
+    folder = shared / "reference" / "amptorch_checkpoints" / "bpnn_gaussian"
+    files = {name: read_torch_file(folder / name) for name in checkpoint.FILES}
+    given, other = [6, 29, 8], [8, 29, 6]  # C Cu O, O Cu C
+
+    def functions(elements: list[int]) -> list[tuple[Any, ...]]:
+        g2 = sorted((2, j, eta) for j in elements for eta in range(4))
+        pairs = [(elements[i], elements[j]) for i in range(3) for j in range(i, 3)]
+        g4 = sorted((4, *pair, zeta, gamma) for pair in pairs for zeta in (1, 4) for gamma in (-1, 1))
+        return [*g2, *((4, *sorted(pair), zeta, gamma) for _, *pair, zeta, gamma in g4)]
+
+    columns = [functions(given).index(function) for function in functions(other)]
+    assert columns != sorted(columns)
+    weights, config, normalizers = files.values()
+    config["dataset"]["descriptor"] = (*config["dataset"]["descriptor"][:3], ["O", "Cu", "C"])
+    moved = {}
+    for name, value in weights.items():
+        if name == checkpoint.MASK:
+            moved[name] = value[:, ::-1].copy()
+            continue
+        value = value[:, columns] if name.endswith("model_net.0.weight") else value
+        _, k, rest = name.split(".", 2)
+        moved[f"elementwise_models.{2 - int(k)}.{rest}"] = value
+    for scale in normalizers["feature"].attributes["scales"].values():
+        scale.update({key: values[columns] for key, values in scale.items()})
+    monkeypatch.setattr(
+        checkpoint,
+        "read_torch_file",
+        lambda path: dict(zip(files, (moved, config, normalizers), strict=True))[path.name],
+    )
+    expected = np.load(folder / "predictions.npz")
+    found = bt.load_amptorch_checkpoint(folder).predict([cuco(distance) for distance in expected["distances"]])
+    np.testing.assert_allclose(found.energies, expected["energies"], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(np.stack(found.forces or []), expected["forces"], rtol=0, atol=1e-6)
+
+
+def test_pseudodensities_are_found_beside_the_checkpoint_or_asked_for(shared: Path, tmp_path: Path) -> None:
+    folder = shared / "reference" / "amptorch_checkpoints" / NAMES[2]
+    assert bt.load_amptorch_checkpoint(folder).descriptor.n_features == 20
+    elsewhere = shutil.copytree(folder, tmp_path / "copy")
+    with pytest.raises(BadInput, match=r"pseudo-density of C .* data/GMP/.*C_pseudodensity_4\.g.*--pseudodensities"):
+        bt.load_amptorch_checkpoint(elsewhere)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"cposix\nsystem\n(Vtouch mark\ntR.",  # called
+        b"(Vtouch mark\niposix\nsystem\n.",  # as an instance
+        b"cposix\nsystem\n.",  # only named
+        b"\x80\x04\x8c\x05posix\x8c\x06system\x93\x8c\x0atouch mark\x85R.",  # protocol 4
+        b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(cposix\nsystem\ntR.",  # within what is admitted
+    ],
+)
+def test_every_way_to_name_a_function_is_refused_by_its_name(workdir: Path, content: bytes) -> None:
+    with pytest.raises(BadInput, match=r"refused, for it names posix\.system"):
+        read_torch_file(torch_file(workdir / "file.pt", content))
+    assert not (workdir / "mark").exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x80\x02ctorch.nn.modules.activation\nTanh\n)R.",  # an activation made, and not only named
+        b"\x80\x02cnumpy\ndtype\n(X\x02\x00\x00\x00O8K\x00K\x01tR.",  # objects
+        b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(K\x01K\x00))tR.",  # a tensor without numbers
+        b"\x80\x02ccollections\nOrderedDict\n}X\x05\x00\x00\x00itemsK\x01sb.",  # a class that is to be changed
+        b"\x80\x02]q\x00h\x00a.",  # a list within itself
+        b"",
+    ],
+)
+def test_what_is_no_data_is_refused(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(BadInput, match=r"file\.pt: "):
+        read_torch_file(torch_file(tmp_path / "file.pt", content))

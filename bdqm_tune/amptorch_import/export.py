@@ -1,0 +1,185 @@
+"""Our configuration as amptorch's nested dict, for its `AtomsTrainer`; classes are given by their names."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ase.data import atomic_numbers
+
+from bdqm_tune.amptorch_import.record import Unsupported
+from bdqm_tune.config import Config, DescriptorOptions
+from bdqm_tune.descriptors.multipoles import probe_widths
+from bdqm_tune.hyperparameters import Hyperparameters, excluded_by
+
+ACTIVATIONS = {"tanh": "Tanh", "relu": "ReLU", "gelu": "GELU", "silu": "SiLU", "softplus": "Softplus"}
+OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW", "lbfgs": "LBFGS"}
+TENSORS = {"float64": "torch.DoubleTensor", "float32": "torch.FloatTensor"}
+
+
+def export_config(config: Config) -> tuple[dict[str, Any], list[Unsupported]]:
+    """The nested dict for one training, and the options that say more than it can hold.
+
+    Of the hyperparameters that are searched it has what a study tries first: what `study.enqueue` says, or the default.
+    """
+    lost: list[Unsupported] = []
+    first = config.study.enqueue[0] if config.study.enqueue else {}
+    fixed = config.fixed
+    left = fixed.keys() | set(excluded_by(fixed))
+    hyperparameters = Hyperparameters(**fixed, **{name: value for name, value in first.items() if name not in left})
+    for name in sorted(config.spaces.keys() - _without_effect(hyperparameters)):
+        value = getattr(hyperparameters, name)
+        lost.append(Unsupported(f"search.{name}", f"amptorch takes one value; {value} is written"))
+    exported = {
+        "model": _model(hyperparameters, config, lost),
+        "optim": _optimisation(hyperparameters, config),
+        "dataset": _dataset(config, lost),
+        "cmd": _command(config),
+    }
+    if config.target.reference_energies != "none":
+        lost.append(Unsupported("target.reference_energies", "amptorch learns the total energies"))
+    if config.target.scaling != "mean_deviation":
+        lost.append(Unsupported("target.scaling", "amptorch subtracts the mean and divides by the deviation"))
+    return exported, lost
+
+
+def _without_effect(hyperparameters: Hyperparameters) -> set[str]:
+    """The hyperparameters that the others make idle."""
+    idle = set() if hyperparameters.dropout else {"dropout_rate"}
+    return idle if hyperparameters.scheduler in ("step", "plateau") else {*idle, "gamma", "step_size"}
+
+
+def _model(hyperparameters: Hyperparameters, config: Config, lost: list[Unsupported]) -> dict[str, Any]:
+    if hyperparameters.initialization == "zero":
+        lost.append(Unsupported("search.initialization", "zero is another thing to amptorch; xavier is written"))
+    layers: dict[str, Any] = {"hidden_layers": hyperparameters.hidden_layers}
+    if hyperparameters.hidden_layers is None:
+        layers = {"num_layers": hyperparameters.num_layers, "num_nodes": hyperparameters.num_nodes}
+    return {
+        "name": "bpnn" if hyperparameters.network == "per_element" else "singlenn",
+        **layers,
+        "activation": f"torch.nn.{ACTIVATIONS[hyperparameters.activation]}",
+        "batchnorm": hyperparameters.batchnorm,
+        "dropout": hyperparameters.dropout,
+        "dropout_rate": hyperparameters.dropout_rate,
+        "initialization": "default" if hyperparameters.initialization == "default" else "xavier",
+        "get_forces": config.training.forces,
+    }
+
+
+def _optimisation(hyperparameters: Hyperparameters, config: Config) -> dict[str, Any]:
+    exported: dict[str, Any] = {
+        "gpus": 1 if config.device.startswith("cuda") else 0,
+        "lr": hyperparameters.lr,
+        "batch_size": hyperparameters.batch_size,
+        "epochs": config.training.epochs,
+        "loss": config.training.loss,
+        "force_coefficient": hyperparameters.force_coefficient if config.training.forces else 0.0,
+        "metric": "mae",
+        "cp_metric": "forces" if config.target.objective == "val_forces_mae" else "energy",
+        "optimizer": f"torch.optim.{OPTIMIZERS[hyperparameters.optimizer]}",
+    }
+    if hyperparameters.optimizer == "adamw":
+        exported["optimizer_args"] = {"optimizer__weight_decay": hyperparameters.weight_decay}
+    schedule = _schedule(hyperparameters, config.training.epochs)
+    return exported | ({} if schedule is None else {"scheduler": schedule})
+
+
+def _schedule(hyperparameters: Hyperparameters, epochs: int) -> dict[str, Any] | None:
+    gamma, steps = hyperparameters.gamma, hyperparameters.step_size
+    match hyperparameters.scheduler:
+        case "step":
+            return {"policy": "StepLR", "params": {"step_size": steps, "gamma": gamma}}
+        case "cosine":
+            return {"policy": "CosineAnnealingLR", "params": {"T_max": epochs}}
+        case "one_cycle":
+            return {"policy": "OneCycleLR", "params": {"max_lr": hyperparameters.lr, "total_steps": epochs + 1}}
+        case "plateau":
+            # torch bears `patience` epochs and changes in the one after them.
+            return {"policy": "ReduceLROnPlateau", "params": {"patience": steps - 1, "factor": gamma}}
+        case "none":
+            return None
+
+
+def _command(config: Config) -> dict[str, Any]:
+    patience = config.training.early_stopping
+    exported = {
+        "seed": config.study.seed,
+        "identifier": config.study.name,
+        "dtype": TENSORS[config.training.precision],
+        "early_stopping": patience is not None,
+    }
+    # amptorch's spelling
+    return exported if patience is None else {**exported, "early_stoppping_patience": patience}
+
+
+def _dataset(config: Config, lost: list[Unsupported]) -> dict[str, Any]:
+    exported: dict[str, Any] = {"val_split": config.data.validation.fraction, "val_split_mode": "cv"}
+    if config.data.train == "builtin":
+        lost.append(Unsupported("data.train", "the built-in structures are no file; put yours as dataset.raw_data"))
+    else:
+        exported["raw_data"] = config.data.train
+    if config.data.test is not None:
+        lost.append(Unsupported("data.test", "amptorch has no test split"))
+    if config.data.validation.split != "random":
+        lost.append(Unsupported("data.validation.split", "amptorch draws the structures at random"))
+    options = config.descriptor
+    if options.scaling == "log":
+        lost.append(Unsupported("descriptor.scaling", "amptorch takes no logarithm; standardize is written"))
+    scaling: dict[str, Any] = {"type": "standardize"}
+    if options.scaling == "normalise":
+        scaling = {"type": "normalize", "range": options.scaling_range}
+    exported["scaling"] = scaling | {"elementwise": options.scaling_per_element}
+    if options.name == "symmetry_functions":
+        return exported | _symmetry_functions(options)
+    return exported | _multipoles(options, lost)
+
+
+def _multipoles(options: DescriptorOptions, lost: list[Unsupported]) -> dict[str, Any]:
+    sigmas = probe_widths(options.sigmas) if isinstance(options.sigmas, int) else options.sigmas
+    params: dict[str, Any] = {"square": options.square}
+    if options.name == "gmp_groups":
+        scheme = "gmp"
+        params["MCSHs"] = {str(n): {"groups": groups, "sigmas": sigmas} for n, groups in options.groups.items()}
+    else:
+        scheme = "gmpordernorm"
+        params |= {"MCSHs": {"orders": options.orders, "sigmas": sigmas}, "solid_harmonics": options.solid}
+    if options.cutoff is not None:
+        params["cutoff"] = options.cutoff
+    files = sorted(Path(options.pseudodensities).glob("*.g")) if options.pseudodensities else []
+    by_symbol = {path.name.split("_")[0]: str(path) for path in files}
+    if by_symbol:
+        params["atom_gaussians"] = {symbol: by_symbol[symbol] for symbol in by_symbol if symbol in atomic_numbers}
+    elif options.pseudodensities:
+        lost.append(Unsupported("descriptor.pseudodensities", f"no .g files in {options.pseudodensities}"))
+    else:
+        lost.append(
+            Unsupported(
+                "descriptor.pseudodensities",
+                "the table of this package is no folder of .g files; give yours as dataset.fp_params.atom_gaussians",
+            )
+        )
+    return {"fp_scheme": scheme, "fp_params": params}
+
+
+def _symmetry_functions(options: DescriptorOptions) -> dict[str, Any]:
+    kinds = {kind: _by_centre(given) for kind, given in (("G2", options.g2), ("G4", options.g4), ("G5", options.g5))}
+    params: dict[str, Any] = {}
+    for centre in dict.fromkeys(["default", *(centre for given in kinds.values() for centre in given)]):
+        params[centre] = {"cutoff": options.cutoff}
+        for kind, given in kinds.items():
+            # An element of its own has nothing of the default in amptorch; here it has, kind by kind.
+            lists = given.get(centre, given.get("default"))
+            if lists:
+                params[centre][kind] = {"rs_s" if name == "rs" else name: values for name, values in lists.items()}
+    function: dict[str, Any] = {"cutoff_func": options.cutoff_function.capitalize()}
+    if options.gamma is not None:
+        function["gamma"] = options.gamma
+    exported = {"fp_scheme": "gaussian", "fp_params": params, "cutoff_params": function}
+    return exported if options.elements is None else {**exported, "elements": options.elements}
+
+
+def _by_centre(given: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """The lists for each element of the centre and `default`."""
+    if not given:
+        return {}
+    return {"default": given} if "etas" in given else given
