@@ -28,7 +28,6 @@ from mlflow_server.schemas import SCHEMAS
 
 FORMAT = 1
 SUMMARY, DUMP, ARTIFACTS = "backup.json", "schemas.sql", "artifacts"
-CHUNK = 1 << 20
 # A trigger's owner, which is this machine's user, may not exist where the file is restored.
 DEFINER = re.compile(rb"/\*!50017 DEFINER=`[^`]*`@`[^`]*`\*/ ?")
 SCHEMA_LINE = re.compile(rb"^(USE|CREATE DATABASE /\*!32312 IF NOT EXISTS\*/) `([^`]+)`")

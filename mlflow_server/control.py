@@ -15,7 +15,7 @@ from mlflow_server import supervisor, tracking
 from mlflow_server.database import connect
 from mlflow_server.places import Places
 from mlflow_server.processes import holder, leftovers, stop
-from mlflow_server.settings import choose, load_settings
+from mlflow_server.settings import LOOPBACK, choose, load_settings
 
 LINE = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d (.*)$", re.MULTILINE)  # of the supervisor's log
 UP_SECONDS, DOWN_SECONDS = 240.0, 35.0
@@ -114,12 +114,9 @@ def _elsewhere(places: Places) -> Connection | None:
     if not places.connection.exists():
         return None
     connection = read_connection(places.connection)
-    if connection.host in (os.uname().nodename, *_LOCAL) or not _answers(connection.storage_url):
+    if connection.host in (os.uname().nodename, *LOOPBACK) or not _answers(connection.storage_url):
         return None
     return connection
-
-
-_LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
 def down(places: Places) -> bool:

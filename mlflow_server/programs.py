@@ -1,7 +1,6 @@
 """Where the database's programs are: on the PATH, in Debian's places, in a conda environment or a module's folder."""
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -83,11 +82,3 @@ def _version(server: Path) -> str:
     except (OSError, subprocess.SubprocessError) as error:
         raise BdqmError(f"{server} does not run: {error}") from None
     return done.stdout.strip()
-
-
-def program(*names: str) -> str:
-    """A program on the PATH. Raises BdqmError if there is none."""
-    for name in names:
-        if found := shutil.which(name):
-            return found
-    raise BdqmError(f"{' or '.join(names)} is not installed")

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from bdqm_tune.services.connection import Connection
 from bdqm_tune.units import bytes_text
 from mlflow_server.control import Status
+from mlflow_server.settings import LOOPBACK
 
 # Where a job was submitted: the machine through which its node is reached.
 LOGIN_VARIABLES = ("BDQM_LOGIN_HOST", "SLURM_SUBMIT_HOST", "PBS_O_HOST")
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def tunnel(connection: Connection, here: str, environ: Mapping[str, str] = os.environ) -> str:

@@ -22,7 +22,6 @@ from mlflow_server.processes import start, tail, wait_for
 from mlflow_server.schemas import AUTH, MLFLOW, account
 
 USER = "bdqm"  # MLflow's account of workers and of people at the page; `admin` manages accounts
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 START_SECONDS = 90.0
 # The server answers 40 requests at a time, and each takes a connection. MLflow's own default, 5 and 10 more, makes the
 # others wait 30 s and then fail with status 400, which its clients do not repeat: metrics are lost.

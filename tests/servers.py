@@ -1,5 +1,6 @@
 """The platform's servers in a folder of a test's own, driven by the command line as a user does."""
 
+import json
 import os
 import subprocess
 import sys
@@ -44,8 +45,6 @@ class Servers:
 
     def secrets(self) -> list[str]:
         """All passwords and private keys of these servers."""
-        import json
-
         passwords = json.loads(self.places.passwords.read_text()).values()
         keys = [path.read_text().splitlines()[1] for path in self.places.tls.glob("*.key")]
         return [*passwords, *keys]

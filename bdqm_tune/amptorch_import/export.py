@@ -7,13 +7,12 @@ from typing import Any
 from ase.data import atomic_numbers
 
 from bdqm_tune.amptorch_import.record import Unsupported
+from bdqm_tune.amptorch_import.training import OBJECTIVES, OPTIMIZERS
+from bdqm_tune.amptorch_import.translation import NETWORKS, PRECISIONS
 from bdqm_tune.config import Config, DescriptorOptions
 from bdqm_tune.descriptors.multipoles import probe_widths
 from bdqm_tune.hyperparameters import Hyperparameters, excluded_by
-
-ACTIVATIONS = {"tanh": "Tanh", "relu": "ReLU", "gelu": "GELU", "silu": "SiLU", "softplus": "Softplus"}
-OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW", "lbfgs": "LBFGS"}
-TENSORS = {"float64": "torch.DoubleTensor", "float32": "torch.FloatTensor"}
+from bdqm_tune.learning.networks import ACTIVATIONS
 
 
 def export_config(config: Config) -> tuple[dict[str, Any], list[Unsupported]]:
@@ -42,6 +41,11 @@ def export_config(config: Config) -> tuple[dict[str, Any], list[Unsupported]]:
     return exported, lost
 
 
+def _theirs(names: Mapping[str, str], ours: str) -> str:
+    """amptorch's name for one of ours, from the table by which it is imported."""
+    return next(name for name, meaning in names.items() if meaning == ours)
+
+
 def _without_effect(hyperparameters: Hyperparameters) -> set[str]:
     """The hyperparameters that the others make idle."""
     idle = set() if hyperparameters.dropout else {"dropout_rate"}
@@ -55,9 +59,9 @@ def _model(hyperparameters: Hyperparameters, config: Config, lost: list[Unsuppor
     if hyperparameters.hidden_layers is None:
         layers = {"num_layers": hyperparameters.num_layers, "num_nodes": hyperparameters.num_nodes}
     return {
-        "name": "bpnn" if hyperparameters.network == "per_element" else "singlenn",
+        "name": _theirs(NETWORKS, hyperparameters.network),
         **layers,
-        "activation": f"torch.nn.{ACTIVATIONS[hyperparameters.activation]}",
+        "activation": f"torch.nn.{ACTIVATIONS[hyperparameters.activation].__name__}",
         "batchnorm": hyperparameters.batchnorm,
         "dropout": hyperparameters.dropout,
         "dropout_rate": hyperparameters.dropout_rate,
@@ -75,8 +79,8 @@ def _optimisation(hyperparameters: Hyperparameters, config: Config) -> dict[str,
         "loss": config.training.loss,
         "force_coefficient": hyperparameters.force_coefficient if config.training.forces else 0.0,
         "metric": "mae",
-        "cp_metric": "forces" if config.target.objective == "val_forces_mae" else "energy",
-        "optimizer": f"torch.optim.{OPTIMIZERS[hyperparameters.optimizer]}",
+        "cp_metric": _theirs(OBJECTIVES, config.target.objective),
+        "optimizer": f"torch.optim.{_theirs(OPTIMIZERS, hyperparameters.optimizer)}",
     }
     if hyperparameters.optimizer == "adamw":
         exported["optimizer_args"] = {"optimizer__weight_decay": hyperparameters.weight_decay}
@@ -105,7 +109,7 @@ def _command(config: Config) -> dict[str, Any]:
     exported = {
         "seed": config.study.seed,
         "identifier": config.study.name,
-        "dtype": TENSORS[config.training.precision],
+        "dtype": f"torch.{_theirs(PRECISIONS, config.training.precision)}",
         "early_stopping": patience is not None,
     }
     # amptorch's spelling

@@ -1,7 +1,6 @@
 """The published amptorch: its descriptors, networks and loss, trained by its `AtomsTrainer`."""
 
 import io
-import math
 import time
 from collections.abc import Iterator
 from contextlib import redirect_stdout
@@ -12,17 +11,15 @@ from ase.data import atomic_numbers, chemical_symbols
 
 from bdqm_tune.backends.amptorch_adapters import amptorchs_globals, import_amptorch
 from bdqm_tune.backends.amptorch_inputs import Images, split_images
-from bdqm_tune.backends.native import ATOMS_FOR_ONE_CORE
+from bdqm_tune.backends.native import ATOMS_FOR_ONE_CORE, DTYPES
 from bdqm_tune.config import Config
 from bdqm_tune.errors import BadInput
 from bdqm_tune.hyperparameters import Hyperparameters
 from bdqm_tune.learning.dataset import Dataset
-from bdqm_tune.learning.fit import Diverged, EpochRecord
+from bdqm_tune.learning.fit import BestEpoch, EpochRecord
 from bdqm_tune.learning.networks import ACTIVATIONS, AtomicNetwork, make_network
 from bdqm_tune.learning.optimisation import make_optimizer, make_scheduler
 from bdqm_tune.learning.potential import Potential
-
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 class AmptorchRun:
@@ -70,22 +67,19 @@ class AmptorchRun:
             self._net.notify("on_train_begin", X=train, y=None)
             self._random_state = torch.get_rng_state()
         self.n_parameters = network.n_parameters
-        self.best: EpochRecord | None = None
+        self._best = BestEpoch(config.training, config.target.objective)
+
+    @property
+    def best(self) -> EpochRecord | None:
+        return self._best.record
 
     def __iter__(self) -> Iterator[EpochRecord]:
-        training, objective = self._config.training, self._config.target.objective
-        for epoch in range(1, training.epochs + 1):
+        for epoch in range(1, self._config.training.epochs + 1):
             record = self._train_epoch(epoch)
-            if not all(map(math.isfinite, (record.train_loss, record.val_energy_mae, record.val_forces_mae or 0.0))):
-                raise Diverged(
-                    f"diverged in epoch {epoch}: training loss {record.train_loss}, "
-                    f"validation MAE {record.val_energy_mae} eV"
-                )
-            if self.best is None or record.value(objective) < self.best.value(objective):
-                self.best = record
+            if self._best.improves(record):
                 _take_weights(self._network, self._net.module_)
             yield record
-            if training.early_stopping is not None and epoch - self.best.epoch >= training.early_stopping:
+            if self._best.is_over(epoch):
                 return
 
     def potential(self) -> Potential:

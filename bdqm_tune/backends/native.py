@@ -37,6 +37,7 @@ class NativeRun:
 # Atoms of the training split up to which one core trains. The layers are so narrow that a second core saves little even
 # on an idle machine, while waiting for it on a shared one makes an epoch many times longer.
 ATOMS_FOR_ONE_CORE = 200_000
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 class NativeBackend:
@@ -48,8 +49,7 @@ class NativeBackend:
         if device.type == "cpu" and len(dataset.train.features) <= ATOMS_FOR_ONE_CORE:
             torch.set_num_threads(1)
         self.device = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-        dtype = {"float32": torch.float32, "float64": torch.float64}[config.training.precision]
-
+        dtype = DTYPES[config.training.precision]
         self._train, self._validation = (
             split_tensors(dataset, split, device, dtype, config.training.forces)
             for split in (dataset.train, dataset.validation)

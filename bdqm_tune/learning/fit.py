@@ -48,6 +48,37 @@ class EpochRecord:
         return found
 
 
+class BestEpoch:
+    """Follows the records of a training: which is the best by the objective, and when to stop early."""
+
+    def __init__(self, training: Training, objective: Objective) -> None:
+        self._patience, self.objective = training.early_stopping, objective
+        self.record: EpochRecord | None = None
+
+    def improves(self, record: EpochRecord) -> bool:
+        """Whether this is the best record so far, which is then kept.
+
+        Raises:
+            Diverged: the training loss or the validation error is not finite.
+            BdqmError: the objective is of forces, and the record has none.
+        """
+        if not all(map(math.isfinite, (record.train_loss, record.val_energy_mae, record.val_forces_mae or 0.0))):
+            raise Diverged(
+                f"diverged in epoch {record.epoch}: training loss {record.train_loss}, "
+                f"validation MAE {record.val_energy_mae} eV"
+            )
+        value = record.value(self.objective)
+        if self.record is not None and value >= self.record.value(self.objective):
+            return False
+        self.record = record
+        return True
+
+    def is_over(self, epoch: int) -> bool:
+        """Whether so many epochs after the best one have brought nothing better that training ends."""
+        assert self.record is not None
+        return self._patience is not None and epoch - self.record.epoch >= self._patience
+
+
 class Fit:
     """Iterating trains a network and yields one `EpochRecord` an epoch; `best_network` is that of the best epoch.
 
@@ -74,7 +105,6 @@ class Fit:
         self._order = torch.Generator().manual_seed(seed)
         self._training = training
         self._batch_size, self._force_coefficient = hyperparameters.batch_size, hyperparameters.force_coefficient
-        self._objective: Objective = objective
         self._train, self._validation, self._scale = train, validation, scale
         with torch.random.fork_rng(self._devices):
             torch.manual_seed(seed)
@@ -87,7 +117,7 @@ class Fit:
         self._scheduler = make_scheduler(self._optimizer, hyperparameters, training.epochs)
         self._loss = nn.L1Loss() if training.loss == "mae" else nn.MSELoss()
         self._best_state = copy.deepcopy(self._network.state_dict())
-        self.best: EpochRecord | None = None
+        self._best = BestEpoch(training, objective)
 
     def __iter__(self) -> Iterator[EpochRecord]:
         """Train on and yield the record of each epoch.
@@ -112,20 +142,20 @@ class Fit:
                 train_forces_mae,
                 val_forces_mae,
             )
-            if not all(map(math.isfinite, (loss, val_mae, val_forces_mae or 0.0))):
-                raise Diverged(f"diverged in epoch {epoch}: training loss {loss}, validation MAE {val_mae} eV")
-            value = record.value(self._objective)
+            if self._best.improves(record):
+                self._best_state = copy.deepcopy(self._network.state_dict())
             if isinstance(self._scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
-                self._scheduler.step(value)
+                self._scheduler.step(record.value(self._best.objective))
             else:
                 self._scheduler.step()
-            if self.best is None or value < self.best.value(self._objective):
-                self.best = record
-                self._best_state = copy.deepcopy(self._network.state_dict())
             yield record
-            patience = self._training.early_stopping
-            if patience is not None and epoch - self.best.epoch >= patience:
+            if self._best.is_over(epoch):
                 return
+
+    @property
+    def best(self) -> EpochRecord | None:
+        """The record of the best epoch so far."""
+        return self._best.record
 
     @property
     def best_network(self) -> AtomicNetwork:

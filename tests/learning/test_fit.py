@@ -387,7 +387,7 @@ def test_the_best_epoch_is_that_of_the_objective(force_data: Dataset) -> None:
 
 def test_an_objective_of_forces_needs_forces() -> None:
     fit = make_fit()
-    fit._objective = "val_forces_mae"
+    fit._best.objective = "val_forces_mae"
     with pytest.raises(BdqmError, match=r"needs training\.forces"):
         next(iter(fit))
 
