@@ -161,6 +161,9 @@ def main() -> NoReturn:
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     if code == INTERRUPTED:  # which typer gives back where it caught the interruption itself
+        # Interrupted within a string that is executed (a dataclass made by an import), Python would end by SIGINT in
+        # spite of the status below, unless a later string ends well.
+        exec("")
         _fail("interrupted; a trial that was running waits for the next tune of its study", INTERRUPTED)
     sys.exit(code or 0)
 

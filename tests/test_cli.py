@@ -214,6 +214,19 @@ def test_sigterm_hands_the_trial_back(workdir: Path) -> None:
     assert [trial.state.name for trial in load_study(stores, "long").get_trials()] == ["WAITING"] * 2
 
 
+def test_an_interruption_anywhere_gives_the_same_status(workdir: Path) -> None:
+    Path("interrupted.py").write_text(
+        "import bdqm_tune.cli as cli\n"
+        "def interrupted(**_):\n"
+        "    exec('raise KeyboardInterrupt')\n"
+        "cli.app = interrupted\n"
+        "cli.main()\n"
+    )
+    environ = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    found = subprocess.run([sys.executable, "-m", "interrupted"], env=environ, capture_output=True, text=True)
+    assert found.returncode == 130, found.stderr
+
+
 def _first_trial_is_training(stores: Stores) -> bool:
     if not (stores.home / "optuna.db").exists():
         return False
