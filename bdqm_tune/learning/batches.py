@@ -1,6 +1,6 @@
 """A split as tensors on the device; a batch is an index into them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,9 +59,14 @@ class SplitTensors:
         return len(self.n_atoms)
 
     @property
-    def components(self) -> float:
-        """Components of forces a structure, on average."""
-        return 3 * len(self.features) / len(self)
+    def components(self) -> int:
+        """Components of all forces."""
+        return 3 * len(self.features)
+
+    @property
+    def elements(self) -> list[int]:
+        """Atomic numbers that occur, where they are known."""
+        return [] if self.numbers is None else torch.unique(self.numbers).tolist()
 
     def batch(self, structures: torch.Tensor, by_element: bool = False) -> Batch:
         """The structures at these indices (n,), in this order.
@@ -77,19 +82,9 @@ class SplitTensors:
         forces = None if self.forces is None else self.forces.batch(structures.tolist(), start, atoms)
         return Batch(self.features[atoms], structure, self.targets[structures], n_atoms, numbers, forces)
 
-    def shuffled(self, batch_size: int, generator: torch.Generator, by_element: bool = False) -> Iterator[Batch]:
-        """All structures once, in random order, `batch_size` at a time.
-
-        A single one left over joins the batch before it: batch normalisation cannot train on one atom.
-        """
-        order = torch.randperm(len(self), generator=generator)
-        sizes = [batch_size] * (len(self) // batch_size)
-        left = len(self) % batch_size
-        if left == 1 and sizes:
-            sizes[-1] += 1
-        elif left:
-            sizes.append(left)
-        for structures in order.to(self.targets.device).split(sizes):
+    def in_batches(self, order: torch.Tensor, sizes: Sequence[int], by_element: bool = False) -> Iterator[Batch]:
+        """The structures in an order (n,), so many in each batch."""
+        for structures in order.to(self.targets.device).split(list(sizes)):
             yield self.batch(structures, by_element)
 
     def in_order(self, batch_size: int = 4096, by_element: bool = False) -> Iterator[Batch]:
@@ -98,6 +93,20 @@ class SplitTensors:
             batch_size = max(1, min(batch_size, int(NUMBERS_AT_ONCE / self.forces.numbers_an_image)))
         for structures in torch.arange(len(self), device=self.targets.device).split(batch_size):
             yield self.batch(structures, by_element)
+
+
+def batch_sizes(n_structures: int, batch_size: int) -> list[int]:
+    """How many structures each batch of an epoch has.
+
+    A single one left over joins the batch before it: batch normalisation cannot train on one atom.
+    """
+    sizes = [batch_size] * (n_structures // batch_size)
+    left = n_structures % batch_size
+    if left == 1 and sizes:
+        sizes[-1] += 1
+    elif left:
+        sizes.append(left)
+    return sizes
 
 
 def split_tensors(

@@ -6,6 +6,7 @@ and computed grows with the pairs of neighbours, never with the square of the nu
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,7 +60,8 @@ class ForceTensors:
         self._values = torch.as_tensor(derivatives.values).transpose(1, 2)
         n_entries, n_features = int(derivatives.count.sum()), derivatives.values.shape[1]
         self.numbers_an_image = 3 * n_features * n_entries / max(1, len(self._count))
-        if 3 * n_features * n_entries * dtype.itemsize <= BYTES_ON_DEVICE:
+        self.loaded = 3 * n_features * n_entries * dtype.itemsize <= BYTES_ON_DEVICE
+        if self.loaded:
             self._load(device, dtype)
 
     def _load(self, device: torch.device, dtype: torch.dtype) -> None:
@@ -72,6 +74,19 @@ class ForceTensors:
             first.append(place)
             place += count
         self._values, self._pairs, self._first = values.to(device), torch.cat(pairs), first
+
+    def arrays(self) -> tuple[NDArray[Any], ...]:
+        """What was loaded, as `fused.kernel.Data` holds it."""
+        pairs = self._pairs.numpy()
+        return (
+            np.array(self._first, dtype=np.int64),
+            np.array(self._count, dtype=np.int64),
+            np.ascontiguousarray(pairs[:, 0]),
+            np.ascontiguousarray(pairs[:, 1]),
+            self._values.numpy(),
+            self._slope.numpy(),
+            self._targets.numpy(),
+        )
 
     def batch(self, structures: Sequence[int], start: torch.Tensor, atoms: torch.Tensor) -> ForceBatch:
         """The structures at these indices, in this order.

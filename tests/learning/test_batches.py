@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from bdqm_tune.learning.batches import SplitTensors
+from bdqm_tune.learning.batches import SplitTensors, batch_sizes
 from bdqm_tune.learning.networks import sum_per_structure
 
 SIZES = [3, 1, 7, 2, 2, 5, 1, 4, 6, 3]
@@ -47,11 +47,11 @@ def test_sums_per_structure_are_those_of_a_loop() -> None:
 
 @given(n=st.integers(1, 40), batch_size=st.integers(1, 50), seed=st.integers(0, 100))
 @settings(max_examples=80, deadline=None)
-def test_shuffled_batches_hold_every_structure_once(n: int, batch_size: int, seed: int) -> None:
-    split = tensors([i % 4 + 1 for i in range(n)])
-    batches = list(split.shuffled(batch_size, torch.Generator().manual_seed(seed)))
+def test_batches_hold_every_structure_once(n: int, batch_size: int, seed: int) -> None:
+    split, sizes = tensors([i % 4 + 1 for i in range(n)]), batch_sizes(n, batch_size)
+    batches = list(split.in_batches(torch.randperm(n, generator=torch.Generator().manual_seed(seed)), sizes))
     assert sorted(target for batch in batches for target in batch.targets.tolist()) == sorted(split.targets.tolist())
-    sizes = [len(batch.targets) for batch in batches]
+    assert [len(batch.targets) for batch in batches] == sizes
     assert all(size == batch_size for size in sizes[:-1])
     # A single one left over has joined the last batch.
     assert sizes[-1] <= batch_size + 1
@@ -63,19 +63,7 @@ def test_shuffled_batches_hold_every_structure_once(n: int, batch_size: int, see
     [(10, 3, [3, 3, 4]), (10, 4, [4, 4, 2]), (10, 5, [5, 5]), (10, 9, [10]), (10, 64, [10]), (1, 8, [1])],
 )
 def test_one_left_over_joins_the_batch_before(n: int, batch_size: int, expected: list[int]) -> None:
-    batches = tensors(SIZES[:n]).shuffled(batch_size, torch.Generator())
-    assert [len(batch.targets) for batch in batches] == expected
-
-
-def test_the_generator_decides_the_order_and_goes_on() -> None:
-    def orders(seed: int) -> list[list[float]]:
-        generator, split = torch.Generator().manual_seed(seed), tensors(SIZES)
-        return [[t for batch in split.shuffled(3, generator) for t in batch.targets.tolist()] for _ in range(2)]
-
-    first, second = orders(0)
-    assert orders(0) == [first, second]
-    assert first != second
-    assert orders(1)[0] != first
+    assert batch_sizes(n, batch_size) == expected
 
 
 def test_in_order_is_in_order() -> None:

@@ -1,0 +1,123 @@
+"""A network that trains by torch's operations: any network and optimizer, on any device."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from bdqm_tune.config import Training
+from bdqm_tune.hyperparameters import Hyperparameters
+from bdqm_tune.learning.batches import Batch, SplitTensors
+from bdqm_tune.learning.networks import AtomicNetwork, make_network, sum_per_structure
+from bdqm_tune.learning.optimisation import make_optimizer
+
+
+class TorchEpochs:
+    """Trains a network, see `Epochs`."""
+
+    def __init__(
+        self,
+        hyperparameters: Hyperparameters,
+        training: Training,
+        train: SplitTensors,
+        validation: SplitTensors,
+        seed: int,
+    ) -> None:
+        self._force_coefficient = hyperparameters.force_coefficient
+        self._train, self._validation = train, validation
+        with torch.random.fork_rng(self._devices):
+            torch.manual_seed(seed)
+            network = make_network(train.features.shape[1], hyperparameters, train.elements)
+            self._random_states = self._get_random_states()
+        self._by_element = bool(network.elements)
+        self._network = network.to(train.features.device, train.features.dtype)
+        self.optimizer = make_optimizer(self._network.parameters(), hyperparameters)
+        self._loss = nn.L1Loss() if training.loss == "mae" else nn.MSELoss()
+        self.keep()
+
+    def keep(self) -> None:
+        self._kept = copy.deepcopy(self._network.state_dict())
+
+    @property
+    def kept_network(self) -> AtomicNetwork:
+        network = copy.deepcopy(self._network)
+        network.load_state_dict(self._kept)
+        return network.eval()
+
+    def train(self, order: torch.Tensor, sizes: Sequence[int]) -> list[float]:
+        self._network.train()
+        # Sums stay on the device; reading them back in every step would make a GPU wait.
+        totals = self._sums(self._train)
+        with self._own_random_numbers():
+            for batch in self._train.in_batches(order, sizes, self._by_element):
+                loss, *errors = self._step(batch)
+                totals += torch.stack([loss * len(batch.targets), *(error.abs().sum() for error in errors)])
+        return [float(total) for total in totals.tolist()]
+
+    def validate(self) -> list[float]:
+        self._network.eval()
+        totals = self._sums(self._validation)
+        for batch in self._validation.in_order(by_element=self._by_element):
+            error, *force_error = (e.abs() for e in self._errors(batch, *self._predict(batch, train=False)))
+            totals += torch.stack([error.sum(), (error / batch.n_atoms).sum(), *(e.sum() for e in force_error)])
+        return [float(total) for total in totals.tolist()]
+
+    @property
+    def _devices(self) -> list[torch.device]:
+        device = self._train.features.device
+        return [device] if device.type == "cuda" else []
+
+    def _get_random_states(self) -> list[torch.Tensor]:
+        return [torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in self._devices)]
+
+    @contextmanager
+    def _own_random_numbers(self) -> Iterator[None]:
+        # Dropout draws from torch's global generators: lend them this training's states, and give back the caller's.
+        with torch.random.fork_rng(self._devices):
+            torch.set_rng_state(self._random_states[0])
+            for device, state in zip(self._devices, self._random_states[1:], strict=True):
+                torch.cuda.set_rng_state(state, device)
+            yield
+            self._random_states = self._get_random_states()
+
+    def _sums(self, split: SplitTensors) -> torch.Tensor:
+        return split.targets.new_zeros(2 if split.forces is None else 3)
+
+    def _step(self, batch: Batch) -> list[torch.Tensor]:
+        """Take a step of the optimizer; give the loss before it, then the errors."""
+        found: list[torch.Tensor] = []
+
+        def closure() -> torch.Tensor:  # L-BFGS calls it more than once
+            energies, forces = self._predict(batch, train=True)
+            loss: torch.Tensor = self._loss(energies, batch.targets)
+            if batch.forces is not None:
+                loss = loss + self._force_coefficient * self._loss(forces, batch.forces.targets)
+            self.optimizer.zero_grad()
+            loss.backward()
+            if not found:
+                found.extend([loss.detach(), *self._errors(batch, energies, forces)])
+            return loss
+
+        # Said to give a float, which on a GPU would have to be waited for.
+        self.optimizer.step(closure)  # type: ignore[arg-type]
+        return found
+
+    def _errors(self, batch: Batch, energies: torch.Tensor, forces: torch.Tensor | None) -> list[torch.Tensor]:
+        """Errors of the scaled energies (n_structures,) and, where the batch has them, forces (n_atoms, 3)."""
+        errors = [energies.detach() - batch.targets]
+        if batch.forces is not None and forces is not None:
+            errors.append(forces.detach() - batch.forces.targets)
+        return errors
+
+    def _predict(self, batch: Batch, train: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Scaled energies (n_structures,) and, where the batch has them, forces (n_atoms, 3)."""
+        n = len(batch.targets)
+        if batch.forces is None:
+            with torch.set_grad_enabled(train):
+                return sum_per_structure(self._network(batch.features, batch.numbers), batch.structure, n), None
+        features = batch.features.requires_grad_()
+        energies = sum_per_structure(self._network(features, batch.numbers), batch.structure, n)
+        (gradient,) = torch.autograd.grad(energies.sum(), features, create_graph=train)
+        return energies, batch.forces.forces(gradient)

@@ -1,0 +1,131 @@
+"""Compiled epochs: the same numbers as by torch's operations, for everything that they can train."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from bdqm_tune.config import Training
+from bdqm_tune.descriptors import StoredDerivatives
+from bdqm_tune.hyperparameters import Hyperparameters
+from bdqm_tune.learning.batches import SplitTensors
+from bdqm_tune.learning.fit import EpochRecord, Fit
+from bdqm_tune.learning.forces import ForceTensors
+from bdqm_tune.learning.fused import FusedEpochs
+from bdqm_tune.learning.fused.passes import _drop
+
+CPU, N_FEATURES = torch.device("cpu"), 5
+
+
+def split(seed: int, n: int, with_forces: bool, dtype: torch.dtype = torch.float64) -> SplitTensors:
+    """Structures of 1 to 40 atoms with smooth targets, and made-up derivatives."""
+    random = np.random.default_rng(seed)
+    sizes = random.integers(1, 40, n)
+    features = random.normal(size=(sizes.sum(), N_FEATURES))
+    targets = np.add.reduceat(np.tanh(features[:, 0]) + 0.1 * features[:, 1], np.cumsum(sizes) - sizes)
+    forces = None
+    if with_forces:
+        count = 3 * sizes
+        owner = np.repeat(sizes, count)
+        centre, atom = (random.integers(0, owner) for _ in range(2))
+        values = random.normal(size=(count.sum(), N_FEATURES, 3))
+        stored = StoredDerivatives(np.cumsum(count) - count, count, centre, atom, values)
+        slope = random.uniform(0.5, 2, size=features.shape)
+        forces = ForceTensors(random.normal(size=(len(features), 3)), slope, stored, CPU, dtype)
+    return SplitTensors(features, sizes, targets, CPU, dtype, forces=forces)
+
+
+def records(
+    fused: bool,
+    hyperparameters: dict[str, Any],
+    with_forces: bool,
+    training: dict[str, Any] | None = None,
+    dtype: torch.dtype = torch.float64,
+) -> list[EpochRecord]:
+    fit = Fit(
+        Hyperparameters(**{"batch_size": 8, "initialization": "xavier", **hyperparameters}),
+        Training(**{"epochs": 20, "early_stopping": None, **(training or {})}),
+        split(1, 33, with_forces, dtype),
+        split(2, 9, with_forces, dtype),
+        2.5,
+        0,
+        fused=fused,
+    )
+    return list(fit)
+
+
+def compare(found: list[EpochRecord], expected: list[EpochRecord], rel: float) -> None:
+    for a, b in zip(found, expected, strict=True):
+        for name, value in b.metrics().items():
+            if name != "epoch_seconds":
+                assert a.metrics()[name] == pytest.approx(value, rel=rel), (a.epoch, name)
+
+
+@pytest.mark.parametrize("with_forces", [False, True])
+@pytest.mark.parametrize("batchnorm", [False, True])
+@pytest.mark.parametrize("activation", ["tanh", "relu", "gelu", "silu", "softplus"])
+def test_curves_are_those_of_torch(activation: str, batchnorm: bool, with_forces: bool) -> None:
+    options = {"activation": activation, "batchnorm": batchnorm, "force_coefficient": 0.3, "num_nodes": 7}
+    compare(*(records(fused, options, with_forces) for fused in (True, False)), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"hidden_layers": [3, 11, 2]},
+        {"hidden_layers": [4], "batch_size": 1},
+        {"batch_size": 1000, "lr": 0.03},
+        {"optimizer": "adamw", "weight_decay": 0.3},
+        {"scheduler": "one_cycle"},
+        {"scheduler": "plateau", "step_size": 1, "gamma": 0.7},
+        {"initialization": "zero"},
+    ],
+)
+@pytest.mark.parametrize("loss", ["mae", "mse"])
+def test_options_do_what_they_do_in_torch(options: dict[str, Any], loss: str) -> None:
+    compare(*(records(fused, options, True, {"loss": loss}) for fused in (True, False)), rel=1e-6)
+
+
+@pytest.mark.parametrize("with_forces", [False, True])
+@pytest.mark.parametrize("batchnorm", [False, True])
+def test_single_precision_agrees_to_its_rounding(batchnorm: bool, with_forces: bool) -> None:
+    found, expected = (
+        records(True, {"batchnorm": batchnorm}, with_forces, {"epochs": 2, "loss": "mse"}, dtype)
+        for dtype in (torch.float32, torch.float64)
+    )
+    compare(found, expected, rel=1e-4)
+
+
+def test_dropout_leaves_out_the_share_that_was_asked_for_and_keeps_the_mean() -> None:
+    value, slope, curvature = (np.ones(200_000) for _ in range(3))
+    _drop(0.3, np.uint64(5), value, slope, curvature, True)
+    assert set(np.unique(value)) == {0.0, 1 / 0.7}
+    assert np.mean(value == 0) == pytest.approx(0.3, abs=0.005)
+    assert (value == slope).all()
+    assert (value == curvature).all()
+    other = np.ones(200_000)
+    _drop(0.3, np.uint64(6), other, slope, curvature, False)
+    assert np.mean((other == 0) & (value == 0)) == pytest.approx(0.09, abs=0.005)
+
+
+@pytest.mark.parametrize("with_forces", [False, True])
+def test_the_gradient_with_dropout_is_that_of_the_loss_with_the_same_nodes_left_out(with_forces: bool) -> None:
+    options = Hyperparameters(num_nodes=7, dropout=True, dropout_rate=0.4, batchnorm=True, initialization="xavier")
+    data = split(1, 6, with_forces)
+    epochs = FusedEpochs(options, Training(loss="mse"), data, data, 0)
+    p = epochs._state.p
+    start = p.copy()
+
+    def loss(weights: NDArray[np.float64]) -> float:
+        p[:] = weights
+        return epochs._epoch(epochs._train, np.arange(6), np.array([6]), True, 0.0, 7)[0] / 6
+
+    loss(start)
+    gradient = epochs._state.gradient.copy()
+    for i in np.random.default_rng(0).choice(len(p), 40, replace=False):
+        step = np.zeros_like(p)
+        step[i] = 1e-6
+        numeric = (loss(start + step) - loss(start - step)) / 2e-6
+        assert gradient[i] == pytest.approx(numeric, rel=1e-5, abs=1e-7)
