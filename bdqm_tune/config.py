@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     Field,
     PlainSerializer,
     SerializerFunctionWrapHandler,
@@ -191,8 +190,8 @@ class Config(Options):
         "native", description="what trains the network: the project's own engine, or amptorch where it is installed"
     )
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto: the GPU where there is one")
-    cohort: Annotated[Literal["auto", "1"], BeforeValidator(str)] = Field(
-        "auto", description="trials trained together; one at a time as yet"
+    cohort: Literal["auto"] | Annotated[int, Field(ge=1, le=1000)] = Field(
+        "auto", description="trials that a worker trains at the same time; auto: one on each core that it may use"
     )
     patience: float = Field(30.0, gt=0, description="minutes that a worker waits for a store that does not answer")
 
@@ -214,6 +213,12 @@ class Config(Options):
             raise ValueError("target.objective: val_forces_mae needs training.forces: true")
         if "force_coefficient" in self.spaces and not self.training.forces:
             raise ValueError("search.force_coefficient: a range needs training.forces: true")
+        return self
+
+    @model_validator(mode="after")
+    def _check_cohort(self) -> "Config":
+        if self.backend == "amptorch" and self.cohort not in ("auto", 1):
+            raise ValueError(f"cohort: amptorch trains one trial at a time, got {self.cohort}")
         return self
 
     @model_validator(mode="after")

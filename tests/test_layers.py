@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "bdqm_tune"
 
 # What each folder or module of the package may import from, apart from itself.
-BASE = ["errors", "units", "hyperparameters", "config", "progress"]
+BASE = ["errors", "units", "hyperparameters", "config", "progress", "threads"]
 SCIENCE = ["structures", "descriptors", "learning", "backends"]
 ALLOWED: dict[str, list[str]] = {
     "errors": [],
@@ -19,6 +19,7 @@ ALLOWED: dict[str, list[str]] = {
     "hyperparameters": [],
     "config": ["errors", "units", "hyperparameters"],
     "progress": [],
+    "threads": [],
     **{layer: BASE + SCIENCE[:position] for position, layer in enumerate(SCIENCE)},
     "amptorch_import": [*BASE, *SCIENCE],
     "services": ["errors", "config"],

@@ -11,7 +11,7 @@ from ase.data import atomic_numbers, chemical_symbols
 
 from bdqm_tune.backends.amptorch_adapters import amptorchs_globals, import_amptorch
 from bdqm_tune.backends.amptorch_inputs import Images, split_images
-from bdqm_tune.backends.native import ATOMS_FOR_ONE_CORE, DTYPES
+from bdqm_tune.backends.native import DTYPES
 from bdqm_tune.config import Config
 from bdqm_tune.errors import BadInput
 from bdqm_tune.hyperparameters import Hyperparameters
@@ -114,7 +114,7 @@ class AmptorchRun:
 class AmptorchBackend:
     """Keeps both splits as amptorch's data, once for all trials."""
 
-    device = "cpu"
+    device, at_once = "cpu", 1
 
     def __init__(self, config: Config, dataset: Dataset) -> None:
         """
@@ -124,8 +124,9 @@ class AmptorchBackend:
         if config.device not in ("auto", "cpu"):
             raise BadInput(f"device {config.device}: backend amptorch trains on the CPU only; use --device cpu or auto")
         import_amptorch()
-        if len(dataset.train.features) <= ATOMS_FOR_ONE_CORE:
-            torch.set_num_threads(1)
+        # The layers are so narrow that a second core saves little even on an idle machine, while waiting for it on a
+        # shared one makes an epoch many times longer.
+        torch.set_num_threads(1)
         self._config, self._dataset = config, dataset
         dtype = DTYPES[config.training.precision]
         self._train, self._validation = (

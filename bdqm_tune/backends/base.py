@@ -34,6 +34,7 @@ class Backend(Protocol):
     """Holds the data; starts as many trainings on it as asked."""
 
     device: str  # what it trains on, in words
+    at_once: int  # trainings to run at the same time, each in a thread, unless the user wants it otherwise
 
     def start(self, hyperparameters: Hyperparameters, seed: int) -> TrainingRun:
         """A training that has not begun."""

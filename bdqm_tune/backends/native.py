@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 
+import scipy.linalg.cython_blas  # noqa: F401  (what compiled epochs call; loaded, it can be told how many cores to take)
 import torch
+from threadpoolctl import threadpool_limits
 
 from bdqm_tune.config import Config
 from bdqm_tune.errors import BadInput
@@ -11,6 +13,7 @@ from bdqm_tune.learning.batches import split_tensors
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.fit import EpochRecord, Fit
 from bdqm_tune.learning.potential import Potential
+from bdqm_tune.threads import usable_cores
 
 
 class NativeRun:
@@ -34,9 +37,6 @@ class NativeRun:
         return Potential.from_dataset(self._dataset, self._hyperparameters, self._fit.best_network)
 
 
-# Atoms of the training split up to which one core trains. The layers are so narrow that a second core saves little even
-# on an idle machine, while waiting for it on a shared one makes an epoch many times longer.
-ATOMS_FOR_ONE_CORE = 200_000
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -46,9 +46,12 @@ class NativeBackend:
     def __init__(self, config: Config, dataset: Dataset) -> None:
         self._config, self._dataset = config, dataset
         device = pick_device(config.device)
-        if device.type == "cpu" and len(dataset.train.features) <= ATOMS_FOR_ONE_CORE:
+        if device.type == "cpu":
+            # One core a trial; of several that share one, each would wait for the others in every step.
             torch.set_num_threads(1)
+            threadpool_limits(1, user_api="blas")
         self.device = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+        self.at_once = 1 if device.type == "cuda" else usable_cores()
         dtype = DTYPES[config.training.precision]
         self._train, self._validation = (
             split_tensors(dataset, split, device, dtype, config.training.forces)

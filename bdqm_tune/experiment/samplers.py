@@ -46,7 +46,8 @@ def make_sampler(name: Sampler, seed: int, n_existing: int) -> BaseSampler:
     drawn = int(np.random.SeedSequence([seed, n_existing]).generate_state(1)[0]) if n_existing else seed
     match name:
         case "tpe":
-            return TPESampler(seed=drawn)
+            # What others are running counts as bad, so that trials at the same time do not try the same.
+            return TPESampler(seed=drawn, constant_liar=True)
         case "cmaes":
             return CmaEsSampler(seed=drawn, warn_independent_sampling=False)
         case "random" | "grid":  # the trials of a grid wait with their parameters fixed

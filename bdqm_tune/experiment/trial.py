@@ -1,5 +1,6 @@
 """One trial: train, compare at the pruner's rungs, record, tell."""
 
+import threading
 import time
 import traceback
 from collections.abc import Collection
@@ -18,7 +19,7 @@ from bdqm_tune.config import Config
 from bdqm_tune.experiment.patient_storage import together
 from bdqm_tune.experiment.provenance import provenance_tags
 from bdqm_tune.experiment.search_space import suggest
-from bdqm_tune.experiment.study import handed_back
+from bdqm_tune.experiment.study import handed_back, next_trial
 from bdqm_tune.experiment.tracking import BATCHES_IN_TRIAL, Tracker, TrialRun
 from bdqm_tune.experiment.tracking_client import TrackingFailed
 from bdqm_tune.hyperparameters import Hyperparameters
@@ -48,19 +49,38 @@ class TrialResult:
 
 
 class TrialRunner:
-    """Runs trials of one study on one backend."""
+    """Runs trials of one study on one backend, in as many threads as like."""
 
     def __init__(
         self, config: Config, dataset: Dataset, backend: Backend, tracker: Tracker, rungs: Collection[int]
     ) -> None:
         self._config, self._dataset, self._backend, self._tracker = config, dataset, backend, tracker
         self._rungs = frozenset(rungs)
+        self._asking = threading.Lock()  # samplers are not made for several threads
+        self._stopped = threading.Event()
 
-    def run(self, trial: optuna.Trial) -> TrialResult:
-        """Run a trial to its end and record it in both stores; an exception in it fails it and does not get out."""
+    def stop(self) -> None:
+        """Hand back, after their epoch, the trials that other threads are running, and begin no more."""
+        self._stopped.set()
+
+    def run_next(self, study: optuna.Study) -> TrialResult | None:
+        """Take a waiting trial and run it to its end, or None if there is none left.
+
+        It is recorded in both stores; an exception in it fails it and does not get out.
+        """
+        with self._asking:
+            self._check()
+            trial = next_trial(study)
+        return None if trial is None else self._run(trial)
+
+    def _check(self) -> None:
+        if self._stopped.is_set():
+            raise KeyboardInterrupt
+
+    def _run(self, trial: optuna.Trial) -> TrialResult:
         start = time.perf_counter()
         with handed_back(trial):
-            with together(trial):
+            with self._asking, together(trial):
                 hyperparameters = suggest(trial, self._config, len(self._dataset.train.structures))
             run = self._open_run(trial, hyperparameters)
             records: list[EpochRecord] = []
@@ -106,6 +126,7 @@ class TrialRunner:
         """Train to the end, or until the pruner says no; returns why it was pruned, empty if it was not."""
         every = -(-self._config.training.epochs // BATCHES_IN_TRIAL)
         for record in training:
+            self._check()
             records.append(record)
             run.log_metrics(record.metrics(), record.epoch)
             if record.epoch % every == 0 and record.epoch < self._config.training.epochs:

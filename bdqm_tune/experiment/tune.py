@@ -1,6 +1,7 @@
 """The main job: a configuration in, a study with its trials tracked out."""
 
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import optuna
@@ -9,12 +10,13 @@ import yaml
 from bdqm_tune.backends import make_backend
 from bdqm_tune.config import Config
 from bdqm_tune.errors import BdqmError
+from bdqm_tune.experiment.cohort import trial_results
 from bdqm_tune.experiment.output import quiet_libraries
 from bdqm_tune.experiment.provenance import provenance_tags
 from bdqm_tune.experiment.samplers import rungs
 from bdqm_tune.experiment.search_space import known_parameters
 from bdqm_tune.experiment.storage import turn
-from bdqm_tune.experiment.study import EXPERIMENT, add_trials, check_study, next_trial, open_study
+from bdqm_tune.experiment.study import EXPERIMENT, add_trials, check_study, open_study
 from bdqm_tune.experiment.testsplit import store_test_split
 from bdqm_tune.experiment.tracking import open_tracker
 from bdqm_tune.experiment.trial import TrialResult, TrialRunner
@@ -60,7 +62,7 @@ def tune(
             _flat(config), {"study": config.study.name, "kind": "study", **provenance_tags()}, _as_yaml(config)
         )
         runner = TrialRunner(config, dataset, backend, tracker, rungs(config.study.pruner, config.training.epochs))
-        _run_waiting(study, runner, on_trial)
+        _run_waiting(study, runner, backend.at_once if config.cohort == "auto" else config.cohort, on_trial)
         status = "FINISHED"
     except (KeyboardInterrupt, SystemExit):
         status = "KILLED"
@@ -71,18 +73,18 @@ def tune(
 
 
 def _run_waiting(
-    study: optuna.Study, runner: TrialRunner, on_trial: Callable[[TrialResult, optuna.Study], None]
+    study: optuna.Study, runner: TrialRunner, at_once: int, on_trial: Callable[[TrialResult, optuna.Study], None]
 ) -> None:
     first: list[TrialResult] = []
-    while (trial := next_trial(study)) is not None:
-        result = runner.run(trial)
-        on_trial(result, study)
-        if len(first) == FAILURES_THAT_STOP:
-            continue
-        first.append(result)
-        same = {(result.state, result.reason) for result in first} == {("failed", result.reason)}
-        if same and len(first) == FAILURES_THAT_STOP:
-            raise BdqmError(f"the first {len(first)} trials failed in the same way\n{result.error}")
+    with closing(trial_results(study, runner, at_once)) as results:
+        for result in results:
+            on_trial(result, study)
+            if len(first) == FAILURES_THAT_STOP:
+                continue
+            first.append(result)
+            same = {(result.state, result.reason) for result in first} == {("failed", result.reason)}
+            if same and len(first) == FAILURES_THAT_STOP:
+                raise BdqmError(f"the first {len(first)} trials failed in the same way\n{result.error}")
 
 
 def _flat(config: Config) -> dict[str, Any]:

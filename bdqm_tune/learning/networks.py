@@ -1,6 +1,8 @@
 """Networks: features of an atom → its contribution to the energy; one for all atoms, or one for each element."""
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from ase.data import atomic_numbers, chemical_symbols
@@ -15,6 +17,8 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "silu": nn.SiLU,
     "softplus": nn.Softplus,
 }
+
+_RANDOM_NUMBERS = threading.Lock()
 
 
 class AtomicNetwork(nn.Module):
@@ -128,6 +132,13 @@ def make_network(
     if hyperparameters.network == "per_element":
         return (MixedNN if mixed else PerElementNN)(n_features, hyperparameters, elements)
     return SingleNN(n_features, hyperparameters)
+
+
+@contextmanager
+def borrowed_random_numbers(devices: Sequence[torch.device] = ()) -> Iterator[None]:
+    """Torch's global generators for this block alone, whatever the threads; afterwards they are as they were before."""
+    with _RANDOM_NUMBERS, torch.random.fork_rng(devices):
+        yield
 
 
 def sum_per_structure(contributions: torch.Tensor, structure: torch.Tensor, n_structures: int) -> torch.Tensor:

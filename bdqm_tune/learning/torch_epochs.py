@@ -10,7 +10,7 @@ from torch import nn
 from bdqm_tune.config import Training
 from bdqm_tune.hyperparameters import Hyperparameters
 from bdqm_tune.learning.batches import Batch, SplitTensors
-from bdqm_tune.learning.networks import AtomicNetwork, make_network, sum_per_structure
+from bdqm_tune.learning.networks import AtomicNetwork, borrowed_random_numbers, make_network, sum_per_structure
 from bdqm_tune.learning.optimisation import make_optimizer
 
 
@@ -27,11 +27,11 @@ class TorchEpochs:
     ) -> None:
         self._force_coefficient = hyperparameters.force_coefficient
         self._train, self._validation = train, validation
-        with torch.random.fork_rng(self._devices):
+        with borrowed_random_numbers(self._devices):
             torch.manual_seed(seed)
             network = make_network(train.features.shape[1], hyperparameters, train.elements)
             self._random_states = self._get_random_states()
-        self._by_element = bool(network.elements)
+        self._by_element, self._draws = bool(network.elements), hyperparameters.dropout
         self._network = network.to(train.features.device, train.features.dtype)
         self.optimizer = make_optimizer(self._network.parameters(), hyperparameters)
         self._loss = nn.L1Loss() if training.loss == "mae" else nn.MSELoss()
@@ -74,8 +74,11 @@ class TorchEpochs:
 
     @contextmanager
     def _own_random_numbers(self) -> Iterator[None]:
+        if not self._draws:
+            yield
+            return
         # Dropout draws from torch's global generators: lend them this training's states, and give back the caller's.
-        with torch.random.fork_rng(self._devices):
+        with borrowed_random_numbers(self._devices):
             torch.set_rng_state(self._random_states[0])
             for device, state in zip(self._devices, self._random_states[1:], strict=True):
                 torch.cuda.set_rng_state(state, device)

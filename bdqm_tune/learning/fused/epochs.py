@@ -14,7 +14,7 @@ from bdqm_tune.learning.batches import SplitTensors
 from bdqm_tune.learning.fused.activations import ACTIVATION_CODES
 from bdqm_tune.learning.fused.kernel import TILE, Data, Options, State, epoch, make_tile
 from bdqm_tune.learning.fused.passes import Net
-from bdqm_tune.learning.networks import AtomicNetwork, make_network
+from bdqm_tune.learning.networks import AtomicNetwork, borrowed_random_numbers, make_network
 
 
 def can_fuse(hyperparameters: Hyperparameters, train: SplitTensors, validation: SplitTensors) -> bool:
@@ -38,7 +38,7 @@ class FusedEpochs:
         validation: SplitTensors,
         seed: int,
     ) -> None:
-        with torch.random.fork_rng([]):
+        with borrowed_random_numbers():
             torch.manual_seed(seed)
             network = make_network(train.features.shape[1], hyperparameters, [])
         self._network = network.to(train.features.dtype)
