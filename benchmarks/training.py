@@ -140,19 +140,12 @@ def measure(work: Work, data: Path, home: Path, trials: int, epochs: int) -> dic
 def study(data: Path, cohort: str) -> tuple[float, float]:
     """Seconds, and GiB of memory at most, of 50 trials of 100 epochs on OC20-300 with Hyperband: the whole command."""
     with TemporaryDirectory() as folder:
-        command = (
-            f"-m bdqm_tune tune --train {data / 'oc20_300_train.traj'} --n-trials 50 --epochs 100 --cohort {cohort}"
-        )
+        options = f"--train {data / 'oc20_300_train.traj'} --n-trials 50 --epochs 100 --cohort {cohort}"
+        command = [sys.executable, "-m", "bdqm_tune", "tune", *options.split()]
         environ = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "MLFLOW_DISABLE_TELEMETRY": "true"}
         environ = {name: value for name, value in environ.items() if name not in ("BDQM_HOME", "BDQM_STORAGE")}
         start = time.perf_counter()
-        subprocess.run(
-            [sys.executable, "-m", "bdqm_tune", "tune", *options.split()],
-            cwd=folder,
-            env=environ,
-            check=True,
-            capture_output=True,
-        )
+        subprocess.run(command, cwd=folder, env=environ, check=True, capture_output=True)
         seconds = time.perf_counter() - start
     return seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
 
