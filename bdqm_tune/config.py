@@ -190,6 +190,12 @@ class Config(Options):
         "native", description="what trains the network: the project's own engine, or amptorch where it is installed"
     )
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto: the GPU where there is one")
+    memory: float = Field(
+        4.0,
+        gt=0,
+        description="resident memory, GiB, to keep to where the CPU trains: features and derivatives that do not fit "
+        "are read from the disk, batch by batch",
+    )
     cohort: Literal["auto"] | Annotated[int, Field(ge=1, le=1000)] = Field(
         "auto", description="trials that a worker trains at the same time; auto: one on each core that it may use"
     )

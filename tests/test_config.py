@@ -108,7 +108,7 @@ def test_an_unknown_option_is_named_and_the_known_ones_are_listed(
     assert message.startswith(f"unknown option {unknown}; there are: ")
     listed = message.split("there are: ")[1].split(", ")
     assert set(known) <= set(listed)
-    assert len(listed) == len(set(listed)) <= 10
+    assert len(listed) == len(set(listed)) <= 12
 
 
 def test_an_unknown_hyperparameter_is_named_and_the_known_ones_are_listed(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def split_images(dataset: Dataset, split: Split, dtype: torch.dtype, forces: boo
         BadInput: amptorch cannot describe an image, or not as the descriptor does.
     """
     data = _described(dataset, split, forces)
-    features = _checked(dataset.descriptor, [image.fingerprint.numpy() for image in data], split.features)
+    features = _checked(dataset.descriptor, [image.fingerprint.numpy() for image in data], np.asarray(split.features))
     scaled = dataset.scaler(features, split.numbers)
     slope = dataset.scaler.slope(features, split.numbers)
     ends = np.cumsum(split.structures.n_atoms)[:-1]

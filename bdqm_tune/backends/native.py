@@ -13,6 +13,7 @@ from bdqm_tune.learning.batches import split_tensors
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.fit import EpochRecord, Fit
 from bdqm_tune.learning.potential import Potential
+from bdqm_tune.learning.room import Room
 from bdqm_tune.threads import usable_cores
 
 
@@ -41,22 +42,25 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 class NativeBackend:
-    """Keeps both splits as tensors on the device, once for all trials."""
+    """Keeps both splits as tensors on the device, or as much of them as it has room for, once for all trials."""
 
     def __init__(self, config: Config, dataset: Dataset) -> None:
         self._config, self._dataset = config, dataset
         device = pick_device(config.device)
-        if device.type == "cpu":
+        self.device = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+        dtype = DTYPES[config.training.precision]
+        room = Room.on(device, config.memory)
+        self._train, self._validation = (
+            split_tensors(dataset, split, device, dtype, config.training.forces, room)
+            for split in (dataset.train, dataset.validation)
+        )
+        self.at_once = 1
+        # From the disk one trial at a time: the batches of each take memory.
+        if device.type == "cpu" and self._train.loaded and self._validation.loaded:
+            self.at_once = usable_cores()
             # One core a trial; of several that share one, each would wait for the others in every step.
             torch.set_num_threads(1)
             threadpool_limits(1, user_api="blas")
-        self.device = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-        self.at_once = 1 if device.type == "cuda" else usable_cores()
-        dtype = DTYPES[config.training.precision]
-        self._train, self._validation = (
-            split_tensors(dataset, split, device, dtype, config.training.forces)
-            for split in (dataset.train, dataset.validation)
-        )
 
     def start(self, hyperparameters: Hyperparameters, seed: int) -> NativeRun:
         fit = Fit(

@@ -5,7 +5,7 @@ from bdqm_tune.descriptors.derivative_store import StoredDerivatives, stored_der
 from bdqm_tune.descriptors.gmp import GMP
 from bdqm_tune.descriptors.gmp_groups import GMPGroups
 from bdqm_tune.descriptors.make import descriptor_from_options, descriptor_from_settings
-from bdqm_tune.descriptors.store import stored_features
+from bdqm_tune.descriptors.store import StoredFeatures, stored_features
 from bdqm_tune.descriptors.symmetry_functions import SymmetryFunctions
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "GMPGroups",
     "SparseDerivatives",
     "StoredDerivatives",
+    "StoredFeatures",
     "SymmetryFunctions",
     "descriptor_from_options",
     "descriptor_from_settings",

@@ -1,4 +1,4 @@
-"""The derivatives of a set of structures' features, computed once and memory-mapped afterwards."""
+"""The derivatives of a set of structures' features, computed once and read from the disk afterwards."""
 
 import os
 import shutil
@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bdqm_tune.descriptors.base import Descriptor
-from bdqm_tune.descriptors.store import structures_key
+from bdqm_tune.descriptors.rows import RowFile
+from bdqm_tune.descriptors.store import structures_key, writing
 from bdqm_tune.errors import located
 from bdqm_tune.progress import track
 from bdqm_tune.structures import Structures
@@ -26,7 +27,7 @@ class StoredDerivatives:
     count: NDArray[np.int64]  # (n_structures,)
     centre: NDArray[np.int64]  # (n_entries,) index in its structure of the atom whose features change
     atom: NDArray[np.int64]  # (n_entries,) index in its structure of the atom that is moved
-    values: NDArray[np.float64]  # (n_entries, n_features, 3), 1/Å
+    values: RowFile  # (n_entries, n_features, 3), 1/Å
 
     def select(self, indices: NDArray[np.int64]) -> "StoredDerivatives":
         """The structures at `indices`, in that order; what is on the disk stays there."""
@@ -41,11 +42,12 @@ def stored_derivatives(structures: Structures, descriptor: Descriptor, folder: P
 
     Raises:
         BadInput: the descriptor refuses a structure; the message names the image.
+        BdqmError: the files cannot be written, for want of space for example.
     """
     path = folder / f"{structures_key(structures.atoms, descriptor)}.derivatives"
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        _write(path, structures, descriptor)
+        with writing(path):
+            _write(path, structures, descriptor)
     count = np.fromfile(path / "count", dtype=np.int64)
     shape = (int(count.sum()), descriptor.n_features, 3)
     return StoredDerivatives(
@@ -53,8 +55,7 @@ def stored_derivatives(structures: Structures, descriptor: Descriptor, folder: P
         count=count,
         centre=np.fromfile(path / "centre", dtype=np.int64),
         atom=np.fromfile(path / "atom", dtype=np.int64),
-        # Copy-on-write, for torch wants arrays that it could write to.
-        values=np.memmap(path / "values", dtype=np.float64, mode="c", shape=shape),
+        values=RowFile(path / "values", shape),
     )
 
 

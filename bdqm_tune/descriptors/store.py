@@ -1,37 +1,102 @@
-"""The feature store: features of a set of structures, computed once and memory-mapped afterwards."""
+"""The feature store: features of a set of structures, computed once and read from the disk afterwards."""
 
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from ase import Atoms
-from numpy.lib.format import open_memmap
-from numpy.typing import NDArray
+from numpy.lib.format import header_data_from_array_1_0, write_array_header_1_0
+from numpy.typing import DTypeLike, NDArray
 
 from bdqm_tune.descriptors.base import Descriptor
-from bdqm_tune.errors import located
+from bdqm_tune.descriptors.rows import RowFile
+from bdqm_tune.errors import BdqmError, located
 from bdqm_tune.progress import track
 from bdqm_tune.structures import Structures
 from bdqm_tune.structures.digest import geometry_key
 
+PIECE_BYTES = 2**21  # of features that are worked on at once: what a core's cache holds
 
-def stored_features(structures: Structures, descriptor: Descriptor, folder: Path) -> NDArray[np.float64]:
-    """Features of all atoms, structure after structure: (total atoms, n_features), read-only from the disk.
+
+class Piece(NamedTuple):
+    """Features of some structures that follow each other."""
+
+    structures: slice
+    rows: slice  # the atoms of these structures among all
+    features: NDArray[np.float64]  # (n_atoms, n_features)
+
+
+@dataclass(frozen=True)
+class StoredFeatures:
+    """Features of some structures, atoms one after the other; on the disk until they are asked for.
+
+    The rows of structure i stand at `first[i]:first[i] + count[i]` in the file.
+    """
+
+    file: RowFile  # (all atoms, n_features)
+    first: NDArray[np.int64]  # (n_structures,)
+    count: NDArray[np.int64]  # (n_structures,)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(total atoms, n_features)."""
+        return int(self.count.sum()), self.file.shape[1]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[np.float64]:
+        """All of it in memory: for what is known to be small."""
+        return np.asarray(self.file.read(self.first, self.count), dtype)
+
+    def select(self, structures: NDArray[np.int64]) -> "StoredFeatures":
+        """The structures at these indices, in that order; what is on the disk stays there."""
+        return replace(self, first=self.first[structures], count=self.count[structures])
+
+    def pieces(self) -> Iterator[Piece]:
+        """All structures in order, as many at once as have `PIECE_BYTES` of features, or one that has more."""
+        ends = np.cumsum(self.count)
+        at_once = PIECE_BYTES // (8 * self.file.shape[1])
+        start, row = 0, 0
+        while start < len(ends):
+            stop = max(start + 1, int(np.searchsorted(ends, row + at_once, side="right")))
+            structures, rows = slice(start, stop), slice(row, int(ends[stop - 1]))
+            yield Piece(structures, rows, self.file.read(self.first[structures], self.count[structures]))
+            start, row = stop, rows.stop
+
+
+def stored_features(structures: Structures, descriptor: Descriptor, folder: Path) -> StoredFeatures:
+    """Features of all atoms, structure after structure.
 
     Args:
         folder: where the feature files lie; one is made for every pair of structures and descriptor.
 
     Raises:
         BadInput: the descriptor refuses a structure; the message names the image.
+        BdqmError: the file cannot be written, for want of space for example.
     """
     path = folder / f"{structures_key(structures.atoms, descriptor)}.npy"
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        _write(path, structures, descriptor)
-    features: NDArray[np.float64] = np.load(path, mmap_mode="r")
-    return features
+        with writing(path):
+            _write(path, structures, descriptor)
+    whole, count = np.load(path, mmap_mode="r"), structures.n_atoms
+    return StoredFeatures(RowFile(path, whole.shape, whole.offset), np.cumsum(count) - count, count)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Make the folder in which `path` is to be written, and say so where it cannot be."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise BdqmError(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
 def structures_key(atoms: list[Atoms], descriptor: Descriptor) -> str:
@@ -45,16 +110,16 @@ def structures_key(atoms: list[Atoms], descriptor: Descriptor) -> str:
 def _write(path: Path, structures: Structures, descriptor: Descriptor) -> None:
     # Written beside its place and moved there when whole, so that a reader never sees half a file.
     partial = path.with_suffix(f".{os.getpid()}.partial")
-    shape = (int(structures.n_atoms.sum()), descriptor.n_features)
+    header = header_data_from_array_1_0(np.empty((0, descriptor.n_features)))
+    header["shape"] = (int(structures.n_atoms.sum()), descriptor.n_features)
     try:
-        features = open_memmap(partial, mode="w+", dtype=np.float64, shape=shape)
-        start = 0
-        pairs = zip(structures.atoms, structures.images.tolist(), strict=True)
-        for atoms, image in track(pairs, f"Features of {structures.source}", total=len(structures)):
-            with located(f"{structures.source}, image {image}"):
-                features[start : start + len(atoms)] = descriptor.compute(atoms)
-            start += len(atoms)
-        features.flush()
+        with partial.open("wb") as file:
+            write_array_header_1_0(file, header)
+            pairs = zip(structures.atoms, structures.images.tolist(), strict=True)
+            for atoms, image in track(pairs, f"Features of {structures.source}", total=len(structures)):
+                with located(f"{structures.source}, image {image}"):
+                    features = descriptor.compute(atoms)
+                file.write(np.ascontiguousarray(features, dtype=np.float64).data)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
+import numpy as np
 import optuna
 import pandas as pd
 from mlflow.entities import Metric, RunTag
@@ -104,7 +105,9 @@ def best_trial(study: optuna.Study) -> optuna.trial.FrozenTrial:
 def errors_frame(potential: Potential, structures: Structures, home: Path) -> pd.DataFrame:
     """True and predicted energy of every structure."""
     features = stored_features(structures, potential.descriptor, home / "features")
-    predicted = potential.predict_features(features, structures.atoms)
+    predicted = np.concatenate(
+        [potential.predict_features(piece.features, structures.atoms[piece.structures]) for piece in features.pieces()]
+    )
     return pd.DataFrame(
         {
             "image": structures.images,

@@ -1,7 +1,8 @@
-"""A split as tensors on the device; a batch is an index into them."""
+"""A split as tensors on the device, or as much of it as fits; a batch is an index into it."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,9 +11,12 @@ from numpy.typing import NDArray
 from bdqm_tune.errors import BadInput
 from bdqm_tune.learning.dataset import Dataset, Split
 from bdqm_tune.learning.forces import ForceBatch, ForceTensors
+from bdqm_tune.learning.inputs import Inputs, ScaledFeatures, ahead
+from bdqm_tune.learning.room import Room
 
-# Derivatives that are held at once while a split is gone through in order.
+# Features and derivatives that are held at once while a split is gone through in order.
 NUMBERS_AT_ONCE = 2**24
+MOST_AHEAD, BYTES_AHEAD = 8, 2**28  # batches that are read before they are asked for
 
 
 @dataclass(frozen=True)
@@ -27,12 +31,22 @@ class Batch:
     forces: ForceBatch | None = None  # where forces are trained
 
 
+class Read(NamedTuple):
+    """What of a batch was not on the device."""
+
+    inputs: Inputs | None
+    derivatives: torch.Tensor | None
+
+
 class SplitTensors:
-    """All structures of a split, atoms one after the other."""
+    """All structures of a split, atoms one after the other.
+
+    Features and derivatives may also stay on the disk; they are then read some batches ahead. The batches are the same.
+    """
 
     def __init__(
         self,
-        features: NDArray[np.float64],
+        features: NDArray[np.float64] | Inputs | ScaledFeatures,
         n_atoms: NDArray[np.int64],
         targets: NDArray[np.float64],
         device: torch.device,
@@ -42,13 +56,16 @@ class SplitTensors:
     ) -> None:
         """
         Args:
-            features: (total atoms, n_features), scaled.
+            features: (total atoms, n_features), scaled; if not an array, in this `dtype`, on the device or to be read.
             n_atoms: (n_structures,) atoms of each structure.
             targets: (n_structures,), scaled.
             numbers: (total atoms,) atomic numbers.
             forces: of the same structures, on the same device, for training on forces.
         """
-        self.features = torch.as_tensor(features, dtype=dtype, device=device)
+        if isinstance(features, np.ndarray):
+            features = Inputs(torch.as_tensor(features, dtype=dtype, device=device))
+        self.inputs, self.device, self.dtype = features, device, dtype
+        self._total_atoms, self.n_features = features.shape
         self.n_atoms = torch.as_tensor(n_atoms, device=device)
         self.targets = torch.as_tensor(targets, dtype=dtype, device=device)
         self.first = torch.cumsum(self.n_atoms, 0) - self.n_atoms
@@ -59,9 +76,25 @@ class SplitTensors:
         return len(self.n_atoms)
 
     @property
+    def features(self) -> torch.Tensor | None:
+        """(total atoms, n_features), scaled; None where they are on the disk."""
+        return self.inputs.features if isinstance(self.inputs, Inputs) else None
+
+    @property
     def components(self) -> int:
         """Components of all forces."""
-        return 3 * len(self.features)
+        return 3 * self._total_atoms
+
+    @property
+    def loaded(self) -> bool:
+        """Whether nothing is left on the disk."""
+        return self.features is not None and (self.forces is None or self.forces.loaded)
+
+    @property
+    def _numbers_a_structure(self) -> float:
+        """Features and derivatives, on average."""
+        derivatives = 0.0 if self.forces is None else self.forces.numbers_an_image
+        return self.n_features * self._total_atoms / len(self) + derivatives
 
     @property
     def elements(self) -> list[int]:
@@ -74,25 +107,46 @@ class SplitTensors:
         Args:
             by_element: with atomic numbers, the fetching of which takes a little time.
         """
+        return self._batch(structures, self._read(structures), by_element)
+
+    def in_order(self, batch_size: int = 4096, by_element: bool = False) -> Iterator[Batch]:
+        """All structures once, in order; at most `batch_size` at a time, fewer where they take much memory."""
+        size = max(1, min(batch_size, int(NUMBERS_AT_ONCE / self._numbers_a_structure)))
+        return self.in_batches(torch.arange(len(self)), size, by_element)
+
+    def in_batches(self, order: torch.Tensor, sizes: int | Sequence[int], by_element: bool = False) -> Iterator[Batch]:
+        """The structures in an order (n,), on the CPU, so many in each batch."""
+        sizes = sizes if isinstance(sizes, int) else list(sizes)
+        parts = order.split(sizes)
+        if self.loaded:
+            found: Iterator[Read] = map(self._read, parts)
+        else:
+            bytes_a_batch = len(parts[0]) * self._numbers_a_structure * self.dtype.itemsize
+            found = ahead(self._read, parts, max(1, min(MOST_AHEAD, int(BYTES_AHEAD / bytes_a_batch))))
+        for structures, read in zip(order.to(self.device).split(sizes), found, strict=True):
+            yield self._batch(structures, read, by_element)
+
+    def _read(self, structures: torch.Tensor) -> Read:
+        inputs, derivatives, pinned = None, None, self.device.type == "cuda"
+        if isinstance(self.inputs, ScaledFeatures):
+            inputs = self.inputs.read(structures.numpy(force=True), pinned)
+        if self.forces is not None and not self.forces.loaded:
+            derivatives = self.forces.read(structures.tolist(), pinned)
+        return Read(inputs, derivatives)
+
+    def _batch(self, structures: torch.Tensor, read: Read, by_element: bool) -> Batch:
         n_atoms = self.n_atoms[structures]
         structure = torch.repeat_interleave(n_atoms)
         start = torch.cumsum(n_atoms, 0) - n_atoms
         atoms = torch.arange(len(structure), device=n_atoms.device) + (self.first[structures] - start)[structure]
         numbers = self.numbers[atoms] if by_element and self.numbers is not None else None
-        forces = None if self.forces is None else self.forces.batch(structures.tolist(), start, atoms)
-        return Batch(self.features[atoms], structure, self.targets[structures], n_atoms, numbers, forces)
-
-    def in_batches(self, order: torch.Tensor, sizes: Sequence[int], by_element: bool = False) -> Iterator[Batch]:
-        """The structures in an order (n,), so many in each batch."""
-        for structures in order.to(self.targets.device).split(list(sizes)):
-            yield self.batch(structures, by_element)
-
-    def in_order(self, batch_size: int = 4096, by_element: bool = False) -> Iterator[Batch]:
-        """All structures once, in order; at most `batch_size` at a time, fewer where derivatives take much memory."""
+        inputs = self.inputs.at(atoms) if isinstance(self.inputs, Inputs) else read.inputs
+        assert inputs is not None
+        inputs, forces = inputs.to(self.device), None
         if self.forces is not None:
-            batch_size = max(1, min(batch_size, int(NUMBERS_AT_ONCE / self.forces.numbers_an_image)))
-        for structures in torch.arange(len(self), device=self.targets.device).split(batch_size):
-            yield self.batch(structures, by_element)
+            assert inputs.slope is not None
+            forces = self.forces.batch(structures.tolist(), start, atoms, inputs.slope, read.derivatives)
+        return Batch(inputs.features, structure, self.targets[structures], n_atoms, numbers, forces)
 
 
 def batch_sizes(n_structures: int, batch_size: int) -> list[int]:
@@ -115,20 +169,24 @@ def split_tensors(
     device: torch.device,
     dtype: torch.dtype,
     with_forces: bool = False,
+    room: Room | None = None,
 ) -> SplitTensors:
-    """A split of a dataset on a device.
+    """A split of a dataset on a device, or as much of it as there is room for.
 
     Args:
+        room: on the device; None: enough for all of it.
         with_forces: with forces and derivatives, for training on forces.
     """
     structures, numbers, forces = split.structures, split.numbers, None
+    features = ScaledFeatures(split.features, numbers, dataset.scaler, dtype, with_slope=with_forces)
+    fits = room is None or room.take(features.n_bytes)
     if with_forces:
         if split.derivatives is None or structures.forces is None:
             raise BadInput("training.forces: the data was prepared without derivatives; prepare it with the option set")
         labels = np.concatenate(structures.forces) / dataset.scale
-        forces = ForceTensors(labels, dataset.scaler.slope(split.features, numbers), split.derivatives, device, dtype)
+        forces = ForceTensors(labels, split.derivatives, device, dtype, room)
     return SplitTensors(
-        dataset.scaled_features(split),
+        features.load(device) if fits else features,
         structures.n_atoms,
         dataset.scaled_targets(split),
         device,

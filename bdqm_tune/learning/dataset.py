@@ -1,6 +1,7 @@
 """From a configuration to what a network can be trained on: checked, split, featurised, with fitted targets."""
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,16 +10,17 @@ import numpy as np
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
-from bdqm_tune.config import Config, Data, DescriptorOptions
+from bdqm_tune.config import Config, Data
 from bdqm_tune.descriptors import (
     Descriptor,
     StoredDerivatives,
+    StoredFeatures,
     descriptor_from_options,
     stored_derivatives,
     stored_features,
 )
 from bdqm_tune.errors import BadInput
-from bdqm_tune.learning.scalers import Scaler, fit_element_scaler, fit_feature_scaler
+from bdqm_tune.learning.scalers import Scaler, fit_scaler
 from bdqm_tune.learning.targets import (
     NO_REFERENCES,
     ReferenceEnergies,
@@ -40,7 +42,7 @@ class Split:
     """Structures of one split and their features."""
 
     structures: Structures
-    features: NDArray[np.float64]  # (total atoms, n_features)
+    features: StoredFeatures  # (total atoms, n_features)
     digest: str
     derivatives: StoredDerivatives | None = None  # of the features, where forces are trained
 
@@ -48,6 +50,12 @@ class Split:
     def numbers(self) -> NDArray[np.int64]:
         """Atomic numbers (total atoms,)."""
         return np.concatenate([atoms.numbers for atoms in self.structures.atoms]).astype(np.int64)
+
+    def pieces(self) -> Iterator[tuple[NDArray[np.float64], NDArray[np.int64]]]:
+        """Features (n_atoms, n_features) and atomic numbers (n_atoms,) of some atoms after the others."""
+        numbers = self.numbers
+        for piece in self.features.pieces():
+            yield piece.features, numbers[piece.rows]
 
     def describe(self) -> dict[str, Any]:
         """Name, digest, counts and elements, as plain values."""
@@ -86,10 +94,6 @@ class Dataset:
         structures = split.structures
         return (structures.energies - self.references.of(structures.atoms) - self.shift) / self.scale
 
-    def scaled_features(self, split: Split) -> NDArray[np.float64]:
-        """What the network is given for each atom (total atoms, n_features), without unit."""
-        return self.scaler(split.features, split.numbers)
-
 
 def prepare(config: Config, home: Path) -> Dataset:
     """Read, check, split and featurise the data of a configuration, and fit references and scalers.
@@ -119,13 +123,14 @@ def prepare(config: Config, home: Path) -> Dataset:
     train_split, validation_split = (
         Split(
             part,
-            _rows(features, structures, indices),
+            features.select(indices),
             digest(part),
             None if derivatives is None else derivatives.select(indices),
         )
         for part, indices in ((train, train_indices), (held_out, validation_indices))
     )
 
+    low, high = config.descriptor.scaling_range
     references = NO_REFERENCES
     if config.target.reference_energies == "fit":
         references = fit_reference_energies(train.atoms, train.energies)
@@ -137,7 +142,9 @@ def prepare(config: Config, home: Path) -> Dataset:
         test=test,
         descriptor=descriptor,
         references=references,
-        scaler=_fit_scaler(train_split, config.descriptor),
+        scaler=fit_scaler(
+            train_split.pieces, config.descriptor.scaling, (low, high), config.descriptor.scaling_per_element
+        ),
         scale=scale,
         shift=shift,
         warnings=_unseen_elements(train, {"validation": held_out, "test": test}, references),
@@ -153,20 +160,6 @@ def read_data(data: Data) -> tuple[Structures, Structures | None]:
     if data.test == "builtin":
         raise BadInput("test builtin: goes with the built-in training data only; give a file, or leave test out")
     return read_structures(data.train), read_structures(data.test) if data.test else None
-
-
-def _fit_scaler(train: Split, options: DescriptorOptions) -> Scaler:
-    low, high = options.scaling_range
-    if options.scaling_per_element:
-        return fit_element_scaler(train.features, train.numbers, options.scaling, (low, high))
-    return fit_feature_scaler(train.features, options.scaling, (low, high))
-
-
-def _rows(features: NDArray[np.float64], structures: Structures, indices: NDArray[np.int64]) -> NDArray[np.float64]:
-    chosen = np.zeros(len(structures), dtype=bool)
-    chosen[indices] = True
-    rows: NDArray[np.float64] = features[np.repeat(chosen, structures.n_atoms)]
-    return rows
 
 
 def _unseen_elements(

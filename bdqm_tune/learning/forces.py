@@ -13,9 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from bdqm_tune.descriptors import StoredDerivatives
-
-# Derivatives of a split up to this size are copied to the device; larger ones are read from the disk batch by batch.
-BYTES_ON_DEVICE = 4 * 2**30
+from bdqm_tune.learning.room import Room
 
 
 @dataclass(frozen=True)
@@ -36,47 +34,70 @@ class ForceBatch:
 
 
 class ForceTensors:
-    """Forces and derivatives of a split."""
+    """Forces and derivatives of a split; derivatives for which there is no room are read when they are asked for."""
 
     def __init__(
         self,
         forces: NDArray[np.float64],
-        slope: NDArray[np.float64],
         derivatives: StoredDerivatives,
         device: torch.device,
         dtype: torch.dtype,
+        room: Room | None = None,
     ) -> None:
         """
         Args:
             forces: (total atoms, 3), 1/Å, in units of the energy scale.
-            slope: (total atoms, n_features) of the scaled features by the unscaled ones.
             derivatives: of the split's structures.
+            room: on the device; None: enough for all of them.
         """
         self._targets = torch.as_tensor(forces, dtype=dtype, device=device)
-        self._slope = torch.as_tensor(slope, dtype=dtype, device=device)
-        self._count = derivatives.count.tolist()
-        self._first = derivatives.first.tolist()
+        self._stored = derivatives
+        self._values: torch.Tensor | None = None
+        self._first, self._count = derivatives.first.tolist(), derivatives.count.tolist()
         self._pairs = torch.as_tensor(np.stack([derivatives.centre, derivatives.atom], axis=1), device=device)
-        self._values = torch.as_tensor(derivatives.values).transpose(1, 2)
-        n_entries, n_features = int(derivatives.count.sum()), derivatives.values.shape[1]
-        self.numbers_an_image = 3 * n_features * n_entries / max(1, len(self._count))
-        self.loaded = 3 * n_features * n_entries * dtype.itemsize <= BYTES_ON_DEVICE
-        if self.loaded:
-            self._load(device, dtype)
+        n_numbers = 3 * sum(self._count) * derivatives.values.shape[1]
+        self.numbers_an_image = n_numbers / max(1, len(self._count))
+        if room is None or room.take(n_numbers * dtype.itemsize):
+            self._load()
 
-    def _load(self, device: torch.device, dtype: torch.dtype) -> None:
+    @property
+    def loaded(self) -> bool:
+        """Whether the derivatives are on the device."""
+        return self._values is not None
+
+    def _load(self) -> None:
         """Bring the split's own entries to the device, one after the other."""
-        values = torch.empty((sum(self._count), *self._values.shape[1:]), dtype=dtype)
+        self._values = self._empty(sum(self._count), device=self._targets.device)
         pairs, first, place = [], [], 0
-        for begin, count in zip(self._first, self._count, strict=True):
-            values[place : place + count] = self._values[begin : begin + count]
+        for i, (begin, count) in enumerate(zip(self._first, self._count, strict=True)):
+            self._values[place : place + count] = torch.from_numpy(self._entries(i))
             pairs.append(self._pairs[begin : begin + count])
             first.append(place)
             place += count
-        self._values, self._pairs, self._first = values.to(device), torch.cat(pairs), first
+        self._pairs, self._first = torch.cat(pairs), first
 
-    def arrays(self) -> tuple[NDArray[Any], ...]:
+    def read(self, structures: Sequence[int], pinned: bool = False) -> torch.Tensor:
+        """The derivatives (n_entries, 3, n_features), 1/Å, of the structures at these indices, on the CPU.
+
+        Args:
+            pinned: in memory that a GPU reads by itself.
+        """
+        values, place = self._empty(sum(self._count[i] for i in structures), pin_memory=pinned), 0
+        for i in structures:
+            values.numpy()[place : place + self._count[i]] = self._entries(i)
+            place += self._count[i]
+        return values
+
+    def _empty(self, n_entries: int, **options: Any) -> torch.Tensor:
+        return torch.empty((n_entries, 3, self._stored.values.shape[1]), dtype=self._targets.dtype, **options)
+
+    def _entries(self, i: int) -> NDArray[np.float64]:
+        own = slice(i, i + 1)
+        return self._stored.values.read(self._stored.first[own], self._stored.count[own]).transpose(0, 2, 1)
+
+    def arrays(self, slope: torch.Tensor) -> tuple[NDArray[Any], ...]:
         """What was loaded, as `fused.kernel.Data` holds it."""
+        assert self._values is not None
         pairs = self._pairs.numpy()
         return (
             np.array(self._first, dtype=np.int64),
@@ -84,20 +105,33 @@ class ForceTensors:
             np.ascontiguousarray(pairs[:, 0]),
             np.ascontiguousarray(pairs[:, 1]),
             self._values.numpy(),
-            self._slope.numpy(),
+            slope.numpy(),
             self._targets.numpy(),
         )
 
-    def batch(self, structures: Sequence[int], start: torch.Tensor, atoms: torch.Tensor) -> ForceBatch:
+    def batch(
+        self,
+        structures: Sequence[int],
+        start: torch.Tensor,
+        atoms: torch.Tensor,
+        slope: torch.Tensor,
+        read: torch.Tensor | None = None,
+    ) -> ForceBatch:
         """The structures at these indices, in this order.
 
         Args:
             start: (n_structures,) place in the batch of each structure's first atom.
             atoms: (n_atoms,) place in the split of each of the batch's atoms.
+            slope: (n_atoms, n_features) of the scaled features by the unscaled ones.
+            read: what `read` gives for them, where the derivatives are not on the device.
         """
         counts = [self._count[i] for i in structures]
         pieces = [slice(self._first[i], self._first[i] + n) for i, n in zip(structures, counts, strict=True)]
         shift = torch.repeat_interleave(start, torch.tensor(counts, device=start.device), output_size=sum(counts))
         pairs = torch.cat([self._pairs[piece] for piece in pieces]) + shift[:, None]
-        values = torch.cat([self._values[piece] for piece in pieces]).to(self._slope.device, self._slope.dtype)
-        return ForceBatch(pairs[:, 0], pairs[:, 1], values, self._slope[atoms], self._targets[atoms])
+        if self._values is not None:
+            values = torch.cat([self._values[piece] for piece in pieces])
+        else:
+            assert read is not None
+            values = read.to(slope.device, non_blocking=True)
+        return ForceBatch(pairs[:, 0], pairs[:, 1], values, slope, self._targets[atoms])

@@ -1,6 +1,6 @@
 """Feature scalers: what the network is given in the place of the features as they are."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -8,6 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Scaling = Literal["standardise", "normalise", "log"]
+# Features (n_atoms, n_features) and atomic numbers (n_atoms,) of some atoms after the others; each call begins anew.
+Pieces = Callable[[], Iterable[tuple[NDArray[np.float64], NDArray[np.int64]]]]
+ALL = 0  # stands for all elements where an atomic number does for one
 
 
 class Scaler(Protocol):
@@ -63,39 +66,78 @@ class ElementScaler:
         return self.per_element.get(int(z), self.others)
 
 
-def fit_feature_scaler(
-    features: NDArray[np.float64], scaling: Scaling, limits: tuple[float, float] = (0.0, 1.0)
-) -> FeatureScaler:
-    """Scaler fitted to the columns of `features` (n_atoms, n_features).
+class Columns:
+    """Mean, deviation and range of the columns of rows that come in pieces.
+
+    Means and squares of pieces are put together as Chan, Golub and LeVeque do (The American Statistician 37, 242
+    (1983)), without the cancellation of a sum of squares.
+    """
+
+    def __init__(self, floor: NDArray[np.float64] | None = None) -> None:
+        """
+        Args:
+            floor: as that of a `FeatureScaler`.
+        """
+        self.floor, self._n = floor, 0
+
+    def add(self, features: NDArray[np.float64]) -> None:
+        """More rows (n, n_features), one at least."""
+        values = features if self.floor is None else np.log(np.maximum(features, 0) + self.floor)
+        n, mean = len(values), values.mean(axis=0)
+        squares = ((values - mean) ** 2).sum(axis=0)
+        lowest, highest = values.min(axis=0), values.max(axis=0)
+        if not self._n:
+            self.mean, self._squares, self.lowest, self.highest = mean, squares, lowest, highest
+        else:
+            apart, share = mean - self.mean, n / (self._n + n)
+            self.mean = self.mean + apart * share
+            self._squares = self._squares + squares + apart**2 * self._n * share
+            self.lowest, self.highest = np.minimum(self.lowest, lowest), np.maximum(self.highest, highest)
+        self._n += n
+
+    @property
+    def deviation(self) -> NDArray[np.float64]:
+        """Standard deviation (n_features,)."""
+        return np.sqrt(self._squares / self._n)
+
+
+def fit_scaler(
+    pieces: Pieces, scaling: Scaling, limits: tuple[float, float] = (0.0, 1.0), per_element: bool = False
+) -> Scaler:
+    """Scaler fitted to the columns of features.
 
     Args:
+        pieces: gives all features in pieces; gone through once, with `log` twice.
         scaling: `standardise` brings each column to mean 0 and standard deviation 1; `log` does so with log(x + floor),
             the floor being a thousandth of the column's mean; `normalise` brings it to `limits`.
         limits: lowest and highest value of a normalised column.
+        per_element: a scaler for the atoms of each element.
     """
-    floor = None
+    found = _columns(pieces, per_element, {})
     if scaling == "log":
-        average = features.mean(axis=0)
-        floor = np.where(average > 0, 1e-3 * average, 1.0)
-        features = np.log(np.maximum(features, 0) + floor)
-    lowest, highest = features.min(axis=0), features.max(axis=0)
-    spread = highest - lowest if scaling == "normalise" else features.std(axis=0)
+        floors = {z: np.where(columns.mean > 0, 1e-3 * columns.mean, 1.0) for z, columns in found.items()}
+        found = _columns(pieces, per_element, floors)
+    scalers = {z: _scaler(columns, scaling, limits) for z, columns in found.items()}
+    others = scalers.pop(ALL)
+    return ElementScaler(scalers, others) if per_element else others
+
+
+def _columns(pieces: Pieces, per_element: bool, floors: Mapping[int, NDArray[np.float64]]) -> dict[int, Columns]:
+    """The columns of all atoms, under `ALL`, and of those of each element."""
+    found = {ALL: Columns(floors.get(ALL))}
+    for features, numbers in pieces():
+        found[ALL].add(features)
+        for z in np.unique(numbers).tolist() if per_element else ():
+            found.setdefault(z, Columns(floors.get(z))).add(features[numbers == z])
+    return found
+
+
+def _scaler(columns: Columns, scaling: Scaling, limits: tuple[float, float]) -> FeatureScaler:
+    lowest, highest = columns.lowest, columns.highest
+    spread = highest - lowest if scaling == "normalise" else columns.deviation
     # A column that does not vary carries nothing; rounding alone must not blow it up.
     constant = spread <= 1e-9 * np.maximum(np.abs(lowest), np.abs(highest))
     if scaling == "normalise":
         divisor = np.where(constant, 1.0, spread / (limits[1] - limits[0]))
         return FeatureScaler(lowest - limits[0] * divisor, divisor)
-    return FeatureScaler(features.mean(axis=0), np.where(constant, 1.0, spread), floor)
-
-
-def fit_element_scaler(
-    features: NDArray[np.float64],
-    numbers: NDArray[np.int64],
-    scaling: Scaling,
-    limits: tuple[float, float] = (0.0, 1.0),
-) -> ElementScaler:
-    """A scaler fitted to the atoms of each element; `numbers` (n_atoms,) are atomic numbers."""
-    return ElementScaler(
-        {int(z): fit_feature_scaler(features[numbers == z], scaling, limits) for z in np.unique(numbers)},
-        fit_feature_scaler(features, scaling, limits),
-    )
+    return FeatureScaler(columns.mean, np.where(constant, 1.0, spread), columns.floor)

@@ -29,10 +29,10 @@ class TorchEpochs:
         self._train, self._validation = train, validation
         with borrowed_random_numbers(self._devices):
             torch.manual_seed(seed)
-            network = make_network(train.features.shape[1], hyperparameters, train.elements)
+            network = make_network(train.n_features, hyperparameters, train.elements)
             self._random_states = self._get_random_states()
         self._by_element, self._draws = bool(network.elements), hyperparameters.dropout
-        self._network = network.to(train.features.device, train.features.dtype)
+        self._network = network.to(train.device, train.dtype)
         self.optimizer = make_optimizer(self._network.parameters(), hyperparameters)
         self._loss = nn.L1Loss() if training.loss == "mae" else nn.MSELoss()
         self.keep()
@@ -66,7 +66,7 @@ class TorchEpochs:
 
     @property
     def _devices(self) -> list[torch.device]:
-        device = self._train.features.device
+        device = self._train.device
         return [device] if device.type == "cuda" else []
 
     def _get_random_states(self) -> list[torch.Tensor]:

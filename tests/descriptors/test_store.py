@@ -1,5 +1,7 @@
 """The feature store: computed once for a pair of structures and descriptor, whole or not at all."""
 
+import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 
 from bdqm_tune.descriptors import GMP, Descriptor, SparseDerivatives, stored_features
 from bdqm_tune.descriptors.pseudodensity import PseudoDensity
-from bdqm_tune.errors import BadInput
+from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.structures import Structures
 from bdqm_tune.structures.read import from_atoms
 
@@ -73,13 +75,64 @@ def test_each_structure_is_computed_once(tmp_path: Path) -> None:
     assert descriptor.computed == 5
 
 
-def test_the_features_stay_on_the_disk_and_cannot_be_written(tmp_path: Path) -> None:
+def test_what_is_read_cannot_be_changed_on_the_disk(tmp_path: Path) -> None:
+    features = stored_features(structures(), Distances(), tmp_path)
     for _ in range(2):
-        features = stored_features(structures(), Distances(), tmp_path)
-        assert isinstance(features, np.memmap)
-        assert features.dtype == np.float64
-        with pytest.raises(ValueError, match="read-only"):
-            features[0, 0] = 1.0
+        read = np.asarray(features)
+        assert read.dtype == np.float64
+        assert np.array_equal(read, np.concatenate([Distances().compute(atoms) for atoms in structures().atoms]))
+        read[:] = -1.0
+
+
+def test_the_file_is_an_array_of_numpys(tmp_path: Path) -> None:
+    features = stored_features(structures(), Distances(), tmp_path)
+    assert np.array_equal(np.load(features.file.path), np.asarray(features))
+
+
+def test_a_selection_is_in_its_own_order(tmp_path: Path) -> None:
+    features = stored_features(structures(), Distances(), tmp_path)
+    chosen = np.array([3, 4, 1, 0, 3])
+    selected = features.select(chosen)
+    assert selected.shape == (4 + 5 + 2 + 1 + 4, 2)
+    expected = np.concatenate([Distances().compute(structures().atoms[i]) for i in chosen])
+    assert np.array_equal(selected, expected)
+    assert np.array_equal(pickle.loads(pickle.dumps(selected)), expected)
+
+
+@pytest.mark.parametrize(("n_bytes", "sizes"), [(1, [1, 1, 1, 1, 1]), (6 * 16, [3, 1, 1]), (2**20, [5])])
+def test_pieces_are_whole_structures_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_bytes: int, sizes: list[int]
+) -> None:
+    monkeypatch.setattr("bdqm_tune.descriptors.store.PIECE_BYTES", n_bytes)
+    features = stored_features(structures(), Distances(), tmp_path)
+    pieces = list(features.pieces())
+    assert [piece.structures.stop - piece.structures.start for piece in pieces] == sizes
+    for piece in pieces:
+        assert np.array_equal(piece.features, np.asarray(features)[piece.rows])
+        own = structures().atoms[piece.structures]
+        assert np.array_equal(piece.features, np.concatenate([Distances().compute(atoms) for atoms in own]))
+    assert pieces[-1].rows.stop == len(features) == 15
+
+
+def test_a_file_that_is_removed_while_it_is_used_can_still_be_read(tmp_path: Path) -> None:
+    features = stored_features(structures(), Distances(), tmp_path)
+    expected = np.asarray(features)
+    features.file.path.unlink()
+    assert np.array_equal(features, expected)
+
+
+def test_a_file_that_was_cut_off_is_named(tmp_path: Path) -> None:
+    features = stored_features(structures(), Distances(), tmp_path)
+    os.truncate(features.file.path, 200)
+    assert np.array_equal(features.select(np.array([0])), Distances().compute(structures().atoms[0]))
+    with pytest.raises(BdqmError, match=r"\.npy is cut off; remove it, and it will be computed again$"):
+        np.asarray(features)
+
+
+def test_where_nothing_can_be_written_it_says_so(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("in the way")
+    with pytest.raises(BdqmError, match=r"store/\w+\.npy: cannot be written \(File exists\)"):
+        stored_features(structures(), Distances(), tmp_path / "store")
 
 
 def test_other_structures_or_another_descriptor_have_a_file_of_their_own(tmp_path: Path) -> None:
@@ -124,7 +177,7 @@ def test_an_interruption_leaves_no_file_and_the_next_call_computes_afresh(
     with pytest.raises(interruption):
         stored_features(structures(), Distances(allowed=3, error=interruption), tmp_path)
     assert not list(tmp_path.iterdir())
-    assert stored_features(structures(), Distances(), tmp_path)[14, 0] > 0
+    assert np.asarray(stored_features(structures(), Distances(), tmp_path))[14, 0] > 0
 
 
 def test_an_element_without_parameters_is_refused_with_file_and_image(tmp_path: Path) -> None:

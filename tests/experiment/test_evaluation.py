@@ -7,13 +7,19 @@ from typing import Any
 import ase.io
 import numpy as np
 import optuna
+import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 
 import bdqm_tune as bt
+from bdqm_tune.config import Config
 from bdqm_tune.errors import BadInput, BdqmError
-from bdqm_tune.experiment.evaluation import best_trial, evaluate_best, load_potential
+from bdqm_tune.experiment.evaluation import best_trial, errors_frame, evaluate_best, load_potential
 from bdqm_tune.experiment.prediction import predict_file
+from bdqm_tune.hyperparameters import Hyperparameters
+from bdqm_tune.learning.dataset import prepare
+from bdqm_tune.learning.networks import make_network
+from bdqm_tune.learning.potential import Potential
 from bdqm_tune.services.connection import Stores
 
 Run = Callable[..., Any]
@@ -46,6 +52,20 @@ def test_the_best_trial_is_evaluated_and_recorded(run: Run, stores: Stores, file
     assert recorded.data.tags["kind"] == "evaluation"
     assert recorded.data.tags["model_run_id"] == run_id
     assert recorded.info.experiment_id == MlflowClient().get_run(run_id).info.experiment_id
+
+
+def test_the_test_split_is_evaluated_in_pieces(
+    configure: Callable[..., Config], files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = prepare(configure(), tmp_path)
+    assert data.test is not None
+    options = Hyperparameters(num_nodes=5, initialization="default")
+    potential = Potential.from_dataset(data, options, make_network(data.descriptor.n_features, options, []))
+    whole = errors_frame(potential, data.test, tmp_path)
+    monkeypatch.setattr("bdqm_tune.descriptors.store.PIECE_BYTES", 600)  # 3 structures
+    pd.testing.assert_frame_equal(errors_frame(potential, data.test, tmp_path), whole, rtol=1e-6)
+    predicted = potential.predict(data.test.atoms, forces=False).energies
+    np.testing.assert_allclose(whole["predicted"], predicted, rtol=1e-6)
 
 
 def test_forces_are_evaluated_where_they_were_trained(run: Run, stores: Stores, files: dict[str, str]) -> None:

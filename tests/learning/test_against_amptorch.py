@@ -14,7 +14,7 @@ from bdqm_tune.descriptors import GMP, Descriptor, SparseDerivatives, SymmetryFu
 from bdqm_tune.hyperparameters import Hyperparameters
 from bdqm_tune.learning.networks import AtomicNetwork, PerElementNN, make_network
 from bdqm_tune.learning.potential import Potential
-from bdqm_tune.learning.scalers import Scaler, fit_element_scaler, fit_feature_scaler
+from bdqm_tune.learning.scalers import fit_scaler
 from bdqm_tune.learning.targets import NO_REFERENCES, target_scale_and_shift
 
 MODELS = {
@@ -81,9 +81,7 @@ def test_with_its_weights_amptorchs_predictions_come_out(shared: Path, name: str
     descriptor = descriptor_of(name, shared)
     features = np.concatenate([descriptor.compute(atoms) for atoms in images])
     numbers = np.concatenate([atoms.numbers for atoms in images])
-    scaler: Scaler = fit_feature_scaler(features, "normalise")
-    if name == "bpnn_gaussian":
-        scaler = fit_element_scaler(features, numbers, "normalise")
+    scaler = fit_scaler(lambda: [(features, numbers)], "normalise", per_element=name == "bpnn_gaussian")
 
     network = make_network(descriptor.n_features, MODELS[name], list(ELEMENTS)).double()
     reference = np.load(shared / f"reference/amptorch_checkpoints/{name}/predictions.npz")

@@ -13,10 +13,10 @@ from ase.build import bulk
 from bdqm_tune.config import Config
 from bdqm_tune.errors import BadInput
 from bdqm_tune.hyperparameters import Hyperparameters
-from bdqm_tune.learning import forces as forces_module
 from bdqm_tune.learning.batches import SplitTensors, split_tensors
 from bdqm_tune.learning.dataset import Dataset, prepare
 from bdqm_tune.learning.networks import make_network
+from bdqm_tune.learning.room import Room
 
 Alloys = Callable[..., list[Atoms]]
 ConfigFor = Callable[..., Config]
@@ -93,14 +93,13 @@ def test_forces_of_a_batch_are_minus_the_differences_of_its_energies(
         assert float(forces[k, axis]) == pytest.approx(-(ahead - behind) / (2 * step), rel=1e-5, abs=1e-6)
 
 
-def test_derivatives_left_on_the_disk_give_the_same(force_data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_derivatives_left_on_the_disk_give_the_same(force_data: Dataset) -> None:
     loaded = tensors(force_data, torch.float32).batch(CHOSEN)
-    monkeypatch.setattr(forces_module, "BYTES_ON_DEVICE", 0)
-    mapped = tensors(force_data, torch.float32).batch(CHOSEN)
+    read = split_tensors(force_data, force_data.train, torch.device("cpu"), torch.float32, True, Room(0)).batch(CHOSEN)
     assert loaded.forces is not None
-    assert mapped.forces is not None
+    assert read.forces is not None
     for name in ("centre", "atom", "values", "slope", "targets"):
-        assert torch.equal(getattr(loaded.forces, name), getattr(mapped.forces, name))
+        assert torch.equal(getattr(loaded.forces, name), getattr(read.forces, name))
 
 
 def test_memory_grows_with_the_pairs_not_with_the_square_of_the_atoms(

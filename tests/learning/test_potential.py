@@ -24,7 +24,7 @@ from bdqm_tune.learning.description import DESCRIPTION, WEIGHTS
 from bdqm_tune.learning.fit import Fit
 from bdqm_tune.learning.networks import make_network
 from bdqm_tune.learning.potential import Potential
-from bdqm_tune.learning.scalers import FeatureScaler, Scaler, fit_element_scaler
+from bdqm_tune.learning.scalers import FeatureScaler, Scaler, fit_scaler
 from bdqm_tune.learning.targets import ReferenceEnergies
 
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -62,7 +62,7 @@ def random_potential(
     )
     if by_element:
         numbers = np.concatenate([atoms.numbers for atoms in examples_of_all_kinds()])
-        scaler = fit_element_scaler(examples, numbers, "log" if log else "normalise")
+        scaler = fit_scaler(lambda: [(examples, numbers)], "log" if log else "normalise", per_element=True)
     references = ReferenceEnergies({1: -3.4, 8: -7.2, 29: -3.7}, -4.5)
     return Potential(descriptor, scaler, references, 1.7, options, network.eval(), shift=0.9 if by_element else 0.0)
 

@@ -14,6 +14,7 @@ from bdqm_tune.learning.batches import SplitTensors
 from bdqm_tune.learning.fused.activations import ACTIVATION_CODES
 from bdqm_tune.learning.fused.kernel import TILE, Data, Options, State, epoch, make_tile
 from bdqm_tune.learning.fused.passes import Net
+from bdqm_tune.learning.inputs import Inputs
 from bdqm_tune.learning.networks import AtomicNetwork, borrowed_random_numbers, make_network
 
 
@@ -22,8 +23,7 @@ def can_fuse(hyperparameters: Hyperparameters, train: SplitTensors, validation: 
     return (
         hyperparameters.network == "single"
         and hyperparameters.optimizer in ("adam", "adamw")
-        and all(split.features.device.type == "cpu" for split in (train, validation))
-        and all(split.forces is None or split.forces.loaded for split in (train, validation))
+        and all(split.device.type == "cpu" and split.loaded for split in (train, validation))
     )
 
 
@@ -40,8 +40,8 @@ class FusedEpochs:
     ) -> None:
         with borrowed_random_numbers():
             torch.manual_seed(seed)
-            network = make_network(train.features.shape[1], hyperparameters, [])
-        self._network = network.to(train.features.dtype)
+            network = make_network(train.n_features, hyperparameters, [])
+        self._network = network.to(train.dtype)
         self._train, self._validation = _data(train), _data(validation)
         self._in_order = np.arange(len(validation))
         self._net, self._state = _net(network, hyperparameters), _state(network)
@@ -134,9 +134,11 @@ def _sizes(network: AtomicNetwork) -> list[int]:
 
 
 def _data(split: SplitTensors) -> Data:
-    features, forces = split.features.numpy(), split.forces
+    assert isinstance(split.inputs, Inputs)
+    features, forces = split.inputs.features.numpy(), split.forces
     common = features, split.first.numpy(), split.n_atoms.numpy(), split.targets.numpy()
     if forces is None:
         no_places, nothing = np.zeros(0, np.int64), np.zeros((0, 0), features.dtype)
         return Data(*common, False, *(no_places,) * 4, np.zeros((0, 0, 0), features.dtype), nothing, nothing)
-    return Data(*common, True, *forces.arrays())
+    assert split.inputs.slope is not None
+    return Data(*common, True, *forces.arrays(split.inputs.slope))

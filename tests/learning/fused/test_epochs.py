@@ -1,5 +1,7 @@
 """Compiled epochs: the same numbers as by torch's operations, for everything that they can train."""
 
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import numpy as np
@@ -9,12 +11,14 @@ from numpy.typing import NDArray
 
 from bdqm_tune.config import Training
 from bdqm_tune.descriptors import StoredDerivatives
+from bdqm_tune.descriptors.rows import RowFile
 from bdqm_tune.hyperparameters import Hyperparameters
 from bdqm_tune.learning.batches import SplitTensors
 from bdqm_tune.learning.fit import EpochRecord, Fit
 from bdqm_tune.learning.forces import ForceTensors
 from bdqm_tune.learning.fused import FusedEpochs
 from bdqm_tune.learning.fused.passes import _drop
+from bdqm_tune.learning.inputs import Inputs
 
 CPU, N_FEATURES = torch.device("cpu"), 5
 
@@ -25,16 +29,21 @@ def split(seed: int, n: int, with_forces: bool, dtype: torch.dtype = torch.float
     sizes = random.integers(1, 40, n)
     features = random.normal(size=(sizes.sum(), N_FEATURES))
     targets = np.add.reduceat(np.tanh(features[:, 0]) + 0.1 * features[:, 1], np.cumsum(sizes) - sizes)
-    forces = None
     if with_forces:
         count = 3 * sizes
         owner = np.repeat(sizes, count)
         centre, atom = (random.integers(0, owner) for _ in range(2))
         values = random.normal(size=(count.sum(), N_FEATURES, 3))
-        stored = StoredDerivatives(np.cumsum(count) - count, count, centre, atom, values)
-        slope = random.uniform(0.5, 2, size=features.shape)
-        forces = ForceTensors(random.normal(size=(len(features), 3)), slope, stored, CPU, dtype)
-    return SplitTensors(features, sizes, targets, CPU, dtype, forces=forces)
+        with NamedTemporaryFile() as file:
+            values.tofile(file.name)
+            stored = StoredDerivatives(
+                np.cumsum(count) - count, count, centre, atom, RowFile(Path(file.name), values.shape)
+            )
+        slope = torch.as_tensor(random.uniform(0.5, 2, size=features.shape), dtype=dtype)
+        forces = ForceTensors(random.normal(size=(len(features), 3)), stored, CPU, dtype)
+        inputs = Inputs(torch.as_tensor(features, dtype=dtype), slope)
+        return SplitTensors(inputs, sizes, targets, CPU, dtype, forces=forces)
+    return SplitTensors(features, sizes, targets, CPU, dtype)
 
 
 def records(
