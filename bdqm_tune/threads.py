@@ -2,11 +2,9 @@
 
 import os
 
-MOST = 64  # threads that may call BLAS at the same time, as SciPy's is built
-
 
 def usable_cores() -> int:
-    """Cores that the scheduler or the operating system gives to this process, or $OMP_NUM_THREADS if it is set."""
-    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
-    cores = int(given) if given.isdecimal() and int(given) > 0 else len(os.sched_getaffinity(0))
-    return min(cores, MOST)
+    """Cores that this process was given, by the system or a scheduler, or OMP_NUM_THREADS of them where that is set."""
+    given = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    return min(given, int(wanted)) if wanted.isdecimal() and int(wanted) > 0 else given

@@ -1,5 +1,6 @@
 """amptorch's own descriptors on one structure, for `parity`; importing this imports amptorch."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from ase import Atoms
 from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
+from bdqm_tune import descriptors as ours
+from bdqm_tune.descriptors.multipoles import Multipoles
 from benchmarks.parity import GMP_GROUPS, GMP_NORMALISED, SYMMETRY
 
 
@@ -30,23 +33,38 @@ def run(setting: str, atoms: Atoms, densities: Path) -> tuple[NDArray[np.float64
     return np.stack(features), np.stack(derivatives)
 
 
+def worker(descriptor: Any, derivatives: bool) -> Callable[[Atoms], None]:
+    """What computes the features of one structure, as amptorch does it, and leaves them."""
+
+    def work(atoms: Atoms) -> None:
+        for element in dict.fromkeys(atoms.get_chemical_symbols()):
+            descriptor.calculate_fingerprints(atoms, element, derivatives, None)
+
+    return work
+
+
 def _descriptor(setting: str, elements: list[str], densities: Path) -> Any:
-    files = {element: str(next(densities.glob(f"{element}_*.g"))) for element in elements}
     if setting in GMP_GROUPS:
-        given = GMP_GROUPS[setting]
-        orders = {str(n): {"groups": numbers, "sigmas": given["sigmas"]} for n, numbers in given["groups"].items()}
-        options = {"cutoff": given["cutoff"], "square": given.get("square", False)}
-        return GMP({"MCSHs": orders, "atom_gaussians": files, **options}, elements)
+        return descriptor(ours.GMPGroups, GMP_GROUPS[setting], elements, densities)
     if setting in GMP_NORMALISED:
-        given = GMP_NORMALISED[setting]
-        orders = {"orders": list(given["orders"]), "sigmas": given["sigmas"]}
-        options = {"square": given.get("square", True), "solid_harmonics": given.get("solid", True)}
-        if "cutoff" in given:
-            options["cutoff"] = given["cutoff"]
-        return GMPOrderNorm({"MCSHs": orders, "atom_gaussians": files, **options}, elements)
+        return descriptor(ours.GMP, GMP_NORMALISED[setting], elements, densities)
     given = SYMMETRY[setting]
     functions: dict[str, Any] = {"cutoff": given["cutoff"]}
     for kind in ("g2", "g4", "g5"):
         if kind in given:
             functions[kind.upper()] = {("rs_s" if key == "rs" else key): value for key, value in given[kind].items()}
     return Gaussian({"default": functions}, elements, given.get("cutoff_function", "cosine"), given.get("gamma"))
+
+
+def descriptor(kind: type[Multipoles], given: dict[str, Any], elements: list[str], densities: Path) -> Any:
+    """amptorch's descriptor with the arguments of ours."""
+    files = {element: str(next(densities.glob(f"{element}_*.g"))) for element in elements}
+    if kind is ours.GMPGroups:
+        orders = {str(n): {"groups": numbers, "sigmas": given["sigmas"]} for n, numbers in given["groups"].items()}
+        options = {"cutoff": given["cutoff"], "square": given.get("square", False)}
+        return GMP({"MCSHs": orders, "atom_gaussians": files, **options}, elements)
+    normalised = {"orders": list(given["orders"]), "sigmas": given["sigmas"]}
+    options = {"square": given.get("square", True), "solid_harmonics": given.get("solid", True)}
+    if "cutoff" in given:
+        options["cutoff"] = given["cutoff"]
+    return GMPOrderNorm({"MCSHs": normalised, "atom_gaussians": files, **options}, elements)

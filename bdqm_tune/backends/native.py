@@ -38,6 +38,7 @@ class NativeRun:
         return Potential.from_dataset(self._dataset, self._hyperparameters, self._fit.best_network)
 
 
+BLAS_THREADS = 64  # that may call it at the same time, as SciPy builds it
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -57,7 +58,7 @@ class NativeBackend:
         self.at_once = 1
         # From the disk one trial at a time: the batches of each take memory.
         if device.type == "cpu" and self._train.loaded and self._validation.loaded:
-            self.at_once = usable_cores()
+            self.at_once = min(usable_cores(), BLAS_THREADS)
             # One core a trial; of several that share one, each would wait for the others in every step.
             torch.set_num_threads(1)
             threadpool_limits(1, user_api="blas")

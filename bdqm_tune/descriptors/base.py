@@ -1,12 +1,15 @@
 """The contract of a descriptor: structures in, one row of features an atom out, with their derivatives."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
+
+from bdqm_tune.errors import located
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,23 @@ class Descriptor(ABC):
         Raises:
             BadInput: an element has no parameters here, or a position is not finite.
         """
+
+    def compute_all(self, structures: Sequence[Atoms], names: Sequence[str]) -> NDArray[np.float64]:
+        """Features of all atoms, structure after structure, (total atoms, n_features): exactly those of `compute`.
+
+        Several threads may run this.
+
+        Args:
+            names: what error messages call each structure.
+
+        Raises:
+            BadInput: as `compute`, with the name of the structure in front.
+        """
+        rows = []
+        for atoms, name in zip(structures, names, strict=True):
+            with located(name):
+                rows.append(self.compute(atoms))
+        return np.concatenate(rows)
 
     @abstractmethod
     def sparse_derivatives(self, atoms: Atoms, images: bool = False) -> tuple[NDArray[np.float64], SparseDerivatives]:

@@ -6,11 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from ase import Atoms
 from numpy.typing import NDArray
 
-from bdqm_tune.descriptors.base import Descriptor
+from bdqm_tune.descriptors.base import Descriptor, SparseDerivatives
 from bdqm_tune.descriptors.rows import RowFile
 from bdqm_tune.descriptors.store import structures_key, writing
+from bdqm_tune.descriptors.threads import in_threads
 from bdqm_tune.errors import located
 from bdqm_tune.progress import track
 from bdqm_tune.structures import Structures
@@ -71,9 +73,8 @@ def _write(path: Path, structures: Structures, descriptor: Descriptor) -> None:
             (partial / "values").open("wb") as values,
         ):
             pairs = zip(structures.atoms, structures.images.tolist(), strict=True)
-            for atoms, image in track(pairs, f"Derivatives of {structures.source}", total=len(structures)):
-                with located(f"{structures.source}, image {image}"):
-                    _, derivatives = descriptor.sparse_derivatives(atoms)
+            found = in_threads(lambda pair: _compute(descriptor, *pair, structures.source), pairs)
+            for derivatives in track(found, f"Derivatives of {structures.source}", total=len(structures)):
                 derivatives.centre.astype(np.int64).tofile(centre)
                 derivatives.atom.astype(np.int64).tofile(atom)
                 derivatives.values.astype(np.float64).tofile(values)
@@ -86,3 +87,8 @@ def _write(path: Path, structures: Structures, descriptor: Descriptor) -> None:
                 raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _compute(descriptor: Descriptor, atoms: Atoms, image: int, source: str) -> SparseDerivatives:
+    with located(f"{source}, image {image}"):
+        return descriptor.sparse_derivatives(atoms)[1]

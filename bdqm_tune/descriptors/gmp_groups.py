@@ -94,8 +94,8 @@ class GMPGroups(Multipoles):
         return [1 / (sigma * math.sqrt(2 * math.pi)) for sigma in self.sigmas]
 
     def _root(self, combined: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        if combined.shape[2] == 1:
-            return combined[:, :, 0], np.ones_like(combined)
+        if len(combined) == 1:
+            return combined[0], np.ones_like(combined)
         return root(combined, self.root_floor)
 
 

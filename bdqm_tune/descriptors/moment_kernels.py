@@ -1,4 +1,7 @@
-"""The loops over neighbours behind Gaussian multipole moments and the derivatives of invariants made of them."""
+"""The loops over neighbours behind Gaussian multipole moments and the derivatives of invariants made of them.
+
+Widths are worked on in blocks of `lanes.WIDTH`, the last one filled up with zeros.
+"""
 
 from typing import NamedTuple
 
@@ -6,18 +9,20 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from bdqm_tune.descriptors.compiled import compiled
+from bdqm_tune.descriptors.lanes import WIDTH, add_to, exp, load, spread, store
+
 # Numba compiles these; the types are those of the arrays in `Pairs`, `Radial` and `Gradient`.
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def,call-arg,var-annotated"
 
 
 class Pairs(NamedTuple):
-    """The neighbours of one structure, with the solid harmonics of the vectors to them."""
+    """The neighbours of the atoms of some structures, with the solid harmonics of the vectors to them."""
 
     start: NDArray[np.int64]  # (n_atoms + 1,)
     neighbour: NDArray[np.int64]  # (n_pairs,)
     species: NDArray[np.int64]  # (n_atoms,) place of each atom's element in the tables of `Radial`
     vector: NDArray[np.float64]  # (n_pairs, 3) Å
-    distance2: NDArray[np.float64]  # (n_pairs,) Å²
     harmonics: NDArray[np.float64]  # (n_pairs, (l_max + 1)²)
     slopes: NDArray[np.float64]  # (n_pairs, 3, (l_max + 1)²) their gradients; (n_pairs, 3, 0) where not needed
 
@@ -26,8 +31,8 @@ class Radial(NamedTuple):
     """The radial functions of all channels: see `moments.Channels` and `moments.Probes`."""
 
     gaussians: NDArray[np.int64]  # (n_elements,) of the Gaussians of each; what stands beyond in the tables is not read
-    weight: NDArray[np.float64]  # (n_elements, n_sigmas, n_gaussians, n_sources)
-    decay: NDArray[np.float64]  # (n_elements, n_sigmas, n_gaussians) 1/Å²
+    weight: NDArray[np.float64]  # (n_elements, n_blocks, n_gaussians, n_sources, WIDTH)
+    decay: NDArray[np.float64]  # (n_elements, n_blocks, n_gaussians, WIDTH) 1/Å²
     term_start: NDArray[np.int64]  # (n_channels + 1,)
     source: NDArray[np.int64]  # (n_terms,)
     power: NDArray[np.int64]  # (n_terms,)
@@ -38,135 +43,157 @@ class Radial(NamedTuple):
 class Gradient(NamedTuple):
     """d feature / d moments: feature f depends on the channels `first[f]:last[f]`, its values stand from `place[f]`."""
 
-    values: NDArray[np.float64]  # (n_atoms, n_sigmas, n_values)
-    first: NDArray[np.int64]  # (n_features_a_sigma,)
-    last: NDArray[np.int64]  # (n_features_a_sigma,)
-    place: NDArray[np.int64]  # (n_features_a_sigma,)
-
-
-@numba.njit(cache=True)
-def _fill_powers(distance2, powers):
-    powers[0] = 1.0
-    for p in range(1, len(powers)):
-        powers[p] = powers[p - 1] * distance2
+    values: NDArray[np.float64]  # (n_values, n_atoms, n_blocks·WIDTH)
+    first: NDArray[np.int64]  # (n_kinds,)
+    last: NDArray[np.int64]  # (n_kinds,)
+    place: NDArray[np.int64]  # (n_kinds,)
 
 
 @numba.njit(inline="always")
-def _fill_radial(radial, element, s, powers, sums, values):
-    """The radial functions `values` (n_channels,) at one distance; each exponential is computed once for all.
+def _fill_sums(radial, weights, decays, element, block, distance2, sums):
+    """Σ_k weight·exp(-decay·R²) of each source; each exponential is computed once for all sources."""
+    n_gaussians, n_sources = radial.weight.shape[2], radial.weight.shape[3]
+    first = (element * radial.weight.shape[1] + block) * n_gaussians
+    for q in range(n_sources):
+        store(sums, q * WIDTH, spread(0.0))
+    for k in range(first, first + radial.gaussians[element]):
+        gaussian = exp(load(decays, k * WIDTH) * spread(-distance2))
+        for q in range(n_sources):
+            store(sums, q * WIDTH, load(sums, q * WIDTH) + load(weights, (k * n_sources + q) * WIDTH) * gaussian)
 
-    `powers` are those of R², the first two at least; `sums` (n_sources,) is room to work in.
+
+@numba.njit(inline="always")
+def _add_moments(radial, distance2, sums, harmonics, row, mine):
+    """Add the moments of one neighbour, whose harmonics stand from `row`."""
+    place = 0
+    for c in range(len(radial.l)):
+        value = spread(0.0)
+        for t in range(radial.term_start[c], radial.term_start[c + 1]):
+            value += spread(radial.factor[t] * distance2 ** radial.power[t]) * load(sums, radial.source[t] * WIDTH)
+        for lm in range(radial.l[c] * radial.l[c], (radial.l[c] + 1) * (radial.l[c] + 1)):
+            add_to(mine, place, spread(harmonics[row + lm]) * value)
+            place += WIDTH
+
+
+@compiled
+def fill_moments(pairs, radial, begin, end, found):
+    """Write mu of the atoms `begin:end` to `found` (n_moments, n_atoms, n_blocks·WIDTH).
+
+    The moments run channel by channel, in each from m = -l to l.
     """
-    sums[:] = 0.0
-    for k in range(radial.gaussians[element]):
-        exponential = np.exp(-radial.decay[element, s, k] * powers[1])
-        for q in range(len(sums)):
-            sums[q] += radial.weight[element, s, k, q] * exponential
-    for c in range(len(values)):
-        value = 0.0
-        for t in range(radial.term_start[c], radial.term_start[c + 1]):
-            value += radial.factor[t] * sums[radial.source[t]] * powers[radial.power[t]]
-        values[c] = value
+    weights, decays, harmonics = radial.weight.ravel(), radial.decay.ravel(), pairs.harmonics.ravel()
+    n_harmonics = pairs.harmonics.shape[1]
+    sums, mine = np.zeros(radial.weight.shape[3] * WIDTH), np.zeros(len(found) * WIDTH)
+    # The atom itself is at distance 0, where R_00 = 1/sqrt(4π) and all other harmonics vanish.
+    own = np.zeros(n_harmonics)
+    own[0] = 1 / np.sqrt(4 * np.pi)
+    for i in range(begin, end):
+        for block in range(radial.weight.shape[1]):
+            mine[:] = 0.0
+            _fill_sums(radial, weights, decays, pairs.species[i], block, 0.0, sums)
+            _add_moments(radial, 0.0, sums, own, 0, mine)
+            for pair in range(pairs.start[i], pairs.start[i + 1]):
+                x, y, z = pairs.vector[pair]
+                distance2 = x * x + y * y + z * z
+                _fill_sums(radial, weights, decays, pairs.species[pairs.neighbour[pair]], block, distance2, sums)
+                _add_moments(radial, distance2, sums, harmonics, pair * n_harmonics, mine)
+            for m in range(len(found)):
+                for s in range(WIDTH):
+                    found[m, i, block * WIDTH + s] = mine[m * WIDTH + s]
 
 
-@numba.njit(cache=True)
-def _fill_radial_slopes(radial, element, s, powers, sums, steps, values, slopes):
-    """As `_fill_radial`, with the derivatives with respect to R² in `slopes` (n_channels,)."""
-    sums[:] = 0.0
-    steps[:] = 0.0
-    for k in range(radial.gaussians[element]):
-        decay = radial.decay[element, s, k]
-        exponential = np.exp(-decay * powers[1])
-        for q in range(len(sums)):
-            term = radial.weight[element, s, k, q] * exponential
-            sums[q] += term
-            steps[q] -= decay * term
-    for c in range(len(values)):
-        value, slope = 0.0, 0.0
+@numba.njit(inline="always")
+def _fill_steps(radial, weights, decays, element, block, distance2, sums, steps):
+    """As `_fill_sums`, with the derivatives with respect to R² in `steps`."""
+    n_gaussians, n_sources = radial.weight.shape[2], radial.weight.shape[3]
+    first = (element * radial.weight.shape[1] + block) * n_gaussians
+    for q in range(n_sources):
+        store(sums, q * WIDTH, spread(0.0))
+        store(steps, q * WIDTH, spread(0.0))
+    for k in range(first, first + radial.gaussians[element]):
+        decay = load(decays, k * WIDTH)
+        gaussian = exp(decay * spread(-distance2))
+        for q in range(n_sources):
+            term = load(weights, (k * n_sources + q) * WIDTH) * gaussian
+            store(sums, q * WIDTH, load(sums, q * WIDTH) + term)
+            store(steps, q * WIDTH, load(steps, q * WIDTH) - decay * term)
+
+
+@numba.njit(inline="always")
+def _fill_values(radial, distance2, sums, steps, values, slopes):
+    """The radial functions of the channels, and their derivatives with respect to R²."""
+    for c in range(len(radial.l)):
+        value, slope = spread(0.0), spread(0.0)
         for t in range(radial.term_start[c], radial.term_start[c + 1]):
-            power, factor, source = radial.power[t], radial.factor[t], radial.source[t]
-            value += factor * sums[source] * powers[power]
-            slope += factor * steps[source] * powers[power]
+            power, factor, source = radial.power[t], radial.factor[t], radial.source[t] * WIDTH
+            value += spread(factor * distance2**power) * load(sums, source)
+            slope += spread(factor * distance2**power) * load(steps, source)
             if power > 0:
-                slope += factor * sums[source] * power * powers[power - 1]
-        values[c], slopes[c] = value, slope
+                slope += spread(factor * power * distance2 ** (power - 1)) * load(sums, source)
+        store(values, c * WIDTH, value)
+        store(slopes, c * WIDTH, slope)
 
 
-@numba.njit(parallel=True, cache=True)
-def moments(pairs, radial):
-    """mu (n_atoms, n_sigmas, n_moments), channel by channel, in each from m = -l to l."""
-    n_atoms, n_sigmas = len(pairs.species), radial.weight.shape[1]
-    n_powers = max(2, np.max(radial.power) + 1)
-    found = np.zeros((n_atoms, n_sigmas, np.sum(2 * radial.l + 1)))
-    for i in numba.prange(n_atoms):
-        powers = np.zeros(n_powers)
-        sums = np.zeros(radial.weight.shape[3])
-        values = np.zeros(len(radial.l))
-        # The atom itself is at distance 0, where R_00 = 1/sqrt(4π) and all other harmonics vanish.
-        _fill_powers(0.0, powers)
-        for s in range(n_sigmas):
-            _fill_radial(radial, pairs.species[i], s, powers, sums, values)
-            q = 0
-            for c in range(len(values)):
-                if radial.l[c] == 0:
-                    found[i, s, q] += values[c] / np.sqrt(4 * np.pi)
-                q += 2 * radial.l[c] + 1
-        for pair in range(pairs.start[i], pairs.start[i + 1]):
-            element = pairs.species[pairs.neighbour[pair]]
-            _fill_powers(pairs.distance2[pair], powers)
-            for s in range(n_sigmas):
-                _fill_radial(radial, element, s, powers, sums, values)
-                mine = found[i, s]
-                row = pairs.harmonics[pair]
-                q = 0
-                for c in range(len(values)):
-                    value = values[c]
-                    for lm in range(radial.l[c] * radial.l[c], (radial.l[c] + 1) * (radial.l[c] + 1)):
-                        mine[q] += value * row[lm]
-                        q += 1
-    return found
+@compiled
+def fill_derivatives(pairs, radial, gradient, of_pair, own, begin, end, found):
+    """Add d features / d positions to `found` (n_entries, n_kinds·n_sigmas, 3): for the features of atoms `begin:end`.
 
-
-@numba.njit(parallel=True, cache=True)
-def derivatives(pairs, radial, gradient, of_pair, own, n_entries):
-    """d features / d positions (n_entries, n_features, 3), features by their kind and then sigma.
-
-    The neighbours of a centre have entries of that centre only, so that no two threads write to one.
+    The neighbours of a centre have entries of that centre only, so that no two ranges of atoms write to one.
     """
-    n_atoms, n_sigmas = len(pairs.species), radial.weight.shape[1]
+    weights, decays, by_moment = radial.weight.ravel(), radial.decay.ravel(), np.zeros(len(gradient.values) * WIDTH)
+    harmonics, slopes_of_harmonics = pairs.harmonics.ravel(), pairs.slopes.ravel()
+    n_harmonics, n_sources, n_channels = pairs.harmonics.shape[1], radial.weight.shape[3], len(radial.l)
+    sums, steps = np.zeros(n_sources * WIDTH), np.zeros(n_sources * WIDTH)
+    values, slopes = np.zeros(n_channels * WIDTH), np.zeros(n_channels * WIDTH)
+    moved = np.zeros(3 * WIDTH)
     n_kinds = len(gradient.first)
-    n_powers = max(2, np.max(radial.power) + 1)
-    found = np.zeros((n_entries, n_kinds * n_sigmas, 3))
-    for i in numba.prange(n_atoms):
-        powers = np.zeros(n_powers)
-        sums, steps = np.zeros(radial.weight.shape[3]), np.zeros(radial.weight.shape[3])
-        values, slopes = np.zeros(len(radial.l)), np.zeros(len(radial.l))
-        for pair in range(pairs.start[i], pairs.start[i + 1]):
-            element = pairs.species[pairs.neighbour[pair]]
-            _fill_powers(pairs.distance2[pair], powers)
-            for s in range(n_sigmas):
-                _fill_radial_slopes(radial, element, s, powers, sums, steps, values, slopes)
+    n_sigmas = found.shape[1] // n_kinds
+    for i in range(begin, end):
+        for block in range(radial.weight.shape[1]):
+            n_lanes = min(WIDTH, n_sigmas - block * WIDTH)
+            for m in range(len(gradient.values)):
+                for s in range(WIDTH):
+                    by_moment[m * WIDTH + s] = gradient.values[m, i, block * WIDTH + s]
+            for pair in range(pairs.start[i], pairs.start[i + 1]):
+                dx, dy, dz = pairs.vector[pair]
+                distance2 = dx * dx + dy * dy + dz * dz
+                element, row = pairs.species[pairs.neighbour[pair]], pair * n_harmonics
+                _fill_steps(radial, weights, decays, element, block, distance2, sums, steps)
+                _fill_values(radial, distance2, sums, steps, values, slopes)
                 for f in range(n_kinds):
-                    x, y, z, along = 0.0, 0.0, 0.0, 0.0
-                    place = gradient.place[f]
+                    x, y, z, along = spread(0.0), spread(0.0), spread(0.0), spread(0.0)
+                    place = gradient.place[f] * WIDTH
                     for c in range(gradient.first[f], gradient.last[f]):
-                        dot = 0.0
-                        for lm in range(radial.l[c] ** 2, (radial.l[c] + 1) ** 2):
-                            by_moment = gradient.values[i, s, place]
-                            dot += by_moment * pairs.harmonics[pair, lm]
-                            x += values[c] * by_moment * pairs.slopes[pair, 0, lm]
-                            y += values[c] * by_moment * pairs.slopes[pair, 1, lm]
-                            z += values[c] * by_moment * pairs.slopes[pair, 2, lm]
-                            place += 1
-                        along += 2 * slopes[c] * dot
-                    x += along * pairs.vector[pair, 0]
-                    y += along * pairs.vector[pair, 1]
-                    z += along * pairs.vector[pair, 2]
-                    column = f * n_sigmas + s
-                    found[of_pair[pair], column, 0] += x
-                    found[of_pair[pair], column, 1] += y
-                    found[of_pair[pair], column, 2] += z
-                    found[own[i], column, 0] -= x
-                    found[own[i], column, 1] -= y
-                    found[own[i], column, 2] -= z
+                        value = load(values, c * WIDTH)
+                        dot = spread(0.0)
+                        for lm in range(radial.l[c] * radial.l[c], (radial.l[c] + 1) * (radial.l[c] + 1)):
+                            change = load(by_moment, place)
+                            dot += change * spread(harmonics[row + lm])
+                            change = change * value
+                            x += change * spread(slopes_of_harmonics[3 * row + lm])
+                            y += change * spread(slopes_of_harmonics[3 * row + n_harmonics + lm])
+                            z += change * spread(slopes_of_harmonics[3 * row + 2 * n_harmonics + lm])
+                            place += WIDTH
+                        along += load(slopes, c * WIDTH) * dot
+                    store(moved, 0, x + along * spread(2 * dx))
+                    store(moved, WIDTH, y + along * spread(2 * dy))
+                    store(moved, 2 * WIDTH, z + along * spread(2 * dz))
+                    column = f * n_sigmas + block * WIDTH
+                    for s in range(n_lanes):
+                        for axis in range(3):
+                            found[of_pair[pair], column + s, axis] += moved[axis * WIDTH + s]
+                            found[own[i], column + s, axis] -= moved[axis * WIDTH + s]
+
+
+@compiled
+def combine(rows, moments):
+    """rows (n_combinations, n_moments) · moments (n_moments, n_atoms, n_sigmas).
+
+    Not by BLAS, whose rounding may depend on how many columns there are and on the number of threads.
+    """
+    found = np.zeros((len(rows), *moments.shape[1:]))
+    for c in range(len(rows)):
+        for m in range(len(moments)):
+            if rows[c, m] != 0:
+                found[c] += rows[c, m] * moments[m]
     return found

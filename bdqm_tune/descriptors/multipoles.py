@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
-from sphericart import SolidHarmonics
 
 from bdqm_tune.descriptors import moment_kernels as kernels
 from bdqm_tune.descriptors.base import Descriptor, SparseDerivatives
+from bdqm_tune.descriptors.harmonics import solid_harmonics
+from bdqm_tune.descriptors.lanes import WIDTH
 from bdqm_tune.descriptors.moments import Channels, probes
 from bdqm_tune.descriptors.neighbours import Neighbours, find_entries, find_neighbours
 from bdqm_tune.descriptors.pseudodensity import PseudoDensity, Table, package_table, read_folder, require
-from bdqm_tune.errors import BadInput
+from bdqm_tune.errors import BadInput, located
 from bdqm_tune.structures.read import check_geometry
 
 MAX_ORDER = 9
@@ -33,12 +34,15 @@ class Kind:
     rows: NDArray[np.float64]  # (n_combinations, n_moments of the order); or (n_moments,): the factor of each alone
 
     def combine(self, moments: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The combinations of moments (n_atoms, n_sigmas, n_moments)."""
-        return moments * self.rows if self.rows.ndim == 1 else moments @ self.rows.T
+        """The combinations of moments (n_moments, n_atoms, n_sigmas)."""
+        return moments * self.rows[:, None, None] if self.rows.ndim == 1 else kernels.combine(self.rows, moments)
 
     def by_moment(self, by_combination: NDArray[np.float64]) -> NDArray[np.float64]:
         """Derivatives with respect to the moments from those with respect to the combinations."""
-        return by_combination * self.rows if self.rows.ndim == 1 else by_combination @ self.rows
+        rows = self.rows
+        return (
+            by_combination * rows[:, None, None] if rows.ndim == 1 else kernels.combine(rows.T.copy(), by_combination)
+        )
 
 
 class Multipoles(Descriptor):
@@ -82,10 +86,10 @@ class Multipoles(Descriptor):
         """What stands in place of the sum of squares with `square=False`, and its derivatives.
 
         Args:
-            combined: (n_atoms, n_sigmas, n_combinations).
+            combined: (n_combinations, n_atoms, n_sigmas).
 
         Returns:
-            (n_atoms, n_sigmas) and, with respect to the combinations, (n_atoms, n_sigmas, n_combinations).
+            (n_atoms, n_sigmas) and, with respect to the combinations, (n_combinations, n_atoms, n_sigmas).
         """
 
     @property
@@ -93,60 +97,70 @@ class Multipoles(Descriptor):
         return len(self.kinds) * len(self.sigmas)
 
     def compute(self, atoms: Atoms) -> NDArray[np.float64]:
-        pairs = self._pairs(atoms, self._find_neighbours(atoms), with_slopes=False)
-        moments = kernels.moments(pairs, self._radial)
-        return np.concatenate([self._value(combined)[0] for combined in self._combine(moments)], axis=1)
+        self._check(atoms)
+        return self._compute([atoms])
+
+    def compute_all(self, structures: Sequence[Atoms], names: Sequence[str]) -> NDArray[np.float64]:
+        for atoms, name in zip(structures, names, strict=True):
+            with located(name):
+                self._check(atoms)
+        return self._compute(structures)
 
     def sparse_derivatives(self, atoms: Atoms, images: bool = False) -> tuple[NDArray[np.float64], SparseDerivatives]:
-        neighbours = self._find_neighbours(atoms)
-        pairs = self._pairs(atoms, neighbours, with_slopes=True)
-        values = [self._value(combined) for combined in self._combine(kernels.moments(pairs, self._radial))]
+        self._check(atoms)
+        neighbours = find_neighbours([atoms], self.cutoff)
+        pairs = self._pairs([atoms], neighbours, with_slopes=True)
+        values = [self._value(combined) for combined in self._combine(self._moments(pairs))]
         by_moment = [kind.by_moment(value[1]) for kind, value in zip(self.kinds, values, strict=True)]
         of_order = self.channels.of_order
         gradient = kernels.Gradient(
-            values=np.concatenate(by_moment, axis=2),
+            values=np.concatenate(by_moment),
             first=np.array([of_order[kind.order] for kind in self.kinds]),
             last=np.array([of_order[kind.order + 1] for kind in self.kinds]),
-            place=np.cumsum([0, *(derivative.shape[2] for derivative in by_moment[:-1])]),
+            place=np.cumsum([0, *map(len, by_moment[:-1])]),
         )
         entries = find_entries(neighbours, images)
-        derivatives = kernels.derivatives(
-            pairs, self._radial, gradient, entries.of_pair, entries.own, len(entries.centre)
+        derivatives = np.zeros((len(entries.centre), self.n_features, 3))
+        kernels.fill_derivatives(
+            pairs, self._radial, gradient, entries.of_pair, entries.own, 0, len(atoms), derivatives
         )
-        features = np.concatenate([value for value, _ in values], axis=1)
+        features = self._features([value for value, _ in values])
         return features, SparseDerivatives(entries.centre, entries.atom, derivatives, entries.vector)
 
+    def _check(self, atoms: Atoms) -> None:
+        check_geometry(atoms)
+        require(self.table, atoms.numbers)
+
+    def _compute(self, structures: Sequence[Atoms]) -> NDArray[np.float64]:
+        pairs = self._pairs(structures, find_neighbours(structures, self.cutoff), with_slopes=False)
+        return self._features([self._value(combined)[0] for combined in self._combine(self._moments(pairs))])
+
+    def _moments(self, pairs: kernels.Pairs) -> NDArray[np.float64]:
+        """mu (n_moments, n_atoms, n_sigmas, filled up with zeros to whole blocks)."""
+        n_padded = self._radial.weight.shape[1] * WIDTH
+        found = np.empty((int(np.sum(2 * self.channels.l + 1)), len(pairs.species), n_padded))
+        kernels.fill_moments(pairs, self._radial, 0, len(pairs.species), found)
+        return found
+
     def _combine(self, moments: NDArray[np.float64]) -> list[NDArray[np.float64]]:
-        return [kind.combine(moments[:, :, self.channels.moments(kind.order)]) for kind in self.kinds]
+        return [kind.combine(moments[self.channels.moments(kind.order)]) for kind in self.kinds]
+
+    def _features(self, values: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+        """(n_atoms, n_features) from the (n_atoms, n_sigmas and what fills it up) of each kind."""
+        return np.concatenate([value[:, : len(self.sigmas)] for value in values], axis=1)
 
     def _value(self, combined: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The features of one kind (n_atoms, n_sigmas), and their derivatives with respect to the combinations."""
-        return (np.sum(combined**2, axis=2), 2 * combined) if self.square else self._root(combined)
+        return (np.sum(combined**2, axis=0), 2 * combined) if self.square else self._root(combined)
 
-    def _find_neighbours(self, atoms: Atoms) -> Neighbours:
-        check_geometry(atoms)
-        require(self.table, atoms.numbers)
-        return find_neighbours(atoms, self.cutoff)
-
-    def _pairs(self, atoms: Atoms, neighbours: Neighbours, with_slopes: bool) -> kernels.Pairs:
-        vector = neighbours.vector
-        n_harmonics = (max(self.channels.orders) + 1) ** 2
-        harmonics, slopes = np.zeros((0, n_harmonics)), np.zeros((len(vector), 3, 0))
-        if len(vector) and with_slopes:
-            harmonics, slopes = self._harmonics.compute_with_gradients(vector)
-        elif len(vector):
-            harmonics = self._harmonics.compute(vector)
-        species = np.searchsorted(self._elements, atoms.numbers)
-        distance2 = np.sum(vector**2, axis=1)
-        return kernels.Pairs(neighbours.start, neighbours.index, species, vector, distance2, harmonics, slopes)
+    def _pairs(self, structures: Sequence[Atoms], neighbours: Neighbours, with_slopes: bool) -> kernels.Pairs:
+        harmonics, slopes = solid_harmonics(neighbours.vector, max(self.channels.orders), with_slopes)
+        species = np.searchsorted(self._elements, np.concatenate([atoms.numbers for atoms in structures]))
+        return kernels.Pairs(neighbours.start, neighbours.index, species, neighbours.vector, harmonics, slopes)
 
     @cached_property
     def _elements(self) -> list[int]:
         return sorted(self.table)
-
-    @cached_property
-    def _harmonics(self) -> SolidHarmonics:
-        return SolidHarmonics(max(self.channels.orders))
 
     @cached_property
     def _radial(self) -> kernels.Radial:
@@ -154,8 +168,8 @@ class Multipoles(Descriptor):
         probe, channels = probes(self.channels, densities, self.sigmas, self._amplitudes()), self.channels
         return kernels.Radial(
             probe.gaussians,
-            probe.weight,
-            probe.decay,
+            _in_blocks(probe.weight),
+            _in_blocks(probe.decay),
             channels.term_start,
             channels.term_source,
             channels.term_power,
@@ -164,16 +178,24 @@ class Multipoles(Descriptor):
         )
 
 
+def _in_blocks(table: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n_elements, n_sigmas, …) as (n_elements, n_blocks, …, WIDTH), filled up with zeros."""
+    missing = -table.shape[1] % WIDTH
+    padded = np.pad(table, [(0, 0), (0, missing)] + [(0, 0)] * (table.ndim - 2))
+    blocks = padded.reshape(len(table), -1, WIDTH, *table.shape[2:])
+    return np.ascontiguousarray(np.moveaxis(blocks, 2, -1))
+
+
 def root(combined: NDArray[np.float64], floor: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The root of the sum of the squares of (n_atoms, n_sigmas, n_combinations), and its derivatives.
+    """The root of the sum of the squares of (n_combinations, n_atoms, n_sigmas), and its derivatives.
 
     Values below `floor` become 0. At 0 a root has no derivative, and where it vanishes by symmetry but for rounding the
     derivative would point anywhere: below `VANISHING`, as below `floor`, it is 0.
     """
-    value = np.sqrt(np.sum(combined**2, axis=2))
+    value = np.sqrt(np.sum(combined**2, axis=0))
     steep = value >= max(floor, VANISHING)
-    direction = combined / np.where(steep, value, 1.0)[..., None]
-    return np.where(value < floor, 0.0, value), np.where(steep[..., None], direction, 0.0)
+    direction = combined / np.where(steep, value, 1.0)
+    return np.where(value < floor, 0.0, value), np.where(steep, direction, 0.0)
 
 
 def check_sigmas(sigmas: Sequence[float]) -> None:

@@ -1,5 +1,6 @@
 """Neighbour lists as flat arrays sorted by centre, found by vesin."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,13 +11,13 @@ from vesin import NeighborList
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The neighbours of every atom; those of atom i stand at `start[i]:start[i + 1]`.
+    """The neighbours of every atom of some structures; those of atom i stand at `start[i]:start[i + 1]`.
 
     An atom is not its own neighbour, but its periodic images are.
     """
 
     start: NDArray[np.int64]  # (n_atoms + 1,)
-    index: NDArray[np.int64]  # (n_pairs,) the neighbour's index in the structure
+    index: NDArray[np.int64]  # (n_pairs,) the neighbour
     vector: NDArray[np.float64]  # (n_pairs, 3) Å, from the centre to the neighbour
 
 
@@ -31,14 +32,25 @@ class Entries:
     vector: NDArray[np.float64] | None = None  # (n_entries, 3) Å; None: images are taken together
 
 
-def find_neighbours(atoms: Atoms, cutoff: float) -> Neighbours:
-    """All pairs closer than `cutoff` (Å), with periodic images along the directions in `atoms.pbc`."""
-    centre, index, vector = NeighborList(cutoff=cutoff, full_list=True, sorted=True).compute(
-        points=atoms.positions, box=np.asarray(atoms.cell), periodic=atoms.pbc, quantities="ijD"
+def find_neighbours(structures: Sequence[Atoms], cutoff: float) -> Neighbours:
+    """All pairs closer than `cutoff` (Å), with periodic images along the directions in `atoms.pbc`.
+
+    Atoms are counted on through the structures; no atom sees one of another structure.
+    """
+    # One thread: whoever wants several lets them work on different structures.
+    search = NeighborList(cutoff=cutoff, full_list=True, sorted=True, n_threads=1)
+    found = [
+        search.compute(points=atoms.positions, box=np.asarray(atoms.cell), periodic=atoms.pbc, quantities="ijD")
+        for atoms in structures
+    ]
+    first = np.cumsum([0, *map(len, structures)])
+    centres, indices, vectors = zip(*found, strict=True)
+    centre, index = (
+        np.concatenate([part.astype(np.int64) + first[k] for k, part in enumerate(parts)])
+        for parts in (centres, indices)
     )
-    counts = np.bincount(centre.astype(np.int64), minlength=len(atoms))
-    start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return Neighbours(start, index.astype(np.int64), np.ascontiguousarray(vector))
+    start = np.concatenate([[0], np.cumsum(np.bincount(centre, minlength=first[-1]))])
+    return Neighbours(start, index, np.concatenate(vectors))
 
 
 def find_entries(neighbours: Neighbours, images: bool = False) -> Entries:

@@ -16,8 +16,9 @@ from numpy.typing import DTypeLike, NDArray
 
 from bdqm_tune.descriptors.base import Descriptor
 from bdqm_tune.descriptors.rows import RowFile
-from bdqm_tune.errors import BdqmError, located
-from bdqm_tune.progress import track
+from bdqm_tune.descriptors.threads import in_pieces, in_threads
+from bdqm_tune.errors import BdqmError
+from bdqm_tune.progress import Bar
 from bdqm_tune.structures import Structures
 from bdqm_tune.structures.digest import geometry_key
 
@@ -113,13 +114,15 @@ def _write(path: Path, structures: Structures, descriptor: Descriptor) -> None:
     header = header_data_from_array_1_0(np.empty((0, descriptor.n_features)))
     header["shape"] = (int(structures.n_atoms.sum()), descriptor.n_features)
     try:
-        with partial.open("wb") as file:
+        names = [f"{structures.source}, image {image}" for image in structures.images.tolist()]
+        pieces = in_pieces(structures.n_atoms)
+        with partial.open("wb") as file, Bar(f"Features of {structures.source}", len(structures)) as bar:
             write_array_header_1_0(file, header)
-            pairs = zip(structures.atoms, structures.images.tolist(), strict=True)
-            for atoms, image in track(pairs, f"Features of {structures.source}", total=len(structures)):
-                with located(f"{structures.source}, image {image}"):
-                    features = descriptor.compute(atoms)
-                file.write(np.ascontiguousarray(features, dtype=np.float64).data)
+            found = in_threads(lambda piece: descriptor.compute_all(structures.atoms[piece], names[piece]), pieces)
+            for piece, rows in zip(pieces, found, strict=True):
+                file.write(np.ascontiguousarray(rows, dtype=np.float64).data)
+                for _ in names[piece]:
+                    bar.advance()
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

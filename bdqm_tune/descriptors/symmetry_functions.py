@@ -127,7 +127,7 @@ class SymmetryFunctions(Descriptor):
             raise BadInput(
                 f"no symmetry functions for element {', '.join(missing)}; there are: {' '.join(self.elements)}"
             )
-        return find_neighbours(atoms, max(self.cutoffs.values()))
+        return find_neighbours([atoms], max(self.cutoffs.values()))
 
     def _run(
         self,
