@@ -100,7 +100,7 @@ def _table(rows: pd.DataFrame, hyperparameters: list[str], caption: str) -> Tabl
 def _heading(name: str) -> str:
     """A hyperparameter's name over several lines, so that a narrow column holds it."""
     parts = []
-    for word in name.split("_"):
+    for word in name.replace("descriptor.", "descr._").split("_"):
         half = (len(word) + 1) // 2
         parts += [word] if len(word) < 9 else [word[:half] + "-", word[half:]]
     return "\n".join(parts)

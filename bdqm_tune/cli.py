@@ -61,7 +61,10 @@ def tune(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "",
     cohort: Annotated[str, typer.Option(help="Trials trained at the same time: auto, one a core; or how many.")] = "",
     patience: Annotated[str, typer.Option(metavar="MINUTES", help="To wait for a store that does not answer.")] = "",
-    set_: Annotated[str, typer.Option("--set", metavar="NAME=VALUE,…", help="Hyperparameters to fix.")] = "",
+    set_: Annotated[
+        str,
+        typer.Option("--set", metavar="NAME=VALUE,…", help="Hyperparameters, and options of the descriptor, to fix."),
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """Search good hyperparameters: run the trials of a study and track them in MLflow."""
@@ -183,13 +186,25 @@ def _given(**options: str) -> dict[str, str]:
 
 def _assignments(text: str) -> dict[str, str]:
     """`lr=1e-3,activation=tanh` as a dictionary."""
-    pairs = [part.partition("=") for part in text.split(",") if part.strip()]
+    pairs = [part.partition("=") for part in _parts(text) if part.strip()]
     for name, equals, value in pairs:
         if not (name.strip() and equals and value.strip()):
             raise BadInput(
                 f"--set takes NAME=VALUE pairs separated by commas, as lr=1e-3,activation=tanh; got {text!r}"
             )
     return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _parts(text: str) -> list[str]:
+    """What stands between the commas, but for those within brackets."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character in "[{") - (character in "]}")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
 
 
 def _load(path: str, overrides: Mapping[str, Mapping[str, Any]]) -> "Config":

@@ -5,44 +5,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import (
-    BaseModel,
-    Field,
-    PlainSerializer,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    field_validator,
-    model_serializer,
-    model_validator,
-)
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
+from bdqm_tune.descriptor_options import DescriptorOptions
+from bdqm_tune.descriptor_search import check_search, descriptor_spaces, is_fixed_option, with_fixed_options
 from bdqm_tune.errors import BadInput, one_line
-from bdqm_tune.hyperparameters import (
-    DEFAULT_SEARCH,
-    Options,
-    Space,
-    check_value,
-    excluded_by,
-    parse_space,
-    refuse_two_ways,
-)
+from bdqm_tune.hyperparameters import DEFAULT_SEARCH, Options, excluded_by, refuse_two_ways
+from bdqm_tune.spaces import DESCRIPTOR, Space, check_value, parse_space
 
 Sampler = Literal["tpe", "cmaes", "random", "gp", "grid", "qmc"]
 Pruner = Literal["hyperband", "halving", "median", "none"]
 Objective = Literal["val_energy_mae", "val_forces_mae"]
-
-# The options of each descriptor, besides those that all have.
-_GMP = {"sigmas", "cutoff", "square", "pseudodensities"}
-DESCRIPTORS: dict[str, set[str]] = {
-    "gmp": {"orders", "solid", *_GMP},
-    "gmp_groups": {"groups", *_GMP},
-    "symmetry_functions": {"elements", "cutoff", "g2", "g4", "g5", "cutoff_function", "gamma"},
-}
-
-
-def _with_text_keys(groups: dict[int, list[int]]) -> dict[str, list[int]]:
-    # As JSON gives them back: a study compares its options with those that it was made with.
-    return {str(order): numbers for order, numbers in groups.items()}
 
 
 class Validation(Options):
@@ -61,74 +34,6 @@ class Data(Options):
     train: str = Field("builtin", description="file that ASE reads, or builtin: EMT structures made here")
     test: str | None = Field(None, description="file of the test split; builtin has its own")
     validation: Validation = Validation()
-
-
-class DescriptorOptions(Options):
-    """What describes the neighbourhood of an atom."""
-
-    name: Literal["gmp", "gmp_groups", "symmetry_functions"] = Field(
-        "gmp",
-        description="gmp: Gaussian multipoles, normalised per order; gmp_groups: single groups of their harmonics; "
-        "symmetry_functions: Behler–Parrinello",
-    )
-    orders: list[Annotated[int, Field(ge=0, le=9)]] = Field([0, 1, 2, 3], min_length=1)
-    groups: Annotated[dict[Annotated[int, Field(ge=0, le=9)], list[int]], PlainSerializer(_with_text_keys)] = Field(
-        {0: [1], 1: [1], 2: [1, 2]}, min_length=1, description="order: numbers of its groups of harmonics, from 1"
-    )
-    sigmas: Annotated[int, Field(ge=1, le=40)] | Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] = (
-        Field(8, description="probe widths, Å; a number: as many from 0.1 to 2 Å, evenly spaced in their logarithm")
-    )
-    cutoff: float | None = Field(6.0, gt=0, description="Å; null: where the widest probe has decayed to 1e-8")
-    solid: bool = Field(True, description="solid harmonics, else surface harmonics")
-    square: bool = Field(True, description="squared invariants, else their roots")
-    pseudodensities: str | None = Field(None, description="folder of amptorch .g files; null: the package's table")
-    elements: list[str] | None = Field(None, min_length=1, description="symbols; null: those of the training file")
-    g2: dict[str, Any] | None = Field(
-        {"etas": [0.05, 0.25, 1.0, 5.0], "rs": [0.0]}, description="all combinations; or such lists for each element"
-    )
-    g4: dict[str, Any] | None = Field({"etas": [0.005], "zetas": [1.0, 4.0], "gammas": [-1.0, 1.0]})
-    g5: dict[str, Any] | None = None
-    cutoff_function: Literal["cosine", "polynomial"] = "cosine"
-    gamma: float | None = Field(None, gt=0, description="of the polynomial cutoff function, which needs it")
-    scaling: Literal["log", "standardise", "normalise"] = Field(
-        "log",
-        description="of the features, fitted on the training split; log: their logarithm, standardised; "
-        "standardise: to mean 0 and standard deviation 1; normalise: to scaling_range",
-    )
-    scaling_range: list[float] = Field(
-        [0.0, 1.0], min_length=2, max_length=2, description="normalise: of a feature in the training split"
-    )
-    scaling_per_element: bool = Field(False, description="scale the atoms of each element for themselves")
-
-    @field_validator("scaling_range")
-    @classmethod
-    def _rising(cls, limits: list[float]) -> list[float]:
-        if limits[0] >= limits[1]:
-            raise ValueError(f"must be [low, high], got {limits}")
-        return limits
-
-    @model_validator(mode="after")
-    def _check_fitting(self) -> "DescriptorOptions":
-        unfitting = [option for option in self.model_fields_set if option in self._unfitting]
-        if unfitting:
-            valid = ", ".join(option for option in type(self).model_fields if option not in self._unfitting)
-            raise ValueError(f"{', '.join(sorted(unfitting))} does not belong to {self.name}; its options are: {valid}")
-        if self.cutoff is None and self.name != "gmp":
-            raise ValueError(f"cutoff: {self.name} needs a distance in Å")
-        if (self.cutoff_function == "polynomial") != (self.gamma is not None):
-            raise ValueError("gamma belongs to cutoff_function: polynomial, which needs it")
-        if self.name == "gmp_groups" and not self.square and self.scaling == "log":
-            raise ValueError("scaling: without square the features may be negative, so log is not for them")
-        return self
-
-    @model_serializer(mode="wrap")
-    def _fitting_options(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {option: value for option, value in handler(self).items() if option not in self._unfitting}
-
-    @property
-    def _unfitting(self) -> set[str]:
-        """The options that only other descriptors have."""
-        return set().union(*DESCRIPTORS.values()) - DESCRIPTORS[self.name]
 
 
 class Target(Options):
@@ -201,6 +106,11 @@ class Config(Options):
     )
     patience: float = Field(30.0, gt=0, description="minutes that a worker waits for a store that does not answer")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fixed_descriptor(cls, content: Any) -> Any:
+        return with_fixed_options(content) if isinstance(content, Mapping) else content
+
     @field_validator("search")
     @classmethod
     def _complete_search(cls, search: dict[str, Any]) -> dict[str, Any]:
@@ -219,6 +129,11 @@ class Config(Options):
             raise ValueError("target.objective: val_forces_mae needs training.forces: true")
         if "force_coefficient" in self.spaces and not self.training.forces:
             raise ValueError("search.force_coefficient: a range needs training.forces: true")
+        return self
+
+    @model_validator(mode="after")
+    def _check_searched_descriptor(self) -> "Config":
+        check_search(self.descriptor, self.descriptor_spaces)
         return self
 
     @model_validator(mode="after")
@@ -249,6 +164,11 @@ class Config(Options):
     def spaces(self) -> dict[str, Space]:
         """The hyperparameters that are searched."""
         return {name: space for name, space in self._parsed_search.items() if isinstance(space, Space)}
+
+    @property
+    def descriptor_spaces(self) -> dict[str, Space]:
+        """The options of the descriptor that are searched, by their names in it; `descriptor` has the others."""
+        return descriptor_spaces(self.spaces)
 
     @property
     def fixed(self) -> dict[str, Any]:
@@ -291,10 +211,20 @@ def _merge(content: Mapping[str, Any], overrides: Mapping[str, Mapping[str, Any]
             kept = merged.get(group, {})
             if group == "search":
                 kept = {name: entry for name, entry in kept.items() if name not in excluded_by(values)}
+                merged = _without_options(merged, values)
             merged[group] = {**kept, **values}
         else:
             raise BadInput(f"{source}: {group} must be a group of options, got {merged[group]!r}")
     return merged
+
+
+def _without_options(content: dict[str, Any], search: Mapping[str, Any]) -> dict[str, Any]:
+    """The content without those options of the descriptor that `search` fixes."""
+    options = content.get("descriptor")
+    if not isinstance(options, dict):
+        return content
+    fixed = {name.removeprefix(DESCRIPTOR) for name, entry in search.items() if is_fixed_option(name, entry)}
+    return {**content, "descriptor": {option: value for option, value in options.items() if option not in fixed}}
 
 
 def _build(content: dict[str, Any], source: str) -> Config:

@@ -8,7 +8,6 @@ from pydantic import (
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
-    ValidationError,
     ValidationInfo,
     field_validator,
     model_serializer,
@@ -98,17 +97,6 @@ class Hyperparameters(Options):
         return self.hidden_layers or [self.num_nodes] * self.num_layers
 
 
-class Space(Options):
-    """The range of one hyperparameter: numbers from low to high, or a list of choices."""
-
-    kind: Literal["int", "float", "choice"]
-    low: float = 0
-    high: float = 0
-    log: bool = False
-    step: float | None = None
-    choices: tuple[bool | int | float | str, ...] = ()
-
-
 DEFAULT_SEARCH: dict[str, Any] = {
     "num_layers": {"int": [3, 30]},
     "num_nodes": {"int": [4, 50]},
@@ -135,62 +123,3 @@ def refuse_two_ways(given: Mapping[str, Any]) -> None:
     both = [name for name in NUMBERS_OF_LAYERS if name in given]
     if given.get("hidden_layers") is not None and both:
         raise ValueError(f"hidden_layers stands in the place of {', '.join(both)}; give one or the other")
-
-
-def parse_space(name: str, entry: Any) -> Any:
-    """One entry of `search`: a `Space`, or the value that a plain entry fixes the hyperparameter to.
-
-    Raises:
-        ValueError: the name is no hyperparameter, the range is empty or outside what the hyperparameter takes.
-    """
-    if not isinstance(entry, Mapping):
-        return check_value(name, entry)
-    _check_name(name)
-    kinds = [kind for kind in ("int", "float", "choice") if kind in entry]
-    extra = set(entry) - {"int", "float", "choice", "log", "step"}
-    if len(kinds) != 1 or extra:
-        raise ValueError(f"{name}: needs one of int, float, choice, and may have log or step; got {dict(entry)}")
-    kind, given = kinds[0], entry[kinds[0]]
-    if name == "hidden_layers":
-        raise ValueError(
-            "hidden_layers: takes one list of layers, not a range; search num_layers and num_nodes instead"
-        )
-    if not isinstance(given, list | tuple) or not given:
-        raise ValueError(f"{name}: {kind} needs a list, got {given!r}")
-    if kind == "choice":
-        return Space(kind="choice", choices=tuple(check_value(name, value) for value in given))
-    if kind != _type_name(name):
-        raise ValueError(f"{name}: {kind} does not fit a {_type_name(name)}")
-    if len(given) != 2:
-        raise ValueError(f"{name}: {kind} needs [low, high], got {given!r}")
-    low, high = (check_value(name, value) for value in given)
-    log, step = entry.get("log", False), entry.get("step")
-    if not isinstance(log, bool):
-        raise ValueError(f"{name}: log must be true or false, got {log!r}")
-    if low >= high:
-        raise ValueError(f"{name}: the range [{low}, {high}] is empty; give a plain value to fix it")
-    if step is not None and (log or type(step) not in (int, {"int": int, "float": float}[kind]) or step <= 0):
-        raise ValueError(f"{name}: step must be a positive {kind}, and not together with log; got {step!r}")
-    if log and low <= 0:
-        raise ValueError(f"{name}: a logarithmic range must begin above 0, got {low}")
-    return Space(kind="int" if kind == "int" else "float", low=low, high=high, log=log, step=step)
-
-
-def check_value(name: str, value: Any) -> Any:
-    """The value as the hyperparameter's type, or a ValueError that says what would be right."""
-    _check_name(name)
-    try:
-        return getattr(Hyperparameters(**{name: value}), name)
-    except ValidationError as error:
-        message = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise ValueError(f"{name}: {message}, got {value!r}") from None
-
-
-def _check_name(name: str) -> None:
-    if name not in Hyperparameters.model_fields:
-        raise ValueError(f"unknown hyperparameter {name!r}; there are: {', '.join(Hyperparameters.model_fields)}")
-
-
-def _type_name(name: str) -> str:
-    annotation = Hyperparameters.model_fields[name].annotation
-    return annotation.__name__ if isinstance(annotation, type) else "choice"

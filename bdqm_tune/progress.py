@@ -2,16 +2,21 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress
 
 Item = TypeVar("Item")
 
 LINE_EVERY = 5.0  # seconds between two plain lines
+_asked: ContextVar[Callable[[], None] | None] = ContextVar("asked", default=None)
 
 
 class Bar:
@@ -24,11 +29,10 @@ class Bar:
 
     def __enter__(self) -> "Bar":
         if sys.stderr.isatty():
-            from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self._rich = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._rich = Progress(*columns, console=_terminal(), transient=True)
             self._rich.add_task(self._description, total=self._total)
             self._rich.start()
         return self
@@ -41,6 +45,7 @@ class Bar:
 
     def advance(self, message: str = "") -> None:
         """One more is done; a message stays as a line of its own."""
+        check()
         self._done += 1
         if self._rich is not None:
             if message:
@@ -51,6 +56,38 @@ class Bar:
         elif self._done < self._total and time.monotonic() - self._last_line > LINE_EVERY:
             self._last_line = time.monotonic()
             print(f"{self._description}: {self._done} of {self._total}", file=sys.stderr, flush=True)
+
+
+@cache
+def _terminal() -> "Console":
+    """The one of all bars, so that one within another is drawn below it."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def note(message: str) -> None:
+    """A line of its own; above the bars, where there are some."""
+    print(message, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def interruptible(ask: Callable[[], None]) -> Iterator[None]:
+    """Let long work in the block ask at every step whether it is to go on: `ask` raises if not.
+
+    An interruption reaches the main thread only; this is how it comes to the others.
+    """
+    token = _asked.set(ask)
+    try:
+        yield
+    finally:
+        _asked.reset(token)
+
+
+def check() -> None:
+    """Raise what the `interruptible` around says, if it says that long work is to end."""
+    if (ask := _asked.get()) is not None:
+        ask()
 
 
 def track(items: Iterable[Item], description: str, total: int) -> Iterator[Item]:

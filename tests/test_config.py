@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from bdqm_tune.config import Config, load_config
 from bdqm_tune.errors import BadInput
-from bdqm_tune.hyperparameters import DEFAULT_SEARCH, Hyperparameters, Space, parse_space
+from bdqm_tune.hyperparameters import DEFAULT_SEARCH, Hyperparameters
+from bdqm_tune.spaces import Space, parse_space
 
 
 def load(content: dict[str, Any] | str, tmp_path: Path) -> Config:

@@ -9,8 +9,9 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from bdqm_tune.cli import app
-from bdqm_tune.config import DESCRIPTORS, Config
+from bdqm_tune.cli import _assignments, app
+from bdqm_tune.config import Config, load_config
+from bdqm_tune.descriptor_options import DESCRIPTORS
 from bdqm_tune.structures import builtin_structures
 
 PROJECT = Path(__file__).parents[1]
@@ -21,10 +22,21 @@ def blocks(file: str, language: str) -> list[str]:
 
 
 def test_the_documented_configuration_is_the_default_one() -> None:
-    (text,) = blocks("docs/configuration.md", "yaml")
+    text, _ = blocks("docs/configuration.md", "yaml")
     documented = Config(**yaml.safe_load(text))
     assert documented.model_dump() == Config().model_dump()
     assert set(yaml.safe_load(text)) == set(Config.model_fields)
+
+
+def test_the_documented_search_of_descriptors_is_one() -> None:
+    _, text = blocks("docs/configuration.md", "yaml")
+    documented = Config(**yaml.safe_load(text))
+    assert documented.descriptor == Config().descriptor
+    assert documented.descriptor_spaces.keys() == {name.removeprefix("descriptor.") for name in re.findall(
+        r"descriptor\.\w+(?=: )", text
+    )}  # fmt: skip
+    for given in re.findall(r"set=(descriptor\S+?)`", (PROJECT / "docs/configuration.md").read_text()):
+        assert load_config(None, {"search": _assignments(given)}).descriptor != Config().descriptor
 
 
 def test_the_documented_symmetry_functions_are_the_default_ones() -> None:

@@ -11,13 +11,14 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "bdqm_tune"
 
 # What each folder or module of the package may import from, apart from itself.
-BASE = ["errors", "units", "hyperparameters", "config", "progress", "threads"]
+SEARCHED = ["hyperparameters", "descriptor_options", "spaces", "descriptor_search"]
+BASE = ["errors", "units", *SEARCHED, "config", "progress", "threads"]
 SCIENCE = ["structures", "descriptors", "learning", "backends"]
 ALLOWED: dict[str, list[str]] = {
     "errors": [],
     "units": [],
-    "hyperparameters": [],
-    "config": ["errors", "units", "hyperparameters"],
+    **{module: SEARCHED[:position] for position, module in enumerate(SEARCHED)},
+    "config": ["errors", "units", *SEARCHED],
     "progress": [],
     "threads": [],
     **{layer: BASE + SCIENCE[:position] for position, layer in enumerate(SCIENCE)},

@@ -13,8 +13,9 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis.figures import style
 
-UNITS = {"batch_size": "structures", "step_size": "epochs"}
+UNITS = {"batch_size": "structures", "step_size": "epochs", "descriptor.cutoff": "Å"}
 LOGARITHMIC = ("lr", "batch_size")  # usually searched in their logarithm
+LETTERS = 24  # that find room below a panel, one word after the other
 SHOWN = ("complete", "pruned")  # the states with a value that means something
 
 
@@ -63,6 +64,10 @@ def _legend(ax: Axes) -> tuple[list[Any], list[str]]:
     return ax.get_legend_handles_labels()
 
 
+def _shortened(text: str) -> str:
+    return text if len(text) <= LETTERS else f"{text[: LETTERS // 2]}…{text[-LETTERS // 4 :]}"
+
+
 def _panel(ax: Axes, scored: pd.DataFrame, name: str, best: int | None) -> None:
     """One hyperparameter: numbers along an axis, anything else in strips, pruned beside complete."""
     rows = scored.dropna(subset=[name])
@@ -73,7 +78,7 @@ def _panel(ax: Axes, scored: pd.DataFrame, name: str, best: int | None) -> None:
         order: list[str] = []
     else:
         values = values.astype(str)
-        order = sorted(values.unique())
+        order = sorted(values.unique(), key=lambda text: text.rstrip("]"))  # [0, 1] before [0, 1, 2]
     rows = rows.assign(**{name: values})
     for state in SHOWN:
         part, look = rows[rows["state"] == state], style.STATES[state]
@@ -101,6 +106,11 @@ def _panel(ax: Axes, scored: pd.DataFrame, name: str, best: int | None) -> None:
     ax.tick_params(labelsize=7)
     if not numeric:
         ax.set_xlim(-0.5, len(order) - 0.5)
+        labels = [_shortened(text) for text in order]
+        tilted: dict[str, Any] = (
+            {"rotation": 20, "ha": "right", "rotation_mode": "anchor"} if sum(map(len, labels)) > LETTERS else {}
+        )
+        ax.set_xticks(range(len(order)), labels, **tilted)
         return
     numbers = values.to_numpy(float)
     if style.wide(numbers, 5 if name in LOGARITHMIC else 30):

@@ -9,10 +9,13 @@ from ase.data import atomic_numbers
 from bdqm_tune.amptorch_import.record import Unsupported
 from bdqm_tune.amptorch_import.training import OBJECTIVES, OPTIMIZERS
 from bdqm_tune.amptorch_import.translation import NETWORKS, PRECISIONS
-from bdqm_tune.config import Config, DescriptorOptions
+from bdqm_tune.config import Config
+from bdqm_tune.descriptor_options import DescriptorOptions
+from bdqm_tune.descriptor_search import apart, chosen_descriptor
 from bdqm_tune.descriptors.multipoles import probe_widths
 from bdqm_tune.hyperparameters import Hyperparameters, excluded_by
 from bdqm_tune.learning.networks import ACTIVATIONS
+from bdqm_tune.spaces import DESCRIPTOR
 
 
 def export_config(config: Config) -> tuple[dict[str, Any], list[Unsupported]]:
@@ -21,13 +24,15 @@ def export_config(config: Config) -> tuple[dict[str, Any], list[Unsupported]]:
     Of the hyperparameters that are searched it has what a study tries first: what `study.enqueue` says, or the default.
     """
     lost: list[Unsupported] = []
-    first = config.study.enqueue[0] if config.study.enqueue else {}
+    options, first = apart(config.study.enqueue[0] if config.study.enqueue else {})
     fixed = config.fixed
     left = fixed.keys() | set(excluded_by(fixed))
     hyperparameters = Hyperparameters(**fixed, **{name: value for name, value in first.items() if name not in left})
-    for name in sorted(config.spaces.keys() - _without_effect(hyperparameters)):
-        value = getattr(hyperparameters, name)
-        lost.append(Unsupported(f"search.{name}", f"amptorch takes one value; {value} is written"))
+    config = config.model_copy(update={"descriptor": chosen_descriptor(config.descriptor, options)})
+    values = hyperparameters.model_dump()
+    values |= {DESCRIPTOR + option: value for option, value in config.descriptor.model_dump().items()}
+    for name in sorted(config.spaces.keys() & values.keys() - _without_effect(hyperparameters)):
+        lost.append(Unsupported(f"search.{name}", f"amptorch takes one value; {values[name]} is written"))
     exported = {
         "model": _model(hyperparameters, config, lost),
         "optim": _optimisation(hyperparameters, config),

@@ -20,6 +20,7 @@ from bdqm_tune.learning.fit import BestEpoch, EpochRecord
 from bdqm_tune.learning.networks import ACTIVATIONS, AtomicNetwork, make_network
 from bdqm_tune.learning.optimisation import make_optimizer, make_scheduler
 from bdqm_tune.learning.potential import Potential
+from bdqm_tune.spaces import DESCRIPTOR
 
 
 class AmptorchRun:
@@ -119,8 +120,15 @@ class AmptorchBackend:
     def __init__(self, config: Config, dataset: Dataset) -> None:
         """
         Raises:
-            BadInput: amptorch is not installed, a GPU is asked for, or its descriptors cannot do what is configured.
+            BadInput: amptorch is not installed, a GPU is asked for, the descriptor is searched, or its descriptors
+                cannot do what is configured.
         """
+        if config.descriptor_spaces:
+            searched = ", ".join(f"search.{DESCRIPTOR}{option}" for option in config.descriptor_spaces)
+            raise BadInput(
+                f"backend amptorch: computes its own features, for one descriptor; fix {searched}, or use "
+                "--backend native"
+            )
         if config.device not in ("auto", "cpu"):
             raise BadInput(f"device {config.device}: backend amptorch trains on the CPU only; use --device cpu or auto")
         import_amptorch()
@@ -133,7 +141,7 @@ class AmptorchBackend:
             split_images(dataset, split, dtype, config.training.forces) for split in (dataset.train, dataset.validation)
         )
 
-    def start(self, hyperparameters: Hyperparameters, seed: int) -> AmptorchRun:
+    def start(self, hyperparameters: Hyperparameters, seed: int, dataset: Dataset | None = None) -> AmptorchRun:
         return AmptorchRun(self._config, self._dataset, self._train, self._validation, hyperparameters, seed)
 
 

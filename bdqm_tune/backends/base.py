@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from bdqm_tune.hyperparameters import Hyperparameters
+from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.fit import EpochRecord
 from bdqm_tune.learning.potential import Potential
 
@@ -36,6 +37,10 @@ class Backend(Protocol):
     device: str  # what it trains on, in words
     at_once: int  # trainings to run at the same time, each in a thread, unless the user wants it otherwise
 
-    def start(self, hyperparameters: Hyperparameters, seed: int) -> TrainingRun:
-        """A training that has not begun."""
+    def start(self, hyperparameters: Hyperparameters, seed: int, dataset: Dataset | None = None) -> TrainingRun:
+        """A training that has not begun.
+
+        Args:
+            dataset: the structures that the backend was made with, described otherwise; None: as they were.
+        """
         ...

@@ -1,6 +1,9 @@
 """The project's own engine."""
 
+import threading
+from collections import defaultdict
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import scipy.linalg.cython_blas  # noqa: F401  (what compiled epochs call; loaded, it can be told how many cores to take)
 import torch
@@ -9,7 +12,7 @@ from threadpoolctl import threadpool_limits
 from bdqm_tune.config import Config
 from bdqm_tune.errors import BadInput
 from bdqm_tune.hyperparameters import Hyperparameters
-from bdqm_tune.learning.batches import split_tensors
+from bdqm_tune.learning.batches import SplitTensors, split_tensors
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.fit import EpochRecord, Fit
 from bdqm_tune.learning.potential import Potential
@@ -38,42 +41,82 @@ class NativeRun:
         return Potential.from_dataset(self._dataset, self._hyperparameters, self._fit.best_network)
 
 
+class OnDevice(NamedTuple):
+    """A dataset by one descriptor, and its splits on the device."""
+
+    dataset: Dataset
+    train: SplitTensors
+    validation: SplitTensors
+    room: Room  # that it takes there
+
+    @property
+    def loaded(self) -> bool:
+        """Whether nothing of it is left on the disk."""
+        return self.train.loaded and self.validation.loaded
+
+
 BLAS_THREADS = 64  # that may call it at the same time, as SciPy builds it
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 class NativeBackend:
-    """Keeps both splits as tensors on the device, or as much of them as it has room for, once for all trials."""
+    """Keeps both splits on the device, or as much of them as there is room for, once for all trials.
+
+    Of a searched descriptor it keeps the latest few.
+    """
 
     def __init__(self, config: Config, dataset: Dataset) -> None:
         self._config, self._dataset = config, dataset
-        device = pick_device(config.device)
-        self.device = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-        dtype = DTYPES[config.training.precision]
-        room = Room.on(device, config.memory)
-        self._train, self._validation = (
-            split_tensors(dataset, split, device, dtype, config.training.forces, room)
-            for split in (dataset.train, dataset.validation)
-        )
-        self.at_once = 1
-        # From the disk one trial at a time: the batches of each take memory.
-        if device.type == "cpu" and self._train.loaded and self._validation.loaded:
-            self.at_once = min(usable_cores(), BLAS_THREADS)
+        self._place = pick_device(config.device)
+        self.device, self.at_once = "cpu", min(usable_cores(), BLAS_THREADS)
+        if self._place.type == "cuda":
+            self.device, self.at_once = torch.cuda.get_device_name(self._place), 1
+        else:
             # One core a trial; of several that share one, each would wait for the others in every step.
             torch.set_num_threads(1)
             threadpool_limits(1, user_api="blas")
+        # Trials at the same time may have a descriptor each, and one part is for those that later ones may ask for.
+        at_once = self.at_once if config.cohort == "auto" else config.cohort
+        self._parts = at_once + 1 if config.descriptor_spaces else 1
+        self._kept: dict[str, OnDevice] = {}  # by the descriptor, the latest used last
+        self._keeping, self._making = threading.Lock(), defaultdict[str, threading.Lock](threading.Lock)
+        if not config.descriptor_spaces and not self._on_device(dataset).loaded:
+            self.at_once = 1  # the batches of each trial, from the disk, take memory
 
-    def start(self, hyperparameters: Hyperparameters, seed: int) -> NativeRun:
+    def start(self, hyperparameters: Hyperparameters, seed: int, dataset: Dataset | None = None) -> NativeRun:
+        data = self._on_device(dataset or self._dataset)
         fit = Fit(
             hyperparameters,
             self._config.training,
-            self._train,
-            self._validation,
-            self._dataset.scale,
+            data.train,
+            data.validation,
+            data.dataset.scale,
             seed,
             self._config.target.objective,
         )
-        return NativeRun(fit, self._dataset, hyperparameters)
+        return NativeRun(fit, data.dataset, hyperparameters)
+
+    def _on_device(self, dataset: Dataset) -> OnDevice:
+        """The dataset on the device, made by the first of the threads that ask for its descriptor."""
+        key = dataset.config.descriptor.model_dump_json()
+        with self._keeping:
+            making = self._making[key]
+        with making:
+            with self._keeping:
+                kept = self._kept.pop(key, None)
+            if kept is None:
+                training = self._config.training
+                room = Room.on(self._place, self._config.memory, self._parts)
+                train, validation = (
+                    split_tensors(dataset, split, self._place, DTYPES[training.precision], training.forces, room)
+                    for split in (dataset.train, dataset.validation)
+                )
+                kept = OnDevice(dataset, train, validation, room)
+            with self._keeping:
+                while sum(data.room.taken for data in self._kept.values()) > kept.room.n_bytes:
+                    del self._kept[next(iter(self._kept))]
+                self._kept[key] = kept
+        return kept
 
 
 def pick_device(name: str) -> torch.device:

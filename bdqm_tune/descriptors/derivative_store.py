@@ -10,6 +10,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from bdqm_tune.descriptors.base import Descriptor, SparseDerivatives
+from bdqm_tune.descriptors.once import make_once
 from bdqm_tune.descriptors.rows import RowFile
 from bdqm_tune.descriptors.store import structures_key, writing
 from bdqm_tune.descriptors.threads import in_threads
@@ -47,9 +48,8 @@ def stored_derivatives(structures: Structures, descriptor: Descriptor, folder: P
         BdqmError: the files cannot be written, for want of space for example.
     """
     path = folder / f"{structures_key(structures.atoms, descriptor)}.derivatives"
-    if not path.exists():
-        with writing(path):
-            _write(path, structures, descriptor)
+    with writing(path):
+        make_once(path, f"Derivatives of {structures.source}", lambda: _write(path, structures, descriptor))
     count = np.fromfile(path / "count", dtype=np.int64)
     shape = (int(count.sum()), descriptor.n_features, 3)
     return StoredDerivatives(

@@ -15,6 +15,7 @@ from numpy.lib.format import header_data_from_array_1_0, write_array_header_1_0
 from numpy.typing import DTypeLike, NDArray
 
 from bdqm_tune.descriptors.base import Descriptor
+from bdqm_tune.descriptors.once import make_once
 from bdqm_tune.descriptors.rows import RowFile
 from bdqm_tune.descriptors.threads import in_pieces, in_threads
 from bdqm_tune.errors import BdqmError
@@ -83,18 +84,16 @@ def stored_features(structures: Structures, descriptor: Descriptor, folder: Path
         BdqmError: the file cannot be written, for want of space for example.
     """
     path = folder / f"{structures_key(structures.atoms, descriptor)}.npy"
-    if not path.exists():
-        with writing(path):
-            _write(path, structures, descriptor)
+    with writing(path):
+        make_once(path, f"Features of {structures.source}", lambda: _write(path, structures, descriptor))
     whole, count = np.load(path, mmap_mode="r"), structures.n_atoms
     return StoredFeatures(RowFile(path, whole.shape, whole.offset), np.cumsum(count) - count, count)
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Make the folder in which `path` is to be written, and say so where it cannot be."""
+    """Say so where what is written to `path` cannot be."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
         raise BdqmError(f"{path}: cannot be written ({error.strerror or error})") from None

@@ -9,10 +9,10 @@ from mlflow.tracking import MlflowClient
 from optuna.trial import FrozenTrial, TrialState
 
 from bdqm_tune.errors import BdqmError
+from bdqm_tune.experiment.search_space import SEARCHABLE
 from bdqm_tune.experiment.study import load_study
 from bdqm_tune.experiment.tracking_client import reason, tracking_client
 from bdqm_tune.experiment.trial import RESULT, RUN_ID
-from bdqm_tune.hyperparameters import Hyperparameters
 from bdqm_tune.progress import track
 from bdqm_tune.services.connection import Stores
 
@@ -33,7 +33,7 @@ class StudyResults:
     name: str
     trials: pd.DataFrame  # one row a trial: number, state, val_energy_mae (eV), …, run_id, hyperparameters
     curves: pd.DataFrame  # trial, epoch, val_energy_mae (eV)
-    hyperparameters: list[str]  # those that were searched
+    hyperparameters: list[str]  # those that were searched, of the descriptor as `descriptor.OPTION`
     study: optuna.Study
 
 
@@ -47,8 +47,8 @@ def load_results(stores: Stores, name: str) -> StudyResults:
     study = load_study(stores, name)
     found = study.get_trials(deepcopy=False)
     trials = trials_frame(found)
-    searched = {key for trial in found for key in trial.params}
-    names = [key for key in Hyperparameters.model_fields if key in searched]
+    searched = {key for trial in found for key, space in trial.distributions.items() if not space.single()}
+    names = [key for key in SEARCHABLE if key in searched]
     return StudyResults(name, trials, _curves_frame(tracking_client(stores), trials), names, study)
 
 

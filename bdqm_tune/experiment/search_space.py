@@ -1,18 +1,22 @@
-"""The search space as Optuna sees it, and a trial's hyperparameters from it."""
+"""The search space as Optuna sees it, and a trial's hyperparameters and descriptor from it."""
 
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial
 
+from bdqm_tune import descriptor_options
 from bdqm_tune.config import Config
+from bdqm_tune.descriptor_options import DescriptorOptions
+from bdqm_tune.descriptor_search import OPTIONS, apart, chosen_descriptor
 from bdqm_tune.errors import BadInput
-from bdqm_tune.hyperparameters import Hyperparameters, Space, check_value
+from bdqm_tune.hyperparameters import Hyperparameters
+from bdqm_tune.spaces import DESCRIPTOR, Space, check_value, plain
 
 # A hyperparameter that counts only where another has one of the given values.
 CONDITIONS: dict[str, tuple[str, tuple[Any, ...]]] = {
@@ -20,8 +24,13 @@ CONDITIONS: dict[str, tuple[str, tuple[Any, ...]]] = {
     "gamma": ("scheduler", ("step", "plateau")),
     "step_size": ("scheduler", ("step", "plateau")),
     "weight_decay": ("optimizer", ("adamw",)),
+    **{
+        DESCRIPTOR + option: (DESCRIPTOR + parent, needed)
+        for option, (parent, needed) in descriptor_options.CONDITIONS.items()
+    },
 }
 DEFAULTS = Hyperparameters()
+SEARCHABLE = (*(DESCRIPTOR + option for option in OPTIONS), *Hyperparameters.model_fields)
 # The grid: points of a range, steps up to which all are taken instead, and the most combinations.
 GRID_POINTS, FEW_STEPS, LARGEST_GRID = 3, 10, 1_000_000
 
@@ -32,22 +41,32 @@ def distributions(config: Config, n_train: int) -> dict[str, BaseDistribution]:
     Args:
         n_train: structures in the training split, the largest batch there can be.
     """
-    spaces = config.spaces
+    spaces, defaults = config.spaces, _defaults(config)
     found: dict[str, BaseDistribution] = {}
-    for name in Hyperparameters.model_fields:
-        if name in spaces and not _never_counts(name, config):
+    for name in SEARCHABLE:
+        if name in spaces and (_counts(name, defaults) or CONDITIONS[name][0] in spaces):
             found[name] = _distribution(name, spaces[name], n_train)
     return found
 
 
-def suggest(trial: optuna.Trial, config: Config, n_train: int) -> Hyperparameters:
+class Suggestion(NamedTuple):
+    """What a trial tries."""
+
+    hyperparameters: Hyperparameters
+    descriptor: DescriptorOptions
+
+
+def suggest(trial: optuna.Trial, config: Config, n_train: int) -> Suggestion:
     """Let the sampler choose what the configuration leaves open."""
-    values = dict(config.fixed)
+    values = _defaults(config)
+    chosen: dict[str, Any] = {}
     for name, distribution in distributions(config, n_train).items():
-        if _counts(name, values):
+        if _counts(name, values | chosen):
             # Optuna has one method a kind, which all end here; the distribution holds what they would be given.
-            values[name] = trial._suggest(name, distribution)
-    return Hyperparameters(**values)
+            chosen[name] = trial._suggest(name, distribution)
+    options, hyperparameters = apart(chosen)
+    descriptor = chosen_descriptor(config.descriptor, options) if options else config.descriptor
+    return Suggestion(Hyperparameters(**config.fixed, **hyperparameters), descriptor)
 
 
 def known_parameters(config: Config, n_train: int, existing: Sequence[FrozenTrial]) -> list[dict[str, Any]]:
@@ -77,17 +96,16 @@ def enqueued(config: Config, n_train: int) -> list[dict[str, Any]]:
     Raises:
         BadInput: an entry gives a value outside the search space.
     """
-    space = distributions(config, n_train)
+    space, defaults = distributions(config, n_train), _defaults(config)
     result = []
     for entry in config.study.enqueue:
-        given = {name: check_value(name, value) for name, value in entry.items()}
+        given = {name: plain(check_value(name, value)) for name, value in entry.items()}
         for name, value in given.items():
-            fixed = config.fixed.get(name, getattr(DEFAULTS, name))
             if name in space and not _contains(space[name], value):
                 raise BadInput(f"study.enqueue: {name}={value} is outside the search space {space[name]}")
-            if name not in space and name not in config.spaces and value != fixed:
-                raise BadInput(f"study.enqueue: {name}={value}, but the study fixes it to {fixed}")
-        values = {**DEFAULTS.model_dump(), **config.fixed, **given}
+            if name not in space and name not in config.spaces and value != defaults[name]:
+                raise BadInput(f"study.enqueue: {name}={value}, but the study fixes it to {defaults[name]}")
+        values = {**defaults, **given}
         result.append(
             {name: values[name] for name in space if _contains(space[name], values[name]) and _counts(name, values)}
         )
@@ -106,9 +124,9 @@ def grid(config: Config, n_train: int) -> list[dict[str, Any]]:
         raise BadInput(f"search: the grid has {size} points, more than {LARGEST_GRID}; fix some hyperparameters")
     # Combinations that differ only in what does not count are one.
     different: dict[tuple[Any, ...], dict[str, Any]] = {}
-    fixed = config.fixed
+    defaults = _defaults(config)
     for values in itertools.product(*points.values()):
-        full = {**fixed, **dict(zip(points, values, strict=True))}
+        full = {**defaults, **dict(zip(points, values, strict=True))}
         chosen = {name: full[name] for name in points if _counts(name, full)}
         different[tuple(chosen.items())] = chosen
     combinations = list(different.values())
@@ -145,18 +163,18 @@ def _distribution(name: str, space: Space, n_train: int) -> BaseDistribution:
 def _contains(distribution: BaseDistribution, value: Any) -> bool:
     if isinstance(distribution, CategoricalDistribution):
         return any(value == choice and type(value) is type(choice) for choice in distribution.choices)
-    return distribution._contains(distribution.to_internal_repr(value))
+    return not isinstance(value, str) and distribution._contains(distribution.to_internal_repr(value))
+
+
+def _defaults(config: Config) -> dict[str, Any]:
+    """What everything is that is not searched, and what of the rest is tried first."""
+    options = {DESCRIPTOR + option: getattr(config.descriptor, option) for option in OPTIONS}
+    values = {**options, **DEFAULTS.model_dump(), **config.fixed}
+    return {name: plain(value) for name, value in values.items()}
 
 
 def _counts(name: str, values: dict[str, Any]) -> bool:
     if name not in CONDITIONS:
         return True
     parent, needed = CONDITIONS[name]
-    return values.get(parent, getattr(DEFAULTS, parent)) in needed
-
-
-def _never_counts(name: str, config: Config) -> bool:
-    if name not in CONDITIONS:
-        return False
-    parent = CONDITIONS[name][0]
-    return parent not in config.spaces and not _counts(name, config.fixed)
+    return values[parent] in needed and _counts(parent, values)

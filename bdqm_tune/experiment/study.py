@@ -97,7 +97,11 @@ def question(config: Config, dataset: Dataset) -> dict[str, Any]:
     return {
         "data": dataset.digest,
         "objective": config.target.objective,
-        "descriptor": config.descriptor.model_dump(),
+        "descriptor": {
+            option: value
+            for option, value in config.descriptor.model_dump().items()
+            if option not in config.descriptor_spaces
+        },
         "reference energies": config.target.reference_energies,
         "target scaling": config.target.scaling,
         "training": config.training.model_dump(),
@@ -151,9 +155,15 @@ def _refuse_other_question(name: str, attributes: dict[str, Any], asked: dict[st
     if stored is None:
         raise BadInput(f"study {name!r} exists but was not made by bdqm-tune; choose another name with --study")
     for key, value in asked.items():
-        if stored.get(key) != value:
+        then = stored.get(key)
+        if key == "descriptor" and isinstance(then, dict):
+            # What one of the two does not have is searched there, or belongs to another descriptor that is.
+            same = all(then[option] == value[option] for option in then.keys() & value.keys())
+        else:
+            same = then == value
+        if not same:
             raise BadInput(
-                f"study {name!r} was made with other {key}: {_short(stored.get(key))} then, {_short(value)} now; "
+                f"study {name!r} was made with other {key}: {_short(then)} then, {_short(value)} now; "
                 "choose another name with --study, or go back to what it was made with"
             )
 

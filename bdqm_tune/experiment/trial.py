@@ -18,14 +18,15 @@ from bdqm_tune.backends import Backend, TrainingRun
 from bdqm_tune.config import Config
 from bdqm_tune.experiment.patient_storage import together
 from bdqm_tune.experiment.provenance import provenance_tags
-from bdqm_tune.experiment.search_space import suggest
+from bdqm_tune.experiment.search_space import Suggestion, suggest
 from bdqm_tune.experiment.study import handed_back, next_trial
 from bdqm_tune.experiment.tracking import BATCHES_IN_TRIAL, Tracker, TrialRun
 from bdqm_tune.experiment.tracking_client import TrackingFailed
-from bdqm_tune.hyperparameters import Hyperparameters
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.fit import Diverged, EpochRecord
+from bdqm_tune.progress import interruptible
 from bdqm_tune.services.secrets import without_secrets
+from bdqm_tune.spaces import plain
 
 RUN_ID, RESULT = "mlflow_run_id", "result"
 OPTUNA_STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
@@ -81,13 +82,17 @@ class TrialRunner:
         start = time.perf_counter()
         with handed_back(trial):
             with self._asking, together(trial):
-                hyperparameters = suggest(trial, self._config, len(self._dataset.train.structures))
-            run = self._open_run(trial, hyperparameters)
+                tried = suggest(trial, self._config, len(self._dataset.train.structures))
+            run = self._open_run(trial, tried)
             records: list[EpochRecord] = []
             training: TrainingRun | None = None
             state, reason, error = "complete", "", ""
             try:
-                training = self._backend.start(hyperparameters, self._config.study.seed)
+                dataset = self._dataset
+                if self._config.descriptor_spaces:
+                    dataset = dataset.described_by(tried.descriptor)
+                with interruptible(self._check):  # features may have to be computed
+                    training = self._backend.start(tried.hyperparameters, self._config.study.seed, dataset)
                 reason = self._train(trial, training, run, records)
                 state = "pruned" if reason else "complete"
             except Diverged as diverged:
@@ -114,7 +119,7 @@ class TrialRunner:
                 value=best.value(self._config.target.objective) if best else None,
             )
             try:
-                self._record(run, result, training, records, hyperparameters)
+                self._record(run, result, training, records, tried)
                 run.wait()  # so that its id is with the trial, to which nothing can be added once it has ended
             except (KeyboardInterrupt, SystemExit):
                 run.hand_back()
@@ -138,12 +143,12 @@ class TrialRunner:
                     return f"{self._config.study.pruner} pruner at epoch {record.epoch}"
         return ""
 
-    def _open_run(self, trial: optuna.Trial, hyperparameters: Hyperparameters) -> TrialRun:
+    def _open_run(self, trial: optuna.Trial, tried: Suggestion) -> TrialRun:
         config, data = self._config, self._dataset
-        descriptor = config.descriptor.model_dump()
+        descriptor = tried.descriptor.model_dump()
         parameters: dict[str, Any] = {
-            **hyperparameters.model_dump(),
-            **{f"descriptor_{key}": value for key, value in descriptor.items() if value is not None},
+            **tried.hyperparameters.model_dump(),
+            **{f"descriptor_{key}": plain(value) for key, value in descriptor.items() if value is not None},
             **{key: value for key, value in config.training.model_dump().items() if value is not None},
             "reference_energies": config.target.reference_energies,
             "target_scaling": config.target.scaling,
@@ -178,7 +183,7 @@ class TrialRunner:
         result: TrialResult,
         training: TrainingRun | None,
         records: list[EpochRecord],
-        hyperparameters: Hyperparameters,
+        tried: Suggestion,
     ) -> None:
         last = result.epochs
         summary = {
@@ -199,7 +204,7 @@ class TrialRunner:
                 )
             if result.error:
                 (folder / "traceback.txt").write_text(result.error, encoding="utf-8")
-            (folder / "config.yaml").write_text(repeatable(self._config, hyperparameters), encoding="utf-8")
+            (folder / "config.yaml").write_text(repeatable(self._config, tried), encoding="utf-8")
 
         tags = {"reason": result.reason[:500]} if result.reason else {}
         run.finish(result.state, tags, write, result.val_energy_mae if result.state == "complete" else None)
@@ -211,9 +216,10 @@ class TrialRunner:
         trial.study.tell(trial, value, state=OPTUNA_STATES[result.state])
 
 
-def repeatable(config: Config, hyperparameters: Hyperparameters) -> str:
+def repeatable(config: Config, tried: Suggestion) -> str:
     """A configuration file (YAML) that tries this one configuration."""
     content = config.model_dump(mode="json")
-    content["search"] = hyperparameters.model_dump(mode="json")
+    content["descriptor"] = tried.descriptor.model_dump(mode="json")
+    content["search"] = tried.hyperparameters.model_dump(mode="json")
     content["study"] |= {"n_trials": 1, "enqueue": [{}]}
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)

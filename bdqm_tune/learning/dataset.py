@@ -2,7 +2,8 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,10 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from bdqm_tune.config import Config, Data
-from bdqm_tune.descriptors import (
-    Descriptor,
-    StoredDerivatives,
-    StoredFeatures,
-    descriptor_from_options,
-    stored_derivatives,
-    stored_features,
-)
+from bdqm_tune.descriptor_options import DescriptorOptions
+from bdqm_tune.descriptors import Descriptor, StoredDerivatives, StoredFeatures
 from bdqm_tune.errors import BadInput
+from bdqm_tune.learning.described import Described, check_searched_descriptors
 from bdqm_tune.learning.scalers import Scaler, fit_scaler
 from bdqm_tune.learning.targets import (
     NO_REFERENCES,
@@ -42,9 +38,20 @@ class Split:
     """Structures of one split and their features."""
 
     structures: Structures
-    features: StoredFeatures  # (total atoms, n_features)
     digest: str
-    derivatives: StoredDerivatives | None = None  # of the features, where forces are trained
+    described: Described  # the structures of both splits
+    indices: NDArray[np.int64]  # (n_structures,) places of this split's among them
+
+    @property
+    def features(self) -> StoredFeatures:
+        """(total atoms, n_features), read from the disk as they are asked for."""
+        return self.described.features.select(self.indices)
+
+    @property
+    def derivatives(self) -> StoredDerivatives | None:
+        """Of the features, where forces are trained."""
+        derivatives = self.described.derivatives
+        return None if derivatives is None else derivatives.select(self.indices)
 
     @property
     def numbers(self) -> NDArray[np.int64]:
@@ -77,12 +84,35 @@ class Dataset:
     train: Split
     validation: Split
     test: Structures | None
-    descriptor: Descriptor
     references: ReferenceEnergies
-    scaler: Scaler
     scale: float  # eV, of the network's output
     shift: float  # eV, of every structure's energy
     warnings: list[str]
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """What the features are by."""
+        return self.train.described.descriptor
+
+    @cached_property
+    def scaler(self) -> Scaler:
+        """Of the features, fitted on the training split."""
+        options, (low, high) = self.config.descriptor, self.config.descriptor.scaling_range
+        return fit_scaler(self.train.pieces, options.scaling, (low, high), options.scaling_per_element)
+
+    def described_by(self, options: DescriptorOptions) -> "Dataset":
+        """The same with features by another descriptor, which are computed when they are asked for.
+
+        Raises:
+            BadInput: options with which no descriptor can be made.
+        """
+        described = self.train.described.otherwise(options)
+        return replace(
+            self,
+            config=self.config.model_copy(update={"descriptor": options}),
+            train=replace(self.train, described=described),
+            validation=replace(self.validation, described=described),
+        )
 
     @property
     def digest(self) -> str:
@@ -97,6 +127,8 @@ class Dataset:
 
 def prepare(config: Config, home: Path) -> Dataset:
     """Read, check, split and featurise the data of a configuration, and fit references and scalers.
+
+    Where the descriptor is searched, features are left to those who ask for them by `Dataset.described_by`.
 
     Args:
         home: `BDQM_HOME`; the feature store lies in its folder `features`.
@@ -117,34 +149,22 @@ def prepare(config: Config, home: Path) -> Dataset:
     splits = {"training": train, "validation": held_out}
     refuse_shared(splits | ({"test": test} if test is not None else {}))
 
-    descriptor = descriptor_from_options(config.descriptor, structures.elements)
-    features = stored_features(structures, descriptor, home / "features")
-    derivatives = stored_derivatives(structures, descriptor, home / "features") if config.training.forces else None
-    train_split, validation_split = (
-        Split(
-            part,
-            features.select(indices),
-            digest(part),
-            None if derivatives is None else derivatives.select(indices),
-        )
-        for part, indices in ((train, train_indices), (held_out, validation_indices))
-    )
+    described = Described(structures, config.descriptor, home / "features", config.training.forces)
+    if config.descriptor_spaces:
+        check_searched_descriptors(config, structures.elements)
+    else:
+        _ = described.features, described.derivatives
 
-    low, high = config.descriptor.scaling_range
     references = NO_REFERENCES
     if config.target.reference_energies == "fit":
         references = fit_reference_energies(train.atoms, train.energies)
     scale, shift = target_scale_and_shift(train.energies - references.of(train.atoms), config.target.scaling)
     return Dataset(
         config=config,
-        train=train_split,
-        validation=validation_split,
+        train=Split(train, digest(train), described, train_indices),
+        validation=Split(held_out, digest(held_out), described, validation_indices),
         test=test,
-        descriptor=descriptor,
         references=references,
-        scaler=fit_scaler(
-            train_split.pieces, config.descriptor.scaling, (low, high), config.descriptor.scaling_per_element
-        ),
         scale=scale,
         shift=shift,
         warnings=_unseen_elements(train, {"validation": held_out, "test": test}, references),
@@ -190,7 +210,7 @@ def summary(dataset: Dataset) -> dict[str, Any]:
         "training_atoms": int(dataset.train.structures.n_atoms.sum()),
         "elements": " ".join(dataset.train.structures.elements),
         "forces": dataset.train.structures.forces is not None,
-        "features": dataset.descriptor.n_features,
+        "features": "searched" if dataset.config.descriptor_spaces else dataset.descriptor.n_features,
         "training_digest": dataset.train.digest,
         "validation_digest": dataset.validation.digest,
         **reference_maes,

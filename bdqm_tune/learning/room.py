@@ -12,22 +12,23 @@ class Room:
     """Bytes that features and derivatives may take on a device, given to whoever comes first."""
 
     def __init__(self, n_bytes: float) -> None:
-        self._left = n_bytes
+        self.n_bytes, self.taken = n_bytes, 0.0
 
     @classmethod
-    def on(cls, device: torch.device, memory: float) -> "Room":
+    def on(cls, device: torch.device, memory: float, parts: int = 1) -> "Room":
         """What there is on a device.
 
         Args:
             memory: resident memory, GiB, that a process which trains on the CPU may take in all.
+            parts: in which it is divided; this is one.
         """
         if device.type == "cuda":
-            return cls(SHARE_OF_GPU * torch.cuda.mem_get_info(device)[0])
-        return cls(memory * GIB - BESIDES)
+            return cls(SHARE_OF_GPU * torch.cuda.mem_get_info(device)[0] / parts)
+        return cls(max(0.0, memory * GIB - BESIDES) / parts)
 
     def take(self, n_bytes: float) -> bool:
         """Whether so much more fits; if so it is taken."""
-        if n_bytes > self._left:
+        if self.taken + n_bytes > self.n_bytes:
             return False
-        self._left -= n_bytes
+        self.taken += n_bytes
         return True

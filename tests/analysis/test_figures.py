@@ -354,6 +354,23 @@ def test_slices_mark_the_best_trial_where_it_is() -> None:
         assert np.abs(points - [x, y]).sum(axis=1).min() == pytest.approx(0, abs=1e-12)
 
 
+def test_slices_of_lists_are_in_their_order_and_long_names_have_room() -> None:
+    trials, _ = synthetic(MIXED * 2)
+    lists = ["[0, 1, 2]", "[0, 1]", "[0, 1, 2, 3]"]
+    trials["descriptor.orders"] = [lists[i % 3] for i in range(len(trials))]
+    trials["descriptor.g2"] = [
+        '{"etas": [0.25, 1.0, 5.0], "rs": [0.0]}' if i % 2 else "null" for i in range(len(trials))
+    ]
+    orders, functions = slices(trials, ["descriptor.orders", "descriptor.g2"]).axes
+    assert [label.get_text() for label in orders.get_xticklabels()] == ["[0, 1]", "[0, 1, 2]", "[0, 1, 2, 3]"]
+    named = [label.get_text() for label in functions.get_xticklabels()]
+    assert named[0] == "null"
+    assert named[1].startswith('{"etas": [')
+    assert "…" in named[1]
+    assert len(named[1]) < 24
+    assert {label.get_rotation() for label in orders.get_xticklabels()} == {20.0}
+
+
 def test_slices_of_mixed_choices_are_strips() -> None:
     trials = synthetic(["complete"] * 3)[0].assign(choice=["auto", 1, True], switch=[True, np.nan, False])
     choice, switch = slices(trials, ["choice", "switch"]).axes

@@ -18,7 +18,11 @@ Configure = Callable[..., Config]
 def suggestions(config: Config, n: int = 40, n_train: int = 270) -> list[tuple[dict[str, Any], Hyperparameters]]:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     trials = [study.ask() for _ in range(n)]
-    return [(trial.params, hyperparameters) for trial in trials if (hyperparameters := suggest(trial, config, n_train))]
+    return [
+        (trial.params, hyperparameters)
+        for trial in trials
+        if (hyperparameters := suggest(trial, config, n_train).hyperparameters)
+    ]
 
 
 def test_the_default_space_is_the_predecessors() -> None:

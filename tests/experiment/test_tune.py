@@ -151,10 +151,10 @@ def test_the_same_seed_gives_the_same_numbers_twice(run: Run) -> None:
 def test_an_exception_fails_its_trial_and_the_study_goes_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     start, calls = NativeBackend.start, iter(range(100))
 
-    def second_breaks(self: NativeBackend, hyperparameters: Hyperparameters, seed: int) -> Any:
+    def second_breaks(self: NativeBackend, *given: Any) -> Any:
         if next(calls) == 1:
             raise RuntimeError("out of something")
-        return start(self, hyperparameters, seed)
+        return start(self, *given)
 
     monkeypatch.setattr(NativeBackend, "start", second_breaks)
     study, results = run(study={"n_trials": 3, "pruner": "none"})
@@ -179,8 +179,8 @@ def test_the_same_failure_three_times_at_the_start_ends_the_study(run: Run, monk
 def test_a_diverging_trial_is_pruned_with_the_reason(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     start = NativeBackend.start
 
-    def with_a_broken_weight(self: NativeBackend, hyperparameters: Hyperparameters, seed: int) -> Any:
-        training = start(self, hyperparameters, seed)
+    def with_a_broken_weight(self: NativeBackend, *given: Any) -> Any:
+        training = start(self, *given)
         next(training._fit._network.parameters()).data.fill_(float("nan"))
         return training
 
