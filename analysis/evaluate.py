@@ -1,6 +1,7 @@
-"""Test the best model of a study once: metrics, errors of every structure, parity figure.
+"""Test the best model of a study once, or its ensemble: metrics, errors of every structure, figures.
 
 python -m analysis.evaluate --study STUDY
+python -m analysis.evaluate --study STUDY --ensemble latest
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import typer
 from bdqm_tune.errors import BdqmError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from bdqm_tune.experiment.evaluation import Evaluation
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -27,7 +30,7 @@ def unit(metric: str) -> str:
         return "eV/Å"
     if "per_atom" in metric:
         return "eV/atom"
-    return "eV" if "energy" in metric else ""
+    return "eV" if "energy" in metric or "width" in metric else ""
 
 
 def metric_lines(metrics: dict[str, float]) -> list[str]:
@@ -37,7 +40,8 @@ def metric_lines(metrics: dict[str, float]) -> list[str]:
 
 
 def write(evaluation: Evaluation, out: Path) -> list[Path]:
-    """Write errors.csv, test_metrics.json and the parity figure, per atom too where structures differ in size."""
+    """Write errors.csv, test_metrics.json and the parity figure, per atom too where structures differ in size; for an
+    ensemble also coverage.csv, and the figures of its calibration and its spread."""
     from matplotlib import pyplot as plt
 
     from analysis.figures import style
@@ -48,7 +52,7 @@ def write(evaluation: Evaluation, out: Path) -> list[Path]:
     evaluation.errors.to_csv(files[0], index=False)
     record = {
         "study": evaluation.study,
-        "trial": evaluation.trial,
+        **({"trials": evaluation.trials} if evaluation.trial is None else {"trial": evaluation.trial}),
         "run_id": evaluation.run_id,
         "metrics": {name: {"value": value, "unit": unit(name)} for name, value in evaluation.metrics.items()},
     }
@@ -58,38 +62,69 @@ def write(evaluation: Evaluation, out: Path) -> list[Path]:
     if evaluation.errors["n_atoms"].nunique() > 1:
         files += style.save(parity(evaluation.errors, per_atom=True), out / "parity_per_atom")
         plt.close()
+    if evaluation.coverage is not None:
+        files += _write_uncertainty(evaluation, evaluation.coverage, out)
+    return files
+
+
+def _write_uncertainty(evaluation: Evaluation, coverage: pd.DataFrame, out: Path) -> list[Path]:
+    from matplotlib import pyplot as plt
+
+    from analysis.figures import style
+    from analysis.figures.coverage import calibration, spread
+
+    files = [out / "coverage.csv"]
+    coverage.to_csv(files[0], index=False)
+    found = evaluation.metrics
+    observed = (found["test_coverage"], found["test_coverage_low"], found["test_coverage_high"])
+    files += style.save(calibration(coverage, found["coverage"], observed), out / "calibration")
+    plt.close()
+    several = evaluation.errors["n_atoms"].nunique() > 1
+    files += style.save(spread(evaluation.errors, per_atom=several), out / "spread")
+    plt.close()
     return files
 
 
 @app.command(epilog="Example: python -m analysis.evaluate --study oc20")
 def evaluate(
     study: Annotated[str, typer.Option(help="Name of the study.")] = "",
-    out: Annotated[Path | None, typer.Option(help="Folder for the files; default: figures/STUDY.")] = None,
+    ensemble: Annotated[
+        str, typer.Option(metavar="RUN_ID", help="Evaluate this ensemble of the study; or latest.")
+    ] = "",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the files; default: figures/STUDY, and figures/STUDY/ensemble.")
+    ] = None,
 ) -> None:
-    """Evaluate the best trial of a study on the test split: metrics here, errors.csv, test_metrics.json and the parity
-    figure (PNG, PDF) in a folder and as artifacts of the evaluation's run."""
+    """Evaluate the best trial of a study, or an ensemble, on the test split: metrics here, errors.csv,
+    test_metrics.json and figures (PNG, PDF) in a folder and as artifacts of the evaluation's run."""
     from bdqm_tune.config import Study
 
     try:
-        _evaluate(study or Study().name, out)
+        _evaluate(study or Study().name, ensemble, out)
     except BdqmError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
 
 
-def _evaluate(name: str, out: Path | None) -> None:
+def _evaluate(name: str, ensemble: str, out: Path | None) -> None:
     from analysis.compare import folder
+    from bdqm_tune.experiment.ensemble_evaluation import evaluate_ensemble
     from bdqm_tune.experiment.evaluation import evaluate_best
     from bdqm_tune.services.connection import find_stores
 
     target = folder(name, out)  # before the evaluation, so that nothing is recorded whose files have no place
-    evaluation = evaluate_best(find_stores(), name)
-    print(f"{evaluation.study}: trial {evaluation.trial} on {len(evaluation.errors)} test structures")
+    if ensemble and out is None:
+        target = folder(name, target / "ensemble")
+    evaluation = evaluate_ensemble(find_stores(), name, ensemble) if ensemble else evaluate_best(find_stores(), name)
+    numbers = ", ".join(map(str, evaluation.trials))
+    model = f"trial {evaluation.trial}" if evaluation.trial is not None else f"the ensemble of trials {numbers}"
+    print(f"{evaluation.study}: {model} on {len(evaluation.errors)} test structures")
     print("\n".join(metric_lines(evaluation.metrics)))
     files = write(evaluation, target)
     for file in files:
         evaluation.log_artifact(file)
-    print(f"errors.csv, test_metrics.json and the parity figure: {target}{os.sep}, and run {evaluation.run_id}")
+    figures = "the parity figure" if evaluation.coverage is None else "figures"
+    print(f"errors.csv, test_metrics.json and {figures}: {target}{os.sep}, and run {evaluation.run_id}")
 
 
 if __name__ == "__main__":

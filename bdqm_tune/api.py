@@ -7,14 +7,16 @@ import optuna
 
 from bdqm_tune.amptorch_import import load_amptorch_checkpoint
 from bdqm_tune.config import load_config
-from bdqm_tune.experiment.evaluation import load_potential
+from bdqm_tune.experiment.ensembling import BEST, COVERAGE, assemble
+from bdqm_tune.experiment.models import load_model
 from bdqm_tune.experiment.tune import tune as _tune
-from bdqm_tune.learning.calculator import PotentialCalculator
+from bdqm_tune.learning.calculator import PotentialCalculator, make_calculator
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.dataset import prepare as _prepare
+from bdqm_tune.learning.ensemble import Ensemble
 from bdqm_tune.services.connection import find_stores
 
-__all__ = ["load_amptorch_checkpoint", "load_calculator", "prepare", "tune"]
+__all__ = ["load_amptorch_checkpoint", "load_calculator", "load_ensemble", "prepare", "tune"]
 
 
 def prepare(train: str | Path = "builtin", test: str | Path | None = None, config: str | Path | None = None) -> Dataset:
@@ -50,13 +52,38 @@ def tune(data: Dataset, study: str | None = None, n_trials: int | None = None, *
     return _tune(data, data.config.updated(overrides), find_stores())
 
 
+def load_ensemble(
+    study: str | optuna.Study, best: int = BEST, coverage: float = COVERAGE, train: str | Path | None = None
+) -> Ensemble:
+    """The best trials of a study as one model, with intervals that are calibrated on its validation split.
+
+    Nothing is recorded; `save(folder)` keeps it, and `load_calculator(folder)` takes it.
+
+    Args:
+        study: its name, or what `tune` returned.
+        best: how many trials.
+        coverage: stated, of the intervals.
+        train: the training file, where it is no longer where it was.
+
+    Raises:
+        BadInput: no such study, too few models, too few validation structures, or the training file is gone.
+        BdqmError: a store failed.
+    """
+    name = study if isinstance(study, str) else study.study_name
+    return assemble(find_stores(), name, best, coverage, None if train is None else str(train)).ensemble
+
+
 def load_calculator(model: str | Path) -> PotentialCalculator:
     """A trained model as an ASE calculator of energies (eV), forces (eV/Å) and, in a periodic cell, stress (eV/Å³).
 
+    Forces are derivatives of the energy; where the model was trained on energies only, one warning says so, and the
+    calculator's `trained_on_forces` is False. An ensemble puts `energy_std` and more into the results.
+
     Args:
-        model: a folder with a potential, or `runs:/RUN_ID/model` of a trial's run in MLflow.
+        model: a folder; the id of a run in MLflow, or `runs:/RUN_ID/model`; or a registered model,
+            `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
 
     Raises:
-        BadInput: there is no potential.
+        BadInput: there is no such model; the message says what there is.
     """
-    return PotentialCalculator(load_potential(str(model), find_stores()))
+    return make_calculator(load_model(str(model), find_stores()))

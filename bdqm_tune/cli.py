@@ -5,12 +5,13 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from bdqm_tune.cli_amptorch import EXPORT_EXAMPLE, IMPORT_EXAMPLE, export_amptorch, import_amptorch
+from bdqm_tune.cli_models import ENSEMBLE_EXAMPLE, EVALUATE_EXAMPLE, PREDICT_EXAMPLE, ensemble, evaluate, predict
+from bdqm_tune.cli_shared import Json, print_record, stores_here
 from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.progress import Bar
 from mlflow_server.commands import app as services
@@ -43,7 +44,6 @@ Train = Annotated[
 ]
 Test = Annotated[str, typer.Option(metavar="FILE", help="Structures of the test split, laid aside for `evaluate`.")]
 ConfigFile = Annotated[str, typer.Option(metavar="FILE", help="Configuration file (YAML).")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 
 
 @app.command(epilog="Example: `bdqm-tune tune --train train.traj --test test.traj --study oc20 --n-trials 50`")
@@ -79,7 +79,7 @@ def tune(
 
     from bdqm_tune.experiment.tune import tune as run
 
-    stores = _stores()
+    stores = stores_here()
     dataset = _dataset(options, stores)
     with Bar("Trials", options.study.n_trials) as bar:
         finished = run(dataset, options, stores, lambda result, found: bar.advance(_trial_line(result, found)))
@@ -93,35 +93,12 @@ def prepare(train: Train = "", test: Test = "", config: ConfigFile = "", as_json
 
     from bdqm_tune.learning.dataset import summary
 
-    _print_record(summary(_dataset(options, _stores())), as_json)
+    print_record(summary(_dataset(options, stores_here())), as_json)
 
 
-@app.command(epilog="Example: `bdqm-tune evaluate --study oc20`")
-def evaluate(
-    study: Annotated[str, typer.Option(metavar="NAME", help="Name of the study.")] = "", as_json: Json = False
-) -> None:
-    """Evaluate the best trial's model on the test split, and record it in MLflow."""
-    from bdqm_tune.config import Study
-    from bdqm_tune.experiment.evaluation import evaluate_best
-
-    evaluation = evaluate_best(_stores(), study or Study().name)
-    _print_record(
-        {"study": evaluation.study, "trial": evaluation.trial, **evaluation.metrics, "run_id": evaluation.run_id},
-        as_json,
-    )
-
-
-@app.command(epilog="Example: `bdqm-tune predict runs:/0123abcd/model slab.xyz --out predicted.xyz`")
-def predict(
-    model: Annotated[str, typer.Argument(help="Folder of a potential, or `runs:/RUN_ID/model`.")],
-    file: Annotated[str, typer.Argument(help="Structures, any file that ASE reads.")],
-    out: Annotated[str, typer.Option(metavar="FILE", help="Where to write them, as extended XYZ.")] = "predicted.xyz",
-) -> None:
-    """Predict the energies of the structures in a file."""
-    from bdqm_tune.experiment.prediction import predict_file
-
-    count = predict_file(model, file, Path(out), _stores())
-    print(f"{count} structures with predicted energies (eV): {out}")
+app.command(epilog=f"Example: {EVALUATE_EXAMPLE}")(evaluate)
+app.command(epilog=f"Example: {ENSEMBLE_EXAMPLE}")(ensemble)
+app.command(epilog=f"Example: {PREDICT_EXAMPLE}")(predict)
 
 
 @app.command(epilog="Example: `bdqm-tune gc --keep-best 5 --dry-run`")
@@ -137,7 +114,7 @@ def gc(
     from bdqm_tune.experiment.cleanup import remove_artifacts
     from bdqm_tune.units import bytes_text
 
-    freed = remove_artifacts(_stores(), study or None, keep_best, dry_run)
+    freed = remove_artifacts(stores_here(), study or None, keep_best, dry_run)
     if as_json:
         print(json.dumps([asdict(one) for one in freed]))
         return
@@ -229,16 +206,6 @@ def _recorded() -> str:
     return f". `mlflow run` has recorded it already: change the password; {remove}"
 
 
-def _stores() -> "Stores":
-    """Where to read and write; what the user should know about it goes to standard error."""
-    from bdqm_tune.services.connection import find_stores
-
-    stores = find_stores()
-    for note in stores.notes:
-        print(f"warning: {note}", file=sys.stderr, flush=True)
-    return stores
-
-
 def _dataset(options: "Config", stores: "Stores") -> "Dataset":
     """The data of a configuration; what is odd about them goes to standard error."""
     from bdqm_tune.learning.dataset import prepare
@@ -247,15 +214,6 @@ def _dataset(options: "Config", stores: "Stores") -> "Dataset":
     for warning in dataset.warnings:
         print(f"warning: {warning}", file=sys.stderr, flush=True)
     return dataset
-
-
-def _print_record(record: Mapping[str, Any], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(record))
-        return
-    width = max(len(key) for key in record)
-    for key, value in record.items():
-        print(f"{key:<{width}}  {f'{value:.4f}' if isinstance(value, float) else value}")
 
 
 def _trial_line(result: "TrialResult", study: "optuna.Study") -> str:
@@ -288,7 +246,7 @@ def _report_study(study: "optuna.Study", stores: "Stores", as_json: bool) -> Non
             **({"best_val_forces_mae": mae} if (mae := float(best["val_forces_mae"])) == mae else {}),
             "best_run_id": str(best["run_id"]),
         }
-    _print_record(record, as_json)
+    print_record(record, as_json)
     if not as_json:
         # Without the last part, MLflow's page shows what its users of language models look for, and no runs.
         page = f"#/experiments/{study.user_attrs[EXPERIMENT]}/runs?workflowType=machine_learning"

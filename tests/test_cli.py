@@ -175,8 +175,40 @@ def test_tune_evaluate_and_prepare_speak_json(call: Call) -> None:
     model = f"runs:/{found['best_run_id']}/model"
     assert call("predict", model, "test.xyz", "--out", "out.xyz")[0] == 0
     assert len(ase.io.read("out.xyz", ":")) == 7
+    code, out, err = call("predict", found["best_run_id"], "test.xyz", "--json")
+    assert code == 0
+    assert json.loads(out)["columns"] == ["energy", "forces"]
+    assert "warning: this model was trained on energies only: its forces are the derivative of its energy" in err
     assert call("predict", model, "test.xyz", "--out", "nowhere/out.xyz")[0] == 2
     assert call("evaluate", "--study", "other")[0] == 2
+
+
+def test_an_ensemble_is_made_and_evaluated(call: Call) -> None:
+    ase.io.write("train.xyz", pairs_of_atoms(40))
+    ase.io.write("test.xyz", pairs_of_atoms(7))
+    options = {"--train": "train.xyz", "--test": "test.xyz", "--study": "s", "--pruner": "none"}
+    assert call(*tune(**options))[0] == 0
+    assert call("evaluate", "--study", "s", "--ensemble", "latest")[0] == 2
+    code, out, err = call("ensemble", "--study", "s", "--best", "2", "--coverage", "0.7", "--json")
+    assert code == 0, err
+    made = json.loads(out)
+    assert (sorted(made["trials"]), made["coverage"], made["calibration_structures"]) == ([0, 1], 0.7, 4)
+    code, out, _ = call("evaluate", "--study", "s", "--ensemble", made["run_id"], "--json")
+    assert code == 0
+    assert 0 <= json.loads(out)["test_coverage_low"] <= json.loads(out)["test_coverage"]
+    code, out, _ = call("predict", made["run_id"], "test.xyz")
+    assert code == 0
+    assert "7 structures with energy, forces, energy_std, energy_low, energy_high, energy_coverage, forces_std" in out
+    for option, message in {
+        "--best": "--best must be a number, as 5; got 'x'",
+        "--coverage": "as 0.9; got 'x'",
+    }.items():
+        code, out, err = call("ensemble", "--study", "s", option, "x")
+        assert (code, out) == (2, "")
+        assert message in err
+    code, _, err = call("ensemble", "--study", "s", "--best", "2")
+    assert code == 2
+    assert "a coverage of 0.9 needs at least 9 structures to calibrate on, there are 4" in err
 
 
 def test_an_element_that_training_lacks_is_warned_of(call: Call) -> None:
@@ -188,7 +220,7 @@ def test_an_element_that_training_lacks_is_warned_of(call: Call) -> None:
 
 
 def test_help_has_an_example_for_every_command(call: Call) -> None:
-    for command in ("tune", "prepare", "evaluate", "predict"):
+    for command in ("tune", "prepare", "evaluate", "ensemble", "predict"):
         code, out, _ = call(command, "--help")
         assert code == 0
         assert f"Example: bdqm-tune {command}" in out.replace("`", "")

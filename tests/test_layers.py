@@ -27,7 +27,9 @@ ALLOWED: dict[str, list[str]] = {
     "experiment": [*BASE, *SCIENCE, "services"],
     "api": [*BASE, *SCIENCE, "amptorch_import", "services", "experiment"],
     "cli_amptorch": ["errors", "config", "amptorch_import"],
-    "cli": [*BASE, *SCIENCE, "services", "experiment", "api", "cli_amptorch"],
+    "cli_shared": ["errors", "services"],
+    "cli_models": ["errors", "config", "services", "experiment", "cli_shared"],
+    "cli": [*BASE, *SCIENCE, "services", "experiment", "api", "cli_amptorch", "cli_models", "cli_shared"],
     # the package's public names, and `python -m`
     "__init__": ["api"],
     "__main__": ["cli"],

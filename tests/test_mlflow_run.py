@@ -89,6 +89,13 @@ def test_with_the_active_environment(project: Path) -> None:
     artifacts = {file.path for file in client.list_artifacts(evaluation.info.run_id)}
     assert {"parity.png", "errors.csv", "test_metrics.json"} <= artifacts
 
+    done = mlflow_run(project, *local, "-e", "ensemble", "-P", "study=oc20", "-P", "best=2", "-P", "coverage=0.7")
+    assert done.returncode == 0, done.stderr
+    done = mlflow_run(project, *local, "-e", "evaluate", "-P", "study=oc20", "-P", "ensemble=latest")
+    assert done.returncode == 0, done.stderr
+    kinds = [run.data.tags.get("kind") for run in runs(project)]
+    assert (kinds.count("ensemble"), kinds.count("evaluation")) == (1, 2)
+
     done = mlflow_run(project, *local, "-e", "prepare", "-P", "train=train.xyz")
     assert done.returncode == 0, done.stderr
     assert "training_structures" in done.stdout

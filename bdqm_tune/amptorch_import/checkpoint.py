@@ -81,12 +81,19 @@ def load_amptorch_checkpoint(
             hyperparameters,
             network.eval(),
             float(normalizers["target"].attributes["target_mean"]),
+            _trained_on_forces(config),
         )
     except BadInput as error:
         raise BadInput(f"{folder}: {error}") from None
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else one_line(error)
         raise BadInput(f"{folder}: not a checkpoint of amptorch that can be read ({what})") from None
+
+
+def _trained_on_forces(config: Mapping[str, Any]) -> bool:
+    """Whether forces had a part in the loss; amptorch computes them by default, and gives them no weight."""
+    coefficient = (config.get("optim") or {}).get("force_coefficient") or 0
+    return bool(config["model"].get("get_forces", True)) and float(coefficient) > 0
 
 
 def _refuse_what_matters(account: Translation) -> None:

@@ -1,35 +1,82 @@
 """Predictions for the structures of a file, which need no labels."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import ase.io
+from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from bdqm_tune.errors import BadInput, located
-from bdqm_tune.experiment.evaluation import load_potential
+from bdqm_tune.experiment.models import load_model
+from bdqm_tune.learning.calculator import untrained_forces
+from bdqm_tune.learning.ensemble import Ensemble
+from bdqm_tune.learning.potential import Potential
 from bdqm_tune.progress import track
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.structures.read import check_geometry, read_images
 
+# What an ensemble says beside energy and forces: of a structure (eV; the coverage has no unit), and of its atoms.
+COLUMNS = ("energy_std", "energy_low", "energy_high", "energy_coverage")
+ATOM_COLUMN = "forces_std"  # eV/Å
+# What a file may have said of its structures before, as labels or by another model.
+EARLIER = ("energy", "free_energy", "energies", "forces", "stress", "stresses", *COLUMNS, ATOM_COLUMN)
 
-def predict_file(model: str, file: str, out: Path, stores: Stores) -> int:
+
+@dataclass(frozen=True)
+class Predictions:
+    """What was written."""
+
+    structures: int
+    out: str
+    columns: tuple[str, ...]  # of every structure
+    trained_on_forces: bool | None  # None: the model does not say
+    note: str  # what to know about the forces; empty where they were trained
+
+
+def predict_file(model: str, file: str, out: Path, stores: Stores) -> Predictions:
     """Write the structures of `file` with predicted energies (eV) and forces (eV/Å) to `out`, as extended XYZ.
 
-    Returns how many there are.
+    An ensemble adds its standard deviations, and the ends of its intervals where it is calibrated.
 
     Raises:
         BadInput: no such model or file, or a structure that cannot be described.
     """
-    potential = load_potential(model, stores)
+    found = load_model(model, stores)
     images = read_images(file)
+    if not images:
+        raise BadInput(f"{file}: no structures in it")
     for i, atoms in enumerate(images):
         with located(f"{file}, image {i}"):
             check_geometry(atoms)
     if not out.parent.is_dir():
         raise BadInput(f"{out}: there is no folder {out.parent}")
-    for atoms in track(images, "Predictions", len(images)):
-        (energy,), forces = potential.predict([atoms])
+    for i, atoms in track(enumerate(images), "Predictions", len(images)):
+        with located(f"{file}, image {i}"):
+            _predict(found, atoms)
+    ase.io.write(out, images, format="extxyz")
+    columns = ("energy", "forces", *(name for name in (*COLUMNS, ATOM_COLUMN) if _has(images[0], name)))
+    return Predictions(len(images), str(out), columns, found.trained_on_forces, untrained_forces(found))
+
+
+def _predict(model: Potential | Ensemble, atoms: Atoms) -> None:
+    """Give the structure what is predicted, in the place of what was said of it before."""
+    for name in EARLIER:
+        atoms.info.pop(name, None)
+        atoms.arrays.pop(name, None)
+    if isinstance(model, Potential):
+        (energy,), forces = model.predict([atoms])
         assert forces is not None
         atoms.calc = SinglePointCalculator(atoms, energy=float(energy), forces=forces[0])
-    ase.io.write(out, images, format="extxyz")
-    return len(images)
+        return
+    results = model.results(atoms, forces=True)
+    atoms.calc = SinglePointCalculator(atoms, energy=results["energy"], forces=results["forces"])
+    atoms.info["energy_std"] = results["energy_std"]
+    atoms.arrays[ATOM_COLUMN] = results["forces_std"]
+    if model.calibration is not None:
+        low, high = results["energy_interval"].tolist()
+        atoms.info |= {"energy_low": low, "energy_high": high, "energy_coverage": model.calibration.coverage}
+
+
+def _has(atoms: Atoms, name: str) -> bool:
+    return name in atoms.info or name in atoms.arrays

@@ -58,6 +58,7 @@ class Description(Options):
     elements: list[str]  # those that have a network of their own
     mixed: bool = False  # every atom takes a share of each of them
     hyperparameters: Hyperparameters
+    trained_on_forces: bool | None = None  # null: an earlier version did not say
 
     @classmethod
     def of(
@@ -71,6 +72,7 @@ class Description(Options):
         elements: tuple[int, ...],
         mixed: bool,
         hyperparameters: Hyperparameters,
+        trained_on_forces: bool | None,
     ) -> "Description":
         """The description of a potential with these parts."""
         common, per_element = scaler, None
@@ -93,6 +95,7 @@ class Description(Options):
             elements=[chemical_symbols[z] for z in elements],
             mixed=mixed,
             hyperparameters=hyperparameters,
+            trained_on_forces=trained_on_forces,
         )
 
     def scaler(self) -> Scaler:
@@ -144,6 +147,7 @@ class _Format1(Options):
             shift=0.0,
             elements=[],
             hyperparameters=self.hyperparameters,
+            trained_on_forces=False,
         )
 
 

@@ -1,6 +1,7 @@
 """A trained model as one thing: features, network, scales and reference energies."""
 
-from dataclasses import dataclass
+import copy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from bdqm_tune.descriptors import Descriptor, descriptor_from_settings
+from bdqm_tune.descriptors.base import SparseDerivatives
 from bdqm_tune.errors import BadInput, one_line
 from bdqm_tune.hyperparameters import Hyperparameters
 from bdqm_tune.learning.dataset import Dataset
@@ -41,6 +43,7 @@ class Potential:
     hyperparameters: Hyperparameters
     network: AtomicNetwork
     shift: float = 0.0  # eV a structure
+    trained_on_forces: bool | None = None  # None: not known
 
     @classmethod
     def from_dataset(cls, dataset: Dataset, hyperparameters: Hyperparameters, network: AtomicNetwork) -> "Potential":
@@ -53,6 +56,7 @@ class Potential:
             hyperparameters,
             network.cpu().eval(),
             dataset.shift,
+            dataset.config.training.forces and hyperparameters.force_coefficient > 0,
         )
 
     def predict(self, structures: list[Atoms], forces: bool = True) -> Prediction:
@@ -73,11 +77,17 @@ class Potential:
 
     def _energy_and_forces(self, atoms: Atoms) -> tuple[float, NDArray[np.float64]]:
         features, derivatives = self.descriptor.sparse_derivatives(atoms)
+        return float(self.predict_features(features, [atoms])[0]), self.forces_from(features, derivatives, atoms)
+
+    def forces_from(
+        self, features: NDArray[np.float64], derivatives: SparseDerivatives, atoms: Atoms
+    ) -> NDArray[np.float64]:
+        """Forces (n_atoms, 3), eV/Å, from features and derivatives of a structure computed before."""
         gradient = self.gradient(features, atoms)
         pulls = np.einsum("ef,efx->ex", gradient[derivatives.centre], derivatives.values)
         forces = np.zeros((len(atoms), 3))
         np.subtract.at(forces, derivatives.atom, pulls)
-        return float(self.predict_features(features, [atoms])[0]), forces
+        return forces
 
     @torch.no_grad()
     def predict_features(self, features: NDArray[np.float64], structures: list[Atoms]) -> NDArray[np.float64]:
@@ -107,11 +117,20 @@ class Potential:
         Raises:
             BadInput: as `predict`.
         """
-        features, derivatives = self.descriptor.sparse_derivatives(atoms, images=True)
+        return self.stress_from(*self.descriptor.sparse_derivatives(atoms, images=True), atoms)
+
+    def stress_from(
+        self, features: NDArray[np.float64], derivatives: SparseDerivatives, atoms: Atoms
+    ) -> NDArray[np.float64]:
+        """The same from features and derivatives of every image computed before."""
         assert derivatives.vector is not None
         pulls = np.einsum("ef,efx->ex", self.gradient(features, atoms)[derivatives.centre], derivatives.values)
         virial = pulls.T @ derivatives.vector / atoms.get_volume()
         return np.array([(virial[a, b] + virial[b, a]) / 2 for a, b in VOIGT])
+
+    def in_double_precision(self) -> "Potential":
+        """The same, computed in float64 whatever it was trained in."""
+        return replace(self, network=copy.deepcopy(self.network).double())
 
     @property
     def _dtype(self) -> torch.dtype:
@@ -131,6 +150,7 @@ class Potential:
             elements=self.network.elements,
             mixed=isinstance(self.network, MixedNN),
             hyperparameters=self.hyperparameters,
+            trained_on_forces=self.trained_on_forces,
         )
         (folder / DESCRIPTION).write_text(description.model_dump_json(indent=1), encoding="utf-8")
 
@@ -159,6 +179,7 @@ class Potential:
                 description.hyperparameters,
                 network.eval(),
                 description.shift,
+                description.trained_on_forces,
             )
         except FileNotFoundError as error:
             # safetensors raises it without the file's name.

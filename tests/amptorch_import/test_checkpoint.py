@@ -38,6 +38,7 @@ def test_it_predicts_what_amptorch_predicts(shared: Path, tmp_path: Path, name: 
     images = [cuco(distance) for distance in expected["distances"]]
     potential.save(tmp_path / "model")
     for model in (potential, Potential.load(tmp_path / "model")):
+        assert model.trained_on_forces is ("forces" in expected)
         found = model.predict(images)
         np.testing.assert_allclose(found.energies, expected["energies"], rtol=0, atol=1e-6)
         assert found.forces is not None

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from analysis import compare, evaluate
 from bdqm_tune.errors import BadInput, BdqmError
-from bdqm_tune.experiment import evaluation, results
+from bdqm_tune.experiment import ensemble_evaluation, evaluation, results
 from bdqm_tune.services import connection
 
 FIGURES = ("history", "curves", "importance", "slices")
@@ -211,6 +211,37 @@ def test_evaluate_prints_writes_and_logs(workdir: Path, monkeypatch: pytest.Monk
     assert record["metrics"]["test_forces_mae"] == {"value": 0.0625, "unit": "eV/Å"}
     assert (record["study"], record["trial"], record["run_id"]) == ("oc20", 3, "f" * 32)
     pd.testing.assert_frame_equal(pd.read_csv("figures/oc20/errors.csv"), errors)
+
+
+def test_evaluate_of_an_ensemble_adds_its_intervals(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    energy, predicted = np.array([-1.0, -2.0, -9.0]), np.array([-1.5, -2.0, -8.0])
+    errors = pd.DataFrame({"image": range(3), "formula": "Cu", "n_atoms": [1, 2, 3], "energy": energy})
+    errors = errors.assign(predicted=predicted, error=predicted - energy, std=0.3, low=predicted - 0.6)
+    errors = errors.assign(high=predicted + 0.6)
+    curve = pd.DataFrame({"stated": [0.3, 0.9], "observed": [0.2, 2 / 3], "low": [0.0, 0.1], "high": [1.0, 1.0]})
+    metrics = {"coverage": 0.9, "test_coverage": 2 / 3, "test_coverage_low": 0.09, "test_coverage_high": 0.99}
+    metrics |= {"test_interval_width": 1.2, "test_interval_width_per_atom": 0.75}
+    logged: list[Path] = []
+    asked = []
+    found = evaluation.Evaluation("oc20", None, metrics, errors, "f" * 32, logged.append, (4, 1), curve)
+    monkeypatch.setattr(connection, "find_stores", lambda: None)
+    monkeypatch.setattr(
+        ensemble_evaluation, "evaluate_ensemble", lambda _stores, name, which: asked.append((name, which)) or found
+    )
+    status, out, err = run(evaluate.app, "--study", "oc20", "--ensemble", "latest")
+    assert (status, err) == (0, "")
+    assert asked == [("oc20", "latest")]
+    assert out.splitlines()[0] == "oc20: the ensemble of trials 4, 1 on 3 test structures"
+    lines = [line.split() for line in out.splitlines()]
+    assert ["coverage", "0.9"] in lines
+    assert ["test_interval_width", "1.2", "eV"] in lines
+    assert ["test_interval_width_per_atom", "0.75", "eV/atom"] in lines
+    new = {"coverage.csv", "calibration.png", "calibration.pdf", "spread.png", "spread.pdf"}
+    assert {path.name for path in logged} > new
+    assert {path.parent for path in logged} == {Path("figures/oc20/ensemble")}
+    assert all(path.stat().st_size for path in logged)
+    assert json.loads(Path("figures/oc20/ensemble/test_metrics.json").read_text())["trials"] == [4, 1]
+    pd.testing.assert_frame_equal(pd.read_csv("figures/oc20/ensemble/coverage.csv"), curve)
 
 
 @pytest.mark.parametrize(("script", "arguments"), [(compare, ["nope"]), (evaluate, ["--study", "nope"])])

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from analysis.figures import style
+from analysis.figures.coverage import calibration, spread
 from analysis.figures.curves import validation_curves
 from analysis.figures.history import best_so_far, optimisation_history
 from analysis.figures.importance import MIN_TRIALS, compute_importance, parameter_importance
@@ -403,3 +404,54 @@ def test_parity_says_what_it_leaves_out() -> None:
     assert "1 not finite, left out" in notes(parity(errors))
     assert "no structures" in notes(parity(errors.head(0)))
     assert "1 structure" in notes(parity(errors.head(1)))
+
+
+# intervals
+
+
+def synthetic_intervals(n: int) -> pd.DataFrame:
+    errors = synthetic_errors(n)
+    std = np.linspace(0.2, 2.0, n)
+    return errors.assign(std=std, low=errors["predicted"] - std, high=errors["predicted"] + std)
+
+
+def test_calibration_shows_stated_and_observed_coverage() -> None:
+    stated = np.linspace(0.1, 0.9, 9)
+    curve = pd.DataFrame({"stated": stated, "observed": stated**2, "low": stated - 0.1, "high": stated + 0.1})
+    ax = calibration(curve, 0.9, (0.81, 0.7, 0.88))
+    assert legend_labels(ax) == ["95 % range by chance", "observed", "0.810 at 0.9"]
+    drawn = [line for line in ax.lines if len(np.asarray(line.get_xdata())) == 9]
+    assert np.asarray(drawn[0].get_ydata(), float) == pytest.approx(stated**2)
+    (ends,) = ax.containers[0][2]  # type: ignore[misc]
+    assert np.asarray(ends.get_segments()[0])[:, 1] == pytest.approx([0.7, 0.88])
+    assert "no intervals" in notes(calibration(curve.head(0)))
+
+
+@pytest.mark.parametrize(("per_atom", "unit"), [(False, "eV"), (True, "eV/atom")])
+def test_spread_shows_which_errors_lie_within_their_intervals(per_atom: bool, unit: str) -> None:
+    errors = synthetic_intervals(40)
+    ax = spread(errors, per_atom=per_atom)
+    assert (ax.get_xlabel(), ax.get_ylabel()) == (f"spread of the members ({unit})", f"absolute error ({unit})")
+    within = int((errors["error"].abs() <= errors["std"]).sum())
+    assert set(legend_labels(ax)) == {f"{within} within", f"{40 - within} outside", "half interval"}
+    drawn = np.vstack([np.asarray(points.get_offsets(), float) for points in ax.collections])
+    divisor = errors["n_atoms"].to_numpy() if per_atom else 1
+    assert sorted(drawn[:, 0]) == pytest.approx(sorted(errors["std"].to_numpy() / divisor))
+    assert ax.get_ylim()[0] == 0
+    errors.loc[:, "std"] = np.nan
+    assert "no structures" in notes(spread(errors))
+
+
+def test_figures_of_intervals_are_readable() -> None:
+    curve = pd.DataFrame({"stated": [0.3, 0.9], "observed": [0.2, 0.8], "low": [0.1, 0.7], "high": [0.5, 1.0]})
+    for ax in (calibration(curve, 0.9, (0.8, 0.7, 0.88)), spread(synthetic_intervals(300))):
+        figure = ax.get_figure(root=True)
+        assert figure is not None
+        with style.theme():
+            figure.canvas.draw()
+        box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+        assert box.x0 >= -0.01
+        assert box.y0 >= -0.01
+        assert box.x1 <= width + 0.01
+        assert box.y1 <= height + 0.01
+        assert ax.get_legend().get_window_extent().y0 >= ax.get_window_extent().y1 - 1  # type: ignore[union-attr]

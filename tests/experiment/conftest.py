@@ -171,3 +171,11 @@ def server(started_server: Server, workdir: Path) -> Server:
 def served(server: Server, workdir: Path) -> Stores:
     """Runs go to the server, studies to a file."""
     return Stores(workdir / ".bdqm", f"sqlite:///{workdir}/optuna.db", None, server.file)
+
+
+@pytest.fixture(params=["embedded", "served"])
+def both(request: pytest.FixtureRequest) -> Stores:
+    """MLflow's own default store, and its server with passwords."""
+    name: str = {"embedded": "stores", "served": "served"}[request.param]
+    stores: Stores = request.getfixturevalue(name)
+    return stores

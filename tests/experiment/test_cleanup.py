@@ -9,20 +9,13 @@ from optuna.trial import TrialState
 
 from bdqm_tune.errors import BadInput
 from bdqm_tune.experiment.cleanup import Freed, remove_artifacts
-from bdqm_tune.experiment.evaluation import evaluate_best, load_potential
+from bdqm_tune.experiment.evaluation import evaluate_best
+from bdqm_tune.experiment.models import load_potential
 from bdqm_tune.experiment.study import add_trials
 from bdqm_tune.experiment.tracking_client import tracking_client
 from bdqm_tune.experiment.tune import tune
 from bdqm_tune.learning.dataset import prepare
 from bdqm_tune.services.connection import Stores
-
-
-@pytest.fixture(params=["embedded", "served"])
-def both(request: pytest.FixtureRequest) -> Stores:
-    """MLflow's own default store, and its server with passwords."""
-    name: str = {"embedded": "stores", "served": "served"}[request.param]
-    stores: Stores = request.getfixturevalue(name)
-    return stores
 
 
 def sizes(stores: Stores, study: optuna.Study) -> dict[int, int]:

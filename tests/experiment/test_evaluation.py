@@ -14,7 +14,8 @@ from mlflow.tracking import MlflowClient
 import bdqm_tune as bt
 from bdqm_tune.config import Config
 from bdqm_tune.errors import BadInput, BdqmError
-from bdqm_tune.experiment.evaluation import best_trial, errors_frame, evaluate_best, load_potential
+from bdqm_tune.experiment.evaluation import best_trial, errors_frame, evaluate_best
+from bdqm_tune.experiment.models import load_potential
 from bdqm_tune.experiment.prediction import predict_file
 from bdqm_tune.hyperparameters import Hyperparameters
 from bdqm_tune.learning.dataset import prepare
@@ -141,7 +142,7 @@ def test_the_model_is_an_ase_calculator_and_predicts_files(run: Run, stores: Sto
     expected = load_potential(model, stores).predict([atoms]).energies[0]
     atoms.calc = bt.load_calculator(model)
     assert atoms.get_potential_energy() == pytest.approx(expected)
-    assert predict_file(model, files["test"], Path("out.xyz"), stores) == 12
+    assert predict_file(model, files["test"], Path("out.xyz"), stores).structures == 12
     assert ase.io.read("out.xyz", 0).get_potential_energy() == pytest.approx(expected)
 
 

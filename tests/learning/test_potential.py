@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import ase.io
 import numpy as np
 import pytest
 import torch
@@ -19,7 +20,7 @@ from bdqm_tune.descriptors.pseudodensity import PseudoDensity
 from bdqm_tune.errors import BadInput
 from bdqm_tune.hyperparameters import Hyperparameters
 from bdqm_tune.learning.batches import split_tensors
-from bdqm_tune.learning.dataset import Dataset
+from bdqm_tune.learning.dataset import Dataset, prepare
 from bdqm_tune.learning.description import DESCRIPTION, WEIGHTS
 from bdqm_tune.learning.fit import Fit
 from bdqm_tune.learning.networks import make_network
@@ -276,7 +277,7 @@ def test_what_the_first_version_wrote_is_read(tmp_path: Path, log: bool) -> None
     potential.save(tmp_path)
     content = json.loads((tmp_path / DESCRIPTION).read_text(encoding="utf-8"))
     scaling = content.pop("scaling")
-    for name in ("scaling_per_element", "shift", "elements", "mixed"):
+    for name in ("scaling_per_element", "shift", "elements", "mixed", "trained_on_forces"):
         del content[name]
     old = {"feature_mean": "offset", "feature_deviation": "divisor", "feature_floor": "floor"}
     content |= {name: scaling[today] for name, today in old.items()} | {"format": 1}
@@ -287,6 +288,32 @@ def test_what_the_first_version_wrote_is_read(tmp_path: Path, log: bool) -> None
     structures = examples_of_all_kinds()
     loaded = Potential.load(tmp_path)
     assert loaded.predict(structures).energies.tolist() == potential.predict(structures).energies.tolist()
+    assert loaded.trained_on_forces is False, "it could not train on forces"
+
+
+@pytest.mark.parametrize("trained", [True, False, None])
+def test_it_is_kept_whether_it_was_trained_on_forces(tmp_path: Path, trained: bool | None) -> None:
+    dataclasses.replace(random_potential(), trained_on_forces=trained).save(tmp_path)
+    assert Potential.load(tmp_path).trained_on_forces is trained
+
+
+def test_a_file_that_does_not_say_what_it_was_trained_on_is_read(tmp_path: Path) -> None:
+    random_potential().save(tmp_path)
+    content = json.loads((tmp_path / DESCRIPTION).read_text(encoding="utf-8"))
+    del content["trained_on_forces"]
+    (tmp_path / DESCRIPTION).write_text(json.dumps(content), encoding="utf-8")
+    assert Potential.load(tmp_path).trained_on_forces is None
+
+
+def test_forces_without_weight_are_not_trained(
+    config_for: Callable[..., Any], alloys: Callable[..., list[Atoms]], tmp_path: Path
+) -> None:
+    ase.io.write(tmp_path / "train.traj", alloys())
+    data = prepare(config_for(tmp_path / "train.traj", training={"forces": True}), tmp_path / "home")
+    for coefficient, trained in ((0.1, True), (0.0, False)):
+        options = Hyperparameters(force_coefficient=coefficient)
+        network = make_network(data.descriptor.n_features, options, [])
+        assert Potential.from_dataset(data, options, network).trained_on_forces is trained
 
 
 def test_the_files_hold_no_pickle_and_valid_json(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState
 
 from bdqm_tune.errors import BadInput
-from bdqm_tune.experiment.evaluation import load_potential
+from bdqm_tune.experiment.models import load_potential
 from bdqm_tune.experiment.study import load_study
 from bdqm_tune.experiment.tracking_client import tracking_client
 from bdqm_tune.services.connection import Stores

@@ -1,0 +1,86 @@
+"""The commands that use a study's models: evaluate, make an ensemble, predict. Heavy imports happen inside them."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bdqm_tune.cli_shared import Json, StudyName, number, print_record, stores_here
+
+EVALUATE_EXAMPLE = "`bdqm-tune evaluate --study oc20`, `bdqm-tune evaluate --study oc20 --ensemble latest`"
+ENSEMBLE_EXAMPLE = "`bdqm-tune ensemble --study oc20 --best 5`"
+PREDICT_EXAMPLE = (
+    "`bdqm-tune predict runs:/0123abcd/model slab.xyz --out predicted.xyz`, "
+    "`bdqm-tune predict models:/oc20@champion slab.xyz`"
+)
+
+
+def evaluate(
+    study: StudyName = "",
+    ensemble: Annotated[
+        str, typer.Option(metavar="RUN_ID", help="Evaluate this ensemble of the study; or `latest`.")
+    ] = "",
+    as_json: Json = False,
+) -> None:
+    """Evaluate the best trial's model, or an ensemble, on the test split, and record it in MLflow."""
+    from bdqm_tune.config import Study
+    from bdqm_tune.experiment.ensemble_evaluation import evaluate_ensemble
+    from bdqm_tune.experiment.evaluation import evaluate_best
+
+    name = study or Study().name
+    evaluation = evaluate_ensemble(stores_here(), name, ensemble) if ensemble else evaluate_best(stores_here(), name)
+    model = {"trials": list(evaluation.trials)} if evaluation.trial is None else {"trial": evaluation.trial}
+    print_record({"study": evaluation.study, **model, **evaluation.metrics, "run_id": evaluation.run_id}, as_json)
+
+
+def ensemble(
+    study: StudyName = "",
+    best: Annotated[str, typer.Option(metavar="N", help="Trials whose models it has; default: 5.")] = "",
+    coverage: Annotated[
+        str, typer.Option(metavar="SHARE", help="Of the true energies within its intervals; default: 0.9.")
+    ] = "",
+    train: Annotated[str, typer.Option(metavar="FILE", help="The training file, if it has moved since.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Make one model of the best trials, whose spread becomes intervals calibrated on the validation split."""
+    from bdqm_tune.config import Study
+    from bdqm_tune.experiment.ensembling import BEST, COVERAGE, assemble, record_ensemble
+
+    stores = stores_here()
+    members, stated = number("--best", best, int, BEST), number("--coverage", coverage, float, COVERAGE)
+    made = assemble(stores, study or Study().name, members, stated, train or None)
+    run_id = record_ensemble(stores, made)
+    print_record(
+        {"study": made.study, "trials": list(made.numbers), "coverage": stated, **made.metrics, "run_id": run_id},
+        as_json,
+    )
+    if not as_json:
+        print(f"\nnext: `bdqm-tune evaluate --study {made.study} --ensemble latest` says what the intervals hold")
+        print(f"      `bdqm-tune predict {run_id} FILE` predicts with it")
+
+
+def predict(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A folder, a run's id, `runs:/RUN_ID/model`, `models:/NAME@ALIAS` or `models:/NAME/VERSION`."
+        ),
+    ],
+    file: Annotated[str, typer.Argument(help="Structures, any file that ASE reads.")],
+    out: Annotated[str, typer.Option(metavar="FILE", help="Where to write them, as extended XYZ.")] = "predicted.xyz",
+    as_json: Json = False,
+) -> None:
+    """Predict energies and forces of the structures in a file; with an ensemble also how sure they are."""
+    from dataclasses import asdict
+
+    from bdqm_tune.experiment.prediction import predict_file
+
+    done = predict_file(model, file, Path(out), stores_here())
+    if done.note:
+        print(f"warning: {done.note}", file=sys.stderr, flush=True)
+    if as_json:
+        print(json.dumps(asdict(done)))
+        return
+    print(f"{done.structures} structures with {', '.join(done.columns)} (eV, eV/Å): {out}")

@@ -1,0 +1,179 @@
+"""Several potentials as one: their mean, and their spread as a sign of its error."""
+
+import json
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError
+
+from bdqm_tune.config import describe
+from bdqm_tune.descriptors import Descriptor
+from bdqm_tune.errors import BadInput, located
+from bdqm_tune.hyperparameters import Options
+from bdqm_tune.learning.calibration import Calibration
+from bdqm_tune.learning.potential import Potential
+
+ENSEMBLE = "ensemble.json"
+
+
+class EnsemblePrediction(NamedTuple):
+    """What an ensemble says of some structures."""
+
+    energies: NDArray[np.float64]  # (n_structures,), eV, mean over the members
+    energy_std: NDArray[np.float64]  # (n_structures,), eV
+    forces: list[NDArray[np.float64]] | None = None  # each (n_atoms, 3), eV/Å; None where not asked for
+    forces_std: list[NDArray[np.float64]] | None = None  # each (n_atoms, 3), eV/Å
+
+
+class Ensemble:
+    """Predicts the mean of its members, in float64, and their sample standard deviation (n - 1 in the divisor).
+
+    Args:
+        members: two or more, by name.
+        calibration: turns the spread of an energy into an interval; None: there is none.
+
+    Raises:
+        BadInput: fewer than two members.
+    """
+
+    def __init__(self, members: dict[str, Potential], calibration: Calibration | None = None) -> None:
+        if len(members) < 2:
+            raise BadInput(f"an ensemble needs at least 2 members, got {len(members)}")
+        self.members = {name: member.in_double_precision() for name, member in members.items()}
+        self.calibration = calibration
+
+    @property
+    def trained_on_forces(self) -> bool | None:
+        """Whether all members were; None: not known of some."""
+        known = {member.trained_on_forces for member in self.members.values()}
+        return False if False in known else None if None in known else True
+
+    @cached_property
+    def by_descriptor(self) -> list[tuple[Descriptor, list[tuple[int, Potential]]]]:
+        """The descriptors that differ, and the members that have each, with their positions."""
+        found: dict[str, tuple[Descriptor, list[tuple[int, Potential]]]] = {}
+        for i, member in enumerate(self.members.values()):
+            key = json.dumps(member.descriptor.settings, sort_keys=True)
+            found.setdefault(key, (member.descriptor, []))[1].append((i, member))
+        return list(found.values())
+
+    def predict(self, structures: list[Atoms], forces: bool = True) -> EnsemblePrediction:
+        """Mean and standard deviation of energies and, unless told otherwise, of the components of the forces.
+
+        Raises:
+            BadInput: an element that a descriptor does not know, or positions that are not finite.
+        """
+        if not forces:
+            return self.predict_features(structures, lambda descriptor: _computed(descriptor, structures))
+        all_energies, all_forces = [], []
+        for atoms in structures:
+            energies, pulls = np.empty(len(self.members)), np.empty((len(self.members), len(atoms), 3))
+            for descriptor, members in self.by_descriptor:
+                features, derivatives = descriptor.sparse_derivatives(atoms)
+                for i, member in members:
+                    energies[i] = member.predict_features(features, [atoms])[0]
+                    pulls[i] = member.forces_from(features, derivatives, atoms)
+            all_energies.append(energies)
+            all_forces.append(pulls)
+        mean, std = _mean_and_std(np.reshape(all_energies, (-1, len(self.members))).T)
+        pairs = [_mean_and_std(pulls) for pulls in all_forces]
+        return EnsemblePrediction(mean, std, [pair[0] for pair in pairs], [pair[1] for pair in pairs])
+
+    def predict_features(
+        self, structures: list[Atoms], features_of: Callable[[Descriptor], NDArray[np.float64]]
+    ) -> EnsemblePrediction:
+        """Energies alone, from features (total atoms, n_features) that `features_of` a descriptor gives."""
+        energies = np.empty((len(self.members), len(structures)))
+        for descriptor, members in self.by_descriptor:
+            features = features_of(descriptor)
+            for i, member in members:
+                energies[i] = member.predict_features(features, structures)
+        return EnsemblePrediction(*_mean_and_std(energies))
+
+    def stress(self, atoms: Atoms) -> NDArray[np.float64]:
+        """Mean stress (6,) of a periodic structure, eV/Å³, in the order xx, yy, zz, yz, xz, xy."""
+        total = np.zeros(6)
+        for descriptor, members in self.by_descriptor:
+            features, derivatives = descriptor.sparse_derivatives(atoms, images=True)
+            for _, member in members:
+                total += member.stress_from(features, derivatives, atoms)
+        return total / len(self.members)
+
+    def results(self, atoms: Atoms, forces: bool) -> dict[str, Any]:
+        """What is predicted of one structure, under ASE's names and energy_std, forces_std, energy_interval."""
+        prediction = self.predict([atoms], forces)
+        energy, std = float(prediction.energies[0]), float(prediction.energy_std[0])
+        found: dict[str, Any] = {"energy": energy, "energy_std": std}
+        if self.calibration is not None:
+            half = float(self.calibration.half_widths(prediction.energy_std, np.array([len(atoms)]))[0])
+            found["energy_interval"] = np.array([energy - half, energy + half])
+        if prediction.forces is not None and prediction.forces_std is not None:
+            found |= {"forces": prediction.forces[0], "forces_std": prediction.forces_std[0]}
+        return found
+
+    def save(self, folder: Path) -> None:
+        """Write `ensemble.json`, and each member into a folder of its name."""
+        for name, member in self.members.items():
+            member.save(folder / name)
+        calibration = CalibrationDescription.of(self.calibration) if self.calibration else None
+        description = EnsembleDescription(format=1, members=list(self.members), calibration=calibration)
+        (folder / ENSEMBLE).write_text(description.model_dump_json(indent=1), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Ensemble":
+        """Read what `save` wrote.
+
+        Raises:
+            BadInput: the folder holds no ensemble, or a damaged one.
+        """
+        path = Path(folder)
+        try:
+            description = EnsembleDescription.model_validate_json((path / ENSEMBLE).read_bytes())
+            with located(f"{path}: {ENSEMBLE}"):
+                calibration = description.calibration.calibration() if description.calibration else None
+            return cls({name: Potential.load(path / name) for name in description.members}, calibration)
+        except OSError as error:
+            raise BadInput(f"{path}: no ensemble there ({ENSEMBLE}: {error.strerror})") from None
+        except ValidationError as error:
+            raise BadInput(f"{path}: {ENSEMBLE}: {describe(error, EnsembleDescription)}") from None
+
+
+class CalibrationDescription(Options):
+    """A `Calibration` as plain values."""
+
+    coverage: Annotated[float, Field(gt=0, lt=1)]
+    floor: Annotated[float, Field(gt=0)]  # eV an atom
+    scores: list[Annotated[float, Field(ge=0)]]  # ascending
+
+    @classmethod
+    def of(cls, calibration: Calibration) -> "CalibrationDescription":
+        """The plain values of a calibration."""
+        return cls(coverage=calibration.coverage, floor=calibration.floor, scores=calibration.scores.tolist())
+
+    def calibration(self) -> Calibration:
+        """The calibration with these values. Raises BadInput if they fit no calibration."""
+        return Calibration(np.array(self.scores), self.floor, self.coverage)
+
+
+class EnsembleDescription(Options):
+    """The content of `ensemble.json`."""
+
+    format: Literal[1]
+    # Names of folders beside the file, and of nothing elsewhere.
+    members: Annotated[list[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]], Field(min_length=2)]
+    calibration: CalibrationDescription | None
+
+
+def _computed(descriptor: Descriptor, structures: list[Atoms]) -> NDArray[np.float64]:
+    empty = np.zeros((0, descriptor.n_features))
+    return np.concatenate([empty, *(descriptor.compute(atoms) for atoms in structures)])
+
+
+def _mean_and_std(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Over the first axis."""
+    return values.mean(axis=0), values.std(axis=0, ddof=1)
