@@ -181,7 +181,7 @@ def test_a_diverging_trial_is_pruned_with_the_reason(run: Run, monkeypatch: pyte
 
     def with_a_broken_weight(self: NativeBackend, *given: Any) -> Any:
         training = start(self, *given)
-        next(training._fit._network.parameters()).data.fill_(float("nan"))
+        training._fit._epochs._state.p[0] = float("nan")
         return training
 
     monkeypatch.setattr(NativeBackend, "start", with_a_broken_weight)

@@ -45,10 +45,16 @@ def _erf(x):  # type: ignore[no-untyped-def]
     return _erf_single if x == types.float32 else (lambda x: math.erf(x))
 
 
+@njit(cache=True, nogil=True)
+def _within(x, low, high):  # type: ignore[no-untyped-def]
+    x = low if x < low else x  # NaN stays NaN, unlike with min and max
+    return high if x > high else x
+
+
 def _tanh_single(x):  # type: ignore[no-untyped-def]
     # The coefficients are those of Eigen (generic_fast_tanh_float).
     f = np.float32
-    y = min(max(x, f(-7.90531110763549805)), f(7.90531110763549805))
+    y = _within(x, f(-7.90531110763549805), f(7.90531110763549805))
     s = y * y
     p = f(-2.76076847742355e-16)
     p = p * s + f(2.00018790482477e-13)
@@ -67,7 +73,7 @@ def _tanh_single(x):  # type: ignore[no-untyped-def]
 def _exp_single(x):  # type: ignore[no-untyped-def]
     # 2^n · exp(r) with |r| <= ln(2) / 2; the coefficients are those of Cephes (expf). 2^n is made of its bits.
     f = np.float32
-    y = min(max(x, f(-87.0)), f(88.0))
+    y = _within(x, f(-87.0), f(88.0))
     n = np.floor(y * f(1.44269504088896341) + f(0.5))
     r = y - n * f(0.693359375) + n * f(2.12194440e-4)
     p = f(1.9875691500e-4)
@@ -82,7 +88,7 @@ def _exp_single(x):  # type: ignore[no-untyped-def]
 def _erf_single(x):  # type: ignore[no-untyped-def]
     # The coefficients are those of Eigen (generic_fast_erf_float).
     f = np.float32
-    y = min(max(x, f(-4.0)), f(4.0))
+    y = _within(x, f(-4.0), f(4.0))
     s = y * y
     p = f(-2.72614225801306e-10)
     p = p * s + f(2.77068142495902e-08)
