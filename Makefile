@@ -10,7 +10,7 @@ ACTIVE = VIRTUAL_ENV="$(abspath $(VENV))" PATH="$(BIN):$$PATH"
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help system system-servers setup run test test-all lint clean
+.PHONY: help system system-servers setup run test test-all lint clean clean-compiled
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -93,6 +93,9 @@ lint: setup ## style and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+clean-compiled: ## remove what numba compiled, which does not notice changes in other files
+	find bdqm_tune \( -name '*.nbi' -o -name '*.nbc' \) -delete
 
 clean: ## remove the environment and caches; studies, runs and figures stay
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
