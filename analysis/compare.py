@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bdqm_tune.errors import BadInput, BdqmError
+from bdqm_tune.units import OBJECTIVE_UNITS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,24 +28,26 @@ if TYPE_CHECKING:
 
 STATES = ("complete", "pruned", "failed", "running", "waiting")
 WIDTH = 120  # columns, where the output is no terminal
+MAE = "val_energy_mae"
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
-def best_first(trials: pd.DataFrame) -> pd.DataFrame:
-    """Complete trials by their MAE, then pruned ones by theirs, then what has no result."""
+def best_first(trials: pd.DataFrame, objective: str = MAE) -> pd.DataFrame:
+    """Complete trials by their objective, then pruned ones by theirs, then what has no result."""
     rank = trials["state"].map({state: position for position, state in enumerate(STATES)})
-    return trials.assign(_rank=rank).sort_values(["_rank", "val_energy_mae", "number"]).drop(columns="_rank")
+    return trials.assign(_rank=rank).sort_values(["_rank", objective, "number"]).drop(columns="_rank")
 
 
-def summary(name: str, trials: pd.DataFrame) -> str:
+def summary(name: str, trials: pd.DataFrame, objective: str = MAE) -> str:
     """How many trials came to what, the best one, and the time they took, in one line."""
     counts = trials["state"].value_counts()
     total = f"{len(trials)} {'trial' if len(trials) == 1 else 'trials'}"
     parts = [f"{name}: {total}", ", ".join(f"{counts[state]} {state}" for state in STATES if state in counts)]
-    first = best_first(trials).head(1)
+    first = best_first(trials, objective).head(1)
     if first["state"].eq("complete").any():
         best = first.iloc[0]
-        parts.append(f"best trial {best['number']} with {best['val_energy_mae']:.4g} eV")
+        parts.append(f"best trial {best['number']} with {best[objective]:.4g} {OBJECTIVE_UNITS[objective]}")
     else:
         parts.append("none complete yet")
     hours = trials["trial_seconds"].astype(float).sum() / 3600
@@ -52,27 +55,29 @@ def summary(name: str, trials: pd.DataFrame) -> str:
     return "; ".join(part for part in parts if part)
 
 
-def table(trials: pd.DataFrame, hyperparameters: list[str], top: int, width: int = WIDTH) -> Table:
+def table(
+    trials: pd.DataFrame, hyperparameters: list[str], top: int, width: int = WIDTH, objective: str = MAE
+) -> Table:
     """The best `top` trials, in `width` columns.
 
     A hyperparameter that is the same in all of them stands below, as do the names of those that found no room.
     """
     from rich.console import Console
 
-    rows = best_first(trials).head(top)
+    rows = best_first(trials, objective).head(top)
     varied = [name for name in hyperparameters if len(rows) == 1 or rows[name].astype(str).nunique() > 1]
     same = [f"{name} {_setting(rows[name].iloc[0])}" for name in hyperparameters if name not in varied and len(rows)]
     notes = [f"the same in all: {', '.join(same)}"] if same else []
     console = Console(width=10_000)
     for room in range(len(varied), -1, -1):
         left_out = [f"in trials.csv: {', '.join(varied[room:])}"] if room < len(varied) else []
-        result = _table(rows, varied[:room], "\n".join(notes + left_out))
+        result = _table(rows, varied[:room], "\n".join(notes + left_out), objective)
         if console.measure(result).maximum <= width:
             break
     return result
 
 
-def _table(rows: pd.DataFrame, hyperparameters: list[str], caption: str) -> Table:
+def _table(rows: pd.DataFrame, hyperparameters: list[str], caption: str, objective: str) -> Table:
     from rich import box
     from rich.table import Table
 
@@ -80,7 +85,14 @@ def _table(rows: pd.DataFrame, hyperparameters: list[str], caption: str) -> Tabl
         box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False, caption=caption or None,
         caption_justify="left", caption_style="",
     )  # fmt: skip
-    for heading in ("trial", "state", "MAE\n(eV)", "best/\nepochs", "param-\neters", "seconds"):
+    for heading in (
+        "trial",
+        "state",
+        f"MAE\n({OBJECTIVE_UNITS[objective]})",
+        "best/\nepochs",
+        "param-\neters",
+        "seconds",
+    ):
         result.add_column(heading, justify="left" if heading == "state" else "right", no_wrap=True)
     for name in hyperparameters:
         result.add_column(_heading(name), justify="right", no_wrap=True)
@@ -88,7 +100,7 @@ def _table(rows: pd.DataFrame, hyperparameters: list[str], caption: str) -> Tabl
         result.add_row(
             f"{row['number']}",
             row["state"],
-            _number(row["val_energy_mae"], ".4g"),
+            _number(row[objective], ".4g"),
             f"{_number(row['best_epoch'])}/{_number(row['epochs'])}",
             _number(row["n_parameters"]),
             _number(row["trial_seconds"], ".1f"),
@@ -157,10 +169,10 @@ def write(results: StudyResults, out: Path) -> list[Path]:
     results.trials.to_csv(files[0], index=False)
     results.curves.to_csv(files[1], index=False)
     drawings: dict[str, Callable[[], Figure | Axes]] = {
-        "history": lambda: optimisation_history(results.trials),
-        "curves": lambda: validation_curves(results.curves, results.trials),
+        "history": lambda: optimisation_history(results.trials, results.objective),
+        "curves": lambda: validation_curves(results.curves, results.trials, results.objective),
         "importance": lambda: parameter_importance(compute_importance(results.study)),
-        "slices": lambda: slices(results.trials, results.hyperparameters),
+        "slices": lambda: slices(results.trials, results.hyperparameters, results.objective),
     }
     for name, draw in drawings.items():
         files += style.save(draw(), out / name)
@@ -193,11 +205,11 @@ def _compare(name: str, out: Path | None, top: int) -> None:
     terminal = Console()
     console = terminal if terminal.is_terminal else Console(width=WIDTH)
     if len(results.trials):
-        console.print(table(results.trials, results.hyperparameters, top, console.width))
+        console.print(table(results.trials, results.hyperparameters, top, console.width, results.objective))
         if len(results.trials) > top:
             print(f"and {len(results.trials) - top} more trials: --top, or trials.csv")
         print()
-    print(summary(name, results.trials))
+    print(summary(name, results.trials, results.objective))
     write(results, target)
     print(f"Figures (PNG, PDF), trials.csv and curves.csv: {target}{os.sep}")
 

@@ -218,11 +218,13 @@ def _dataset(options: "Config", stores: "Stores") -> "Dataset":
 
 def _trial_line(result: "TrialResult", study: "optuna.Study") -> str:
     """How a trial ended, and the best one of the study."""
-    mae = result.val_energy_mae
-    found = "no result" if mae is None else f"val MAE {mae:.4f} eV at epoch {result.best_epoch}"
+    from bdqm_tune.experiment.study import QUESTION
+    from bdqm_tune.units import OBJECTIVE_UNITS
+
+    unit = OBJECTIVE_UNITS[study.user_attrs[QUESTION]["objective"]]
+    found = "no result" if result.value is None else f"val MAE {result.value:.4f} {unit} at epoch {result.best_epoch}"
     why = f" ({result.reason})" if result.reason else ""
     try:
-        unit = "eV" if result.value == result.val_energy_mae else "eV/Å"
         best = f"; best so far {study.best_value:.4f} {unit}"
     except ValueError:  # none is complete
         best = ""

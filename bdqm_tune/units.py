@@ -1,5 +1,8 @@
 """Quantities as people read them."""
 
+# What trials are judged by, of the validation split.
+OBJECTIVE_UNITS = {"val_energy_mae": "eV", "val_forces_mae": "eV/Å"}
+
 
 def bytes_text(count: int) -> str:
     """Bytes in the largest decimal unit that leaves at least 1: `2.5 MB`."""

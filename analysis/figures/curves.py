@@ -6,17 +6,18 @@ import seaborn as sns
 from matplotlib.axes import Axes
 
 from analysis.figures import style
+from bdqm_tune.units import OBJECTIVE_UNITS
 
 QUANTILE = 0.98  # of the values: what is above, mostly first epochs, may leave the axes at the top
 WIDE = 10  # highest over lowest value from which the axis is logarithmic
 DIVERGED = 100  # a trial whose lowest MAE is so many times the median trial's does not stretch the axis
 
 
-def limits(curves: pd.DataFrame) -> tuple[float, float]:
-    """Limits in eV that show what the curves come to, whatever a few first epochs or one diverged trial did."""
-    lowest = curves.groupby("trial")[style.MAE].transform("min")
+def limits(curves: pd.DataFrame, objective: str = style.MAE) -> tuple[float, float]:
+    """Limits that show what the curves come to, whatever a few first epochs or one diverged trial did."""
+    lowest = curves.groupby("trial")[objective].transform("min")
     usual = lowest <= DIVERGED * lowest.groupby(curves["trial"]).first().median()
-    values = curves.loc[usual, style.MAE].to_numpy(float)
+    values = curves.loc[usual, objective].to_numpy(float)
     low, highest = float(values.min()), float(values.max())
     if style.wide(values, WIDE):
         return low / 1.25, 1.25 * float(np.quantile(values, QUANTILE))
@@ -24,37 +25,40 @@ def limits(curves: pd.DataFrame) -> tuple[float, float]:
     return low - margin, highest + margin
 
 
-def validation_curves(curves: pd.DataFrame, trials: pd.DataFrame, ax: Axes | None = None) -> Axes:
+def validation_curves(
+    curves: pd.DataFrame, trials: pd.DataFrame, objective: str = style.MAE, ax: Axes | None = None
+) -> Axes:
     """Draw the validation MAE per epoch of every trial: pruned ones dashed and grey, the best one thick.
 
     Args:
-        curves: trial, epoch, val_energy_mae (eV).
-        trials: one row a trial: number, state, val_energy_mae (eV).
+        curves: trial, epoch, and the objective.
+        trials: one row a trial: number, state, and the objective.
+        objective: what the trials are judged by, as its column is called.
         ax: where to draw; default: a figure of its own, as wide as a column.
     """
     with style.theme():
         ax = ax or style.new_axes(height=2.8)
-        ax.set(xlabel="epoch", ylabel=style.MAE_LABEL)
-        curves = curves[np.isfinite(curves[style.MAE].astype(float))]
+        ax.set(xlabel="epoch", ylabel=style.label(objective))
+        curves = curves[np.isfinite(curves[objective].astype(float))]
         if curves.empty:
             style.note(ax, "no validation curves yet")
             return ax
-        best = style.best_trial(trials)
+        best = style.best_trial(trials, objective)
         states = dict(zip(trials["number"], trials["state"], strict=True))
         if best is not None:
-            _draw(ax, curves[curves["trial"] == best], style.BEST, f"best: trial {best}", linewidth=1.7)
+            _draw(ax, curves[curves["trial"] == best], objective, style.BEST, f"best: trial {best}", linewidth=1.7)
         for state, look in style.STATES.items():
             numbers = [n for n in curves["trial"].unique() if states.get(n) == state and n != best]
             if numbers:
                 other = "other " if state == "complete" and best is not None else ""
                 label = f"{other}{state} ({len(numbers)})"
-                _draw(ax, curves[curves["trial"].isin(numbers)], look, label, linewidth=0.8)
-        low, high = limits(curves)
+                _draw(ax, curves[curves["trial"].isin(numbers)], objective, look, label, linewidth=0.8)
+        low, high = limits(curves, objective)
         ax.set_ylim(low, high)
         if low > 0 and high > WIDE * low:
             style.log_axis(ax, "y")
         style.whole_numbers(ax, curves["epoch"])
-        hidden = int((curves.groupby("trial")[style.MAE].min() > high).sum())
+        hidden = int((curves.groupby("trial")[objective].min() > high).sum())
         if hidden:
             ax.plot(
                 [],
@@ -62,20 +66,20 @@ def validation_curves(curves: pd.DataFrame, trials: pd.DataFrame, ax: Axes | Non
                 "^",
                 color="0.55",
                 markersize=3.5,
-                label=f"{hidden} trial{'s' * (hidden != 1)} above {high:.3g} eV",
+                label=f"{hidden} trial{'s' * (hidden != 1)} above {high:.3g} {OBJECTIVE_UNITS[objective]}",
             )
         style.legend_above(ax)
     return ax
 
 
-def _draw(ax: Axes, curves: pd.DataFrame, look: style.Look, label: str, linewidth: float) -> None:
+def _draw(ax: Axes, curves: pd.DataFrame, objective: str, look: style.Look, label: str, linewidth: float) -> None:
     """One line a trial, and a mark where each ends, or at its lowest point for the best trial."""
     if curves.empty:
         return
     before = len(ax.lines)
     alpha = 0.9 if curves["trial"].nunique() <= 15 else 0.5
     sns.lineplot(
-        data=curves, x="epoch", y=style.MAE, units="trial", estimator=None, errorbar=None, ax=ax, color=look.color,
+        data=curves, x="epoch", y=objective, units="trial", estimator=None, errorbar=None, ax=ax, color=look.color,
         linestyle=look.linestyle, linewidth=linewidth, zorder=look.z, legend=False,
     )  # fmt: skip
     for line in ax.lines[before:]:

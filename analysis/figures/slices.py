@@ -19,19 +19,20 @@ LETTERS = 24  # that find room below a panel, one word after the other
 SHOWN = ("complete", "pruned")  # the states with a value that means something
 
 
-def slices(trials: pd.DataFrame, hyperparameters: Sequence[str]) -> Figure:
+def slices(trials: pd.DataFrame, hyperparameters: Sequence[str], objective: str = style.MAE) -> Figure:
     """Draw a grid of panels, one a hyperparameter, over the width of a page.
 
     Args:
-        trials: one row a trial: number, state, val_energy_mae (eV), and a column per hyperparameter.
+        trials: one row a trial: number, state, the objective, and a column per hyperparameter.
         hyperparameters: the columns to draw, one panel each.
+        objective: what the trials are judged by, as its column is called.
     """
     with style.theme():
-        scored = trials[trials["state"].isin(SHOWN)].dropna(subset=[style.MAE])
+        scored = trials[trials["state"].isin(SHOWN)].dropna(subset=[objective])
         names = [name for name in hyperparameters if name in scored and scored[name].notna().any()]
         if not names:
             ax = style.new_axes(style.PAGE, 2.4)
-            ax.set(xlabel="hyperparameter", ylabel=style.MAE_LABEL)
+            ax.set(xlabel="hyperparameter", ylabel=style.label(objective))
             style.note(ax, "no trial has a validation MAE yet" if scored.empty else "no hyperparameter was searched")
             return ax.get_figure(root=True) or ax.figure  # type: ignore[return-value]
         columns = min(len(names), 4 if len(names) > 6 else 3)
@@ -40,14 +41,14 @@ def slices(trials: pd.DataFrame, hyperparameters: Sequence[str]) -> Figure:
             rows, columns, figsize=(style.PAGE, 0.4 + 1.75 * rows), sharey=True, squeeze=False, layout="constrained"
         )
         axes = list(grid.flat)
-        best = style.best_trial(trials)
+        best = style.best_trial(trials, objective)
         for ax, name in zip(axes, names, strict=False):
-            _panel(ax, scored, name, best)
-        if style.wide(scored[style.MAE], 10):
+            _panel(ax, scored, name, best, objective)
+        if style.wide(scored[objective], 10):
             style.log_axis(axes[0], "y")
         for ax in axes[len(names) :]:
             ax.remove()
-        figure.supylabel(style.MAE_LABEL, fontsize=8)
+        figure.supylabel(style.label(objective), fontsize=8)
         handles = {label: handle for ax in axes[: len(names)] for handle, label in zip(*_legend(ax), strict=True)}
         figure.legend(
             list(handles.values()),
@@ -68,7 +69,7 @@ def _shortened(text: str) -> str:
     return text if len(text) <= LETTERS else f"{text[: LETTERS // 2]}…{text[-LETTERS // 4 :]}"
 
 
-def _panel(ax: Axes, scored: pd.DataFrame, name: str, best: int | None) -> None:
+def _panel(ax: Axes, scored: pd.DataFrame, name: str, best: int | None, objective: str) -> None:
     """One hyperparameter: numbers along an axis, anything else in strips, pruned beside complete."""
     rows = scored.dropna(subset=[name])
     values = rows[name].infer_objects()
@@ -88,10 +89,10 @@ def _panel(ax: Axes, scored: pd.DataFrame, name: str, best: int | None) -> None:
         if look.marker != "x":
             marks |= {"edgecolor": "white", "linewidth": 0.3}
         if numeric:
-            sns.scatterplot(data=part, x=name, y=style.MAE, ax=ax, color=look.color, s=16, label=state, **marks)
+            sns.scatterplot(data=part, x=name, y=objective, ax=ax, color=look.color, s=16, label=state, **marks)
         else:
             sns.stripplot(
-                data=part, x=name, y=style.MAE, ax=ax, order=order, hue="state", hue_order=SHOWN, dodge=True,
+                data=part, x=name, y=objective, ax=ax, order=order, hue="state", hue_order=SHOWN, dodge=True,
                 palette=[style.STATES[shown].color for shown in SHOWN], jitter=False, size=4, **marks,
             )  # fmt: skip
     chosen = rows[rows["number"] == best]
@@ -99,7 +100,7 @@ def _panel(ax: Axes, scored: pd.DataFrame, name: str, best: int | None) -> None:
         value: Any = chosen[name].iloc[0]
         x = value if numeric else order.index(value) - 0.2  # the strip of complete trials is the left one
         ax.plot(
-            [x], chosen[style.MAE], style.BEST.marker, color=style.BEST.color, markersize=9, markeredgecolor="white",
+            [x], chosen[objective], style.BEST.marker, color=style.BEST.color, markersize=9, markeredgecolor="white",
             markeredgewidth=0.5, zorder=style.BEST.z, linestyle="none", label=f"best: trial {best}",
         )  # fmt: skip
     ax.set(ylabel="", xlabel=f"{name} ({UNITS[name]})" if name in UNITS else name)

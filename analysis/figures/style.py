@@ -15,11 +15,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogFormatterMathtext, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
+from bdqm_tune.units import OBJECTIVE_UNITS
+
 COLUMN = 3.4  # inches: one column of a two-column page
 PAGE = 7.0  # inches: both columns
 DPI = 200
 MAE = "val_energy_mae"
-MAE_LABEL = "validation energy MAE (eV)"
+OBJECTIVES = {MAE: "validation energy MAE", "val_forces_mae": "validation force MAE"}
 
 
 @dataclass(frozen=True)
@@ -142,12 +144,17 @@ def note(ax: Axes, text: str) -> None:
     ax.set(xticks=[], yticks=[])
 
 
-def best_trial(trials: pd.DataFrame) -> int | None:
-    """Number of the complete trial with the lowest validation MAE, or None where none is complete."""
-    values = trials[trials["state"] == "complete"].dropna(subset=[MAE])
+def label(objective: str) -> str:
+    """The objective and its unit, for an axis."""
+    return f"{OBJECTIVES[objective]} ({OBJECTIVE_UNITS[objective]})"
+
+
+def best_trial(trials: pd.DataFrame, objective: str = MAE) -> int | None:
+    """Number of the complete trial with the lowest objective, or None where none is complete."""
+    values = trials[trials["state"] == "complete"].dropna(subset=[objective])
     if values.empty:
         return None
-    return int(values["number"].iloc[int(values[MAE].to_numpy(float).argmin())])
+    return int(values["number"].iloc[int(values[objective].to_numpy(float).argmin())])
 
 
 def save(drawn: Figure | Axes, path: str | Path) -> list[Path]:

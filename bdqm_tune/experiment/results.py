@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from bdqm_tune.errors import BdqmError
 from bdqm_tune.experiment.search_space import SEARCHABLE
-from bdqm_tune.experiment.study import load_study
+from bdqm_tune.experiment.study import QUESTION, load_study
 from bdqm_tune.experiment.tracking_client import reason, tracking_client
 from bdqm_tune.experiment.trial import RESULT, RUN_ID
 from bdqm_tune.progress import track
@@ -32,7 +32,8 @@ class StudyResults:
 
     name: str
     trials: pd.DataFrame  # one row a trial: number, state, val_energy_mae (eV), …, run_id, hyperparameters
-    curves: pd.DataFrame  # trial, epoch, val_energy_mae (eV)
+    curves: pd.DataFrame  # trial, epoch, and the objective
+    objective: str  # what the trials are judged by: val_energy_mae (eV) or val_forces_mae (eV/Å), as in the frames
     hyperparameters: list[str]  # those that were searched, of the descriptor as `descriptor.OPTION`
     study: optuna.Study
 
@@ -49,7 +50,9 @@ def load_results(stores: Stores, name: str) -> StudyResults:
     trials = trials_frame(found)
     searched = {key for trial in found for key, space in trial.distributions.items() if not space.single()}
     names = [key for key in SEARCHABLE if key in searched]
-    return StudyResults(name, trials, _curves_frame(tracking_client(stores), trials), names, study)
+    objective = study.user_attrs[QUESTION]["objective"]
+    curves = _curves_frame(tracking_client(stores), trials, objective)
+    return StudyResults(name, trials, curves, objective, names, study)
 
 
 def trials_frame(trials: list[FrozenTrial]) -> pd.DataFrame:
@@ -71,15 +74,15 @@ def trials_frame(trials: list[FrozenTrial]) -> pd.DataFrame:
     return frame.astype(dict.fromkeys(numbers, float))
 
 
-def _curves_frame(client: MlflowClient, trials: pd.DataFrame) -> pd.DataFrame:
+def _curves_frame(client: MlflowClient, trials: pd.DataFrame, objective: str) -> pd.DataFrame:
     rows = []
     known = trials[trials["run_id"].notna()]
     pairs = list(zip(known["number"], known["run_id"], strict=True))
     try:
         for number, run_id in track(pairs, "Curves", len(pairs)):
             # A trial that was handed back and began again has its first epochs twice; the later value counts.
-            values = {m.step: m.value for m in client.get_metric_history(run_id, "val_energy_mae")}
+            values = {m.step: m.value for m in client.get_metric_history(run_id, objective)}
             rows += [(int(number), step, value) for step, value in sorted(values.items())]
     except (MlflowException, OSError) as error:
         raise BdqmError(f"cannot read the curves from MLflow: {reason(error)}") from None
-    return pd.DataFrame(rows, columns=["trial", "epoch", "val_energy_mae"])
+    return pd.DataFrame(rows, columns=["trial", "epoch", objective])

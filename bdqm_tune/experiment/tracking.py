@@ -166,26 +166,29 @@ class TrialRun:
         run_tags = [RunTag(key, value) for key, value in (tags or {}).items()]
         self.send(lambda client, run_id: client.log_batch(run_id, metrics=metrics, tags=run_tags))
 
-    def finish(self, state: str, tags: Mapping[str, str], artifacts: Callable[[Path], Any], best: float | None) -> None:
+    def finish(
+        self, state: str, tags: Mapping[str, str], artifacts: Callable[[Path], Any], best: Mapping[str, float]
+    ) -> None:
         """Send what is left, the artifacts, and the end of the run.
 
         Args:
             state: complete, pruned, failed or waiting.
             artifacts: writes the files to keep into the folder it is given.
-            best: the trial's result, for the study's run; None if it has none.
+            best: metrics of the trial's result, for the study's run; empty if it has none.
         """
         self.flush({**tags, "trial_state": state})
         self._tracker.upload(self._run.result, artifacts)
-        if best is not None:
-            metric = Metric("best_val_energy_mae", best, get_current_time_millis(), self._number)
-            self._tracker.send(lambda client: client.log_batch(self._tracker.run.info.run_id, metrics=[metric]))
+        if best:
+            now = get_current_time_millis()
+            metrics = [Metric(name, value, now, self._number) for name, value in best.items()]
+            self._tracker.send(lambda client: client.log_batch(self._tracker.run.info.run_id, metrics=metrics))
         self.send(lambda client, run_id: client.set_terminated(run_id, status=STATUS[state]))
 
     def hand_back(self) -> None:
         """Leave the run to the worker that takes the trial next, which must find it, and soon."""
         self._tracker.hurry()
         try:
-            self.finish("waiting", {}, lambda folder: None, None)
+            self.finish("waiting", {}, lambda folder: None, {})
             self.wait()
         except TrackingFailed:  # said at the end
             pass

@@ -186,14 +186,14 @@ class TrialRunner:
         tried: Suggestion,
     ) -> None:
         last = result.epochs
+        errors = {"best_val_energy_mae": result.val_energy_mae, "best_val_forces_mae": result.val_forces_mae}
+        best = {name: value for name, value in errors.items() if value is not None}
         summary = {
-            "best_val_energy_mae": result.val_energy_mae,
-            "best_val_forces_mae": result.val_forces_mae,
             "best_epoch": result.best_epoch,
             "n_parameters": result.n_parameters,
             "trial_seconds": result.trial_seconds,
         }
-        run.log_metrics({name: float(value) for name, value in summary.items() if value is not None}, last)
+        run.log_metrics({name: float(value) for name, value in (best | summary).items() if value is not None}, last)
 
         def write(folder: Path) -> None:
             if training is not None and result.val_energy_mae is not None:
@@ -207,7 +207,7 @@ class TrialRunner:
             (folder / "config.yaml").write_text(repeatable(self._config, tried), encoding="utf-8")
 
         tags = {"reason": result.reason[:500]} if result.reason else {}
-        run.finish(result.state, tags, write, result.val_energy_mae if result.state == "complete" else None)
+        run.finish(result.state, tags, write, best if result.state == "complete" else {})
 
     def _tell(self, trial: optuna.Trial, result: TrialResult) -> None:
         kept = {key: value for key, value in asdict(result).items() if key not in ("number", "state", "error")}

@@ -49,7 +49,7 @@ def trials_frame() -> pd.DataFrame:
 def study_results(trials: pd.DataFrame) -> results.StudyResults:
     curves = pd.DataFrame({"trial": [1, 1, 3], "epoch": [1, 2, 1], "val_energy_mae": [2.0, 0.5, 0.03125]})
     names = [name for name in ("lr", "dropout_rate", "batchnorm") if name in trials]
-    return results.StudyResults("oc20", trials, curves, names, optuna.create_study())
+    return results.StudyResults("oc20", trials, curves, "val_energy_mae", names, optuna.create_study())
 
 
 def run(app: Any, *arguments: str) -> tuple[int, str, str]:
@@ -107,6 +107,17 @@ def test_table_shows_the_top() -> None:
     text = printed(trials_frame(), ["lr"], top=2)
     assert "0.03125" in text
     assert "pruned" not in text
+
+
+def test_a_study_of_forces_is_compared_by_them() -> None:
+    trials = trials_frame().assign(val_forces_mae=[0.3, 0.1, np.nan, 0.2, np.nan])
+    assert list(compare.best_first(trials, "val_forces_mae")["number"]) == [1, 3, 0, 2, 4]
+    assert "best trial 1 with 0.1 eV/Å" in compare.summary("water", trials, "val_forces_mae")
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(compare.table(trials, ["lr"], 1, objective="val_forces_mae"))
+    assert "(eV/Å)" in capture.get()
+    assert "0.1 " in capture.get()
 
 
 def test_summary() -> None:

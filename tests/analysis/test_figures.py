@@ -154,6 +154,17 @@ def test_any_study_gives_a_readable_figure(name: str, figure: str) -> None:
         assert ax.lines or ax.collections or ax.patches or notes(ax)
 
 
+def test_a_study_of_forces_is_drawn_by_them() -> None:
+    names = {"val_energy_mae": "val_forces_mae"}
+    trials, curves = (frame.rename(columns=names) for frame in synthetic(MIXED))
+    energies = optimisation_history(synthetic(MIXED)[0])
+    history = optimisation_history(trials, "val_forces_mae")
+    assert [line.get_ydata().tolist() for line in history.lines] == [one.get_ydata().tolist() for one in energies.lines]
+    drawn = validation_curves(curves, trials, "val_forces_mae")
+    labels = history.get_ylabel(), drawn.get_ylabel(), slices(trials, ["lr"], "val_forces_mae").get_supylabel()
+    assert set(labels) == {"validation force MAE (eV/Å)"}
+
+
 @pytest.mark.parametrize("name", ["mixed", "many", "two"])
 def test_legends_cover_no_data(name: str) -> None:
     trials, curves = synthetic(STUDIES[name])

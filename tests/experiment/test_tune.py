@@ -19,7 +19,7 @@ from bdqm_tune.experiment.results import load_results, trials_frame
 from bdqm_tune.experiment.study import load_study
 from bdqm_tune.hyperparameters import Hyperparameters
 from bdqm_tune.learning.potential import Potential
-from bdqm_tune.services.connection import Stores
+from bdqm_tune.services.connection import Stores, find_stores
 
 Run = Callable[..., Any]
 
@@ -77,6 +77,12 @@ def test_a_study_of_forces_is_judged_by_them(run: Run, tmp_path: Path) -> None:
         assert runs[trial.number].data.metrics["best_val_energy_mae"] == result.val_energy_mae
         table = pd.read_csv(client.download_artifacts(run_id, "history.csv", str(tmp_path)))
         assert table["val_forces_mae"].min() == pytest.approx(trial.value)
+    found, values = load_results(find_stores(), "small"), {t.number: t.value for t in study.get_trials()}
+    assert found.objective == "val_forces_mae"
+    assert found.curves.groupby("trial")["val_forces_mae"].min().to_dict() == values
+    parent = runs[0].data.tags["mlflow.parentRunId"]
+    logged = client.get_metric_history(parent, "best_val_forces_mae")
+    assert {metric.step: metric.value for metric in logged} == values
 
 
 def test_the_study_has_a_run_of_its_own_over_those_of_the_trials(run: Run) -> None:
