@@ -1,6 +1,13 @@
-"""How many cores this process may use."""
+"""The cores that this process may use, and work on them that comes back in order."""
 
 import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def usable_cores() -> int:
@@ -8,3 +15,30 @@ def usable_cores() -> int:
     given = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
     return min(given, int(wanted)) if wanted.isdecimal() and int(wanted) > 0 else given
+
+
+def in_threads(
+    work: Callable[[Item], Result], items: Iterable[Item], n_threads: int | None = None, ahead: int | None = None
+) -> Iterator[Result]:
+    """What `work` gives for each item, in the order of the items.
+
+    Args:
+        n_threads: None: as many as the process may use cores.
+        ahead: items that are begun before their result is asked for, at most; None: two for each thread.
+
+    Raises:
+        What `work` raises for the first item that fails; no more are begun then.
+    """
+    n_threads = n_threads or usable_cores()
+    ahead = ahead or 2 * n_threads
+    pool = ThreadPoolExecutor(n_threads)
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) == ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

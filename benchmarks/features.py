@@ -25,10 +25,10 @@ from bdqm_tune.descriptors import GMP, Descriptor, GMPGroups, SymmetryFunctions
 from bdqm_tune.descriptors.lanes import WIDTH, exp, load, store
 from bdqm_tune.descriptors.multipoles import Multipoles, probe_widths
 from bdqm_tune.descriptors.neighbours import find_neighbours
-from bdqm_tune.descriptors.threads import in_pieces, in_threads
+from bdqm_tune.descriptors.store import in_pieces
 from bdqm_tune.structures import builtin_structures
 from bdqm_tune.structures.read import read_images
-from bdqm_tune.threads import usable_cores
+from bdqm_tune.threads import in_threads, usable_cores
 from benchmarks.parity import GMP_GROUPS, SYMMETRY
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

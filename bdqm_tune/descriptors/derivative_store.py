@@ -13,10 +13,10 @@ from bdqm_tune.descriptors.base import Descriptor, SparseDerivatives
 from bdqm_tune.descriptors.once import make_once
 from bdqm_tune.descriptors.rows import RowFile
 from bdqm_tune.descriptors.store import structures_key, writing
-from bdqm_tune.descriptors.threads import in_threads
 from bdqm_tune.errors import located
 from bdqm_tune.progress import track
 from bdqm_tune.structures import Structures
+from bdqm_tune.threads import in_threads
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,14 @@ from numpy.typing import DTypeLike, NDArray
 from bdqm_tune.descriptors.base import Descriptor
 from bdqm_tune.descriptors.once import make_once
 from bdqm_tune.descriptors.rows import RowFile
-from bdqm_tune.descriptors.threads import in_pieces, in_threads
 from bdqm_tune.errors import BdqmError
 from bdqm_tune.progress import Bar
 from bdqm_tune.structures import Structures
 from bdqm_tune.structures.digest import geometry_key
+from bdqm_tune.threads import in_threads
 
 PIECE_BYTES = 2**21  # of features that are worked on at once: what a core's cache holds
+ATOMS = 500  # that are computed at once: enough that Python's share is small, and few enough for those caches
 
 
 class Piece(NamedTuple):
@@ -105,6 +106,13 @@ def structures_key(atoms: list[Atoms], descriptor: Descriptor) -> str:
     for structure in atoms:
         key.update(geometry_key(structure))
     return key.hexdigest()
+
+
+def in_pieces(n_atoms: NDArray[np.int64]) -> list[slice]:
+    """Structures of so many atoms, one after another in pieces of about `ATOMS` atoms."""
+    piece = (np.cumsum(n_atoms) - n_atoms) // ATOMS
+    first = np.flatnonzero(np.diff(piece, prepend=-1)).tolist()
+    return [slice(start, stop) for start, stop in zip(first, [*first[1:], len(n_atoms)], strict=True)]
 
 
 def _write(path: Path, structures: Structures, descriptor: Descriptor) -> None:

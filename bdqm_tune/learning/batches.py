@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 from bdqm_tune.errors import BadInput
 from bdqm_tune.learning.dataset import Dataset, Split
 from bdqm_tune.learning.forces import ForceBatch, ForceTensors
-from bdqm_tune.learning.inputs import Inputs, ScaledFeatures, ahead
+from bdqm_tune.learning.inputs import Inputs, ScaledFeatures
 from bdqm_tune.learning.room import Room
+from bdqm_tune.threads import in_threads
 
 # Features and derivatives that are held at once while a split is gone through in order.
 NUMBERS_AT_ONCE = 2**24
 MOST_AHEAD, BYTES_AHEAD = 8, 2**28  # batches that are read before they are asked for
+READERS = 4  # threads that read and scale them, at most
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,8 @@ class SplitTensors:
             found: Iterator[Read] = map(self._read, parts)
         else:
             bytes_a_batch = len(parts[0]) * self._numbers_a_structure * self.dtype.itemsize
-            found = ahead(self._read, parts, max(1, min(MOST_AHEAD, int(BYTES_AHEAD / bytes_a_batch))))
+            ahead = max(1, min(MOST_AHEAD, int(BYTES_AHEAD / bytes_a_batch)))
+            found = in_threads(self._read, parts, min(ahead, READERS), ahead + 1)
         for structures, read in zip(order.to(self.device).split(sizes), found, strict=True):
             yield self._batch(structures, read, by_element)
 

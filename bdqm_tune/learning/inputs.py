@@ -1,10 +1,7 @@
 """What a network is given: the features of a split, scaled; on the device, or on the disk and read batch by batch."""
 
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,11 +9,6 @@ from numpy.typing import NDArray
 
 from bdqm_tune.descriptors import StoredFeatures
 from bdqm_tune.learning.scalers import Scaler
-
-READERS = min(4, os.cpu_count() or 1)  # threads that read and scale batches ahead
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 class Inputs(NamedTuple):
@@ -101,18 +93,3 @@ class ScaledFeatures:
             own = numbers[piece.rows]
             slope = self._scaler.slope(piece.features, own) if self._with_slope else np.empty(0)
             yield piece.rows, self._scaler(piece.features, own), slope
-
-
-def ahead(work: Callable[[Item], Result], items: Iterable[Item], n: int) -> Iterator[Result]:
-    """What `work` gives for each of the items, in order; up to `n` of them are begun before they are asked for."""
-    pool = ThreadPoolExecutor(min(n, READERS))
-    waiting: deque[Future[Result]] = deque()
-    try:
-        for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) > n:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)

@@ -1,15 +1,13 @@
-"""Work in threads: in order, bounded, and with the same result as without."""
+"""Features and derivatives computed in threads: the same as without."""
 
-import threading
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from ase import Atoms
 
-from bdqm_tune.descriptors import stored_derivatives, stored_features, threads
+from bdqm_tune import threads
+from bdqm_tune.descriptors import store, stored_derivatives, stored_features
 from bdqm_tune.errors import BadInput
 from bdqm_tune.structures import Structures
 from tests.descriptors.cases import CASES, crystal
@@ -21,50 +19,10 @@ def n_threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     return int(request.param)
 
 
-def test_results_come_in_the_order_of_the_items(n_threads: int) -> None:
-    def work(item: int) -> int:
-        time.sleep(0.001 * (item % 3))
-        return item * item
-
-    assert list(threads.in_threads(work, range(50))) == [item * item for item in range(50)]
-
-
-def test_as_many_are_worked_on_at_once_as_there_are_cores(n_threads: int) -> None:
-    together = threading.Barrier(n_threads, timeout=10)
-    assert len(list(threads.in_threads(lambda item: together.wait(), range(4 * n_threads)))) == 4 * n_threads
-
-
-def test_few_items_are_taken_before_their_turn(n_threads: int) -> None:
-    taken = []
-
-    def items() -> Iterator[int]:
-        for item in range(100):
-            taken.append(item)
-            yield item
-
-    for done, _ in enumerate(threads.in_threads(lambda item: item, items())):
-        assert len(taken) <= done + 2 * n_threads
-
-
-def test_the_first_failure_is_raised_and_the_rest_left(n_threads: int) -> None:
-    started = []
-
-    def work(item: int) -> int:
-        started.append(item)
-        if item in (3, 4):
-            raise BadInput(f"item {item}")
-        return item
-
-    done = []
-    with pytest.raises(BadInput, match="item 3"):
-        done.extend(threads.in_threads(work, range(1000)))
-    assert len(started) < 100
-
-
 def test_pieces_hold_all_structures_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "ATOMS", 10)
+    monkeypatch.setattr(store, "ATOMS", 10)
     n_atoms = np.array([3, 3, 3, 3, 25, 1, 1, 40, 9, 9])
-    pieces = threads.in_pieces(n_atoms)
+    pieces = store.in_pieces(n_atoms)
     assert [i for piece in pieces for i in range(10)[piece]] == list(range(10))
     assert all(n_atoms[piece][:-1].sum() < 10 for piece in pieces)
     assert len(pieces) < 10
@@ -82,7 +40,7 @@ def test_what_is_stored_does_not_depend_on_threads_or_pieces(
     derivatives = np.concatenate([descriptor.sparse_derivatives(structure)[1].values for structure in atoms])
     for n_threads, n_atoms in ((1, 500), (4, 20), (3, 1)):
         monkeypatch.setattr(threads, "usable_cores", lambda n=n_threads: n)
-        monkeypatch.setattr(threads, "ATOMS", n_atoms)
+        monkeypatch.setattr(store, "ATOMS", n_atoms)
         folder = tmp_path / str(n_atoms)
         assert np.array_equal(stored_features(given, descriptor, folder), expected)
         stored = stored_derivatives(given, descriptor, folder)
@@ -92,7 +50,7 @@ def test_what_is_stored_does_not_depend_on_threads_or_pieces(
 def test_a_refused_structure_is_named_also_in_threads(
     n_threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(threads, "ATOMS", 20)
+    monkeypatch.setattr(store, "ATOMS", 20)
     atoms = [crystal(np.random.default_rng(i)) for i in range(12)]
     atoms[7].positions[0] = np.nan
     given = Structures("here", atoms, np.zeros(12), None, 100 + np.arange(12))

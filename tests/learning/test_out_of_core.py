@@ -19,7 +19,6 @@ from bdqm_tune.hyperparameters import Hyperparameters
 from bdqm_tune.learning.batches import SplitTensors, split_tensors
 from bdqm_tune.learning.dataset import Dataset, prepare
 from bdqm_tune.learning.fit import Fit
-from bdqm_tune.learning.inputs import ahead
 from bdqm_tune.learning.room import Room
 
 Alloys = Callable[..., list[Atoms]]
@@ -145,18 +144,6 @@ def test_a_training_that_is_left_leaves_no_thread(alloys: Alloys, config_for: Co
     assert threading.active_count() > before
     batches.close()
     assert threading.active_count() == before
-
-
-def test_an_error_of_a_reader_reaches_who_trains() -> None:
-    def work(i: int) -> int:
-        if i == 3:
-            raise ValueError("cut off")
-        return i
-
-    results = ahead(work, range(100), 4)
-    assert [next(results) for _ in range(3)] == [0, 1, 2]
-    with pytest.raises(ValueError, match="cut off"):
-        next(results)
 
 
 MEASURED = """
