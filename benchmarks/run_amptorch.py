@@ -1,20 +1,28 @@
-"""amptorch's own descriptors on one structure, for `parity`; importing this imports amptorch."""
+"""amptorch's own descriptors, for `parity` and `features`; importing this imports amptorch, or raises ImportError."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from amptorch.descriptor.Gaussian import Gaussian
-from amptorch.descriptor.GMP import GMP
-from amptorch.descriptor.GMPOrderNorm import GMPOrderNorm
 from ase import Atoms
 from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
 from bdqm_tune import descriptors as ours
+from bdqm_tune.backends.amptorch_adapters import import_amptorch
 from bdqm_tune.descriptors.multipoles import Multipoles
+from bdqm_tune.errors import BadInput
 from benchmarks.parity import GMP_GROUPS, GMP_NORMALISED, SYMMETRY
+
+try:
+    import_amptorch()  # with what it needs to be imported at all
+except BadInput as missing:
+    raise ImportError(str(missing)) from None
+
+from amptorch.descriptor.Gaussian import Gaussian
+from amptorch.descriptor.GMP import GMP
+from amptorch.descriptor.GMPOrderNorm import GMPOrderNorm
 
 
 def run(setting: str, atoms: Atoms, densities: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -3,7 +3,8 @@
 python -m benchmarks.training [--trials 64] [--epochs 10] [--study] [--data ../shared/data]
 
 It reads the water and the OC20 structures from the folder beside this repository. amptorch's figures are those recorded
-with the reference values, on another machine, and where it is installed also those of the same run. `--study` also times a whole study of 50 trials of 100 epochs, on all cores, and the memory of a worker that trains 16 at a time.
+with the reference values, on another machine, and where it is installed also those of the same run. `--study` also
+times a whole study of 50 trials of 100 epochs, on all cores, and the memory of a worker that trains 16 at a time.
 """
 
 import argparse
@@ -175,10 +176,8 @@ def main() -> int:
     table = pd.DataFrame(rows)
     table["of the peak"] = [f"{share:.0%}" for share in table["GFLOP/s"] * 1e9 / best]
     print(f"{processor()}, one core; BLAS reaches {best / 1e9:.0f} GFLOP/s in single precision")
-    print(
-        f"ms: a trial's epoch, {options.trials} trials in turns; torch: the same by its operations; recorded: amptorch"
-    )
-    print("in double precision on another machine; amptorch: its own figure in this run, where it can be run")
+    print(f"ms: a trial's epoch, {options.trials} trials in turns; torch: the same by its operations; recorded:")
+    print("of amptorch in double precision on another machine; amptorch: of the same in this run, where it can be run")
     print(table.to_string(index=False, float_format="{:.2f}".format, na_rep="–"))
     if options.study:
         seconds, _ = study(options.data, "auto")
