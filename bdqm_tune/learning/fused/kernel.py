@@ -7,7 +7,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from bdqm_tune.learning.fused.activations import FAST
-from bdqm_tune.learning.fused.passes import Work, backward, backward_twice, forward, make_work, tangents
+from bdqm_tune.learning.fused.passes import Work, backward, forward, make_work
+from bdqm_tune.learning.fused.tangents import backward_twice, tangents
 
 # Atoms that go through the network together where batch normalisation does not ask for a whole batch: few enough that
 # their values stay in the processor's cache, and many enough for the products.
