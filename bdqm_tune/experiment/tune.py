@@ -25,6 +25,8 @@ from bdqm_tune.services.connection import Stores
 from bdqm_tune.services.secrets import refuse_secrets
 
 FAILURES_THAT_STOP = 3
+LEARNING = ("tpe", "cmaes", "gp")  # samplers that go by the results of earlier trials …
+ROUNDS = 4  # … and so need some rounds of trials, whatever the number of cores
 
 
 def tune(
@@ -62,7 +64,7 @@ def tune(
             _flat(config), {"study": config.study.name, "kind": "study", **provenance_tags()}, _as_yaml(config)
         )
         runner = TrialRunner(config, dataset, backend, tracker, rungs(config.study.pruner, config.training.epochs))
-        _run_waiting(study, runner, backend.at_once if config.cohort == "auto" else config.cohort, on_trial)
+        _run_waiting(study, runner, at_once(config, backend.at_once), on_trial)
         status = "FINISHED"
     except (KeyboardInterrupt, SystemExit):
         status = "KILLED"
@@ -70,6 +72,19 @@ def tune(
     finally:
         tracker.finish(status)
     return study
+
+
+def at_once(config: Config, most: int) -> int:
+    """How many trials a worker trains at the same time.
+
+    Args:
+        most: that the backend has use for, unless the configuration says how many.
+    """
+    if config.cohort != "auto":
+        return config.cohort
+    if config.study.sampler in LEARNING:
+        most = min(most, max(1, config.study.n_trials // ROUNDS))
+    return most
 
 
 def _run_waiting(

@@ -16,7 +16,7 @@ from bdqm_tune.backends.native import NativeBackend
 from bdqm_tune.config import Config
 from bdqm_tune.errors import BdqmError
 from bdqm_tune.experiment.study import load_study
-from bdqm_tune.experiment.tune import tune
+from bdqm_tune.experiment.tune import at_once, tune
 from bdqm_tune.learning.dataset import prepare
 from bdqm_tune.learning.fit import EpochRecord, Fit
 from bdqm_tune.services.connection import Stores
@@ -64,6 +64,17 @@ def test_a_trial_does_not_depend_on_who_else_trains(run: Run, precision: str) ->
         found.append(curves(run(study=study, **options, **{"": {"cohort": cohort}})[0]))
     assert found[0] == found[1]
     assert [len(curve) >= 3 for curve in found[0].values()] == [True] * 8
+
+
+@pytest.mark.parametrize(
+    ("cohort", "sampler", "n_trials", "expected"),
+    [("auto", "tpe", 20, 5), ("auto", "tpe", 200, 16), ("auto", "gp", 3, 1), ("auto", "grid", 3, 16), (7, "tpe", 4, 7)],
+)
+def test_a_sampler_that_learns_has_some_rounds(
+    configure: Callable[..., Config], cohort: str | int, sampler: str, n_trials: int, expected: int
+) -> None:
+    config = configure(study={"sampler": sampler, "n_trials": n_trials}, **{"": {"cohort": cohort}})
+    assert at_once(config, most=16) == expected
 
 
 def test_several_train_at_the_same_time_and_the_budget_holds(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
