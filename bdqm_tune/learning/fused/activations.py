@@ -51,58 +51,58 @@ def _within(x, low, high):  # type: ignore[no-untyped-def]
     return high if x > high else x
 
 
+@njit(cache=True, nogil=True)
+def _polynomial(x, coefficients):  # type: ignore[no-untyped-def]
+    total = coefficients[0]
+    for coefficient in coefficients[1:]:
+        total = total * x + coefficient
+    return total
+
+
+def _single(*coefficients: float) -> tuple[np.float32, ...]:
+    """Of a polynomial, the highest power first."""
+    return tuple(map(np.float32, coefficients))
+
+
+# Odd functions as x · P(x²) / Q(x²), from Eigen (generic_fast_tanh_float, generic_fast_erf_float).
+TANH_P = _single(
+    -2.76076847742355e-16, 2.00018790482477e-13, -8.60467152213735e-11, 5.12229709037114e-08, 1.48572235717979e-05,
+    6.37261928875436e-04, 4.89352455891786e-03,
+)  # fmt: skip
+TANH_Q = _single(1.19825839466702e-06, 1.18534705686654e-04, 2.26843463243900e-03, 4.89352518554385e-03)
+TANH_BOUND = np.float32(7.90531110763549805)
+ERF_P = _single(
+    -2.72614225801306e-10, 2.77068142495902e-08, -2.10102402082508e-06, -5.69250639462346e-05, -7.34990630326855e-04,
+    -2.95459980854025e-03, -1.60960333262415e-02,
+)  # fmt: skip
+ERF_Q = _single(
+    -1.45660718464996e-05, -2.13374055278905e-04, -1.68282697438203e-03, -7.37332916720468e-03, -1.42647390514189e-02
+)
+ERF_BOUND = np.float32(4)
+# (exp(r) - 1 - r) / r² for |r| ≤ ln(2) / 2, and ln(2) in two parts, from Cephes (expf).
+EXP_P = _single(
+    1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1
+)  # fmt: skip
+LN2_HIGH, LN2_LOW, LOG2_E = _single(0.693359375, -2.12194440e-4, 1.44269504088896341)
+
+
 def _tanh_single(x):  # type: ignore[no-untyped-def]
-    # The coefficients are those of Eigen (generic_fast_tanh_float).
-    f = np.float32
-    y = _within(x, f(-7.90531110763549805), f(7.90531110763549805))
-    s = y * y
-    p = f(-2.76076847742355e-16)
-    p = p * s + f(2.00018790482477e-13)
-    p = p * s + f(-8.60467152213735e-11)
-    p = p * s + f(5.12229709037114e-08)
-    p = p * s + f(1.48572235717979e-05)
-    p = p * s + f(6.37261928875436e-04)
-    p = p * s + f(4.89352455891786e-03)
-    q = f(1.19825839466702e-06)
-    q = q * s + f(1.18534705686654e-04)
-    q = q * s + f(2.26843463243900e-03)
-    q = q * s + f(4.89352518554385e-03)
-    return y * p / q
-
-
-def _exp_single(x):  # type: ignore[no-untyped-def]
-    # 2^n · exp(r) with |r| <= ln(2) / 2; the coefficients are those of Cephes (expf). 2^n is made of its bits.
-    f = np.float32
-    y = _within(x, f(-87.0), f(88.0))
-    n = np.floor(y * f(1.44269504088896341) + f(0.5))
-    r = y - n * f(0.693359375) + n * f(2.12194440e-4)
-    p = f(1.9875691500e-4)
-    p = p * r + f(1.3981999507e-3)
-    p = p * r + f(8.3334519073e-3)
-    p = p * r + f(4.1665795894e-2)
-    p = p * r + f(1.6666665459e-1)
-    p = p * r + f(5.0000001201e-1)
-    return (p * r * r + r + f(1.0)) * np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
+    y = _within(x, -TANH_BOUND, TANH_BOUND)
+    return y * _polynomial(y * y, TANH_P) / _polynomial(y * y, TANH_Q)
 
 
 def _erf_single(x):  # type: ignore[no-untyped-def]
-    # The coefficients are those of Eigen (generic_fast_erf_float).
-    f = np.float32
-    y = _within(x, f(-4.0), f(4.0))
-    s = y * y
-    p = f(-2.72614225801306e-10)
-    p = p * s + f(2.77068142495902e-08)
-    p = p * s + f(-2.10102402082508e-06)
-    p = p * s + f(-5.69250639462346e-05)
-    p = p * s + f(-7.34990630326855e-04)
-    p = p * s + f(-2.95459980854025e-03)
-    p = p * s + f(-1.60960333262415e-02)
-    q = f(-1.45660718464996e-05)
-    q = q * s + f(-2.13374055278905e-04)
-    q = q * s + f(-1.68282697438203e-03)
-    q = q * s + f(-7.37332916720468e-03)
-    q = q * s + f(-1.42647390514189e-02)
-    return y * p / q
+    y = _within(x, -ERF_BOUND, ERF_BOUND)
+    return y * _polynomial(y * y, ERF_P) / _polynomial(y * y, ERF_Q)
+
+
+def _exp_single(x):  # type: ignore[no-untyped-def]
+    # 2^n · exp(r), where 2^n is made of its bits.
+    y = _within(x, np.float32(-87), np.float32(88))
+    n = np.floor(y * LOG2_E + np.float32(0.5))
+    r = y - n * LN2_HIGH - n * LN2_LOW
+    power = np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
+    return (_polynomial(r, EXP_P) * r * r + r + np.float32(1)) * power
 
 
 @njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
