@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "bdqm_tune"
 
 # What each folder or module of the package may import from, apart from itself.
 SEARCHED = ["hyperparameters", "descriptor_options", "spaces", "descriptor_search"]
-BASE = ["errors", "units", *SEARCHED, "config", "progress", "threads"]
+BASE = ["errors", "units", *SEARCHED, "config", "progress", "threads", "compiled"]
 SCIENCE = ["structures", "descriptors", "learning", "backends"]
 ALLOWED: dict[str, list[str]] = {
     "errors": [],
@@ -21,6 +21,7 @@ ALLOWED: dict[str, list[str]] = {
     "config": ["errors", "units", *SEARCHED],
     "progress": [],
     "threads": [],
+    "compiled": [],
     **{layer: BASE + SCIENCE[:position] for position, layer in enumerate(SCIENCE)},
     "amptorch_import": [*BASE, *SCIENCE],
     "services": ["errors", "config"],

@@ -12,7 +12,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from bdqm_tune.descriptors.compiled import compiled
+from bdqm_tune.compiled import compiled
 from bdqm_tune.descriptors.lanes import WIDTH, load, spread, store
 
 # Numba compiles one of these; the types are those that `solid_harmonics` has.

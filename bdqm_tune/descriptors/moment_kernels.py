@@ -9,7 +9,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from bdqm_tune.descriptors.compiled import compiled
+from bdqm_tune.compiled import compiled
 from bdqm_tune.descriptors.lanes import WIDTH, add_to, exp, load, spread, store
 
 # Numba compiles these; the types are those of the arrays in `Pairs`, `Radial` and `Gradient`.

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bdqm_tune.descriptors.compiled import compiled
+from bdqm_tune.compiled import compiled
 
 # Numba compiles these; the types are those of the arrays in `Pairs`, `Radial` and `Angular`.
 # mypy: disable-error-code="no-untyped-def"

@@ -4,7 +4,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from bdqm_tune.descriptors.compiled import compiled
+from bdqm_tune.compiled import compiled
 from bdqm_tune.descriptors.lanes import WIDTH, add_to, exp, load, spread, store
 
 

@@ -9,12 +9,12 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import overload
 
+from bdqm_tune.compiled import compiled, compiled_fast
+
 ACTIVATION_CODES = {"tanh": 0, "relu": 1, "gelu": 2, "silu": 3, "softplus": 4}
-# Sums in any order, but infinities and NaN stay what they are: a training that diverges must show it.
-FAST = {"reassoc", "contract", "arcp", "nsz"}
 SQRT_HALF, DENSITY = math.sqrt(0.5), 1 / math.sqrt(2 * math.pi)
 
 
@@ -45,13 +45,13 @@ def _erf(x):  # type: ignore[no-untyped-def]
     return _erf_single if x == types.float32 else (lambda x: math.erf(x))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _within(x, low, high):  # type: ignore[no-untyped-def]
     x = low if x < low else x  # NaN stays NaN, unlike with min and max
     return high if x > high else x
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _polynomial(x, coefficients):  # type: ignore[no-untyped-def]
     total = coefficients[0]
     for coefficient in coefficients[1:]:
@@ -105,7 +105,7 @@ def _exp_single(x):  # type: ignore[no-untyped-def]
     return (_polynomial(r, EXP_P) * r * r + r + np.float32(1)) * power
 
 
-@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
+@compiled_fast
 def activate(code, y, value, slope, curvature, curved):  # type: ignore[no-untyped-def]
     """Write an activation's value and slope at every y, and its curvature where `curved`; all are flat arrays."""
     n = len(y)

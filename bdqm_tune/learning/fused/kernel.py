@@ -3,10 +3,9 @@
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from bdqm_tune.learning.fused.activations import FAST
+from bdqm_tune.compiled import compiled, compiled_fast
 from bdqm_tune.learning.fused.passes import Work, backward, forward, make_work
 from bdqm_tune.learning.fused.tangents import backward_twice, tangents
 
@@ -82,7 +81,7 @@ def make_tile(n_features: int, widths: list[int], atoms: int, dtype: Any) -> Til
     )
 
 
-@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
+@compiled_fast
 def epoch(net, state, data, order, sizes, tile, options, train, lr, steps, seed):  # type: ignore[no-untyped-def]
     """Go through a split once, and train on it or not.
 
@@ -132,7 +131,7 @@ def epoch(net, state, data, order, sizes, tile, options, train, lr, steps, seed)
     return totals
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _clear(gradient, n_atoms, batch):  # type: ignore[no-untyped-def]
     """Set the gradient to zero for a batch, and give the atoms of that."""
     for i in range(len(gradient)):
@@ -143,7 +142,7 @@ def _clear(gradient, n_atoms, batch):  # type: ignore[no-untyped-def]
     return atoms
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _end_of_tile(n_atoms, batch, begin, to_the_end):  # type: ignore[no-untyped-def]
     """Where the tile ends that begins in a batch, and how many atoms it has."""
     end, atoms = begin + 1, n_atoms[batch[begin]]
@@ -153,7 +152,7 @@ def _end_of_tile(n_atoms, batch, begin, to_the_end):  # type: ignore[no-untyped-
     return end, atoms
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _gather(data, structures, x):  # type: ignore[no-untyped-def]
     at = 0
     for s in structures:
@@ -164,7 +163,7 @@ def _gather(data, structures, x):  # type: ignore[no-untyped-def]
         at += n
 
 
-@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
+@compiled_fast
 def _energies(data, structures, energies, absolute, n_batch, outer, totals):  # type: ignore[no-untyped-def]
     """Add the errors of the structures' energies to the totals; `outer` becomes the derivative of the loss by them."""
     dtype, at = energies.dtype, 0
@@ -182,7 +181,7 @@ def _energies(data, structures, energies, absolute, n_batch, outer, totals):  # 
         at += n
 
 
-@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
+@compiled_fast
 def _forces(data, structures, by_features, direction, forces, absolute, weight, totals):  # type: ignore[no-untyped-def]
     """Loss of the forces, and its derivative by `by_features`, the gradient of the energy, into `direction`.
 
@@ -230,7 +229,7 @@ def _forces(data, structures, by_features, direction, forces, absolute, weight, 
     return loss
 
 
-@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
+@compiled_fast
 def _adam(state, lr, decay, steps):  # type: ignore[no-untyped-def]
     """A step of Adam (Kingma and Ba, arXiv:1412.6980), with decay AdamW (Loshchilov and Hutter, arXiv:1711.05101)."""
     dtype = state.p.dtype

@@ -7,10 +7,10 @@ BLAS's.
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from bdqm_tune.learning.fused.activations import FAST, activate
+from bdqm_tune.compiled import compiled, compiled_fast
+from bdqm_tune.learning.fused.activations import activate
 
 EPSILON, MOMENTUM = 1e-5, 0.1  # of batch normalisation, as torch has them
 
@@ -52,19 +52,19 @@ def make_work(widths: list[int], atoms: int, dtype: Any) -> Work:
     return Work(**{name: np.empty(size, dtype) for name, size in sizes.items()})
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def matrix(flat, start, n_rows, n_columns):  # type: ignore[no-untyped-def]
     """A matrix in a flat array."""
     return flat[start : start + n_rows * n_columns].reshape((n_rows, n_columns))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def of_layer(flat, net, layer, atoms):  # type: ignore[no-untyped-def]
     """The values (nodes, atoms) of a hidden layer."""
     return matrix(flat, net.rows[layer] * atoms, net.widths[layer + 1], atoms)
 
 
-@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
+@compiled_fast
 def forward(net, p, running, x, work, energies, train, curved, seed):  # type: ignore[no-untyped-def]
     """From features x (atoms, features) to energies (atoms,), keeping what the other passes need.
 
@@ -104,7 +104,7 @@ def forward(net, p, running, x, work, energies, train, curved, seed):  # type: i
             energies[a] += weight * value[j, a]
 
 
-@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
+@compiled_fast
 def _normalise(net, p, running, layer, y, normalised, deviation, train):  # type: ignore[no-untyped-def]
     """Normalise y, the rows of a layer, in place, and write gain · y + shift."""
     width, atoms = y.shape
@@ -132,7 +132,7 @@ def _normalise(net, p, running, layer, y, normalised, deviation, train):  # type
             normalised[j, a] = p[gain + j] * y[j, a] + p[shift + j]
 
 
-@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
+@compiled_fast
 def _drop(rate, seed, value, slope, curvature, curved):  # type: ignore[no-untyped-def]
     """Set some nodes to zero and enlarge the rest; which ones, a hash of seed and place decides."""
     threshold = np.uint32(rate * 4294967295.0)
@@ -152,7 +152,7 @@ def _drop(rate, seed, value, slope, curvature, curved):  # type: ignore[no-untyp
             curvature[i] *= factor
 
 
-@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
+@compiled_fast
 def project(y, v, out):  # type: ignore[no-untyped-def]
     """Tangent or adjoint v of normalised rows y, less what the batch's mean and deviation take: (nodes, atoms)."""
     width, atoms = y.shape
@@ -167,7 +167,7 @@ def project(y, v, out):  # type: ignore[no-untyped-def]
             out[j, a] = v[j, a] - mean - y[j, a] * along
 
 
-@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
+@compiled_fast
 def add_product(gradient, start, left, right):  # type: ignore[no-untyped-def]
     """Add left @ right to the matrix at a place of the gradient."""
     product = np.dot(left, right)
@@ -176,7 +176,7 @@ def add_product(gradient, start, left, right):  # type: ignore[no-untyped-def]
             gradient[start + i * product.shape[1] + j] += product[i, j]
 
 
-@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
+@compiled_fast
 def add_rows(gradient, start, values):  # type: ignore[no-untyped-def]
     for j in range(len(values)):
         total = values.dtype.type(0)
@@ -185,7 +185,7 @@ def add_rows(gradient, start, values):  # type: ignore[no-untyped-def]
         gradient[start + j] += total
 
 
-@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
+@compiled_fast
 def backward(net, p, x, work, outer, gradient, train, weights_too, by_features):  # type: ignore[no-untyped-def]
     """From adjoints of the energies, outer (atoms,), to those of the weights, added to `gradient`, or the features.
 

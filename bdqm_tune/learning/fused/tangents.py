@@ -7,13 +7,12 @@ statistics of its batch.
 """
 
 import numpy as np
-from numba import njit
 
-from bdqm_tune.learning.fused.activations import FAST
+from bdqm_tune.compiled import compiled_fast
 from bdqm_tune.learning.fused.passes import add_product, add_rows, matrix, of_layer, project
 
 
-@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
+@compiled_fast
 def tangents(net, p, direction, work, train):  # type: ignore[no-untyped-def]
     """The derivative of all values along a direction (atoms, features) of the features; `forward` goes before."""
     atoms, last = len(direction), len(net.widths) - 2
@@ -38,7 +37,7 @@ def tangents(net, p, direction, work, train):  # type: ignore[no-untyped-def]
                 tangent[j, a] = slope[j, a] * inner[j, a]
 
 
-@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
+@compiled_fast
 def backward_twice(net, p, x, direction, work, outer, gradient, train):  # type: ignore[no-untyped-def]
     """Add to `gradient` that of Σ outer · E + dE/dx · direction by the weights; `tangents` goes before."""
     atoms, last = len(x), len(net.widths) - 2
@@ -88,7 +87,7 @@ def backward_twice(net, p, x, direction, work, outer, gradient, train):  # type:
             np.dot(weights.T, own_tangent, above_tangent)
 
 
-@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
+@compiled_fast
 def _through_normalisation(  # type: ignore[no-untyped-def]
     net, p, layer, j, y, product, own, own_tangent, deviations, gradient, of_batch
 ):
