@@ -56,10 +56,10 @@ def test_nothing_is_lost_or_doubled_while_the_server_is_killed_and_comes_back_el
     server.stop(signal.SIGKILL)
     server.file.unlink()
     log_epochs(first, range(31, 101))
-    first.finish("complete", {}, write_files, 0.5)
+    first.finish("complete", {}, write_files, {"best_val_energy_mae": 0.5})
     second = tracker.start_trial(1, {"lr": 0.2}, {"trial_number": "1"}, {})
     log_epochs(second, range(1, 101))
-    second.finish("pruned", {}, write_files, None)
+    second.finish("pruned", {}, write_files, {})
     server.start()
     assert server.uri != before
     tracker.finish("FINISHED")
@@ -95,7 +95,7 @@ def test_a_run_whose_creation_was_not_answered_is_not_made_twice(
     monkeypatch.setattr(MlflowClient, "create_run", answer_gets_lost)
     seen: list[str] = []
     trial = tracker.start_trial(0, {}, {}, {}, opened=seen.append)
-    trial.finish("complete", {}, write_files, None)
+    trial.finish("complete", {}, write_files, {})
     tracker.finish("FINISHED")
     assert [run.info.run_id for run in trial_runs(served, tracker)] == seen
 
