@@ -170,7 +170,7 @@ def test_an_interrupted_process_does_not_wait_long(
     assert time.monotonic() - start < 2
 
     stuck = threading.Event()
-    sender = Sender(lambda: MlflowClient("sqlite:///none.db"), 1800.0)
+    sender = Sender(lambda: MlflowClient(f"sqlite:///{workdir}/none.db"), 1800.0)
     sender.send(lambda client: stuck.wait(20))
     sender.hurry()
     with pytest.raises(TrackingFailed, match="does not answer"):
