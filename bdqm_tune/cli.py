@@ -13,7 +13,7 @@ from bdqm_tune.cli_amptorch import EXPORT_EXAMPLE, IMPORT_EXAMPLE, export_amptor
 from bdqm_tune.cli_models import ENSEMBLE_EXAMPLE, EVALUATE_EXAMPLE, PREDICT_EXAMPLE, ensemble, evaluate, predict
 from bdqm_tune.cli_shared import Json, print_record, stores_here
 from bdqm_tune.errors import BadInput, BdqmError
-from bdqm_tune.progress import Bar
+from bdqm_tune.progress import Bar, told_to_end
 from mlflow_server.commands import app as services
 
 if TYPE_CHECKING:
@@ -130,6 +130,8 @@ def main() -> NoReturn:
     """Run the command line; what a user did wrong becomes one line and exit status 2."""
     # What ends the process on SIGTERM takes the same way as Ctrl-C, so that a trial is handed back.
     signal.signal(signal.SIGTERM, lambda *_: _interrupt())
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # which a shell's background jobs have not
+        signal.signal(signal.SIGINT, lambda *_: _interrupt())
     # A tracking server that does not answer must not block for minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     try:
@@ -149,6 +151,7 @@ def main() -> NoReturn:
 
 
 def _interrupt() -> NoReturn:
+    told_to_end.set()
     raise KeyboardInterrupt
 
 

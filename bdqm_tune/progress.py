@@ -1,6 +1,7 @@
 """Progress of long work on standard error: a bar on a terminal, a plain line now and then elsewhere."""
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 
+# Set by a signal that ends the process. The exception that its handler raises is lost where it comes in a callback of
+# the garbage collector; long work asks here as well.
+told_to_end = threading.Event()
 LINE_EVERY = 5.0  # seconds between two plain lines
 _asked: ContextVar[Callable[[], None] | None] = ContextVar("asked", default=None)
 
@@ -85,7 +89,9 @@ def interruptible(ask: Callable[[], None]) -> Iterator[None]:
 
 
 def check() -> None:
-    """Raise what the `interruptible` around says, if it says that long work is to end."""
+    """Raise what the `interruptible` around says, if it says that long work is to end, or the process was told to."""
+    if told_to_end.is_set():
+        raise KeyboardInterrupt
     if (ask := _asked.get()) is not None:
         ask()
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -244,6 +245,27 @@ def test_sigterm_hands_the_trial_back(workdir: Path) -> None:
     assert process.returncode == 130, err
     assert "interrupted" in err.splitlines()[-1]
     assert [trial.state.name for trial in load_study(stores, "long").get_trials()] == ["WAITING"] * 2
+
+
+def test_an_interruption_that_is_lost_in_a_callback_ends_the_work_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, call: Call
+) -> None:
+    Path("endless.yaml").write_text("training: {epochs: 1000000, early_stopping: null}\n")
+    options = {"--config": "endless.yaml", "--epochs": "", "--study": "long", "--pruner": "none"}
+    monkeypatch.setattr("bdqm_tune.progress.told_to_end", told := threading.Event())
+    monkeypatch.setattr("bdqm_tune.experiment.trial.told_to_end", told)
+    stores = find_stores()
+
+    def interrupt() -> None:
+        while not _first_trial_is_training(stores):
+            time.sleep(0.5)
+        told.set()  # all that such an interruption leaves behind
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    code, _, err = call(*tune(**options))
+    assert code == 130
+    assert "interrupted" in err.splitlines()[-1]
+    assert {trial.state.name for trial in load_study(stores, "long").get_trials()} == {"WAITING"}
 
 
 def test_an_interruption_anywhere_gives_the_same_status(workdir: Path) -> None:

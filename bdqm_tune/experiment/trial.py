@@ -24,7 +24,7 @@ from bdqm_tune.experiment.tracking import BATCHES_IN_TRIAL, Tracker, TrialRun
 from bdqm_tune.experiment.tracking_client import TrackingFailed
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.fit import Diverged, EpochRecord
-from bdqm_tune.progress import interruptible
+from bdqm_tune.progress import interruptible, told_to_end
 from bdqm_tune.services.secrets import without_secrets
 from bdqm_tune.spaces import plain
 
@@ -75,7 +75,7 @@ class TrialRunner:
         return None if trial is None else self._run(trial)
 
     def _check(self) -> None:
-        if self._stopped.is_set():
+        if self._stopped.is_set() or told_to_end.is_set():
             raise KeyboardInterrupt
 
     def _run(self, trial: optuna.Trial) -> TrialResult:
