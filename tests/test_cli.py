@@ -253,7 +253,6 @@ def test_an_interruption_that_is_lost_in_a_callback_ends_the_work_all_the_same(
     Path("endless.yaml").write_text("training: {epochs: 1000000, early_stopping: null}\n")
     options = {"--config": "endless.yaml", "--epochs": "", "--study": "long", "--pruner": "none"}
     monkeypatch.setattr("bdqm_tune.progress.told_to_end", told := threading.Event())
-    monkeypatch.setattr("bdqm_tune.experiment.trial.told_to_end", told)
     stores = find_stores()
 
     def interrupt() -> None:

@@ -76,8 +76,8 @@ def _add_moments(radial, distance2, sums, harmonics, row, mine):
 
 
 @compiled
-def fill_moments(pairs, radial, begin, end, found):
-    """Write mu of the atoms `begin:end` to `found` (n_moments, n_atoms, n_blocks·WIDTH).
+def fill_moments(pairs, radial, found):
+    """Write mu of the atoms to `found` (n_moments, n_atoms, n_blocks·WIDTH).
 
     The moments run channel by channel, in each from m = -l to l.
     """
@@ -87,7 +87,7 @@ def fill_moments(pairs, radial, begin, end, found):
     # The atom itself is at distance 0, where R_00 = 1/sqrt(4π) and all other harmonics vanish.
     own = np.zeros(n_harmonics)
     own[0] = 1 / np.sqrt(4 * np.pi)
-    for i in range(begin, end):
+    for i in range(len(pairs.species)):
         for block in range(radial.weight.shape[1]):
             mine[:] = 0.0
             _fill_sums(radial, weights, decays, pairs.species[i], block, 0.0, sums)
@@ -135,11 +135,8 @@ def _fill_values(radial, distance2, sums, steps, values, slopes):
 
 
 @compiled
-def fill_derivatives(pairs, radial, gradient, of_pair, own, begin, end, found):
-    """Add d features / d positions to `found` (n_entries, n_kinds·n_sigmas, 3): for the features of atoms `begin:end`.
-
-    The neighbours of a centre have entries of that centre only, so that no two ranges of atoms write to one.
-    """
+def fill_derivatives(pairs, radial, gradient, of_pair, own, found):
+    """Add d features / d positions to `found` (n_entries, n_kinds·n_sigmas, 3)."""
     weights, decays, by_moment = radial.weight.ravel(), radial.decay.ravel(), np.zeros(len(gradient.values) * WIDTH)
     harmonics, slopes_of_harmonics = pairs.harmonics.ravel(), pairs.slopes.ravel()
     n_harmonics, n_sources, n_channels = pairs.harmonics.shape[1], radial.weight.shape[3], len(radial.l)
@@ -148,7 +145,7 @@ def fill_derivatives(pairs, radial, gradient, of_pair, own, begin, end, found):
     moved = np.zeros(3 * WIDTH)
     n_kinds = len(gradient.first)
     n_sigmas = found.shape[1] // n_kinds
-    for i in range(begin, end):
+    for i in range(len(pairs.species)):
         for block in range(radial.weight.shape[1]):
             n_lanes = min(WIDTH, n_sigmas - block * WIDTH)
             for m in range(len(gradient.values)):

@@ -121,9 +121,7 @@ class Multipoles(Descriptor):
         )
         entries = find_entries(neighbours, images)
         derivatives = np.zeros((len(entries.centre), self.n_features, 3))
-        kernels.fill_derivatives(
-            pairs, self._radial, gradient, entries.of_pair, entries.own, 0, len(atoms), derivatives
-        )
+        kernels.fill_derivatives(pairs, self._radial, gradient, entries.of_pair, entries.own, derivatives)
         features = self._features([value for value, _ in values])
         return features, SparseDerivatives(entries.centre, entries.atom, derivatives, entries.vector)
 
@@ -139,7 +137,7 @@ class Multipoles(Descriptor):
         """mu (n_moments, n_atoms, n_sigmas, filled up with zeros to whole blocks)."""
         n_padded = self._radial.weight.shape[1] * WIDTH
         found = np.empty((int(np.sum(2 * self.channels.l + 1)), len(pairs.species), n_padded))
-        kernels.fill_moments(pairs, self._radial, 0, len(pairs.species), found)
+        kernels.fill_moments(pairs, self._radial, found)
         return found
 
     def _combine(self, moments: NDArray[np.float64]) -> list[NDArray[np.float64]]:

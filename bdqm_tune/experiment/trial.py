@@ -24,7 +24,7 @@ from bdqm_tune.experiment.tracking import BATCHES_IN_TRIAL, Tracker, TrialRun
 from bdqm_tune.experiment.tracking_client import TrackingFailed
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.fit import Diverged, EpochRecord
-from bdqm_tune.progress import interruptible, told_to_end
+from bdqm_tune.progress import check, interruptible
 from bdqm_tune.services.secrets import without_secrets
 from bdqm_tune.spaces import plain
 
@@ -69,13 +69,14 @@ class TrialRunner:
 
         It is recorded in both stores; an exception in it fails it and does not get out.
         """
-        with self._asking:
-            self._check()
-            trial = next_trial(study)
-        return None if trial is None else self._run(trial)
+        with interruptible(self._raise_if_stopped):
+            with self._asking:
+                check()
+                trial = next_trial(study)
+            return None if trial is None else self._run(trial)
 
-    def _check(self) -> None:
-        if self._stopped.is_set() or told_to_end.is_set():
+    def _raise_if_stopped(self) -> None:
+        if self._stopped.is_set():
             raise KeyboardInterrupt
 
     def _run(self, trial: optuna.Trial) -> TrialResult:
@@ -91,8 +92,7 @@ class TrialRunner:
                 dataset = self._dataset
                 if self._config.descriptor_spaces:
                     dataset = dataset.described_by(tried.descriptor)
-                with interruptible(self._check):  # features may have to be computed
-                    training = self._backend.start(tried.hyperparameters, self._config.study.seed, dataset)
+                training = self._backend.start(tried.hyperparameters, self._config.study.seed, dataset)
                 reason = self._train(trial, training, run, records)
                 state = "pruned" if reason else "complete"
             except Diverged as diverged:
@@ -131,7 +131,7 @@ class TrialRunner:
         """Train to the end, or until the pruner says no; returns why it was pruned, empty if it was not."""
         every = -(-self._config.training.epochs // BATCHES_IN_TRIAL)
         for record in training:
-            self._check()
+            check()
             records.append(record)
             run.log_metrics(record.metrics(), record.epoch)
             if record.epoch % every == 0 and record.epoch < self._config.training.epochs:
