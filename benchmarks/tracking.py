@@ -31,9 +31,9 @@ from mlflow.entities import Metric, Param, RunTag
 
 from bdqm_tune.config import load_config
 from bdqm_tune.experiment import tune as tuning
-from bdqm_tune.experiment.study import load_study
+from bdqm_tune.experiment.study import RUN_ID, load_study
 from bdqm_tune.experiment.tracking_client import tracking_client
-from bdqm_tune.experiment.trial import RUN_ID, TrialRunner
+from bdqm_tune.experiment.trial import TrialRunner
 from bdqm_tune.hyperparameters import Hyperparameters
 from bdqm_tune.learning.dataset import Dataset, prepare
 from bdqm_tune.learning.fit import EpochRecord

@@ -15,9 +15,8 @@ from optuna.trial import FrozenTrial, TrialState
 from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.experiment.output import quiet_libraries
 from bdqm_tune.experiment.storage import not_made_yet, opened
-from bdqm_tune.experiment.study import no_such_study
+from bdqm_tune.experiment.study import RUN_ID, no_such_study
 from bdqm_tune.experiment.tracking_client import ARTIFACTS, reason, tracking_client
-from bdqm_tune.experiment.trial import RUN_ID
 from bdqm_tune.progress import track
 from bdqm_tune.services.connection import Stores
 

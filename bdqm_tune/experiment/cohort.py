@@ -16,12 +16,9 @@ def trial_results(study: optuna.Study, runner: TrialRunner, at_once: int) -> Gen
     Left early, by an error, an interruption or the caller, the trials that run are handed back.
 
     Args:
-        at_once: trials that train at the same time, each in a thread of its own.
+        at_once: trials that train at the same time, each in a thread of its own, so that a signal, which reaches the
+            main thread, finds all of them between two epochs.
     """
-    if at_once == 1:
-        while (result := runner.run_next(study)) is not None:
-            yield result
-        return
     ended: queue.SimpleQueue[TrialResult | BaseException | None] = queue.SimpleQueue()
     threads = [threading.Thread(target=_work, args=(study, runner, ended), name=f"trials-{i}") for i in range(at_once)]
     for thread in threads:

@@ -17,10 +17,9 @@ from bdqm_tune.experiment.models import load_potential
 from bdqm_tune.experiment.output import quiet_libraries
 from bdqm_tune.experiment.provenance import provenance_tags
 from bdqm_tune.experiment.records import record_run
-from bdqm_tune.experiment.study import load_study
+from bdqm_tune.experiment.study import RUN_ID, load_study
 from bdqm_tune.experiment.studydata import StudyData, study_data, trial_config
 from bdqm_tune.experiment.tracking_client import ARTIFACTS, reason, tracking_client
-from bdqm_tune.experiment.trial import RUN_ID
 from bdqm_tune.learning.calibration import Calibration, check_coverage, rank_of
 from bdqm_tune.learning.ensemble import Ensemble, EnsemblePrediction
 from bdqm_tune.learning.metrics import energy_metrics

@@ -16,10 +16,9 @@ from bdqm_tune.experiment.models import load_potential
 from bdqm_tune.experiment.output import quiet_libraries
 from bdqm_tune.experiment.provenance import provenance_tags
 from bdqm_tune.experiment.records import record_run
-from bdqm_tune.experiment.study import load_study
+from bdqm_tune.experiment.study import RUN_ID, load_study
 from bdqm_tune.experiment.testsplit import load_test_split
 from bdqm_tune.experiment.tracking_client import reason, tracking_client
-from bdqm_tune.experiment.trial import RUN_ID
 from bdqm_tune.learning.metrics import energy_metrics, force_metrics
 from bdqm_tune.learning.potential import Potential
 from bdqm_tune.services.connection import Stores

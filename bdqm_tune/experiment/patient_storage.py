@@ -3,17 +3,16 @@
 import copy
 import json
 import threading
-from collections.abc import Callable, Container, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from types import MappingProxyType
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 from uuid import uuid4
 
-import optuna
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
-from optuna.storages import BaseStorage, RDBStorage
-from optuna.storages._cached_storage import _CachedStorage
+from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
@@ -30,7 +29,6 @@ ParamCall = tuple[int, str, float, BaseDistribution, BaseDistribution | None]
 # An attribute of a trial that the storage keeps to itself. Every new trial and every change of a state carries a mark
 # of its own, by which one that was done, though its answer was lost, is told from one that is still to be done.
 MARK = "bdqm:mark"
-HURRY = 5.0  # seconds
 
 
 class StudyDatabaseFailed(BdqmError, StorageInternalError):
@@ -47,6 +45,22 @@ class _Block:
 
 class _NotWaiting(Exception):
     """Another worker took the trial."""
+
+
+class TrialLost(BdqmError):
+    """The worker was thought dead, and its trial given to another one."""
+
+
+class Held(NamedTuple):
+    """A trial that runs."""
+
+    trial_id: int
+    mark: str  # of its latest change of state
+
+    @property
+    def worker(self) -> str:
+        """Who runs it; "" where it is not known."""
+        return self.mark.rpartition(":")[0]
 
 
 def _patiently(
@@ -75,6 +89,8 @@ class PatientStorage(RDBStorage):
         self.patience = patience
         self._waiting: set[int] = set()  # trials that waited when they were last read
         self._tried: set[str] = set()  # marks of what we began
+        self._held: dict[int, str] = {}  # trials that we run, and the marks by which we took them
+        self.worker = ""  # stands in these marks
         self._thread = threading.local()
         super().__init__(url, engine_options, skip_compatibility_check=True, skip_table_creation=not make_tables)
 
@@ -132,26 +148,92 @@ class PatientStorage(RDBStorage):
         return super()._get_prepared_new_trial(study_id, template_trial, session)
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
-        return self._change_state(trial_id, state, values, uuid4().hex)
+        """As Optuna's; a trial that we run is changed only as long as no other worker was given it.
+
+        Raises:
+            TrialLost: one was.
+        """
+        held, mark = self._held.get(trial_id), f"{self.worker}:{uuid4().hex}"
+        try:
+            done = self._change_state(trial_id, state, values, mark, held)
+        except (TrialLost, UpdateFinishedTrialError):
+            self._held.pop(trial_id, None)
+            raise
+        if state != TrialState.RUNNING:
+            self._held.pop(trial_id, None)
+        elif done:
+            self._held[trial_id] = mark
+        return done
+
+    def take_back(self, trial: Held, state: TrialState, attributes: Mapping[str, Any]) -> bool:
+        """Let a trial of another worker wait again, or fail; False if it is not any more as it was.
+
+        Args:
+            attributes: that the trial is given.
+        """
+        mark = f"{self.worker}:{uuid4().hex}"
+        with suppress(TrialLost, UpdateFinishedTrialError):
+            return self._change_state(trial.trial_id, state, None, mark, trial.mark, attributes)
+        return False
 
     @_patiently
-    def _change_state(self, trial_id: int, state: TrialState, values: Sequence[float] | None, mark: str) -> bool:
+    def running(self, study_id: int) -> list[Held]:
+        """The study's trials that run."""
+        with _create_scoped_session(self.scoped_session) as session:
+            trial, attribute = models.TrialModel, models.TrialSystemAttributeModel
+            rows = session.query(trial.trial_id, attribute.value_json).filter_by(
+                study_id=study_id, state=TrialState.RUNNING
+            )
+            marked = rows.outerjoin(attribute, (attribute.trial_id == trial.trial_id) & (attribute.key == MARK))
+            return [Held(row.trial_id, json.loads(row.value_json or '""')) for row in marked.all()]
+
+    def holds(self, trial_id: int) -> bool:
+        """Whether we run the trial, as far as we know."""
+        return trial_id in self._held
+
+    def lose(self) -> None:
+        """Hold nothing any more: we were thought dead."""
+        self._held.clear()
+
+    @_patiently
+    def _change_state(
+        self,
+        trial_id: int,
+        state: TrialState,
+        values: Sequence[float] | None,
+        mark: str,
+        held: str | None,
+        attributes: Mapping[str, Any] = MappingProxyType({}),
+    ) -> bool:
         again = self._again(mark)
         try:
             with self._one_transaction():
+                if held is not None:
+                    self._check_mark(trial_id, held)
                 if state.is_finished():  # afterwards, attributes cannot be set
                     super().set_trial_system_attr(trial_id, MARK, mark)
+                for key, value in attributes.items():
+                    super().set_trial_user_attr(trial_id, key, value)
                 if not super().set_trial_state_values(trial_id, state, values):
                     raise _NotWaiting
                 if not state.is_finished():
                     super().set_trial_system_attr(trial_id, MARK, mark)
-        except (UpdateFinishedTrialError, _NotWaiting) as error:
+        except (UpdateFinishedTrialError, _NotWaiting, TrialLost) as error:
             if again and super().get_trial_system_attrs(trial_id).get(MARK) == mark:
                 return True
             if isinstance(error, _NotWaiting):
                 return False
             raise
         return True
+
+    def _check_mark(self, trial_id: int, expected: str) -> None:
+        """Raise TrialLost if the trial's mark is another one; until the transaction ends, nobody changes it."""
+        session = self.scoped_session()
+        models.TrialModel.find_or_raise_by_id(trial_id, session, for_update=True)
+        attribute = models.TrialSystemAttributeModel
+        found = session.query(attribute.value_json).filter_by(trial_id=trial_id, key=MARK).scalar()
+        if found != json.dumps(expected):
+            raise TrialLost("another worker was given the trial, as this one had not been heard of")
 
     def _again(self, mark: str) -> bool:
         """Whether what bears this mark was tried before, and may have been done."""
@@ -244,41 +326,3 @@ class PatientStorage(RDBStorage):
         with _create_scoped_session(self.scoped_session, True) as session, session.no_autoflush:
             for param in params:
                 self._set_trial_param_without_commit(session, *param)
-
-
-class Cache(_CachedStorage):
-    """Optuna's cache in front of a patient storage, with less left to ask for: a trial is a hundred questions."""
-
-    _backend: PatientStorage
-
-    def __init__(self, backend: PatientStorage) -> None:
-        super().__init__(backend)
-        self._study_ids: dict[str, int] = {}
-
-    def get_study_id_from_name(self, study_name: str) -> int:
-        if study_name not in self._study_ids:
-            self._study_ids[study_name] = super().get_study_id_from_name(study_name)
-        return self._study_ids[study_name]
-
-    def delete_study(self, study_id: int) -> None:
-        self._study_ids.clear()
-        super().delete_study(study_id)
-
-    def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
-        return self._backend.get_trial_system_attrs(trial_id)  # Optuna would read all else of the trial, too
-
-    def _read_trials_from_remote_storage(self, study_id: int) -> None:
-        if self._backend.news_wanted():
-            super()._read_trials_from_remote_storage(study_id)
-
-
-def together(trial: optuna.Trial) -> AbstractContextManager[None]:
-    """Write the hyperparameters that are suggested in the block in one transaction, where the storage can."""
-    return trial.storage._backend.together() if isinstance(trial.storage, Cache) else nullcontext()
-
-
-def hurry(storage: BaseStorage) -> None:
-    """Wait for the database a few seconds at most from now on: the process is about to end."""
-    if isinstance(storage, Cache):
-        patience = storage._backend.patience
-        patience.seconds = min(patience.seconds, HURRY)

@@ -10,9 +10,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from bdqm_tune.errors import BdqmError
 from bdqm_tune.experiment.search_space import SEARCHABLE
-from bdqm_tune.experiment.study import QUESTION, load_study
+from bdqm_tune.experiment.study import QUESTION, RESULT, RUN_ID, load_study
 from bdqm_tune.experiment.tracking_client import reason, tracking_client
-from bdqm_tune.experiment.trial import RESULT, RUN_ID
 from bdqm_tune.progress import track
 from bdqm_tune.services.connection import Stores
 

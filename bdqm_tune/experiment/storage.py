@@ -14,8 +14,9 @@ from alembic.runtime.migration import MigrationContext
 from optuna.exceptions import StorageInternalError
 
 from bdqm_tune.errors import BadInput, BdqmError
+from bdqm_tune.experiment.cached_storage import Cache
 from bdqm_tune.experiment.patience import Patience, reason
-from bdqm_tune.experiment.patient_storage import Cache, PatientStorage
+from bdqm_tune.experiment.patient_storage import PatientStorage
 from bdqm_tune.services.connection import Stores
 
 SERVERS_PATIENCE, OTHER_PATIENCE = 30.0, 5.0  # seconds to wait for a database when opening it: ours, and a given one
@@ -168,7 +169,7 @@ def opened(stores: Stores) -> Iterator[Cache]:
     try:
         yield storage
     finally:
-        storage._backend.close()
+        storage.backend.close()
 
 
 def not_made_yet(stores: Stores) -> bool:

@@ -13,7 +13,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from bdqm_tune.config import Config
 from bdqm_tune.errors import BadInput
-from bdqm_tune.experiment.patient_storage import hurry
+from bdqm_tune.experiment.cached_storage import Cache, hurry
+from bdqm_tune.experiment.patient_storage import TrialLost
 from bdqm_tune.experiment.samplers import make_pruner, make_sampler
 from bdqm_tune.experiment.search_space import distributions
 from bdqm_tune.experiment.storage import not_made_yet, open_storage, opened
@@ -21,7 +22,10 @@ from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.services.connection import Stores, without_password
 from bdqm_tune.structures import digest
 
-QUESTION, TEST, EXPERIMENT = "question", "test", "mlflow_experiment_id"
+QUESTION, TEST, EXPERIMENT = "question", "test", "mlflow_experiment_id"  # attributes of a study …
+RUN_ID, RESULT = "mlflow_run_id", "result"  # … and of a trial
+LOSSES = "losses"  # attribute of a trial: how many workers were lost with it
+SUBMISSIONS = "submissions"  # attribute of a study: trials it is to have by each submission that added some
 
 _log = logging.getLogger(__name__)
 
@@ -109,15 +113,26 @@ def question(config: Config, dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def add_trials(study: optuna.Study, n_trials: int, parameters: Sequence[dict[str, Any]] = ()) -> None:
-    """Add `n_trials` to the study's budget, as trials that wait for a worker.
+def add_trials(
+    study: optuna.Study, n_trials: int, parameters: Sequence[dict[str, Any]] = (), submission: str = ""
+) -> int:
+    """Add `n_trials` to the study's budget, as trials that wait for a worker; give how many were added.
 
     Args:
         parameters: what the first of them try; the sampler chooses for the rest.
+        submission: of a job; all its workers together, however often they start, add their trials once.
     """
+    if submission:
+        # The total is written first: who comes after one that was killed in the middle adds what is missing.
+        there = len(study.get_trials(deepcopy=False))
+        totals = {submission: there + n_trials} | study.user_attrs.get(SUBMISSIONS, {})
+        study.set_user_attr(SUBMISSIONS, totals)
+        missing = max(0, totals[submission] - there)
+        n_trials, parameters = missing, parameters if missing == n_trials else ()
     for fixed in parameters[:n_trials]:
         study.enqueue_trial(fixed)
-    study.add_trials([create_trial(state=TrialState.WAITING) for _ in range(n_trials - len(parameters))])
+    study.add_trials([create_trial(state=TrialState.WAITING) for _ in range(n_trials - len(parameters[:n_trials]))])
+    return n_trials
 
 
 def next_trial(study: optuna.Study) -> optuna.Trial | None:
@@ -136,15 +151,35 @@ def next_trial(study: optuna.Study) -> optuna.Trial | None:
     return None
 
 
+def others_run(study: optuna.Study) -> bool:
+    """Whether other workers run trials of the study, which could come back to be run here."""
+    storage = study._storage
+    if not isinstance(storage, Cache):
+        return False
+    running = storage.backend.running(study._study_id)
+    return any(trial.worker and not storage.backend.holds(trial.trial_id) for trial in running)
+
+
+def is_ours(trial: optuna.Trial) -> bool:
+    """Whether this worker still has the trial that it took, as far as is known here."""
+    return not isinstance(trial.storage, Cache) or trial.storage.backend.holds(trial._trial_id)
+
+
 @contextmanager
 def handed_back(trial: optuna.Trial) -> Iterator[None]:
-    """Let the trial wait again, with its number and parameters, if the block does not end as it should."""
+    """Let the trial wait again, with its number and parameters, if the block does not end as it should.
+
+    One that another worker was given meanwhile is left to that one.
+    """
     try:
         yield
     except BaseException:
         hurry(trial.storage)
         try:
-            trial.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+            if is_ours(trial):
+                trial.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+        except TrialLost:
+            pass
         except StorageInternalError:
             _log.warning("trial %d could not be handed back: the study database does not answer", trial.number)
         raise

@@ -14,7 +14,7 @@ from typing import Any
 
 import mlflow
 from mlflow.entities import Dataset as MlflowDataset
-from mlflow.entities import DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.entities import DatasetInput, InputTag, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
@@ -25,14 +25,13 @@ from mlflow.utils.time import get_current_time_millis
 from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.experiment.sender import Request, Sender
 from bdqm_tune.experiment.tracking_client import TrackingFailed, reason, tracking_client
+from bdqm_tune.experiment.trial_run import TrialRun
 from bdqm_tune.learning.dataset import Split
 from bdqm_tune.services.connection import Stores, without_password
 from bdqm_tune.services.secrets import without_secrets
 
-BATCHES_IN_TRIAL = 5
 LONGEST_PARAMETER = 6000
 GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")  # as in luminous-shad-146, which MLflow gives a run without a name
-STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED", "waiting": "SCHEDULED"}
 CREATION = "creation_id"  # tag by which a run is found whose creation was not answered
 
 
@@ -68,17 +67,14 @@ class Tracker:
         splits: Mapping[str, Split],
         run_id: str | None = None,
         opened: Callable[[str], None] = lambda run_id: None,
-    ) -> "TrialRun":
+    ) -> TrialRun:
         """Open the run of a trial, or that of `run_id` again for a trial that was handed back.
 
         Args:
             opened: called with the run's id as soon as it is known, in the thread that sends.
         """
         if run_id is not None:
-            known = run_id
-            trial = TrialRun(self, self.send(lambda client: _reopened(client, known)), number)
-            trial.send(lambda client, run_id: client.log_batch(run_id, tags=[RunTag("trial_state", "running")]))
-            return trial
+            return TrialRun.reopened(self, run_id, number)
         all_tags = self._context | dict(tags) | {"trial_state": "running", MLFLOW_PARENT_RUN_ID: self.run.info.run_id}
         create = _creation(self.run.info.experiment_id, f"trial-{number:03d}", all_tags)
 
@@ -138,60 +134,6 @@ class Tracker:
             return request.result(self._sender.seconds_left)
         except TimeoutError:
             raise TrackingFailed("the MLflow tracking store does not answer") from None
-
-
-class TrialRun:
-    """The MLflow run of one trial, which may not be there yet."""
-
-    def __init__(self, tracker: Tracker, run: Future[Run], number: int) -> None:
-        self._tracker, self._run, self._number = tracker, run, number
-        self._metrics: list[Metric] = []
-
-    def wait(self) -> None:
-        """Wait until the run is there. Raises TrackingFailed if it cannot be made."""
-        self._tracker.wait(self._run)
-
-    def send(self, request: Callable[[MlflowClient, str], Any]) -> None:
-        """Send a request about this run, given its id."""
-        self._tracker.send(lambda client: request(client, self._run.result().info.run_id))
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Keep metrics until `flush`."""
-        now = get_current_time_millis()
-        self._metrics += [Metric(name, value, now, step) for name, value in metrics.items()]
-
-    def flush(self, tags: Mapping[str, str] | None = None) -> None:
-        """Send what was kept."""
-        metrics, self._metrics = self._metrics, []
-        run_tags = [RunTag(key, value) for key, value in (tags or {}).items()]
-        self.send(lambda client, run_id: client.log_batch(run_id, metrics=metrics, tags=run_tags))
-
-    def finish(
-        self, state: str, tags: Mapping[str, str], artifacts: Callable[[Path], Any], best: Mapping[str, float]
-    ) -> None:
-        """Send what is left, the artifacts, and the end of the run.
-
-        Args:
-            state: complete, pruned, failed or waiting.
-            artifacts: writes the files to keep into the folder it is given.
-            best: metrics of the trial's result, for the study's run; empty if it has none.
-        """
-        self.flush({**tags, "trial_state": state})
-        self._tracker.upload(self._run.result, artifacts)
-        if best:
-            now = get_current_time_millis()
-            metrics = [Metric(name, value, now, self._number) for name, value in best.items()]
-            self._tracker.send(lambda client: client.log_batch(self._tracker.run.info.run_id, metrics=metrics))
-        self.send(lambda client, run_id: client.set_terminated(run_id, status=STATUS[state]))
-
-    def hand_back(self) -> None:
-        """Leave the run to the worker that takes the trial next, which must find it, and soon."""
-        self._tracker.hurry()
-        try:
-            self.finish("waiting", {}, lambda folder: None, {})
-            self.wait()
-        except TrackingFailed:  # said at the end
-            pass
 
 
 def open_tracker(
@@ -266,11 +208,6 @@ def _creation(experiment_id: str, name: str, tags: Mapping[str, str]) -> Callabl
         return client.create_run(experiment_id, start, {**tags, CREATION: creation_id}, name)
 
     return create
-
-
-def _reopened(client: MlflowClient, run_id: str) -> Run:
-    client.update_run(run_id, status="RUNNING")
-    return client.get_run(run_id)
 
 
 def _dataset_input(name: str, split: Split) -> DatasetInput:

@@ -1,9 +1,11 @@
 """One trial: train, compare at the pruner's rungs, record, tell."""
 
+import random
 import threading
 import time
 import traceback
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,24 +13,26 @@ from typing import Any
 import optuna
 import pandas as pd
 import yaml
-from optuna.exceptions import StorageInternalError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from bdqm_tune.backends import Backend, TrainingRun
 from bdqm_tune.config import Config
-from bdqm_tune.experiment.patient_storage import together
+from bdqm_tune.experiment.cached_storage import together
+from bdqm_tune.experiment.patient_storage import TrialLost
 from bdqm_tune.experiment.provenance import provenance_tags
 from bdqm_tune.experiment.search_space import Suggestion, suggest
-from bdqm_tune.experiment.study import handed_back, next_trial
-from bdqm_tune.experiment.tracking import BATCHES_IN_TRIAL, Tracker, TrialRun
+from bdqm_tune.experiment.study import RESULT, RUN_ID, handed_back, is_ours, next_trial, others_run
+from bdqm_tune.experiment.tracking import Tracker
 from bdqm_tune.experiment.tracking_client import TrackingFailed
+from bdqm_tune.experiment.trial_run import BATCHES_IN_TRIAL, TrialRun
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.fit import Diverged, EpochRecord
 from bdqm_tune.progress import check, interruptible
 from bdqm_tune.services.secrets import without_secrets
 from bdqm_tune.spaces import plain
 
-RUN_ID, RESULT = "mlflow_run_id", "result"
+FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0  # seconds between two looks for a trial that may come back
 OPTUNA_STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
 
@@ -58,6 +62,7 @@ class TrialRunner:
         self._config, self._dataset, self._backend, self._tracker = config, dataset, backend, tracker
         self._rungs = frozenset(rungs)
         self._asking = threading.Lock()  # samplers are not made for several threads
+        self._waiting = threading.Lock()  # one looks for trials that come back, for all
         self._stopped = threading.Event()
 
     def stop(self) -> None:
@@ -65,15 +70,36 @@ class TrialRunner:
         self._stopped.set()
 
     def run_next(self, study: optuna.Study) -> TrialResult | None:
-        """Take a waiting trial and run it to its end, or None if there is none left.
+        """Take a waiting trial and run it to its end, or None if there is none left, nor one that could come back.
 
         It is recorded in both stores; an exception in it fails it and does not get out.
         """
         with interruptible(self._raise_if_stopped):
-            with self._asking:
-                check()
-                trial = next_trial(study)
-            return None if trial is None else self._run(trial)
+            while (trial := self._next_trial(study)) is not None:
+                with suppress(TrialLost):
+                    return self._run(trial)
+            return None
+
+    def _next_trial(self, study: optuna.Study) -> optuna.Trial | None:
+        if (trial := self._take(study)) is not None:
+            return trial
+        with self._waiting:
+            wait = FIRST_WAIT
+            while (trial := self._take(study)) is None and others_run(study):
+                self._pause(wait * random.uniform(0.5, 1))
+                wait = min(2 * wait, LONGEST_WAIT)
+        return trial
+
+    def _take(self, study: optuna.Study) -> optuna.Trial | None:
+        with self._asking:
+            check()
+            return next_trial(study)
+
+    def _pause(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            check()
+            self._stopped.wait(min(left, 0.5))
 
     def _raise_if_stopped(self) -> None:
         if self._stopped.is_set():
@@ -97,7 +123,7 @@ class TrialRunner:
                 state = "pruned" if reason else "complete"
             except Diverged as diverged:
                 state, reason = "pruned", str(diverged)
-            except (TrackingFailed, StorageInternalError):
+            except (TrackingFailed, StorageInternalError, TrialLost):
                 raise
             except (KeyboardInterrupt, SystemExit):
                 run.hand_back()
@@ -132,6 +158,8 @@ class TrialRunner:
         every = -(-self._config.training.epochs // BATCHES_IN_TRIAL)
         for record in training:
             check()
+            if not is_ours(trial):
+                raise TrialLost(f"trial {trial.number} was given to another worker")
             records.append(record)
             run.log_metrics(record.metrics(), record.epoch)
             if record.epoch % every == 0 and record.epoch < self._config.training.epochs:
@@ -211,9 +239,12 @@ class TrialRunner:
 
     def _tell(self, trial: optuna.Trial, result: TrialResult) -> None:
         kept = {key: value for key, value in asdict(result).items() if key not in ("number", "state", "error")}
-        trial.set_user_attr(RESULT, kept)
         value = result.value if result.state == "complete" else None
-        trial.study.tell(trial, value, state=OPTUNA_STATES[result.state])
+        try:
+            trial.set_user_attr(RESULT, kept)
+            trial.study.tell(trial, value, state=OPTUNA_STATES[result.state])
+        except UpdateFinishedTrialError:
+            raise TrialLost(f"trial {trial.number} was given to another worker, which has ended it") from None
 
 
 def repeatable(config: Config, tried: Suggestion) -> str:

@@ -1,16 +1,20 @@
 """The main job: a configuration in, a study with its trials tracked out."""
 
+import os
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
 import optuna
 import yaml
+from optuna.trial import FrozenTrial
 
 from bdqm_tune.backends import make_backend
 from bdqm_tune.config import Config
 from bdqm_tune.errors import BdqmError
+from bdqm_tune.experiment.cached_storage import Cache
 from bdqm_tune.experiment.cohort import trial_results
+from bdqm_tune.experiment.lease import Lease
 from bdqm_tune.experiment.output import quiet_libraries
 from bdqm_tune.experiment.provenance import provenance_tags
 from bdqm_tune.experiment.samplers import rungs
@@ -18,8 +22,10 @@ from bdqm_tune.experiment.search_space import known_parameters
 from bdqm_tune.experiment.storage import turn
 from bdqm_tune.experiment.study import EXPERIMENT, add_trials, check_study, open_study
 from bdqm_tune.experiment.testsplit import store_test_split
-from bdqm_tune.experiment.tracking import open_tracker
+from bdqm_tune.experiment.tracking import Tracker, open_tracker
 from bdqm_tune.experiment.trial import TrialResult, TrialRunner
+from bdqm_tune.experiment.upkeep import end_run_of, set_right_run_of
+from bdqm_tune.experiment.workers import Worker, describe_process
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.services.secrets import refuse_secrets
@@ -59,12 +65,14 @@ def tune(
             study.set_user_attr(EXPERIMENT, tracker.run.info.experiment_id)
             if dataset.test is not None:
                 store_test_split(study, dataset.test, stores.home)
-            add_trials(study, config.study.n_trials, known_parameters(config, n_train, existing))
+            known = known_parameters(config, n_train, existing)
+            add_trials(study, config.study.n_trials, known, os.environ.get("BDQM_SUBMISSION", ""))
         tracker.log_study(
             _flat(config), {"study": config.study.name, "kind": "study", **provenance_tags()}, _as_yaml(config)
         )
         runner = TrialRunner(config, dataset, backend, tracker, rungs(config.study.pruner, config.training.epochs))
-        _run_waiting(study, runner, at_once(config, backend.at_once), on_trial)
+        with closing(lease(study, tracker, backend.device)):
+            _run_waiting(study, runner, at_once(config, backend.at_once), on_trial)
         status = "FINISHED"
     except (KeyboardInterrupt, SystemExit):
         status = "KILLED"
@@ -72,6 +80,24 @@ def tune(
     finally:
         tracker.finish(status)
     return study
+
+
+def lease(study: optuna.Study, tracker: Tracker, device: str) -> Lease:
+    """The lease of this process on its trials of the study, and what becomes of the runs of workers that are lost."""
+    experiment, run_id = tracker.run.info.experiment_id, tracker.run.info.run_id
+
+    def lost(worker: Worker) -> None:
+        tracker.send(lambda client: end_run_of(client, worker))
+
+    def taken_back(trial: FrozenTrial) -> None:
+        tracker.send(lambda client: set_right_run_of(client, experiment, study.study_name, trial))
+
+    assert isinstance(study._storage, Cache)
+    description = {**describe_process(), "device": device, "run_id": run_id}
+    started = Lease(study._storage.backend, study._study_id, description, lost, taken_back)
+    started.look()
+    started.start()
+    return started
 
 
 def at_once(config: Config, most: int) -> int:

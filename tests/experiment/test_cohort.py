@@ -141,8 +141,8 @@ def test_trials_that_all_fail_alike_stop_the_study(run: Run, monkeypatch: pytest
 
 
 def test_a_store_that_fails_stops_all(run: Run, monkeypatch: pytest.MonkeyPatch, stores: Stores) -> None:
-    from bdqm_tune.experiment.tracking import TrialRun
     from bdqm_tune.experiment.tracking_client import TrackingFailed
+    from bdqm_tune.experiment.trial_run import TrialRun
 
     def fail(*_: Any) -> None:
         raise TrackingFailed("the store is gone")

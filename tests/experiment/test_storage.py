@@ -29,7 +29,8 @@ from optuna.trial import TrialState
 from bdqm_tune.config import Config
 from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.experiment import storage as opening
-from bdqm_tune.experiment.patient_storage import MARK, PatientStorage, hurry, together
+from bdqm_tune.experiment.cached_storage import hurry, together
+from bdqm_tune.experiment.patient_storage import MARK, PatientStorage
 from bdqm_tune.experiment.storage import open_storage, turn
 from bdqm_tune.experiment.study import QUESTION, add_trials, handed_back, load_study, next_trial
 from bdqm_tune.services.connection import Connection, Stores, connection_text

@@ -1,0 +1,95 @@
+"""The MLflow run of one trial."""
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlflow.entities import Metric, Run, RunTag
+from mlflow.tracking import MlflowClient
+from mlflow.utils.time import get_current_time_millis
+
+from bdqm_tune.experiment.tracking_client import TrackingFailed
+
+if TYPE_CHECKING:
+    from bdqm_tune.experiment.tracking import Tracker
+
+BATCHES_IN_TRIAL = 5
+STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED", "waiting": "SCHEDULED"}
+
+
+class TrialRun:
+    """The MLflow run of one trial, which may not be there yet."""
+
+    def __init__(self, tracker: "Tracker", run: Future[Run], number: int) -> None:
+        self._tracker, self._run, self._number = tracker, run, number
+        self._metrics: list[Metric] = []
+        self._logged: dict[str, int] = {}  # the last step of each metric that is there already
+
+    @classmethod
+    def reopened(cls, tracker: "Tracker", run_id: str, number: int) -> "TrialRun":
+        """The run of a trial that goes on; what it has of the metrics is not sent again."""
+        logged: dict[str, int] = {}
+
+        def reopen(client: MlflowClient) -> Run:
+            client.update_run(run_id, status="RUNNING")
+            run = client.get_run(run_id)
+            for name in run.data.metrics:
+                logged[name] = max(metric.step for metric in client.get_metric_history(run_id, name))
+            return run
+
+        trial = cls(tracker, tracker.send(reopen), number)
+        trial._logged = logged
+        trial.send(lambda client, run_id: client.log_batch(run_id, tags=[RunTag("trial_state", "running")]))
+        return trial
+
+    def wait(self) -> None:
+        """Wait until the run is there. Raises TrackingFailed if it cannot be made."""
+        self._tracker.wait(self._run)
+
+    def send(self, request: Callable[[MlflowClient, str], Any]) -> None:
+        """Send a request about this run, given its id."""
+        self._tracker.send(lambda client: request(client, self._run.result().info.run_id))
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        """Keep metrics until `flush`."""
+        now = get_current_time_millis()
+        self._metrics += [Metric(name, value, now, step) for name, value in metrics.items()]
+
+    def flush(self, tags: Mapping[str, str] | None = None) -> None:
+        """Send what was kept."""
+        metrics, self._metrics = self._metrics, []
+        run_tags = [RunTag(key, value) for key, value in (tags or {}).items()]
+
+        def request(client: MlflowClient, run_id: str) -> None:
+            new = [metric for metric in metrics if metric.step > self._logged.get(metric.key, -1)]
+            client.log_batch(run_id, metrics=new, tags=run_tags)
+
+        self.send(request)
+
+    def finish(
+        self, state: str, tags: Mapping[str, str], artifacts: Callable[[Path], Any], best: Mapping[str, float]
+    ) -> None:
+        """Send what is left, the artifacts, and the end of the run.
+
+        Args:
+            state: complete, pruned, failed or waiting.
+            artifacts: writes the files to keep into the folder it is given.
+            best: metrics of the trial's result, for the study's run; empty if it has none.
+        """
+        self.flush({**tags, "trial_state": state})
+        self._tracker.upload(self._run.result, artifacts)
+        if best:
+            now = get_current_time_millis()
+            metrics = [Metric(name, value, now, self._number) for name, value in best.items()]
+            self._tracker.send(lambda client: client.log_batch(self._tracker.run.info.run_id, metrics=metrics))
+        self.send(lambda client, run_id: client.set_terminated(run_id, status=STATUS[state]))
+
+    def hand_back(self) -> None:
+        """Leave the run to the worker that takes the trial next, which must find it, and soon."""
+        self._tracker.hurry()
+        try:
+            self.finish("waiting", {}, lambda folder: None, {})
+            self.wait()
+        except TrackingFailed:  # said at the end
+            pass
