@@ -13,7 +13,7 @@ from bdqm_tune.cli_amptorch import EXPORT_EXAMPLE, IMPORT_EXAMPLE, export_amptor
 from bdqm_tune.cli_models import ENSEMBLE_EXAMPLE, EVALUATE_EXAMPLE, PREDICT_EXAMPLE, ensemble, evaluate, predict
 from bdqm_tune.cli_shared import Json, print_record, stores_here
 from bdqm_tune.errors import BadInput, BdqmError
-from bdqm_tune.progress import Bar, told_to_end
+from bdqm_tune.progress import Bar, told_to_end, walltime_is_near
 from mlflow_server.commands import app as services
 
 if TYPE_CHECKING:
@@ -132,6 +132,8 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, lambda *_: _interrupt())
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # which a shell's background jobs have not
         signal.signal(signal.SIGINT, lambda *_: _interrupt())
+    if "tune" in sys.argv[1:2]:  # the scheduler's warning; to leave then is no failure of a worker
+        signal.signal(signal.SIGUSR1, lambda *_: _leave())
     # A tracking server that does not answer must not block for minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     try:
@@ -146,13 +148,20 @@ def main() -> NoReturn:
         # Interrupted within a string that is executed (a dataclass made by an import), Python would end by SIGINT in
         # spite of the status below, unless a later string ends well.
         exec("")
-        _fail("interrupted; a trial that was running waits for the next tune of its study", INTERRUPTED)
+        left = "the walltime is near" if walltime_is_near.is_set() else "interrupted"
+        status = 0 if walltime_is_near.is_set() else INTERRUPTED
+        _fail(f"{left}; a trial that was running waits for the next tune of its study", status)
     sys.exit(code or 0)
 
 
 def _interrupt() -> NoReturn:
     told_to_end.set()
     raise KeyboardInterrupt
+
+
+def _leave() -> NoReturn:
+    walltime_is_near.set()
+    _interrupt()
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -19,6 +19,7 @@ Item = TypeVar("Item")
 # Set by a signal that ends the process. The exception that its handler raises is lost where it comes in a callback of
 # the garbage collector; long work asks here as well.
 told_to_end = threading.Event()
+walltime_is_near = threading.Event()  # why it was told so: a scheduler gave its warning
 LINE_EVERY = 5.0  # seconds between two plain lines
 _asked: ContextVar[Callable[[], None] | None] = ContextVar("asked", default=None)
 

@@ -227,7 +227,12 @@ def test_help_has_an_example_for_every_command(call: Call) -> None:
         assert f"Example: bdqm-tune {command}" in out.replace("`", "")
 
 
-def test_sigterm_hands_the_trial_back(workdir: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "status", "said"),
+    [(signal.SIGTERM, 130, "interrupted"), (signal.SIGUSR1, 0, "the walltime is near")],
+    ids=["SIGTERM", "SIGUSR1"],
+)
+def test_a_signal_hands_the_trial_back(workdir: Path, number: int, status: int, said: str) -> None:
     Path("endless.yaml").write_text("training: {epochs: 1000000, early_stopping: null}\n")
     options = {"--config": "endless.yaml", "--epochs": "", "--study": "long", "--pruner": "none"}
     process = subprocess.Popen(
@@ -240,10 +245,10 @@ def test_sigterm_hands_the_trial_back(workdir: Path) -> None:
     deadline = time.monotonic() + 120
     while not _first_trial_is_training(stores) and time.monotonic() < deadline:
         time.sleep(0.5)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
-    assert "interrupted" in err.splitlines()[-1]
+    assert process.returncode == status, err
+    assert said in err.splitlines()[-1]
     assert [trial.state.name for trial in load_study(stores, "long").get_trials()] == ["WAITING"] * 2
 
 

@@ -94,20 +94,21 @@ class Tracker:
         """Wait for the store no longer than a process may that was told to end."""
         self._sender.hurry()
 
-    def finish(self, status: str) -> None:
+    def finish(self, status: str, interrupted: bool = False) -> None:
         """Wait until everything is sent, and end the study's run unless `mlflow run` does.
 
         Args:
-            status: FINISHED, FAILED or KILLED: interrupted, and so not to wait long.
+            status: FINISHED, FAILED or KILLED.
+            interrupted: not to wait long.
         """
-        if status == "KILLED":
+        if interrupted:
             self.hurry()
         try:
-            if not self._adopted:
+            if not self._adopted or status == "KILLED":  # of what killed us, `mlflow run` may have died before
                 self.send(lambda client: client.set_terminated(self.run.info.run_id, status=status))
             self._sender.close()
         except TrackingFailed as error:
-            if status != "KILLED":
+            if not interrupted:
                 raise
             print(f"warning: {error}", file=sys.stderr, flush=True)
 

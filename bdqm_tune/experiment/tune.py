@@ -27,6 +27,7 @@ from bdqm_tune.experiment.trial import TrialResult, TrialRunner
 from bdqm_tune.experiment.upkeep import end_run_of, set_right_run_of
 from bdqm_tune.experiment.workers import Worker, describe_process
 from bdqm_tune.learning.dataset import Dataset
+from bdqm_tune.progress import walltime_is_near
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.services.secrets import refuse_secrets
 
@@ -57,7 +58,7 @@ def tune(
     known_parameters(config, n_train, check_study(stores, config, dataset))
     with turn(stores, config.study.name):  # workers may start at once; MLflow's embedded store cannot be made by two
         tracker = open_tracker(stores, config.study.name, config.patience * 60)
-    status = "FAILED"
+    status, interrupted = "FAILED", False
     try:
         with turn(stores, config.study.name):  # the first makes the study and enqueues; the others add to it
             existing = check_study(stores, config, dataset)
@@ -75,10 +76,10 @@ def tune(
             _run_waiting(study, runner, at_once(config, backend.at_once), on_trial)
         status = "FINISHED"
     except (KeyboardInterrupt, SystemExit):
-        status = "KILLED"
+        status, interrupted = "FINISHED" if walltime_is_near.is_set() else "KILLED", True
         raise
     finally:
-        tracker.finish(status)
+        tracker.finish(status, interrupted)
     return study
 
 
