@@ -21,7 +21,9 @@ Item = TypeVar("Item")
 told_to_end = threading.Event()
 walltime_is_near = threading.Event()  # why it was told so: a scheduler gave its warning
 LINE_EVERY = 5.0  # seconds between two plain lines
-_asked: ContextVar[Callable[[], None] | None] = ContextVar("asked", default=None)
+GRACE = 4.0  # seconds for what has nearly reached a point from which it can go on
+_is_over: ContextVar[Callable[[], bool] | None] = ContextVar("is_over", default=None)
+_found: ContextVar[float | None] = ContextVar("found", default=None)  # when the first check saw that it is over
 
 
 class Bar:
@@ -77,24 +79,34 @@ def note(message: str) -> None:
 
 
 @contextmanager
-def interruptible(ask: Callable[[], None]) -> Iterator[None]:
-    """Let long work in the block ask at every step whether it is to go on: `ask` raises if not.
+def interruptible(is_over: Callable[[], bool]) -> Iterator[None]:
+    """Let long work in the block ask at every step whether it is to end.
 
     An interruption reaches the main thread only; this is how it comes to the others.
     """
-    token = _asked.set(ask)
+    token, found = _is_over.set(is_over), _found.set(None)
     try:
         yield
     finally:
-        _asked.reset(token)
+        _is_over.reset(token)
+        _found.reset(found)
 
 
-def check() -> None:
-    """Raise what the `interruptible` around says, if it says that long work is to end, or the process was told to."""
-    if told_to_end.is_set():
+def check(grace: float = 0.0) -> None:
+    """Raise KeyboardInterrupt if the process was told to end, or the `interruptible` around says that its work is to.
+
+    Args:
+        grace: seconds that the work may still take, from the first check in this thread that found it is to end.
+    """
+    is_over = _is_over.get()
+    if not (told_to_end.is_set() or (is_over is not None and is_over())):
+        _found.set(None)
+        return
+    found, now = _found.get(), time.monotonic()
+    if found is None:
+        _found.set(found := now)
+    if now - found >= grace:
         raise KeyboardInterrupt
-    if (ask := _asked.get()) is not None:
-        ask()
 
 
 def track(items: Iterable[Item], description: str, total: int) -> Iterator[Item]:

@@ -4,7 +4,14 @@ import os
 import pty
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
+
+import pytest
+
+from bdqm_tune import progress
+from bdqm_tune.progress import check, interruptible
 
 NESTED = """
 import time
@@ -42,3 +49,38 @@ def test_a_terminal_shows_a_bar_within_a_bar() -> None:
 
 def test_elsewhere_there_are_the_messages_alone() -> None:
     assert shown(terminal=False).split("\n") == ["note 0", "trial 0 complete", "note 1", "trial 1 complete", ""]
+
+
+@pytest.mark.parametrize("whole_process", [True, False])
+def test_work_that_is_to_end_has_its_grace(monkeypatch: pytest.MonkeyPatch, whole_process: bool) -> None:
+    monkeypatch.setattr(progress, "told_to_end", told := threading.Event())
+    stopped = threading.Event()
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    with interruptible(stopped.is_set):
+        check()
+        check(grace=5.0)
+        now += 50
+        (told if whole_process else stopped).set()
+        for _ in range(3):
+            check(grace=5.0)
+            now += 1.6
+        check(grace=5.0)
+        with pytest.raises(KeyboardInterrupt):  # who has nothing to finish ends at once
+            check()
+        now += 0.3
+        with pytest.raises(KeyboardInterrupt):
+            check(grace=5.0)
+
+
+def test_each_time_that_work_is_to_end_has_its_own_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(progress, "told_to_end", threading.Event())
+    for _ in range(2):
+        with interruptible(lambda: True):
+            check(grace=5.0)
+            now += 5
+            with pytest.raises(KeyboardInterrupt):
+                check(grace=5.0)
+        check()

@@ -74,7 +74,7 @@ class TrialRunner:
 
         It is recorded in both stores; an exception in it fails it and does not get out.
         """
-        with interruptible(self._raise_if_stopped):
+        with interruptible(self._stopped.is_set):
             while (trial := self._next_trial(study)) is not None:
                 with suppress(TrialLost):
                     return self._run(trial)
@@ -100,10 +100,6 @@ class TrialRunner:
         while (left := until - time.monotonic()) > 0:
             check()
             self._stopped.wait(min(left, 0.5))
-
-    def _raise_if_stopped(self) -> None:
-        if self._stopped.is_set():
-            raise KeyboardInterrupt
 
     def _run(self, trial: optuna.Trial) -> TrialResult:
         start = time.perf_counter()

@@ -108,13 +108,9 @@ def test_threads_compute_one_after_the_other_and_can_be_told_to_end(tmp_path: Pa
         assert enough.wait(60)
         path.touch()
 
-    def ask() -> None:
-        if over.is_set():
-            raise KeyboardInterrupt
-
     def work(path: Path) -> None:
         try:
-            with interruptible(ask):
+            with interruptible(over.is_set):
                 make_once(path, "Features", lambda: makes(path))
             ends.put("done")
         except KeyboardInterrupt:
