@@ -1,10 +1,11 @@
 """Training of one network, one epoch record at a time, so that whoever asks for them owns the loop."""
 
+import copy
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -16,6 +17,8 @@ from bdqm_tune.learning.fused import FusedEpochs, can_fuse
 from bdqm_tune.learning.networks import AtomicNetwork
 from bdqm_tune.learning.optimisation import make_scheduler
 from bdqm_tune.learning.torch_epochs import TorchEpochs
+
+LONG_EPOCH = 1.0  # seconds
 
 
 class Diverged(BdqmError):
@@ -79,6 +82,17 @@ class BestEpoch:
         return self._patience is not None and epoch - self.record.epoch >= self._patience
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """A training between two epochs, for another one of the same kind to go on from; it shares no memory with it."""
+
+    records: list[EpochRecord]  # of all epochs so far
+    lr: float  # of the next epoch
+    scheduler: dict[str, Any]  # state of the schedule, plain JSON
+    order: torch.Tensor  # state of the generator of the structures' order
+    epochs: dict[str, torch.Tensor]  # see `Epochs.state`
+
+
 class Epochs(Protocol):
     """A network in training, and the optimizer whose learning rate a schedule changes."""
 
@@ -105,12 +119,20 @@ class Epochs(Protocol):
         """A copy of the network with the weights that were kept, in evaluation mode; at first the initial ones."""
         ...
 
+    def state(self) -> dict[str, torch.Tensor]:
+        """Everything that training changes, but the learning rate: copies on the CPU, by name."""
+        ...
+
+    def restore(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Go on from what `state` gave of a network with the same hyperparameters, data and seed."""
+        ...
+
 
 class Fit:
     """Iterating trains a network and yields one `EpochRecord` an epoch; `best_network` is that of the best epoch.
 
     The best epoch has the least objective. Training ends after the given number of epochs, or earlier when
-    `early_stopping` epochs brought nothing better.
+    `early_stopping` epochs brought nothing better. Iterating again goes on where it was left between two epochs.
     """
 
     def __init__(
@@ -143,24 +165,70 @@ class Fit:
         self.n_parameters = self._epochs.kept_network.n_parameters
         self._scheduler = make_scheduler(self._epochs.optimizer, hyperparameters, training.epochs)
         self._best = BestEpoch(training, objective)
+        self.records: list[EpochRecord] = []  # of all epochs so far
+        self._in_epoch = False
+        self._beginning: Checkpoint | None = None  # of the epoch that is trained, if it may take long
 
     def __iter__(self) -> Iterator[EpochRecord]:
         """Train on and yield the record of each epoch.
 
         Raises:
             Diverged: the training loss or the validation error is not finite.
+            KeyboardInterrupt: the work is to end, and an epoch takes long, see `progress.check`.
         """
-        for epoch in range(1, self._training.epochs + 1):
-            record = self._run(epoch)
+        while not self._is_over:
+            long = bool(self.records) and self.records[-1].epoch_seconds > LONG_EPOCH
+            self._beginning = self.checkpoint() if long else None
+            self._in_epoch = True
+            record = self._run(len(self.records) + 1)
             if self._best.improves(record):
                 self._epochs.keep()
             if isinstance(self._scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
                 self._scheduler.step(record.value(self._best.objective))
             else:
                 self._scheduler.step()
+            self.records.append(record)
+            self._in_epoch = False
             yield record
-            if self._best.is_over(epoch):
-                return
+
+    @property
+    def _is_over(self) -> bool:
+        epoch = len(self.records)
+        return epoch >= self._training.epochs or (epoch > 0 and self._best.is_over(epoch))
+
+    def checkpoint(self) -> Checkpoint | None:
+        """The training as it is between two epochs.
+
+        Of an epoch that was interrupted, or diverged, it is the beginning, which is kept where the epoch before took
+        longer than a second; else None. Shorter epochs end before the work is interrupted.
+        """
+        if self._in_epoch:
+            return self._beginning
+        return Checkpoint(
+            list(self.records),
+            float(self._epochs.optimizer.param_groups[0]["lr"]),
+            copy.deepcopy(self._scheduler.state_dict()),
+            self._order.get_state(),
+            self._epochs.state(),
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint of a training with the same arguments; this one has not begun.
+
+        On the CPU it then gives the same numbers as if it had never been left.
+        """
+        self.records = list(checkpoint.records)
+        for record in self.records:
+            self._best.improves(record)
+        self._scheduler.load_state_dict(copy.deepcopy(checkpoint.scheduler))
+        self._order.set_state(checkpoint.order)
+        self._epochs.restore(checkpoint.epochs)
+        self._epochs.optimizer.param_groups[0]["lr"] = checkpoint.lr
+
+    @property
+    def engine(self) -> str:
+        """What trains, of which another one's checkpoint has no use."""
+        return type(self._epochs).__name__
 
     def _run(self, epoch: int) -> EpochRecord:
         start = time.perf_counter()

@@ -1,6 +1,8 @@
-"""Optimizers and learning rate schedules."""
+"""Optimizers, what they remember, and learning rate schedules."""
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 
@@ -44,3 +46,37 @@ def make_scheduler(
             return schedules.ReduceLROnPlateau(optimizer, factor=factor, patience=patience, threshold=0.0, eps=0.0)
         case "none":
             return schedules.ConstantLR(optimizer, factor=1.0)
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """What an optimizer remembers of its steps, as tensors, which are not copied.
+
+    L-BFGS remembers lists and plain numbers as well: `plain` is the JSON of all, in which numbers stand for tensors.
+    """
+    tensors: list[torch.Tensor] = []
+
+    def without_tensors(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            tensors.append(value)
+            return {"tensor": len(tensors) - 1}
+        if isinstance(value, dict):
+            return {str(key): without_tensors(entry) for key, entry in value.items()}
+        return [without_tensors(entry) for entry in value] if isinstance(value, list) else value
+
+    plain = json.dumps(without_tensors(optimizer.state_dict()["state"])).encode()
+    return {"plain": torch.frombuffer(bytearray(plain), dtype=torch.uint8)} | {str(i): t for i, t in enumerate(tensors)}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, torch.Tensor]) -> None:
+    """Let an optimizer of the same kind and parameters remember what `optimizer_state` gave."""
+
+    def with_tensors(value: Any) -> Any:
+        if isinstance(value, dict):
+            if "tensor" in value:
+                return state[str(value["tensor"])].clone()
+            return {name: with_tensors(entry) for name, entry in value.items()}
+        return [with_tensors(entry) for entry in value] if isinstance(value, list) else value
+
+    by_parameter = json.loads(state["plain"].numpy().tobytes())
+    remembered = {int(index): with_tensors(entries) for index, entries in by_parameter.items()}
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": remembered})

@@ -1,7 +1,7 @@
 """A network that trains by torch's operations: any network and optimizer, on any device."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -11,7 +11,8 @@ from bdqm_tune.config import Training
 from bdqm_tune.hyperparameters import Hyperparameters
 from bdqm_tune.learning.batches import Batch, SplitTensors
 from bdqm_tune.learning.networks import AtomicNetwork, borrowed_random_numbers, make_network, sum_per_structure
-from bdqm_tune.learning.optimisation import make_optimizer
+from bdqm_tune.learning.optimisation import make_optimizer, optimizer_state, restore_optimizer
+from bdqm_tune.progress import GRACE, check
 
 
 class TorchEpochs:
@@ -60,9 +61,31 @@ class TorchEpochs:
         self._network.eval()
         totals = self._sums(self._validation)
         for batch in self._validation.in_order(by_element=self._by_element):
+            check(GRACE)
             error, *force_error = (e.abs() for e in self._errors(batch, *self._predict(batch, train=False)))
             totals += torch.stack([error.sum(), (error / batch.n_atoms).sum(), *(e.sum() for e in force_error)])
         return [float(total) for total in totals.tolist()]
+
+    def state(self) -> dict[str, torch.Tensor]:
+        parts = {
+            "network": self._network.state_dict(),
+            "kept": self._kept,
+            "random": {str(i): state for i, state in enumerate(self._random_states)},
+            "optimizer": optimizer_state(self.optimizer),
+        }
+        return {
+            f"{part}.{name}": v.to("cpu", copy=True) for part, values in parts.items() for name, v in values.items()
+        }
+
+    def restore(self, state: Mapping[str, torch.Tensor]) -> None:
+        def part(name: str) -> dict[str, torch.Tensor]:
+            return {key.removeprefix(f"{name}."): v for key, v in state.items() if key.startswith(f"{name}.")}
+
+        self._network.load_state_dict(part("kept"))
+        self.keep()
+        self._network.load_state_dict(part("network"))
+        self._random_states = [state[f"random.{i}"].clone() for i in range(len(self._random_states))]
+        restore_optimizer(self.optimizer, part("optimizer"))
 
     @property
     def _devices(self) -> list[torch.device]:
@@ -93,6 +116,7 @@ class TorchEpochs:
         found: list[torch.Tensor] = []
 
         def closure() -> torch.Tensor:  # L-BFGS calls it more than once
+            check(GRACE)
             energies, forces = self._predict(batch, train=True)
             loss: torch.Tensor = self._loss(energies, batch.targets)
             if batch.forces is not None:

@@ -1,7 +1,7 @@
 """A network that trains in compiled epochs."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 
 import numpy as np
@@ -12,10 +12,15 @@ from bdqm_tune.config import Training
 from bdqm_tune.hyperparameters import Hyperparameters
 from bdqm_tune.learning.batches import SplitTensors
 from bdqm_tune.learning.fused.activations import ACTIVATION_CODES
-from bdqm_tune.learning.fused.kernel import TILE, Data, Options, State, epoch, make_tile
+from bdqm_tune.learning.fused.kernel import SEED_STEP, TILE, Data, Options, State, epoch, make_tile
 from bdqm_tune.learning.fused.passes import Net
 from bdqm_tune.learning.inputs import Inputs
 from bdqm_tune.learning.networks import AtomicNetwork, borrowed_random_numbers, make_network
+from bdqm_tune.progress import GRACE, check
+
+# Multiply-adds of a compiled call, at most, unless one batch has more: two seconds where they are slowest (narrow
+# layers in double precision), between which a training can be ended.
+WORK_AT_ONCE = 2e9
 
 
 def can_fuse(hyperparameters: Hyperparameters, train: SplitTensors, validation: SplitTensors) -> bool:
@@ -45,6 +50,8 @@ class FusedEpochs:
         self._train, self._validation = _data(train), _data(validation)
         self._in_order = np.arange(len(validation))
         self._net, self._state = _net(network, hyperparameters), _state(network)
+        self._at_once, at_once = (_at_once(data, len(self._state.p)) for data in (self._train, self._validation))
+        self._parts = [min(at_once, len(validation) - start) for start in range(0, len(validation), at_once)]
         n_features, *widths, _ = self._net.widths.tolist()
         atoms = max(TILE, *(int(split.n_atoms.max()) for split in (train, validation)))
         if hyperparameters.batchnorm:
@@ -53,23 +60,23 @@ class FusedEpochs:
         self._tile = make_tile(n_features, widths, atoms, self._state.p.dtype)
         decay = hyperparameters.weight_decay if hyperparameters.optimizer == "adamw" else 0.0
         self._options = Options(training.loss == "mae", hyperparameters.force_coefficient, decay)
-        self._seeds = np.random.default_rng(seed)
-        self._steps = 0
+        self._seed, self._seeds = seed, np.random.Generator(np.random.PCG64(seed))
+        self._steps = self._n_seeds = 0
         self._kept = self._weights()
         # Nothing but what a schedule of learning rates wants to hold.
         self.optimizer: torch.optim.Optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(0))], lr=hyperparameters.lr)
 
     def train(self, order: torch.Tensor, sizes: Sequence[int]) -> list[float]:
-        lengths, seed = np.array(sizes, dtype=np.int64), int(self._seeds.integers(2**62))
+        seed = int(self._seeds.integers(2**62))
+        self._n_seeds += 1
         lr = float(self.optimizer.param_groups[0]["lr"])
-        loss, error, _, force_error = self._epoch(self._train, order.numpy(), lengths, True, lr, seed)
-        self._steps += len(lengths)
+        batches = max(1, self._at_once // sizes[0])
+        loss, error, _, force_error = self._in_parts(self._train, order.numpy(), sizes, batches, True, lr, seed)
         self.optimizer.step()
         return [loss, error, force_error]
 
     def validate(self) -> list[float]:
-        lengths = np.array([len(self._in_order)])
-        return self._epoch(self._validation, self._in_order, lengths, False, 0.0, 0)[1:]
+        return self._in_parts(self._validation, self._in_order, self._parts, 1, False, 0.0, 0)[1:]
 
     def keep(self) -> None:
         self._kept = self._weights()
@@ -83,8 +90,41 @@ class FusedEpochs:
             layer.running_mean, layer.running_var = next(parts), next(parts)
         return network.eval()
 
+    def state(self) -> dict[str, torch.Tensor]:
+        counts = {"steps": self._steps, "n_seeds": self._n_seeds}
+        weights, running = self._kept
+        arrays = self._changing() | {"kept_p": weights, "kept_running": running}
+        return {name: torch.tensor(value) for name, value in (counts | arrays).items()}
+
+    def restore(self, state: Mapping[str, torch.Tensor]) -> None:
+        for name, array in self._changing().items():
+            array[:] = state[name].numpy()
+        self._kept = state["kept_p"].numpy().copy(), state["kept_running"].numpy().copy()
+        self._steps, self._n_seeds = int(state["steps"]), int(state["n_seeds"])
+        # A number that is drawn takes one step of this generator.
+        self._seeds = np.random.Generator(np.random.PCG64(self._seed).advance(self._n_seeds))
+
+    def _changing(self) -> dict[str, np.ndarray]:
+        """What training changes and goes on from; every batch begins the gradient anew."""
+        return {name: array for name, array in self._state._asdict().items() if name != "gradient"}
+
     def _weights(self) -> tuple[np.ndarray, np.ndarray]:
         return self._state.p.copy(), self._state.running.copy()
+
+    def _in_parts(
+        self, data: Data, order: np.ndarray, sizes: Sequence[int], batches: int, train: bool, lr: float, seed: int
+    ) -> list[float]:
+        """`_epoch` by so many batches at a time, between which a training can be ended."""
+        if len(sizes) <= batches:
+            return self._epoch(data, order, np.array(sizes), train, lr, seed)
+        totals, start = np.zeros(4), 0
+        for first in range(0, len(sizes), batches):
+            check(GRACE)
+            part = np.array(sizes[first : first + batches])
+            stop = start + part.sum()
+            totals += self._epoch(data, order[start:stop], part, train, lr, seed + SEED_STEP * start)
+            start = int(stop)
+        return totals.tolist()
 
     def _epoch(
         self, data: Data, order: np.ndarray, sizes: np.ndarray, train: bool, lr: float, seed: int
@@ -92,7 +132,17 @@ class FusedEpochs:
         sums = epoch(
             self._net, self._state, data, order, sizes, self._tile, self._options, train, lr, self._steps, seed
         )
+        if train:
+            self._steps += len(sizes)
         return [float(value) for value in sums]
+
+
+def _at_once(data: Data, n_parameters: int) -> int:
+    """Structures that take as many multiply-adds as a compiled call may have, on average; at least 1."""
+    # A pass takes one for each atom and weight: forward and backward three, with forces eight.
+    passes = 8 if data.with_forces else 3
+    work = passes * len(data.features) * n_parameters + 2 * data.derivatives.size
+    return max(1, int(WORK_AT_ONCE * len(data.first) / work))
 
 
 def _net(network: AtomicNetwork, hyperparameters: Hyperparameters) -> Net:

@@ -12,6 +12,7 @@ from bdqm_tune.learning.fused.tangents import backward_twice, tangents
 # Atoms that go through the network together where batch normalisation does not ask for a whole batch: few enough that
 # their values stay in the processor's cache, and many enough for the products.
 TILE = 192
+SEED_STEP = 1009  # between the seeds of two structures' places in the order: more than layers
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # of Adam, as torch has them
 
 
@@ -89,7 +90,7 @@ def epoch(net, state, data, order, sizes, tile, options, train, lr, steps, seed)
         order: (n_structures,) indices of the structures.
         sizes: (n_batches,) structures in each batch; one after the other they take `order` up.
         steps: of the optimizer that were taken before.
-        seed: of dropout in this epoch.
+        seed: of dropout, for the first structure.
 
     Returns:
         Sums over the structures: of the loss of their batch; of the absolute error of the energy; of the same by the
@@ -107,7 +108,7 @@ def epoch(net, state, data, order, sizes, tile, options, train, lr, steps, seed)
             end, atoms = _end_of_tile(data.n_atoms, batch, begin, net.batchnorm and train)
             structures, x = batch[begin:end], tile.x[:atoms]
             _gather(data, structures, x)
-            key = np.uint64(seed) + np.uint64(1009 * (start + begin))
+            key = np.uint64(seed) + np.uint64(SEED_STEP * (start + begin))
             forward(net, state.p, state.running, x, tile.work, tile.energies, train, train and data.with_forces, key)
             _energies(data, structures, tile.energies, options.absolute, size, tile.outer, totals)
             if train or data.with_forces:

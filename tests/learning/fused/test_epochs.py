@@ -13,10 +13,12 @@ from bdqm_tune.config import Training
 from bdqm_tune.descriptors import StoredDerivatives
 from bdqm_tune.descriptors.rows import RowFile
 from bdqm_tune.hyperparameters import Hyperparameters
-from bdqm_tune.learning.batches import SplitTensors
+from bdqm_tune.learning.batches import SplitTensors, batch_sizes
 from bdqm_tune.learning.fit import EpochRecord, Fit
 from bdqm_tune.learning.forces import ForceTensors
 from bdqm_tune.learning.fused import FusedEpochs
+from bdqm_tune.learning.fused.epochs import _at_once, _data
+from bdqm_tune.learning.fused.kernel import epoch
 from bdqm_tune.learning.fused.passes import _drop
 from bdqm_tune.learning.inputs import Inputs
 
@@ -117,6 +119,42 @@ def test_dropout_leaves_out_the_share_that_was_asked_for_and_keeps_the_mean() ->
     other = np.ones(200_000)
     _drop(0.3, np.uint64(6), other, slope, curvature, False)
     assert np.mean((other == 0) & (value == 0)) == pytest.approx(0.09, abs=0.005)
+
+
+@pytest.mark.parametrize("structures", [1, 9, 20])
+@pytest.mark.parametrize("with_forces", [False, True])
+@pytest.mark.parametrize("options", [{"dropout": True, "dropout_rate": 0.3}, {"batchnorm": True, "batch_size": 7}])
+def test_in_parts_an_epoch_trains_the_same(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], with_forces: bool, structures: int
+) -> None:
+    calls = []
+
+    def counted(*arguments: Any) -> Any:
+        calls.append(len(arguments[3]))
+        return epoch(*arguments)
+
+    monkeypatch.setattr("bdqm_tune.learning.fused.epochs.epoch", counted)
+    train, validation = split(1, 33, with_forces), split(2, 19, with_forces)
+    chosen, order, sums, states = Hyperparameters(**{"batch_size": 8, **options}), torch.arange(33).flip(0), [], []
+    sizes = batch_sizes(33, chosen.batch_size)
+    for at_once in (10**6, structures):
+        monkeypatch.setattr("bdqm_tune.learning.fused.epochs._at_once", lambda *_, n=at_once: n)
+        epochs = FusedEpochs(chosen, Training(), train, validation, 0)
+        sums.append([*epochs.train(order, sizes), *epochs.train(order, sizes), *epochs.validate()])
+        states.append(epochs.state())
+    assert calls[:3] == [33, 33, 19]
+    assert max(calls[3:]) <= max(structures, *sizes)
+    assert sums[1] == pytest.approx(sums[0], rel=1e-12)
+    for name, value in states[0].items():
+        assert torch.equal(states[1][name], value), name
+
+
+@pytest.mark.parametrize("with_forces", [False, True])
+def test_more_structures_go_at_once_through_a_smaller_network(with_forces: bool) -> None:
+    data = _data(split(1, 33, with_forces))
+    few, many = (_at_once(data, n_parameters) for n_parameters in (10**6, 10**3))
+    assert 1 <= few < many
+    assert _at_once(data, 10**15) == 1
 
 
 @pytest.mark.parametrize("with_forces", [False, True])
