@@ -16,7 +16,7 @@ from bdqm_tune.config import Config
 from bdqm_tune.errors import BadInput
 from bdqm_tune.hyperparameters import Hyperparameters
 from bdqm_tune.learning.dataset import Dataset
-from bdqm_tune.learning.fit import BestEpoch, EpochRecord
+from bdqm_tune.learning.fit import BestEpoch, Checkpoint, EpochRecord
 from bdqm_tune.learning.networks import ACTIVATIONS, AtomicNetwork, make_network
 from bdqm_tune.learning.optimisation import make_optimizer, make_scheduler
 from bdqm_tune.learning.potential import Potential
@@ -68,6 +68,8 @@ class AmptorchRun:
             self._net.notify("on_train_begin", X=train, y=None)
             self._random_state = torch.get_rng_state()
         self.n_parameters = network.n_parameters
+        self.records: list[EpochRecord] = []
+        self.key: dict[str, Any] = {}
         self._best = BestEpoch(config.training, config.target.objective)
 
     @property
@@ -79,9 +81,16 @@ class AmptorchRun:
             record = self._train_epoch(epoch)
             if self._best.improves(record):
                 _take_weights(self._network, self._net.module_)
+            self.records.append(record)
             yield record
             if self._best.is_over(epoch):
                 return
+
+    def checkpoint(self) -> None:
+        """There is none: what it goes on from is spread over objects of skorch and amptorch."""
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        raise NotImplementedError("backend amptorch: a training cannot go on from a checkpoint")
 
     def potential(self) -> Potential:
         """The model of the best epoch so far, with the descriptor of the dataset, which gives the same features."""

@@ -1,11 +1,11 @@
 """The contract of a backend: configuration and data in, one record an epoch out."""
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 from bdqm_tune.hyperparameters import Hyperparameters
 from bdqm_tune.learning.dataset import Dataset
-from bdqm_tune.learning.fit import EpochRecord
+from bdqm_tune.learning.fit import Checkpoint, EpochRecord
 from bdqm_tune.learning.potential import Potential
 
 
@@ -18,12 +18,33 @@ class TrainingRun(Protocol):
         ...
 
     @property
+    def records(self) -> list[EpochRecord]:
+        """Of all epochs so far, those before a checkpoint as well."""
+        ...
+
+    @property
     def best(self) -> EpochRecord | None:
         """The epoch with the least objective so far."""
         ...
 
     def __iter__(self) -> Iterator[EpochRecord]:
-        """Train, one epoch a step."""
+        """Train, one epoch a step; after the epochs of a checkpoint, where it goes on from one."""
+        ...
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """Plain JSON, of all that a training depends on: with another one's checkpoint it cannot go on."""
+        ...
+
+    def checkpoint(self) -> Checkpoint | None:
+        """What a training with the same key can go on from; asked for between epochs, or when one was interrupted.
+
+        None: there is nothing to go on from, or the backend cannot.
+        """
+        ...
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint with the same key; before the first epoch."""
         ...
 
     def potential(self) -> Potential:

@@ -3,7 +3,7 @@
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import scipy.linalg.cython_blas  # noqa: F401  (what compiled epochs call; loaded, it can be told how many cores to take)
 import torch
@@ -14,7 +14,7 @@ from bdqm_tune.errors import BadInput
 from bdqm_tune.hyperparameters import Hyperparameters
 from bdqm_tune.learning.batches import SplitTensors, split_tensors
 from bdqm_tune.learning.dataset import Dataset
-from bdqm_tune.learning.fit import EpochRecord, Fit
+from bdqm_tune.learning.fit import Checkpoint, EpochRecord, Fit
 from bdqm_tune.learning.potential import Potential
 from bdqm_tune.learning.room import Room
 from bdqm_tune.threads import usable_cores
@@ -23,12 +23,17 @@ from bdqm_tune.threads import usable_cores
 class NativeRun:
     """One training of the engine."""
 
-    def __init__(self, fit: Fit, dataset: Dataset, hyperparameters: Hyperparameters) -> None:
+    def __init__(self, fit: Fit, dataset: Dataset, hyperparameters: Hyperparameters, key: dict[str, Any]) -> None:
         self._fit, self._dataset, self._hyperparameters = fit, dataset, hyperparameters
+        self.key = key
 
     @property
     def n_parameters(self) -> int:
         return self._fit.n_parameters
+
+    @property
+    def records(self) -> list[EpochRecord]:
+        return self._fit.records
 
     @property
     def best(self) -> EpochRecord | None:
@@ -36,6 +41,12 @@ class NativeRun:
 
     def __iter__(self) -> Iterator[EpochRecord]:
         return iter(self._fit)
+
+    def checkpoint(self) -> Checkpoint | None:
+        return self._fit.checkpoint()
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        self._fit.restore(checkpoint)
 
     def potential(self) -> Potential:
         return Potential.from_dataset(self._dataset, self._hyperparameters, self._fit.best_network)
@@ -94,7 +105,18 @@ class NativeBackend:
             seed,
             self._config.target.objective,
         )
-        return NativeRun(fit, data.dataset, hyperparameters)
+        key = {
+            "backend": "native",
+            "engine": fit.engine,
+            "device": self._place.type,
+            "hyperparameters": hyperparameters.model_dump(mode="json"),
+            "training": self._config.training.model_dump(mode="json"),
+            "target": self._config.target.model_dump(mode="json"),
+            "descriptor": data.dataset.config.descriptor.model_dump(mode="json"),
+            "seed": seed,
+            "data": data.dataset.digest,
+        }
+        return NativeRun(fit, data.dataset, hyperparameters, key)
 
     def _on_device(self, dataset: Dataset) -> OnDevice:
         """The dataset on the device, made by the first of the threads that ask for its descriptor."""

@@ -136,6 +136,8 @@ def test_a_training_can_be_repeated_and_its_potential_saved(
         assert run.best is None
         records = list(run)
         assert [record.epoch for record in records] == [1, 2, 3, 4, 5, 6]
+        assert run.records == records
+        assert run.checkpoint() is None
         assert run.best == min(records, key=lambda record: record.val_energy_mae)
         run.potential().save(tmp_path)
         energies.append(Potential.load(tmp_path).predict(held_out.atoms, forces=False).energies)
