@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from optuna.trial import TrialState
 from bdqm_tune.backends import Backend, TrainingRun
 from bdqm_tune.config import Config
 from bdqm_tune.experiment.cached_storage import together
+from bdqm_tune.experiment.checkpoints import TrialCheckpoint
 from bdqm_tune.experiment.patient_storage import TrialLost
 from bdqm_tune.experiment.provenance import provenance_tags
 from bdqm_tune.experiment.search_space import Suggestion, suggest
@@ -27,7 +29,7 @@ from bdqm_tune.experiment.tracking import Tracker
 from bdqm_tune.experiment.tracking_client import TrackingFailed
 from bdqm_tune.experiment.trial_run import BATCHES_IN_TRIAL, TrialRun
 from bdqm_tune.learning.dataset import Dataset
-from bdqm_tune.learning.fit import Diverged, EpochRecord
+from bdqm_tune.learning.fit import Diverged
 from bdqm_tune.progress import check, interruptible
 from bdqm_tune.services.secrets import without_secrets
 from bdqm_tune.spaces import plain
@@ -102,70 +104,92 @@ class TrialRunner:
             self._stopped.wait(min(left, 0.5))
 
     def _run(self, trial: optuna.Trial) -> TrialResult:
-        start = time.perf_counter()
         with handed_back(trial):
             with self._asking, together(trial):
                 tried = suggest(trial, self._config, len(self._dataset.train.structures))
             run = self._open_run(trial, tried)
-            records: list[EpochRecord] = []
-            training: TrainingRun | None = None
-            state, reason, error = "complete", "", ""
+            checkpoint = TrialCheckpoint(self._tracker.stores.home, self._config.study.name, trial.number)
             try:
-                dataset = self._dataset
-                if self._config.descriptor_spaces:
-                    dataset = dataset.described_by(tried.descriptor)
-                training = self._backend.start(tried.hyperparameters, self._config.study.seed, dataset)
-                reason = self._train(trial, training, run, records)
-                state = "pruned" if reason else "complete"
-            except Diverged as diverged:
-                state, reason = "pruned", str(diverged)
-            except (TrackingFailed, StorageInternalError, TrialLost):
-                raise
-            except (KeyboardInterrupt, SystemExit):
-                run.hand_back()
-                raise
-            except Exception as exception:
-                state, reason, error = "failed", f"{type(exception).__name__}: {exception}", traceback.format_exc()
-            best = training.best if training else None
-            result = TrialResult(
-                number=trial.number,
-                state=state,
-                val_energy_mae=best.val_energy_mae if best else None,
-                best_epoch=best.epoch if best else None,
-                epochs=len(records),
-                n_parameters=training.n_parameters if training else None,
-                trial_seconds=time.perf_counter() - start,
-                reason=without_secrets(reason, self._tracker.stores),
-                error=without_secrets(error, self._tracker.stores),
-                val_forces_mae=best.val_forces_mae if best else None,
-                value=best.value(self._config.target.objective) if best else None,
-            )
-            try:
-                self._record(run, result, training, records, tried)
+                result = self._attempt(trial, tried, run, checkpoint)
                 run.wait()  # so that its id is with the trial, to which nothing can be added once it has ended
+            except (TrackingFailed, StorageInternalError):
+                checkpoint.write()
+                raise
             except (KeyboardInterrupt, SystemExit):
+                checkpoint.write()
                 run.hand_back()
                 raise
             self._tell(trial, result)
+        checkpoint.remove()
         return result
 
-    def _train(self, trial: optuna.Trial, training: TrainingRun, run: TrialRun, records: list[EpochRecord]) -> str:
-        """Train to the end, or until the pruner says no; returns why it was pruned, empty if it was not."""
+    def _attempt(
+        self, trial: optuna.Trial, tried: Suggestion, run: TrialRun, checkpoint: TrialCheckpoint
+    ) -> TrialResult:
+        """Train, from a checkpoint if there is one, and send what came of it to the tracking store."""
+        start, before = time.perf_counter(), 0.0
+        training: TrainingRun | None = None
+        state, reason, error = "complete", "", ""
+        try:
+            dataset = self._dataset
+            if self._config.descriptor_spaces:
+                dataset = dataset.described_by(tried.descriptor)
+            training = self._backend.start(tried.hyperparameters, self._config.study.seed, dataset)
+            checkpoint.restore(training)
+            before = sum(record.epoch_seconds for record in training.records)
+            reason = self._train(trial, training, run, checkpoint)
+            state = "pruned" if reason else "complete"
+        except Diverged as diverged:
+            state, reason = "pruned", str(diverged)
+        except (TrackingFailed, StorageInternalError, TrialLost):
+            raise
+        except Exception as exception:
+            state, reason, error = "failed", f"{type(exception).__name__}: {exception}", traceback.format_exc()
+        best = training.best if training else None
+        result = TrialResult(
+            number=trial.number,
+            state=state,
+            val_energy_mae=best.val_energy_mae if best else None,
+            best_epoch=best.epoch if best else None,
+            epochs=len(training.records) if training else 0,
+            n_parameters=training.n_parameters if training else None,
+            trial_seconds=before + time.perf_counter() - start,
+            reason=without_secrets(reason, self._tracker.stores),
+            error=without_secrets(error, self._tracker.stores),
+            val_forces_mae=best.val_forces_mae if best else None,
+            value=best.value(self._config.target.objective) if best else None,
+        )
+        self._record(run, result, training, tried)
+        return result
+
+    def _train(self, trial: optuna.Trial, training: TrainingRun, run: TrialRun, checkpoint: TrialCheckpoint) -> str:
+        """Train to the end, or until the pruner says no; returns why it was pruned, empty if it was not.
+
+        The epochs before a checkpoint come first once more: what of them was not recorded yet is recorded now.
+        """
         every = -(-self._config.training.epochs // BATCHES_IN_TRIAL)
-        for record in training:
+        again = len(training.records)
+        was_here = RUN_ID in trial.user_attrs  # only then there may be reports; to ask takes a query
+        reported = trial.storage.get_trial(trial._trial_id).intermediate_values if was_here else {}
+        for record in chain(list(training.records), training):
             check()
             if not is_ours(trial):
                 raise TrialLost(f"trial {trial.number} was given to another worker")
-            records.append(record)
             run.log_metrics(record.metrics(), record.epoch)
-            if record.epoch % every == 0 and record.epoch < self._config.training.epochs:
-                run.flush()
-            if record.epoch in self._rungs:
-                assert training.best is not None
-                trial.report(training.best.value(self._config.target.objective), record.epoch)
+            if record.epoch > again:
+                checkpoint.write_now_and_then()
+                if record.epoch % every == 0 and record.epoch < self._config.training.epochs:
+                    run.flush()
+            if record.epoch in self._rungs and record.epoch >= max(reported, default=0):
+                if record.epoch not in reported:
+                    trial.report(self._best_value(training, record.epoch), record.epoch)
                 if trial.should_prune():
                     return f"{self._config.study.pruner} pruner at epoch {record.epoch}"
         return ""
+
+    def _best_value(self, training: TrainingRun, epoch: int) -> float:
+        """The least objective of the epochs up to this one."""
+        return min(record.value(self._config.target.objective) for record in training.records[:epoch])
 
     def _open_run(self, trial: optuna.Trial, tried: Suggestion) -> TrialRun:
         config, data = self._config, self._dataset
@@ -206,7 +230,6 @@ class TrialRunner:
         run: TrialRun,
         result: TrialResult,
         training: TrainingRun | None,
-        records: list[EpochRecord],
         tried: Suggestion,
     ) -> None:
         last = result.epochs
@@ -222,8 +245,8 @@ class TrialRunner:
         def write(folder: Path) -> None:
             if training is not None and result.val_energy_mae is not None:
                 training.potential().save(folder / "model")
-            if records:
-                pd.DataFrame([{"epoch": record.epoch, **record.metrics()} for record in records]).to_csv(
+            if training is not None and training.records:
+                pd.DataFrame([{"epoch": record.epoch, **record.metrics()} for record in training.records]).to_csv(
                     folder / "history.csv", index=False
                 )
             if result.error:

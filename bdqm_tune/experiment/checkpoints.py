@@ -1,0 +1,63 @@
+"""Checkpoints of a study's trials, in files that all its workers see."""
+
+import hashlib
+import logging
+import re
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from bdqm_tune.backends import TrainingRun
+from bdqm_tune.learning.checkpoint import NoCheckpoint, read_checkpoint, remove_checkpoint, write_checkpoint
+
+EVERY = 30.0  # seconds of training that a worker which is killed loses, at most, and an epoch
+
+_log = logging.getLogger(__name__)
+
+
+def checkpoint_folder(home: Path, study: str) -> Path:
+    """Where the checkpoints of a study are, below `BDQM_HOME`."""
+    readable = re.sub(r"[^\w.-]+", "_", study).strip(".")[:40]
+    return home / "checkpoints" / f"{readable}-{hashlib.sha256(study.encode()).hexdigest()[:12]}"
+
+
+class TrialCheckpoint:
+    """The checkpoint of one trial, and the training that it is of, as soon as that is there."""
+
+    def __init__(self, home: Path, study: str, number: int) -> None:
+        self._path = checkpoint_folder(home, study) / f"trial-{number:03d}.checkpoint"
+        self._training: TrainingRun | None = None
+        self._latest, self._failed = time.monotonic(), False
+
+    def restore(self, training: TrainingRun) -> None:
+        """Take charge of a training that has not begun; it goes on from the checkpoint, if there is one that fits."""
+        self._training = training
+        if not self._path.exists():
+            return
+        try:
+            training.restore(read_checkpoint(self._path, training.key))
+        except NoCheckpoint as error:
+            _log.warning("%s; the trial begins anew", error)
+
+    def write_now_and_then(self) -> None:
+        """Write one if the latest is too long ago; between two epochs."""
+        if time.monotonic() - self._latest >= EVERY:
+            self.write()
+
+    def write(self) -> None:
+        """Write one, if there is anything to go on from; where that fails, a warning says so."""
+        checkpoint = self._training.checkpoint() if self._training else None
+        if self._training is not None and checkpoint is not None and checkpoint.records:
+            try:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                write_checkpoint(self._path, checkpoint, self._training.key)
+            except OSError as error:
+                if not self._failed:
+                    _log.warning("no checkpoint can be written to %s: %s", self._path, error.strerror)
+                self._failed = True
+        self._latest = time.monotonic()
+
+    def remove(self) -> None:
+        """Remove it; the trial has ended."""
+        with suppress(OSError):  # it could not be written either
+            remove_checkpoint(self._path)
