@@ -21,7 +21,7 @@ Item = TypeVar("Item")
 told_to_end = threading.Event()
 walltime_is_near = threading.Event()  # why it was told so: a scheduler gave its warning
 LINE_EVERY = 5.0  # seconds between two plain lines
-GRACE = 4.0  # seconds for what has nearly reached a point from which it can go on
+GRACE = 3.0  # seconds for what has nearly reached a point from which it can go on
 _is_over: ContextVar[Callable[[], bool] | None] = ContextVar("is_over", default=None)
 _found: ContextVar[float | None] = ContextVar("found", default=None)  # when the first check saw that it is over
 

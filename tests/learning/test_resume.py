@@ -228,6 +228,7 @@ def test_an_epoch_that_takes_long_is_left_and_begun_again(
 
 def test_of_a_short_epoch_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bdqm_tune.learning.torch_epochs.GRACE", 0.0)
+    monkeypatch.setattr("bdqm_tune.learning.fit.LONG_EPOCH", 60.0)
     fit = make_fit({"optimizer": "lbfgs"})
     list(islice(fit, 3))
     interrupt(fit, 2)
