@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from bdqm_tune.cli_amptorch import EXPORT_EXAMPLE, IMPORT_EXAMPLE, export_amptorch, import_amptorch
+from bdqm_tune.cli_jobs import CANCEL_EXAMPLE, JOBS_EXAMPLE, SUBMIT_EXAMPLE, cancel, jobs, submit
 from bdqm_tune.cli_models import ENSEMBLE_EXAMPLE, EVALUATE_EXAMPLE, PREDICT_EXAMPLE, ensemble, evaluate, predict
-from bdqm_tune.cli_shared import Json, print_record, stores_here
+from bdqm_tune.cli_shared import Json, print_record, stores_here, tune_overrides
 from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.progress import Bar, told_to_end, walltime_is_near
 from mlflow_server.commands import app as services
@@ -68,14 +69,22 @@ def tune(
     as_json: Json = False,
 ) -> None:
     """Search good hyperparameters: run the trials of a study and track them in MLflow."""
-    overrides = {
-        "data": _given(train=train, test=test),
-        "study": _given(name=study, n_trials=n_trials, sampler=sampler, pruner=pruner, seed=seed),
-        "training": _given(epochs=epochs),
-        "search": _assignments(set_),
-        "": _given(backend=backend, device=device, cohort=cohort, patience=patience),
+    parameters = {
+        "train": train,
+        "test": test,
+        "study": study,
+        "n_trials": n_trials,
+        "epochs": epochs,
+        "sampler": sampler,
+        "pruner": pruner,
+        "seed": seed,
+        "backend": backend,
+        "device": device,
+        "cohort": cohort,
+        "patience": patience,
+        "set": set_,
     }
-    options = _load(config, overrides)
+    options = _load(config, tune_overrides(parameters))
 
     from bdqm_tune.experiment.tune import tune as run
 
@@ -89,7 +98,7 @@ def tune(
 @app.command(epilog="Example: `bdqm-tune prepare --train train.traj --test test.traj`")
 def prepare(train: Train = "", test: Test = "", config: ConfigFile = "", as_json: Json = False) -> None:
     """Check, split and featurise structures, and print what came out."""
-    options = _load(config, {"data": _given(train=train, test=test)})
+    options = _load(config, tune_overrides({"train": train, "test": test}))
 
     from bdqm_tune.learning.dataset import summary
 
@@ -99,6 +108,11 @@ def prepare(train: Train = "", test: Test = "", config: ConfigFile = "", as_json
 app.command(epilog=f"Example: {EVALUATE_EXAMPLE}")(evaluate)
 app.command(epilog=f"Example: {ENSEMBLE_EXAMPLE}")(ensemble)
 app.command(epilog=f"Example: {PREDICT_EXAMPLE}")(predict)
+# What it does not know are options of `tune`.
+PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+app.command(epilog=f"Example: {SUBMIT_EXAMPLE}", context_settings=PASSED_ON)(submit)
+app.command(epilog=f"Example: {JOBS_EXAMPLE}")(jobs)
+app.command(epilog=f"Example: {CANCEL_EXAMPLE}")(cancel)
 
 
 @app.command(epilog="Example: `bdqm-tune gc --keep-best 5 --dry-run`")
@@ -167,33 +181,6 @@ def _leave() -> NoReturn:
 def _fail(message: str, code: int) -> NoReturn:
     print(f"bdqm-tune: {message}", file=sys.stderr)
     sys.exit(code)
-
-
-def _given(**options: str) -> dict[str, str]:
-    return {key: value for key, value in options.items() if value != ""}
-
-
-def _assignments(text: str) -> dict[str, str]:
-    """`lr=1e-3,activation=tanh` as a dictionary."""
-    pairs = [part.partition("=") for part in _parts(text) if part.strip()]
-    for name, equals, value in pairs:
-        if not (name.strip() and equals and value.strip()):
-            raise BadInput(
-                f"--set takes NAME=VALUE pairs separated by commas, as lr=1e-3,activation=tanh; got {text!r}"
-            )
-    return {name.strip(): value.strip() for name, _, value in pairs}
-
-
-def _parts(text: str) -> list[str]:
-    """What stands between the commas, but for those within brackets."""
-    parts, depth = [""], 0
-    for character in text:
-        depth += (character in "[{") - (character in "]}")
-        if character == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += character
-    return parts
 
 
 def _load(path: str, overrides: Mapping[str, Mapping[str, Any]]) -> "Config":

@@ -43,3 +43,60 @@ def number(option: str, text: str, kind: type[Number], default: Number) -> Numbe
         return kind(text) if text else default
     except ValueError:
         raise BadInput(f"{option} must be a number, as {default}; got {text!r}") from None
+
+
+# Where each parameter of `tune` stands in the configuration: group ("": the top level) and option.
+PLACES = {
+    "train": ("data", "train"),
+    "test": ("data", "test"),
+    "study": ("study", "name"),
+    "n_trials": ("study", "n_trials"),
+    "sampler": ("study", "sampler"),
+    "pruner": ("study", "pruner"),
+    "seed": ("study", "seed"),
+    "epochs": ("training", "epochs"),
+    "backend": ("", "backend"),
+    "device": ("", "device"),
+    "cohort": ("", "cohort"),
+    "patience": ("", "patience"),
+}
+
+
+def tune_overrides(parameters: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Parameters of `tune` as options over the configuration file, which `config` names; empty ones are not given.
+
+    Raises:
+        BadInput: one is not known, or `set` is not what it should be.
+    """
+    unknown = parameters.keys() - {*PLACES, "set", "config"}
+    if unknown:
+        known = ", ".join(name.replace("_", "-") for name in (*PLACES, "set", "config"))
+        raise BadInput(f"no option --{sorted(unknown)[0].replace('_', '-')}; `tune` has: {known}")
+    overrides: dict[str, dict[str, str]] = {"search": assignments(parameters.get("set", ""))}
+    for name, (group, option) in PLACES.items():
+        if parameters.get(name):
+            overrides.setdefault(group, {})[option] = parameters[name]
+    return overrides
+
+
+def assignments(text: str) -> dict[str, str]:
+    """`lr=1e-3,activation=tanh` as a dictionary."""
+    pairs = [part.partition("=") for part in _parts(text) if part.strip()]
+    for name, equals, value in pairs:
+        if not (name.strip() and equals and value.strip()):
+            raise BadInput(
+                f"--set takes NAME=VALUE pairs separated by commas, as lr=1e-3,activation=tanh; got {text!r}"
+            )
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _parts(text: str) -> list[str]:
+    """What stands between the commas, but for those within brackets."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character in "[{") - (character in "]}")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts

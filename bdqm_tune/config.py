@@ -236,7 +236,7 @@ def _build(content: dict[str, Any], source: str) -> Config:
         raise BadInput(f"{source}: {describe(error)}") from None
 
 
-def describe(error: ValidationError, model: type[Options] = Config) -> str:
+def describe(error: ValidationError, model: type[BaseModel] = Config) -> str:
     """The first problems of a validation of `model` in one line: where, what, and what is valid there."""
     parts = []
     for problem in error.errors()[:3]:

@@ -9,7 +9,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from bdqm_tune.cli import _assignments, app
+from bdqm_tune.cli import app
+from bdqm_tune.cli_shared import assignments
 from bdqm_tune.config import Config, load_config
 from bdqm_tune.descriptor_options import DESCRIPTORS
 from bdqm_tune.structures import builtin_structures
@@ -36,7 +37,7 @@ def test_the_documented_search_of_descriptors_is_one() -> None:
         r"descriptor\.\w+(?=: )", text
     )}  # fmt: skip
     for given in re.findall(r"set=(descriptor\S+?)`", (PROJECT / "docs/configuration.md").read_text()):
-        assert load_config(None, {"search": _assignments(given)}).descriptor != Config().descriptor
+        assert load_config(None, {"search": assignments(given)}).descriptor != Config().descriptor
 
 
 def test_the_documented_symmetry_functions_are_the_default_ones() -> None:

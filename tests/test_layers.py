@@ -29,8 +29,9 @@ ALLOWED: dict[str, list[str]] = {
     "api": [*BASE, *SCIENCE, "amptorch_import", "services", "experiment"],
     "cli_amptorch": ["errors", "config", "amptorch_import"],
     "cli_shared": ["errors", "services"],
+    "cli_jobs": ["errors", "config", "services", "cli_shared"],
     "cli_models": ["errors", "config", "services", "experiment", "cli_shared"],
-    "cli": [*BASE, *SCIENCE, "services", "experiment", "api", "cli_amptorch", "cli_models", "cli_shared"],
+    "cli": [*BASE, *SCIENCE, "services", "experiment", "api", "cli_amptorch", "cli_jobs", "cli_models", "cli_shared"],
     # the package's public names, and `python -m`
     "__init__": ["api"],
     "__main__": ["cli"],

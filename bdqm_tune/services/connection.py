@@ -75,6 +75,11 @@ def services_folder(environ: Mapping[str, str] = os.environ) -> Path:
     return Path(environ.get("BDQM_SERVICES") or Path.home() / ".bdqm-tune").expanduser().absolute()
 
 
+def home_folder(environ: Mapping[str, str] = os.environ) -> Path:
+    """Where features, embedded studies and records of jobs are: `BDQM_HOME`, else `.bdqm` in the working folder."""
+    return Path(environ.get("BDQM_HOME") or ".bdqm").absolute()
+
+
 def find_stores(environ: Mapping[str, str] = os.environ) -> Stores:
     """The stores that `BDQM_HOME`, `BDQM_STORAGE` and `MLFLOW_TRACKING_URI` name, those of running servers, or the
     embedded ones.
@@ -83,7 +88,7 @@ def find_stores(environ: Mapping[str, str] = os.environ) -> Stores:
         BadInput: Optuna and MLflow would share one database.
         BdqmError: the connection file cannot be read.
     """
-    home = Path(environ.get("BDQM_HOME") or ".bdqm").absolute()
+    home = home_folder(environ)
     storage, tracking = environ.get("BDQM_STORAGE") or None, environ.get("MLFLOW_TRACKING_URI") or None
     file: Path | None = services_folder(environ) / "connection.json"
     notes: tuple[str, ...] = ()

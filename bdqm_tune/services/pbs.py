@@ -1,0 +1,95 @@
+"""Jobs by PBS: Torque's qsub, qstat, qdel."""
+
+import re
+import shlex
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from bdqm_tune.errors import BadInput, BdqmError
+from bdqm_tune.services.jobspec import WARNED, JobSpec, JobState, Scheduler, call
+
+STATES = {"Q": "pending", "H": "held", "W": "pending", "R": "running", "E": "exiting", "T": "moving", "S": "suspended"}
+ENDED = ("C", "F", "X")
+
+
+class Pbs(Scheduler):
+    """The scripts `*.pbs`; flags win over their #PBS lines."""
+
+    name = "pbs"
+    suffix = ".pbs"
+
+    def check(self) -> None:
+        if shutil.which("qsub") is None:
+            raise BadInput("no PBS here: there is no qsub; call this on the cluster's login node, or --scheduler local")
+
+    def command(self, spec: JobSpec) -> list[str]:
+        site, resources = spec.site, spec.site.resources(spec.job)
+        nodes = f"nodes=1:ppn={resources.cores}"
+        if resources.gpu:
+            nodes += f":gpus={resources.gpu_count}" + (f":{resources.gpu_type}" if resources.gpu_type else "")
+        flags = ["-N", spec.name]
+        flags += ["-A", site.account] if site.account else []
+        flags += ["-q", site.queue] if site.queue else []
+        # In one -l: where Slurm answers to qsub, the last one alone counts.
+        flags += ["-l", f"{nodes},mem={resources.memory.lower()}b,walltime={resources.walltime}"]
+        if spec.job == "interactive":
+            return ["bash", str(self.script(spec)), *flags]
+        flags += ["-j", "oe"]
+        if spec.workers:
+            flags += ["-t", f"1-{spec.workers}"]
+        return ["qsub", "-V", *flags, str(self.script(spec))]
+
+    def folder(self, spec: JobSpec) -> Path:
+        """The folder of the output, which lands where qsub was called."""
+        return spec.project if spec.job == "interactive" else spec.logs
+
+    def submit(self, spec: JobSpec) -> str:
+        return call(self.command(spec), self.folder(spec), self.with_successor(spec).environ).strip()
+
+    def text(self, spec: JobSpec) -> str:
+        return super().text(self.with_successor(spec))
+
+    def with_successor(self, spec: JobSpec) -> JobSpec:
+        """The job with the variables by which its script warns itself and submits a successor, as PBS does neither."""
+        if spec.job not in WARNED:
+            return spec
+        command = f"cd {shlex.quote(str(self.folder(spec)))} && {shlex.join(self.command(replace(spec, workers=0)))}"
+        walltime = spec.site.resources(spec.job).walltime
+        return replace(spec, variables={**spec.variables, "BDQM_WALLTIME": walltime, "BDQM_SUCCESSOR": command})
+
+    def states(self, job_ids: Sequence[str]) -> list[JobState]:
+        found = []
+        for job_id in job_ids:
+            try:
+                found += parse_qstat(call(["qstat", "-f", job_id]))
+            except BdqmError as error:  # it has ended and is forgotten; status 153 says so, with or without words
+                if not re.search(r"[Uu]nknown [Jj]ob|exit status (153|35)", str(error)):
+                    raise
+        return found
+
+    def cancel(self, job_id: str) -> None:
+        if self.states([job_id]):
+            call(["qdel", job_id])
+
+
+def parse_qstat(text: str) -> list[JobState]:
+    """The jobs of `qstat -f` that have not ended."""
+    found = []
+    for job in re.split(r"^Job Id:\s*", text, flags=re.MULTILINE)[1:]:
+        values = dict(re.findall(r"^\s+(\S+) = (.*)$", job, flags=re.MULTILINE))
+        state = values.get("job_state", "")
+        if state in ENDED:
+            continue
+        node = values.get("exec_host", "").partition("/")[0] if state == "R" else ""
+        found.append(
+            JobState(
+                job.split(maxsplit=1)[0],
+                STATES.get(state, state.lower()),
+                node,
+                values.get("Walltime.Remaining", ""),
+                values.get("comment", "") if state == "Q" else "",
+            )
+        )
+    return found

@@ -1,0 +1,61 @@
+"""What was submitted: one small JSON file a submission, in `$BDQM_HOME/jobs/`."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from bdqm_tune.errors import BadInput, one_line
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One job, or array of workers, as it was submitted."""
+
+    job_id: str
+    scheduler: str
+    job: str  # tune, servers or analysis
+    made: str  # ISO 8601
+    study: str = ""
+    workers: int = 1
+    command: str = ""
+    logs: str = ""  # folder of its output
+
+
+def records_folder(home: Path) -> Path:
+    """The folder of the records, made with the one for the jobs' output in it.
+
+    Raises:
+        BadInput: it cannot be written in.
+    """
+    folder = home / "jobs"
+    try:
+        (folder / "logs").mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise BadInput(f"{folder}: cannot keep records there ({one_line(error)}); set BDQM_HOME") from None
+    return folder
+
+
+def write_record(folder: Path, submission: Submission) -> None:
+    """Keep the record of a submission."""
+    name = f"{submission.made.replace(':', '')}-{submission.scheduler}-{submission.job_id}.json"
+    partial = folder / f".{name}"
+    partial.write_text(json.dumps(asdict(submission), indent=1) + "\n", encoding="utf-8")
+    partial.replace(folder / name)
+
+
+def read_records(folder: Path) -> list[Submission]:
+    """All records, the oldest first.
+
+    Raises:
+        BadInput: a file is none.
+    """
+    found = []
+    for path in sorted(folder.glob("[!.]*.json")):
+        try:
+            found.append(Submission(**json.loads(path.read_text(encoding="utf-8"))))
+        except (OSError, ValueError, TypeError) as error:
+            raise BadInput(f"{path} is no record of a submission ({one_line(error)}); remove it") from None
+    return found

@@ -1,0 +1,158 @@
+# What the scripts in this folder have in common; each reads it after it has gone to the project's folder.
+
+SITE="${BDQM_SITE:-jobs/site.toml}"
+
+# A text of site.toml's first lines, those before its tables.
+setting() {
+    sed -n "/^\[/q; s/^$1 *= *\"\([^\"]*\)\".*/\1/p" "$SITE"
+}
+
+# A number of those lines.
+setting_number() {
+    sed -n "/^\[/q; s/^$1 *= *\([0-9]*\).*/\1/p" "$SITE"
+}
+
+say() {
+    echo "$(date '+%F %T') $*"
+}
+
+die() {
+    say "error: $*" >&2
+    exit 1
+}
+
+# The environment of Python, on a node that has none yet.
+activate() {
+    local modules environment
+    modules="$(setting modules)" environment="$(setting environment)"
+    if [ -n "$modules" ]; then
+        command -v module > /dev/null || die "no command 'module' on $(hostname): 'modules' in $SITE is for clusters that have it"
+        # shellcheck disable=SC2086 # several names, separated by blanks
+        module load $modules || die "'module load $modules' failed: see 'modules' in $SITE, and 'module avail'"
+    fi
+    set +u # which neither conda nor older activate scripts can do with
+    if [ -f "$environment/bin/activate" ]; then
+        . "$environment/bin/activate"
+    elif command -v conda > /dev/null; then
+        eval "$(conda shell.bash hook)"
+        conda activate "$environment" || die "no environment '$environment': see 'environment' in $SITE"
+    else
+        die "no environment '$environment' in $PWD: 'make setup' makes .venv; else see 'environment' in $SITE"
+    fi
+    set -u
+    command -v mlflow > /dev/null || die "no command 'mlflow' in the environment '$environment': 'make setup' installs it"
+}
+
+# Stop unless the node has a GPU that works, or the parameters ask for the CPU.
+check_gpu() {
+    local found
+    case " $* " in *" device=cpu "*) return ;; esac
+    found="$(nvidia-smi -L 2>&1)" || found="nvidia-smi failed: $found"
+    case "$found" in
+    "GPU "*) say "GPU: $found" ;;
+    *) die "no usable GPU on $(hostname) ($found). A job asks for one by --gres (PBS: -l nodes=1:gpus=1), which 'gpu' in" \
+        "$SITE does; -P device=cpu tunes on the CPU" ;;
+    esac
+}
+
+# Wait for the servers, half an hour at most, and let `mlflow` find them.
+find_servers() {
+    local variables deadline=$((SECONDS + 1800))
+    if [ -n "${BDQM_STORAGE:-}" ] && [ -n "${MLFLOW_TRACKING_URI:-}" ]; then
+        return
+    fi
+    until variables="$(python -m bdqm_tune services env)"; do
+        [ $SECONDS -lt $deadline ] || die "no servers for half an hour: jobs/servers.sbatch or jobs/servers.pbs runs them"
+        sleep 10 &
+        wait $! || true # so that a signal is heard at once
+        [ -z "${ended:-}" ] || exit 0
+    done
+    eval "$variables"
+}
+
+# Run a command in the background, in a process group of its own, and give its exit status. Signals that come meanwhile
+# are left to the traps: after each, it waits again.
+run() {
+    local status
+    set -m
+    "$@" &
+    child=$!
+    set +m
+    while :; do
+        status=0
+        wait "$child" || status=$?
+        kill -0 "$child" 2> /dev/null || break
+    done
+    return "$status"
+}
+
+# Signal the Python process of a worker, which `mlflow run` has started through a shell: neither of those, as the one would
+# die and the other mark its run as failed. Status 1 if there is none (yet).
+signal_worker() {
+    [ -n "${child:-}" ] && pkill "-$1" --pgroup "$child" --full '^[^ ]*python[^ ]* -m bdqm_tune tune'
+}
+
+worker_runs() {
+    signal_worker 0
+}
+
+# `mlflow run` with these arguments. The scheduler's warning (USR1) goes to the worker, which hands its trials back; what
+# ends the job (TERM) goes to all its processes anyway: mlflow dies of it, and the worker is waited for.
+run_worker() {
+    local status=0
+    warned='' ended=''
+    trap 'warned=yes; signal_worker USR1 || true' USR1
+    trap 'ended=yes' TERM
+    run mlflow run . --env-manager local "$@" || status=$?
+    while worker_runs; do
+        sleep 0.2
+    done
+    return "$status"
+}
+
+# Whether trials of the study wait or run, so that a worker has something to do.
+is_unfinished() {
+    python -m bdqm_tune status "$1" --json | python -c '
+import json, sys
+counts = json.load(sys.stdin)
+sys.exit(counts["waiting"] + counts["running"] == 0)'
+}
+
+# The value of `-P NAME=…` among the arguments, the last one, else the second argument.
+parameter() {
+    local name="$1" value="$2" argument
+    shift 2
+    for argument in "$@"; do
+        case "$argument" in "$name="* | "-P$name="*) value="${argument#*=}" ;; esac
+    done
+    echo "$value"
+}
+
+# Both servers, until the scheduler's warning or the end.
+run_servers() {
+    status=0 warned='' ended=''
+    trap 'warned=yes; kill -TERM "$child"' USR1
+    trap 'ended=yes' TERM # which goes to all processes of the job
+    run python -m bdqm_tune services up --host "$(hostname)" --foreground || status=$?
+}
+
+# Send this shell the warning that Slurm would send, as PBS has none.
+warn_before_end() {
+    local part seconds=0 parts
+    IFS=: read -ra parts <<< "$1"
+    for part in "${parts[@]}"; do
+        seconds=$((60 * seconds + 10#$part))
+    done
+    seconds=$((seconds - $(setting_number warning)))
+    set -m # so that the `sleep` ends with it
+    { sleep "$((seconds > 0 ? seconds : 0))" && kill -USR1 $$; } &
+    set +m
+    trap "kill -- -$! 2> /dev/null" EXIT
+}
+
+# Submit the job that goes on after this one.
+successor() {
+    local command="${BDQM_SUCCESSOR:-qsub -V $1}"
+    say "the time is over: $command"
+    eval "$command" || die "no successor; by hand, in $PWD: BDQM_SUBMISSION=${BDQM_SUBMISSION:-} $command"
+}
