@@ -10,7 +10,7 @@ ACTIVE = VIRTUAL_ENV="$(abspath $(VENV))" PATH="$(BIN):$$PATH"
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help system system-servers setup run test test-all lint clean clean-compiled
+.PHONY: help system system-servers system-slurm setup run test test-all lint clean clean-compiled
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -43,6 +43,13 @@ system-servers: ## the same for `bdqm-tune services up`, and for all tests of it
 	need mariadb-client "mariadb-dump --version || mysqldump --version"; \
 	need openssl "openssl version"; \
 	need chromium "chromium --version"; \
+	install
+
+system-slurm: ## the same for the tests of jobs on a cluster
+	@eval "$$INSTALL"; PATH="$$PATH:/usr/sbin"; \
+	need slurm-wlm "slurmctld -V && slurmd -V && command -v sbatch"; \
+	need slurm-wlm-torque "command -v qsub && command -v qstat"; \
+	need munge "munged --version"; \
 	install
 
 # Without `--env-manager local`, MLflow asks pyenv for the Python of the environment that it builds. Where there is no pyenv

@@ -110,12 +110,14 @@ run_worker() {
     return "$status"
 }
 
-# Whether trials of the study wait or run, so that a worker has something to do.
+# Whether trials of the study wait or run, so that a successor has something to do; so too where the servers cannot say.
 is_unfinished() {
-    python -m bdqm_tune status "$1" --json | python -c '
-import json, sys
-counts = json.load(sys.stdin)
-sys.exit(counts["waiting"] + counts["running"] == 0)'
+    local counts status=0
+    counts="$(python -m bdqm_tune status "$1" --json)" || status=$?
+    case "$status" in
+    0) python -c 'import json, sys; sys.exit(not sum(json.loads(sys.argv[1])[key] for key in ("waiting", "running")))' "$counts" ;;
+    2) return 1 ;; # no such study
+    esac
 }
 
 # The value of `-P NAME=…` among the arguments, the last one, else the second argument.

@@ -14,6 +14,7 @@ from bdqm_tune.errors import BadInput, BdqmError
 from mlflow_server.programs import find_programs
 from tests.mariadb import MariaDb
 from tests.servers import Servers
+from tests.slurm import PROGRAMS, Slurm, is_installed
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -38,6 +39,7 @@ NEEDS: dict[str, tuple[Callable[[], bool], str]] = {
     "amptorch": (_has_amptorch, "amptorch cannot be imported: README.md says how to install it"),
     "chromium": (lambda: shutil.which("chromium") is not None, "no browser: chromium is not on the PATH"),
     "mariadb": (_has_database, "no database server with its clients: Debian's mariadb-server-core and mariadb-client"),
+    "slurm": (is_installed, f"no Slurm: {', '.join(PROGRAMS)} are not all on the PATH; `make system-slurm` installs it"),
     "shared": ((SHARED / "data").is_dir, f"no reference data: {SHARED} is not there"),
 }
 REQUIRED = {name for name in os.environ.get("BDQM_REQUIRE", "").split(",") if name}
@@ -119,3 +121,16 @@ def mariadb(require: Callable[[str], None]) -> Iterator[MariaDb]:
         server.start()
         yield server
         server.kill()
+
+
+@pytest.fixture(scope="session")
+def slurm(require: Callable[[str], None]) -> Iterator[Slurm]:
+    """A Slurm of one node, which no other has to do with."""
+    require("slurm")
+    with tempfile.TemporaryDirectory(prefix="bdqm", dir="/tmp") as folder:  # where munged's own user gets to
+        cluster = Slurm(Path(folder))
+        try:
+            cluster.start()
+            yield cluster
+        finally:
+            cluster.stop()

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -150,8 +151,7 @@ class Slurm:
                 )
             )
 
-    def _until(self, ready: "object", what: str) -> None:
-        assert callable(ready)
+    def _until(self, ready: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + 30
         while not ready():
             if time.monotonic() > deadline:

@@ -11,6 +11,7 @@ from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.services.jobspec import WARNED, JobSpec, JobState, Scheduler, call
 
 STATES = {"Q": "pending", "H": "held", "W": "pending", "R": "running", "E": "exiting", "T": "moving", "S": "suspended"}
+JOB_ID = re.compile(r"\d+(\[\])?(\.\S+)?")
 ENDED = ("C", "F", "X")
 
 
@@ -46,7 +47,10 @@ class Pbs(Scheduler):
         return spec.project if spec.job == "interactive" else spec.logs
 
     def submit(self, spec: JobSpec) -> str:
-        return call(self.command(spec), self.folder(spec), self.with_successor(spec).environ).strip()
+        said = call(self.command(spec), self.folder(spec), self.with_successor(spec).environ).strip()
+        if not JOB_ID.fullmatch(said):  # Slurm's qsub refuses with status 0
+            raise BdqmError(f"qsub failed: {' '.join(said.split())}")
+        return said
 
     def text(self, spec: JobSpec) -> str:
         return super().text(self.with_successor(spec))
