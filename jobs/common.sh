@@ -55,25 +55,38 @@ check_gpu() {
     esac
 }
 
-# Wait for the servers, half an hour at most, and let `mlflow` find them.
+# Whether the user has other stores than those of the servers.
+has_own_stores() {
+    [ -n "${BDQM_STORAGE:-}" ] && [ -n "${MLFLOW_TRACKING_URI:-}" ]
+}
+
+# Wait for the servers, half an hour at most, and let `mlflow` find them; no longer than until the warning or the end.
 find_servers() {
     local variables deadline=$((SECONDS + 1800))
-    if [ -n "${BDQM_STORAGE:-}" ] && [ -n "${MLFLOW_TRACKING_URI:-}" ]; then
-        return
-    fi
+    has_own_stores && return
     until variables="$(python -m bdqm_tune services env)"; do
         [ $SECONDS -lt $deadline ] || die "no servers for half an hour: jobs/servers.sbatch or jobs/servers.pbs runs them"
         sleep 10 &
         wait $! || true # so that a signal is heard at once
-        [ -z "${ended:-}" ] || exit 0
+        [ -z "$warned$ended" ] || return 0
     done
     eval "$variables"
 }
 
-# Run a command in the background, in a process group of its own, and give its exit status. Signals that come meanwhile
-# are left to the traps: after each, it waits again.
+# Hear the signals from now on: the warning that the time is nearly over (USR1), and the end (TERM), which a scheduler
+# sends to all processes of a job.
+listen() {
+    warned='' ended='' child=''
+    warn_child() { :; }
+    trap 'warned=yes; warn_child &' USR1
+    trap 'ended=yes' TERM
+}
+
+# Run a command in the background, in a process group of its own, and give its exit status, whatever signals come
+# meanwhile. Nothing is begun once the time is over.
 run() {
-    local status
+    local status=0
+    [ -z "$warned$ended" ] || return 0
     set -m
     "$@" &
     child=$!
@@ -89,30 +102,34 @@ run() {
 # Signal the Python process of a worker, which `mlflow run` has started through a shell: neither of those, as the one would
 # die and the other mark its run as failed. Status 1 if there is none (yet).
 signal_worker() {
-    [ -n "${child:-}" ] && pkill "-$1" --pgroup "$child" --full '^[^ ]*python[^ ]* -m bdqm_tune tune'
+    pkill "-$1" --pgroup "$child" --full '^[^ ]*python[^ ]* -m bdqm_tune tune'
 }
 
-worker_runs() {
-    signal_worker 0
-}
-
-# `mlflow run` with these arguments. The scheduler's warning (USR1) goes to the worker, which hands its trials back; what
-# ends the job (TERM) goes to all its processes anyway: mlflow dies of it, and the worker is waited for.
+# `mlflow run` with these arguments. The warning goes to the worker, which hands its trials back. The end reaches all: mlflow
+# dies of it, and the worker is waited for.
 run_worker() {
     local status=0
-    warned='' ended=''
-    trap 'warned=yes; signal_worker USR1 || true' USR1
-    trap 'ended=yes' TERM
+    warn_child() {
+        signal_worker USR1 && return
+        while kill -0 "$child" 2> /dev/null; do # mlflow is about to start it
+            sleep 0.5
+            signal_worker 0 || continue
+            sleep 3 # in which it comes to listen
+            signal_worker USR1
+            return
+        done
+    }
     run mlflow run . --env-manager local "$@" || status=$?
-    while worker_runs; do
+    while [ -n "$child" ] && signal_worker 0; do
         sleep 0.2
     done
     return "$status"
 }
 
-# Whether trials of the study wait or run, so that a successor has something to do; so too where the servers cannot say.
+# Whether trials of the study wait or run, so that a successor has something to do; so too where the servers are away.
 is_unfinished() {
     local counts status=0
+    has_own_stores || python -m bdqm_tune services env > /dev/null || return 0
     counts="$(python -m bdqm_tune status "$1" --json)" || status=$?
     case "$status" in
     0) python -c 'import json, sys; sys.exit(not sum(json.loads(sys.argv[1])[key] for key in ("waiting", "running")))' "$counts" ;;
@@ -130,12 +147,12 @@ parameter() {
     echo "$value"
 }
 
-# Both servers, until the scheduler's warning or the end.
+# Both servers, until the warning or the end.
 run_servers() {
-    status=0 warned='' ended=''
-    trap 'warned=yes; kill -TERM "$child"' USR1
-    trap 'ended=yes' TERM # which goes to all processes of the job
-    run python -m bdqm_tune services up --host "$(hostname)" --foreground || status=$?
+    warn_child() {
+        kill -TERM "$child"
+    }
+    run python -m bdqm_tune services up --host "$(hostname)" --foreground
 }
 
 # Send this shell the warning that Slurm would send, as PBS has none.
@@ -149,7 +166,7 @@ warn_before_end() {
     set -m # so that the `sleep` ends with it
     { sleep "$((seconds > 0 ? seconds : 0))" && kill -USR1 $$; } &
     set +m
-    trap "kill -- -$! 2> /dev/null" EXIT
+    trap "kill -- -$! 2> /dev/null || true" EXIT
 }
 
 # Submit the job that goes on after this one.

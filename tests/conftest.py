@@ -39,7 +39,10 @@ NEEDS: dict[str, tuple[Callable[[], bool], str]] = {
     "amptorch": (_has_amptorch, "amptorch cannot be imported: README.md says how to install it"),
     "chromium": (lambda: shutil.which("chromium") is not None, "no browser: chromium is not on the PATH"),
     "mariadb": (_has_database, "no database server with its clients: Debian's mariadb-server-core and mariadb-client"),
-    "slurm": (is_installed, f"no Slurm: {', '.join(PROGRAMS)} are not all on the PATH; `make system-slurm` installs it"),
+    "slurm": (
+        is_installed,
+        f"no Slurm: {', '.join(PROGRAMS)} are not all on the PATH; `make system-slurm` installs it",
+    ),
     "shared": ((SHARED / "data").is_dir, f"no reference data: {SHARED} is not there"),
 }
 REQUIRED = {name for name in os.environ.get("BDQM_REQUIRE", "").split(",") if name}

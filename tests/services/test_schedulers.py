@@ -1,6 +1,7 @@
 """Slurm, PBS and this machine run jobs in the same way: one suite over all, and the command line of each."""
 
 import os
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -105,21 +106,26 @@ def test_where_there_is_no_scheduler(kind: type[Scheduler], monkeypatch: pytest.
         kind().check()
 
 
-def test_slurms_command(tmp_path: Path) -> None:
+def test_slurms_command() -> None:
     spec = JobSpec("tune", Path("/p"), PHOENIX, Path("/logs"), 8)
-    assert Slurm().command(spec) == (
-        "sbatch --parsable --job-name=bdqm-tune --account=gts-someone3 --qos=embers --time=8:00:00 --cpus-per-task=6 "
-        "--mem=32G --gres=gpu:V100:1 --signal=B:USR1@120 --array=1-8 --output=/logs/bdqm-tune-%A_%a.out --export=ALL "
-        "/p/jobs/tune.sbatch"
-    ).split()
-    assert Slurm().command(replace(spec, job="servers", workers=0)) == (
-        "sbatch --parsable --job-name=bdqm-servers --account=gts-someone3 --qos=embers --time=5:00 --cpus-per-task=1 "
-        "--mem=100M --gres=none --signal=B:USR1@120 --output=/logs/bdqm-servers-%j.out --export=ALL /p/jobs/servers.sbatch"
-    ).split()
-    assert Slurm().command(replace(spec, job="interactive", workers=0)) == (
-        "bash /p/jobs/interactive.sbatch --job-name=bdqm-interactive --account=gts-someone3 --qos=embers --time=8:00:00 "
-        "--cpus-per-task=6 --mem=32G --gres=gpu:V100:1"
-    ).split()
+    queue = "--account=gts-someone3 --qos=embers"
+    large = "--time=8:00:00 --cpus-per-task=6 --mem=32G --gres=gpu:V100:1"
+    small = "--time=5:00 --cpus-per-task=1 --mem=100M --gres=none"
+    assert shlex.join(Slurm().command(spec)) == (
+        f"sbatch --parsable --job-name=bdqm-tune {queue} {large} --signal=B:USR1@120 --array=1-8 "
+        "--output=/logs/bdqm-tune-%A_%a.out --export=ALL /p/jobs/tune.sbatch"
+    )
+    assert shlex.join(Slurm().command(replace(spec, job="servers", workers=0))) == (
+        f"sbatch --parsable --job-name=bdqm-servers {queue} {small} --signal=B:USR1@120 "
+        "--output=/logs/bdqm-servers-%j.out --export=ALL /p/jobs/servers.sbatch"
+    )
+    assert shlex.join(Slurm().command(replace(spec, job="analysis", workers=0))) == (
+        f"sbatch --parsable --job-name=bdqm-analysis {queue} {large} "
+        "--output=/logs/bdqm-analysis-%j.out --export=ALL /p/jobs/analysis.sbatch"
+    )
+    assert shlex.join(Slurm().command(replace(spec, job="interactive", workers=0))) == (
+        f"bash /p/jobs/interactive.sbatch --job-name=bdqm-interactive {queue} {large}"
+    )
 
 
 def test_pbs_command_and_its_successors() -> None:
@@ -150,8 +156,18 @@ def test_torques_full_status() -> None:
         "Job Id: 13.server\n    job_state = Q\n    comment = Not enough nodes\n\nJob Id: 14.server\n    job_state = C\n"
     )
     running, waiting = parse_qstat(text)
-    assert (running.job_id, running.state, running.node, running.time_left) == ("12.server", "running", "node-3", "3541")
-    assert (waiting.job_id, waiting.state, waiting.node, waiting.reason) == ("13.server", "pending", "", "Not enough nodes")
+    assert (running.job_id, running.state, running.node, running.time_left) == (
+        "12.server",
+        "running",
+        "node-3",
+        "3541",
+    )
+    assert (waiting.job_id, waiting.state, waiting.node, waiting.reason) == (
+        "13.server",
+        "pending",
+        "",
+        "Not enough nodes",
+    )
 
 
 def test_unknown_schedulers_are_refused() -> None:

@@ -1,0 +1,70 @@
+"""The scripts of jobs/, unchanged, on a real Slurm: the warning, the queue again, the end; by sbatch and qsub."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.jobs.conftest import FakeProject, until, write_site
+from tests.slurm import HOST, Slurm
+
+pytestmark = pytest.mark.slow
+SMALL = ["--gres=none", "--cpus-per-task=1", "--mem=500M"]
+
+
+def output(project: FakeProject) -> str:
+    return "\n".join(path.read_text() for path in project.folder.glob("bdqm-*.o*"))
+
+
+def test_a_worker_goes_back_to_the_queue_before_its_time_is_over(slurm: Slurm, project: FakeProject) -> None:
+    """`left` says 1 at first: a trial is left when the warning comes, and none when the worker has begun again."""
+    warned = [*SMALL, "--time=1", "--signal=B:USR1@45"]
+    job_id = slurm.run("sbatch", "--parsable", *warned, "jobs/tune.sbatch", "-P", "device=cpu").stdout.strip()
+    slurm.wait(job_id, 120)
+    begun = f"tune slurm-{job_id} --study default"
+    assert project.report == [begun, "got SIGUSR1", "handed back", begun], output(project)
+    assert project.runs() == ["FINISHED", "FINISHED"]
+    assert "trials are left: the job goes back to the queue" in output(project)
+
+
+def test_a_cancelled_worker_hands_back_and_stays_away(slurm: Slurm, project: FakeProject) -> None:
+    project.runs()  # which makes MLflow's file: two at once could not
+    submitted = slurm.run("sbatch", "--parsable", *SMALL, "--array=1-2", "jobs/tune.sbatch", "-P", "device=cpu")
+    job_id = submitted.stdout.strip()
+    until(lambda: len(project.report) == 2, 60, output(project))
+    slurm.run("scancel", job_id)
+    slurm.wait(job_id, 60)
+    begun = [f"tune slurm-{job_id} --study default"] * 2
+    assert sorted(project.report) == sorted([*begun, *["got SIGTERM"] * 2, *["handed back"] * 2]), output(project)
+
+
+def test_the_servers_come_back(slurm: Slurm, project: FakeProject) -> None:
+    submitted = slurm.run("sbatch", "--parsable", *SMALL, "--time=1", "--signal=B:USR1@50", "jobs/servers.sbatch")
+    job_id = submitted.stdout.strip()
+    up = f"servers up up --host {os.uname().nodename} --foreground"
+    until(lambda: project.report[:3] == [up, "servers down", up], 120, output(project))
+    slurm.run("scancel", job_id)
+    slurm.wait(job_id, 60)
+
+
+def test_pbs_workers_have_successors(slurm: Slurm, project: FakeProject) -> None:
+    """By Slurm's qsub, which starts the same script a second time, for the same submission."""
+    write_site(project.folder / "jobs" / "site.toml", warning=45)
+    resources = ["-l", "nodes=1:ppn=1,mem=500mb,walltime=0:01:00"]
+    successor = f"qsub -V -N bdqm-tune {' '.join(resources)} jobs/tune.pbs"
+    variables = {"BDQM_PARAMETERS": "-P device=cpu", "BDQM_WALLTIME": "0:01:00", "BDQM_SUCCESSOR": successor}
+    job_id = slurm.run("qsub", "-V", "-N", "bdqm-tune", *resources, "jobs/tune.pbs", **variables).stdout.strip()
+    begun = f"tune pbs-{job_id} --study default"
+    until(lambda: project.report == [begun, "got SIGUSR1", "handed back", begun], 120, output(project))
+    until(lambda: slurm.run("squeue", "--noheader", "--name=bdqm-tune").stdout == "", 30, "successor")
+
+
+def test_an_interactive_session_has_the_environment(slurm: Slurm, project: FakeProject, tmp_path: Path) -> None:
+    """In a terminal of its own, as srun wants one."""
+    command = f"bash jobs/interactive.sbatch {' '.join(SMALL)} --time=5"
+    typed = (
+        f"export BDQM_PARAMETERS='-P device=cpu'; {command} < <(sleep 4; echo 'which mlflow; hostname; exit'; sleep 2)"
+    )
+    done = slurm.run("script", "--quiet", "--return", "--command", f'bash -c "{typed}"', str(tmp_path / "typescript"))
+    assert f"{HOST}, job" in done.stdout
+    assert "/bin/mlflow" in done.stdout.replace("\r", "")
