@@ -36,6 +36,7 @@ class Local(Scheduler):
 
     def submit(self, spec: JobSpec) -> str:
         job_id = f"local-{secrets.token_hex(4)}"
+        environ = {"BDQM_SUBMISSION": job_id, **spec.environ}  # as the script takes it from Slurm's job id
         for task in range(1, max(spec.workers, 1) + 1):
             task_id = f"{job_id}_{task}" if spec.workers else job_id
             try:
@@ -43,7 +44,7 @@ class Local(Scheduler):
                     subprocess.Popen(
                         self.command(spec),
                         cwd=self.folder(spec),
-                        env={**spec.environ, MARK: task_id},
+                        env={**environ, MARK: task_id},
                         stdin=subprocess.DEVNULL,
                         stdout=output,
                         stderr=output,

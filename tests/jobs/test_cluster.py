@@ -1,0 +1,150 @@
+"""A study on a cluster from `submit` to `cancel`: the servers as a job, an array of workers, real training.
+
+`pytest tests/jobs/test_cluster.py` takes about ten minutes; Slurm's limits have a resolution of a minute.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from optuna.trial import FrozenTrial, TrialState
+
+from bdqm_tune.cli import app
+from bdqm_tune.experiment.study import load_study
+from bdqm_tune.experiment.tracking_client import tracking_client
+from bdqm_tune.services.connection import Stores
+from tests.jobs.conftest import PROJECT, until, write_site
+from tests.servers import Servers
+from tests.slurm import Slurm
+
+QUICK = ["--set", "num_layers=1,num_nodes=4"]
+FINISHED = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED"}
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A user's account on it."""
+
+    slurm: Slurm
+    servers: Servers
+    folder: Path
+
+    @property
+    def environ(self) -> dict[str, str]:
+        mine = {"BDQM_HOME": str(self.folder / "home"), "BDQM_SITE": str(self.folder / "site.toml")}
+        return self.slurm.environ | self.servers.environ | mine
+
+    @property
+    def stores(self) -> Stores:
+        return Stores(self.folder / "home", connection_file=self.servers.places.connection)
+
+    def bdqm(self, *arguments: str) -> str:
+        """Output of a command."""
+        done = subprocess.run(
+            [sys.executable, "-m", "bdqm_tune", *arguments],
+            cwd=PROJECT,
+            env=self.environ,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{self.output()}"
+        return done.stdout
+
+    def output(self) -> str:
+        """What the jobs said."""
+        logs = sorted((self.folder / "home" / "jobs" / "logs").glob("*"))
+        return "\n".join(f"==> {path.name}\n{path.read_text()[-3000:]}" for path in logs)
+
+    def trials(self, study: str) -> list[FrozenTrial]:
+        return load_study(self.stores, study).get_trials()
+
+    def runs_agree(self, study: str) -> None:
+        """See that each trial has ended, and has one run, which says so."""
+        trials = self.trials(study)
+        assert {trial.state for trial in trials} <= FINISHED.keys(), Counter(trial.state.name for trial in trials)
+        client = tracking_client(self.stores)
+        for trial in trials:
+            run = client.get_run(trial.user_attrs["mlflow_run_id"])
+            assert run.info.status == FINISHED[trial.state]
+            assert run.data.tags["trial_number"] == str(trial.number)
+
+
+@pytest.fixture
+def cluster(slurm: Slurm, new_servers: Servers, tmp_path: Path) -> Iterator[Cluster]:
+    write_site(tmp_path / "site.toml")
+    yield Cluster(slurm, new_servers, tmp_path)
+    slurm.run("scancel", "--name=bdqm-tune,bdqm-servers", status=None)
+    until(lambda: slurm.run("squeue", "--noheader").stdout == "", 60, "jobs are left")
+
+
+def test_from_submission_to_cancellation(cluster: Cluster) -> None:
+    submitted = cluster.bdqm(
+        "submit", "--workers", "2", "--n-trials", "4", "--study", "slurm", "--epochs", "3", "--json", *QUICK
+    )
+    job = json.loads(submitted)
+    assert (job["scheduler"], job["study"], job["workers"]) == ("slurm", "slurm", 2)
+    listed = {(one["job"], one["state"]) for one in json.loads(cluster.bdqm("jobs", "--json"))}
+    assert ("servers", "running") in listed
+    cluster.slurm.wait(job["job_id"], 400)
+    assert len(cluster.trials("slurm")) >= 4
+    cluster.runs_agree("slurm")
+    cluster.bdqm("submit", "--job", "analysis", "--study", "slurm", "--json")
+    again = cluster.bdqm("submit", "--n-trials", "1", "--study", "slurm", "--epochs", "3", "--json", *QUICK)
+    assert len([one for one in json.loads(cluster.bdqm("jobs", "--json")) if one["job"] == "servers"]) == 1
+    cluster.slurm.wait(json.loads(again)["job_id"], 200)
+    until(lambda: "analysis" not in cluster.bdqm("jobs"), 200, "analysis")
+    assert "test_energy_mae" in cluster.output()
+    assert "cancelled: job" in cluster.bdqm("cancel", "servers")
+    until(lambda: cluster.bdqm("jobs") == "no job waits or runs; --all shows those that have ended\n", 60, "servers")
+    assert not cluster.servers.places.connection.exists()
+    assert cluster.output().count(" down\n") == 1
+
+
+@pytest.mark.skipif(
+    "status" not in {command.name for command in app.registered_commands},
+    reason="needs a worker that hands back at SIGUSR1, counts n_trials once for each BDQM_SUBMISSION, and `status`",
+)
+def test_forty_trials_through_all_that_ends_workers(cluster: Cluster) -> None:
+    """Three workers of two minutes, one killed, one cancelled, the rest warned and queued again: 40 trials in the end."""
+    write_site(cluster.folder / "site.toml", warning=60, walltime="2:00")
+    config = {"training": {"epochs": 3000, "early_stopping": None}, "study": {"name": "forty", "pruner": "none"}}
+    (cluster.folder / "config.yaml").write_text(yaml.safe_dump(config))
+    options = ["--study", "forty", "--n-trials", "40", "--config", str(cluster.folder / "config.yaml"), "--cohort", "1"]
+    job = json.loads(cluster.bdqm("submit", "--workers", "3", "--wait", "5", "--json", *options, *QUICK))["job_id"]
+    until(lambda: sum(trial.state.is_finished() for trial in cluster.trials("forty")) >= 3, 300, cluster.output())
+    assert len(cluster.trials("forty")) == 40, "n_trials is the total"
+    (killed, *_) = workers(f"slurm-{job}")
+    killed.send_signal(signal.SIGKILL)
+    until(lambda: cluster.output().count("trials are left: the job goes back to the queue") >= 1, 300, cluster.output())
+    until(lambda: any(process.is_running() for process in workers(f"slurm-{job}")), 120, cluster.output())
+    left = [one["job_id"] for one in json.loads(cluster.bdqm("jobs", "--json")) if one["job"] == "tune"]
+    assert len(left) == 2, "the killed one has failed, the others go on"
+    cluster.slurm.run("scancel", left[-1])
+    cluster.slurm.wait(job, 900)
+    assert len(cluster.trials("forty")) == 40
+    assert sorted(trial.number for trial in cluster.trials("forty")) == list(range(40))
+    cluster.runs_agree("forty")
+
+
+def workers(submission: str) -> list[psutil.Process]:
+    """The Python processes of a submission's workers."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if "bdqm_tune" in process.cmdline() and "tune" in process.cmdline():
+                found += [process] if process.environ().get("BDQM_SUBMISSION") == submission else []
+        except psutil.Error:
+            continue
+    assert os.getpid() not in {process.pid for process in found}
+    return found

@@ -1,0 +1,147 @@
+"""What is submitted when, with a scheduler that keeps its queue in memory: nothing twice, nothing after a refusal."""
+
+import json
+import socket
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from bdqm_tune.errors import BadInput, BdqmError
+from bdqm_tune.services.connection import Connection, connection_text
+from bdqm_tune.services.jobspec import JobSpec, JobState, Scheduler
+from bdqm_tune.services.records import read_records, records_folder
+from bdqm_tune.services.submission import bring_servers_up, servers_answer, submit
+from tests.services.test_schedulers import PHOENIX
+
+
+class Queue(Scheduler):
+    """Jobs 1, 2, …; what a test puts into `waiting` is their state."""
+
+    name, suffix = "slurm", ".sbatch"
+
+    def __init__(self) -> None:
+        self.jobs: list[str] = []
+        self.waiting: list[str] = []
+        self.refusal = ""
+
+    def check(self) -> None: ...
+
+    def command(self, spec: JobSpec) -> list[str]:
+        return ["submit", spec.job]
+
+    def folder(self, spec: JobSpec) -> Path:
+        return spec.project
+
+    def submit(self, spec: JobSpec) -> str:
+        if self.refusal:
+            raise BdqmError(self.refusal)
+        self.jobs.append(spec.job)
+        self.waiting.append(str(len(self.jobs)))
+        return str(len(self.jobs))
+
+    def states(self, job_ids: Sequence[str]) -> list[JobState]:
+        return [JobState(job, "pending", reason="Priority") for job in job_ids if job in self.waiting]
+
+    def cancel(self, job_id: str) -> None:
+        self.waiting.remove(job_id)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return records_folder(tmp_path)
+
+
+@pytest.fixture
+def spec(folder: Path) -> JobSpec:
+    return JobSpec("servers", Path("/p"), PHOENIX, folder / "logs")
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """One that something listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def connection(file: Path, port: int) -> Path:
+    uri = f"https://127.0.0.1:{port}"
+    storage = f"mysql+pymysql://u:p@127.0.0.1:{port}/optuna"
+    file.write_text(connection_text(Connection("127.0.0.1", "2026-01-01", storage, uri)))
+    return file
+
+
+def test_servers_that_answer_are_left_alone(spec: JobSpec, folder: Path, tmp_path: Path, port: int) -> None:
+    queue = Queue()
+    bring_servers_up(queue, spec, folder, connection(tmp_path / "connection.json", port), 1, lambda text: None)
+    assert queue.jobs == []
+
+
+def test_a_stale_connection_file_is_none(tmp_path: Path, port: int) -> None:
+    file = connection(tmp_path / "connection.json", port)
+    assert servers_answer(file)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        unused = free.getsockname()[1]
+    assert not servers_answer(connection(file, unused))
+    assert not servers_answer(tmp_path / "none.json")
+
+
+def test_servers_are_submitted_once_and_waited_for(spec: JobSpec, folder: Path, tmp_path: Path) -> None:
+    queue, said = Queue(), list[str]()
+    for _ in range(2):  # the second time their job is in the queue
+        with pytest.raises(BdqmError, match=r"job 1 is pending Priority after 0 min.*nothing else was submitted"):
+            bring_servers_up(queue, spec, folder, tmp_path / "connection.json", 0, said.append, pause=0.01)
+    assert queue.jobs == ["servers"]
+    assert [line for line in said if "job 1" in line] == [
+        "servers: job 1 submitted; waiting for it",
+        "servers: job 1 is there already; waiting for it",
+    ]
+
+
+def test_servers_that_come_up_are_enough(spec: JobSpec, folder: Path, tmp_path: Path, port: int) -> None:
+    def say(text: str) -> None:
+        if text.startswith("servers: pending"):
+            connection(tmp_path / "connection.json", port)
+
+    bring_servers_up(Queue(), spec, folder, tmp_path / "connection.json", 1, say, pause=0.01)
+
+
+def test_servers_whose_job_ends_are_an_error_and_come_anew(spec: JobSpec, folder: Path, tmp_path: Path) -> None:
+    queue = Queue()
+
+    def say(text: str) -> None:
+        queue.waiting.clear()
+
+    for _ in range(2):
+        with pytest.raises(BdqmError, match=rf"has ended; its output is in {folder}/logs"):
+            bring_servers_up(queue, spec, folder, tmp_path / "connection.json", 1, say, pause=0.01)
+    assert queue.jobs == ["servers", "servers"]
+
+
+def test_a_refused_submission_leaves_no_record(spec: JobSpec, folder: Path) -> None:
+    queue = Queue()
+    queue.refusal = "sbatch failed: invalid account"
+    with pytest.raises(BdqmError, match="invalid account"):
+        submit(queue, spec, folder)
+    assert read_records(folder) == []
+
+
+def test_records_are_read_in_the_order_in_which_they_were_made(spec: JobSpec, folder: Path) -> None:
+    queue = Queue()
+    made = [submit(queue, spec, folder, study) for study in ("b", "a", "c")]
+    assert read_records(folder) == made
+    assert [record.study for record in made] == ["b", "a", "c"]
+    assert json.loads(next(folder.glob("*.json")).read_text())["command"] == "submit servers"
+
+
+def test_a_record_that_is_none_is_named(folder: Path) -> None:
+    (folder / "x.json").write_text("{}")
+    with pytest.raises(BadInput, match=r"x.json is no record of a submission"):
+        read_records(folder)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "jobs").write_text("a file")
+    with pytest.raises(BadInput, match="cannot keep records there .* set BDQM_HOME"):
+        records_folder(tmp_path)
