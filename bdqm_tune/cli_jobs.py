@@ -68,7 +68,7 @@ def submit(
             part for name, value in parameters.items() for part in ("-P", f"{name}={value}")
         )
     elif job == "analysis":
-        variables["BDQM_STUDY"] = study or "default"
+        variables["BDQM_STUDY"] = parameters.setdefault("study", "default")
     queue = make_scheduler(chosen.scheduler)
     logs = home / "jobs" / "logs"
     spec = _spec(job, project, chosen, logs, workers if job == "tune" else 0, variables)
@@ -89,7 +89,7 @@ def submit(
     folder = records_folder(home)
     if needs_servers:
         bring_servers_up(queue, servers, folder, connection_file, wait, _say)
-    submission = submit_job(queue, spec, folder, parameters.get("study", "default") if job != "servers" else "")
+    submission = submit_job(queue, spec, folder, parameters.get("study", "") if job != "servers" else "")
     if as_json:
         from dataclasses import asdict
 
@@ -183,7 +183,8 @@ def _for_workers(
         if not path.exists():
             raise BadInput(f"--{name} {path}: no such file")
         parameters = parameters | {name: str(path.absolute())}
-    load_config(parameters.get("config"), tune_overrides(parameters))
+    config = load_config(parameters.get("config"), tune_overrides(parameters))
+    parameters = parameters | {"study": config.study.name}  # which the script asks for, and a file may give
     if parameters.get("device") == "cpu" and site.tune.gpu:
         site = load_site(site_file, {**changes, "tune": {**changes["tune"], "gpu": ""}})
     if not site.tune.gpu:

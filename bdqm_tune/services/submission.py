@@ -16,6 +16,7 @@ from bdqm_tune.services.pbs import Pbs
 from bdqm_tune.services.records import Submission, read_records, write_record
 from bdqm_tune.services.slurm import Slurm
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SCHEDULERS: Mapping[str, type[Scheduler]] = {"slurm": Slurm, "pbs": Pbs, "local": Local}
 
 
@@ -88,9 +89,16 @@ def bring_servers_up(
         pause: between two looks, seconds.
 
     Raises:
+        BadInput: servers run that only this machine can reach.
         BdqmError: they are not there after `minutes`, or their job has ended.
     """
     if servers_answer(connection_file):
+        host = urlsplit(read_connection(connection_file).tracking_uri).hostname
+        if host in LOOPBACK and scheduler.name != "local":
+            raise BadInput(
+                f"the servers that run listen at {host}, where no other node reaches them: `bdqm-tune services down` ends "
+                "them, and `bdqm-tune submit` brings them up as a job"
+            )
         return
     found = running_servers(scheduler, folder)
     record = found[0] if found else submit(scheduler, spec, folder)

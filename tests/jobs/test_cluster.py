@@ -5,6 +5,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,15 +15,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import ase.io
 import psutil
 import pytest
 import yaml
+from ase.calculators.singlepoint import SinglePointCalculator
 from optuna.trial import FrozenTrial, TrialState
 
 from bdqm_tune.cli import app
 from bdqm_tune.experiment.study import load_study
 from bdqm_tune.experiment.tracking_client import tracking_client
 from bdqm_tune.services.connection import Stores
+from bdqm_tune.structures import builtin_structures
 from tests.jobs.conftest import PROJECT, until, write_site
 from tests.servers import Servers
 from tests.slurm import Slurm
@@ -111,12 +116,37 @@ def test_from_submission_to_cancellation(cluster: Cluster) -> None:
     assert cluster.output().count(" down\n") == 1
 
 
+def test_the_commands_of_the_documentation_run(cluster: Cluster) -> None:
+    """docs/pace.md, frame by frame, in a folder that looks like the project's with one's own site.toml and data."""
+    folder = cluster.folder / "bdqm-tune"
+    folder.mkdir()
+    for name in ("MLproject", "bdqm_tune", "mlflow_server", "analysis"):
+        (folder / name).symlink_to(PROJECT / name)
+    shutil.copytree(PROJECT / "jobs", folder / "jobs")
+    shutil.copy(cluster.folder / "site.toml", folder / "jobs" / "site.toml")
+    write_structures(folder)
+    environ = {name: value for name, value in cluster.environ.items() if name not in ("BDQM_HOME", "BDQM_SITE")}
+    environ |= {"PATH": f"{Path(sys.executable).parent}:{environ['PATH']}", "PYTHONPATH": str(folder)}
+    frames = re.findall(r"^```bash\n(.*?)^```", (PROJECT / "docs/pace.md").read_text(), flags=re.DOTALL | re.MULTILINE)
+    assert len(frames) >= 6
+    for frame in frames:
+        done = subprocess.run(
+            ["bash", "-ec", frame], cwd=folder, env=environ, capture_output=True, text=True, timeout=300
+        )
+        logs = "\n".join(path.read_text()[-2000:] for path in folder.glob(".bdqm/jobs/logs/*"))
+        assert done.returncode == 0, f"{frame}\n{done.stdout}\n{done.stderr}\n{logs}"
+        queue = ["squeue", "--noheader", "--name=bdqm-tune,bdqm-analysis"]
+        until(lambda queue=queue: cluster.slurm.run(*queue).stdout == "", 400, frame)  # type: ignore[misc]
+    assert sorted(path.suffix for path in (folder / "figures" / "oc20").iterdir()).count(".png") >= 4
+    assert not cluster.servers.places.connection.exists()
+
+
 @pytest.mark.skipif(
     "status" not in {command.name for command in app.registered_commands},
     reason="needs a worker that hands back at SIGUSR1, counts n_trials once for each BDQM_SUBMISSION, and `status`",
 )
 def test_forty_trials_through_all_that_ends_workers(cluster: Cluster) -> None:
-    """Three workers of two minutes, one killed, one cancelled, the rest warned and queued again: 40 trials in the end."""
+    """Three workers of two minutes, one killed, one cancelled, the rest warned and queued again: 40 trials."""
     write_site(cluster.folder / "site.toml", warning=60, walltime="2:00")
     config = {"training": {"epochs": 3000, "early_stopping": None}, "study": {"name": "forty", "pruner": "none"}}
     (cluster.folder / "config.yaml").write_text(yaml.safe_dump(config))
@@ -135,6 +165,16 @@ def test_forty_trials_through_all_that_ends_workers(cluster: Cluster) -> None:
     assert len(cluster.trials("forty")) == 40
     assert sorted(trial.number for trial in cluster.trials("forty")) == list(range(40))
     cluster.runs_agree("forty")
+
+
+def write_structures(folder: Path) -> None:
+    """`train.traj` and `test.traj`: some of the built-in structures with their energies."""
+    for split, name in (("train", "train.traj"), ("test", "test.traj")):
+        structures = builtin_structures(split)  # type: ignore[arg-type]
+        images = [atoms.copy() for atoms in structures.atoms[:40]]
+        for atoms, energy in zip(images, structures.energies, strict=False):
+            atoms.calc = SinglePointCalculator(atoms, energy=energy)
+        ase.io.write(folder / name, images)
 
 
 def workers(submission: str) -> list[psutil.Process]:

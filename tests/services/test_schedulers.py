@@ -30,6 +30,8 @@ trap 'echo ended >> "$REPORT"; exit 1' TERM
 echo "$VALUE" >> "$REPORT"
 sleep 120 &
 wait
+sleep 5 & # the child may be ended before this shell
+wait
 """
 
 

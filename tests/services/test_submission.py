@@ -60,14 +60,14 @@ def spec(folder: Path) -> JobSpec:
 @pytest.fixture
 def port() -> Iterator[int]:
     """One that something listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
+    with socket.create_server(("0.0.0.0", 0)) as server:
         yield server.getsockname()[1]
 
 
-def connection(file: Path, port: int) -> Path:
-    uri = f"https://127.0.0.1:{port}"
-    storage = f"mysql+pymysql://u:p@127.0.0.1:{port}/optuna"
-    file.write_text(connection_text(Connection("127.0.0.1", "2026-01-01", storage, uri)))
+def connection(file: Path, port: int, host: str = "127.0.0.2") -> Path:
+    """Its file; all of 127… is this machine, so that 127.0.0.2 does for a node."""
+    storage = f"mysql+pymysql://u:p@{host}:{port}/optuna"
+    file.write_text(connection_text(Connection(host, "2026-01-01", storage, f"https://{host}:{port}")))
     return file
 
 
@@ -75,6 +75,12 @@ def test_servers_that_answer_are_left_alone(spec: JobSpec, folder: Path, tmp_pat
     queue = Queue()
     bring_servers_up(queue, spec, folder, connection(tmp_path / "connection.json", port), 1, lambda text: None)
     assert queue.jobs == []
+
+
+def test_servers_that_no_node_reaches_are_refused(spec: JobSpec, folder: Path, tmp_path: Path, port: int) -> None:
+    file = connection(tmp_path / "connection.json", port, "127.0.0.1")
+    with pytest.raises(BadInput, match="listen at 127.0.0.1, where no other node reaches them"):
+        bring_servers_up(Queue(), spec, folder, file, 1, lambda text: None)
 
 
 def test_a_stale_connection_file_is_none(tmp_path: Path, port: int) -> None:
