@@ -96,8 +96,8 @@ def bring_servers_up(
         host = urlsplit(read_connection(connection_file).tracking_uri).hostname
         if host in LOOPBACK and scheduler.name != "local":
             raise BadInput(
-                f"the servers that run listen at {host}, where no other node reaches them: `bdqm-tune services down` ends "
-                "them, and `bdqm-tune submit` brings them up as a job"
+                f"the servers that run listen at {host}, where no other node reaches them: `bdqm-tune services down` "
+                "ends them, and `bdqm-tune submit` brings them up as a job"
             )
         return
     found = running_servers(scheduler, folder)
