@@ -110,14 +110,20 @@ signal_worker() {
 run_worker() {
     local status=0
     warn_child() {
-        signal_worker USR1 && return
-        while kill -0 "$child" 2> /dev/null; do # mlflow is about to start it
+        local second
+        until signal_worker USR1; do # mlflow is about to start it
             sleep 0.5
-            signal_worker 0 || continue
-            sleep 3 # in which it comes to listen
-            signal_worker USR1
-            return
+            kill -0 "$child" 2> /dev/null || return 0
+            signal_worker 0 && sleep 3 # in which it comes to listen
         done
+        while signal_worker 0; do
+            sleep 0.5
+        done
+        for second in {1..20}; do # mlflow would wait for minutes for servers that have moved
+            sleep 1
+            kill -0 "$child" 2> /dev/null || return 0
+        done
+        kill "$child"
     }
     run mlflow run . --env-manager local "$@" || status=$?
     while [ -n "$child" ] && signal_worker 0; do

@@ -5,6 +5,8 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -43,6 +45,27 @@ def test_the_warning_reaches_the_worker_and_the_run_is_finished(project: FakePro
     finish(job, 0)
     assert project.report == ["tune slurm-7 --study a b", "got SIGUSR1", "handed back"]
     assert project.runs() == ["FINISHED"]
+
+
+@pytest.mark.slow
+def test_an_mlflow_that_lingers_does_not_use_up_the_time(project: FakeProject, tmp_path: Path) -> None:
+    """As it does where the servers have moved: it asks the old ones for minutes."""
+    environment = tmp_path / "environment" / "bin"
+    environment.mkdir(parents=True)
+    (environment / "activate").write_text(f"PATH='{environment}':\"$PATH\"\n")
+    (environment / "python").symlink_to(sys.executable)
+    (environment / "mlflow").write_text("#!/bin/bash\npython -m bdqm_tune tune\nexec sleep 120\n")
+    (environment / "mlflow").chmod(0o755)
+    site = project.folder / "jobs" / "site.toml"
+    site.write_text(site.read_text().replace(f'"{sys.prefix}"', f'"{environment.parent}"'))
+    job = start("tune.sbatch", "-P", "device=cpu")
+    project.until("tune")
+    (project.folder / "left").write_text("0")
+    began = time.monotonic()
+    job.send_signal(signal.SIGUSR1)
+    finish(job, 143)
+    assert project.report[1:] == ["got SIGUSR1", "handed back"]
+    assert time.monotonic() - began < 40
 
 
 def test_the_end_of_a_job_waits_for_the_worker(project: FakeProject) -> None:
