@@ -18,6 +18,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, inspect, text
 
 from bdqm_tune.errors import BdqmError, one_line
+from bdqm_tune.services.tables import make_tables
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
@@ -53,6 +54,7 @@ class Tables(ABC):
 
     package: str  # as pip names it
     version_table = "alembic_version"
+    with_ours = False  # tables of our own stand beside them
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -81,6 +83,7 @@ class Tables(ABC):
 
 class OptunaTables(Tables):
     package = "optuna"
+    with_ours = True
 
     def make(self) -> None:
         self._storage()
@@ -206,6 +209,7 @@ def _bring(name: str, tables: Tables, upgrade: bool) -> Schema:
         return Schema(name, "broken", found)
     script = tables.script()
     if found == script.get_current_head():
+        _add_ours(tables)
         return Schema(name, "current", found)
     if found not in [revision.revision for revision in script.walk_revisions()]:
         return Schema(name, "newer", found)
@@ -213,6 +217,7 @@ def _bring(name: str, tables: Tables, upgrade: bool) -> Schema:
         return Schema(name, "older", found)
     _execute(engine, f"CREATE TABLE {UPGRADING} (id INT)")
     tables.upgrade()
+    _add_ours(tables)
     _execute(engine, f"DROP TABLE {UPGRADING}")
     return Schema(name, "upgraded", tables.revision())
 
@@ -231,7 +236,14 @@ def _make(tables: Tables) -> None:
             f"GRANT TRIGGER ON `{engine.url.database}`.* TO it"
         ) from None
     tables.make()
+    _add_ours(tables)
     _execute(engine, f"DROP TABLE {MAKING}")
+
+
+def _add_ours(tables: Tables) -> None:
+    """Make what is missing of our own tables, as where an older bdqm-tune has been; nothing is changed in others."""
+    if tables.with_ours:
+        make_tables(tables.engine)
 
 
 def _empty(engine: Engine, there: Collection[str]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import optuna
 import yaml
+from mlflow.tracking import MlflowClient
 from optuna.trial import FrozenTrial
 
 from bdqm_tune.backends import make_backend
@@ -87,11 +88,15 @@ def lease(study: optuna.Study, tracker: Tracker, device: str) -> Lease:
     """The lease of this process on its trials of the study, and what becomes of the runs of workers that are lost."""
     experiment, run_id = tracker.run.info.experiment_id, tracker.run.info.run_id
 
-    def lost(worker: Worker) -> None:
-        tracker.send(lambda client: end_run_of(client, worker))
+    def lost(worker: Worker, why: str) -> None:
+        tracker.send(lambda client: end_run_of(client, worker, why))
 
     def taken_back(trial: FrozenTrial) -> None:
-        tracker.send(lambda client: set_right_run_of(client, experiment, study.study_name, trial))
+        def request(client: MlflowClient) -> None:
+            now = study._storage.get_trial(trial._trial_id)  # for another worker may have taken it meanwhile
+            set_right_run_of(client, experiment, study.study_name, now)
+
+        tracker.send(request)
 
     assert isinstance(study._storage, Cache)
     description = {**describe_process(), "device": device, "run_id": run_id}

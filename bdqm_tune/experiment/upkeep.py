@@ -1,35 +1,63 @@
 """MLflow runs of workers that are lost, set right."""
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from optuna.trial import FrozenTrial, TrialState
 
 from bdqm_tune.experiment.study import RUN_ID
+from bdqm_tune.experiment.tracking_client import is_passing, reason
 from bdqm_tune.experiment.trial_run import STATUS
 from bdqm_tune.experiment.workers import Worker
 
 LOST_STATES = {TrialState.WAITING: "waiting", TrialState.FAIL: "failed"}  # of a trial whose worker is lost
 
-
-def end_run_of(client: MlflowClient, worker: Worker) -> None:
-    """End the run of a worker that is lost, unless it has ended."""
-    if run_id := worker.description.get("run_id"):
-        run = client.get_run(run_id)
-        if run.info.status == "RUNNING":
-            client.set_tag(run_id, "reason", f"its worker was lost: {worker.note}")
-            client.set_terminated(run_id, status="KILLED")
+_log = logging.getLogger(__name__)
 
 
-def set_right_run_of(client: MlflowClient, experiment_id: str, study: str, trial: FrozenTrial) -> None:
-    """Let the run of a trial whose worker is lost say what the trial is now."""
-    for run in _running(client, experiment_id, study, trial.number):
-        if run.info.run_id == trial.user_attrs.get(RUN_ID):
-            state = LOST_STATES[trial.state]
-            status = STATUS[state]
-        else:  # made by a worker that was lost before it could say so
-            state, status = "lost", "KILLED"
-        client.set_tag(run.info.run_id, "trial_state", state)
-        client.set_terminated(run.info.run_id, status=status)
+def end_run_of(client: MlflowClient, worker: Worker, why: str) -> bool:
+    """End the run of a worker that is lost, unless it has ended; whether it was this call that did."""
+    with _if_it_may_be("the run of a lost worker"):
+        if run_id := worker.description.get("run_id"):
+            run = client.get_run(run_id)
+            if run.info.status == "RUNNING":
+                client.set_tag(run_id, "reason", f"its worker was lost: {why}")
+                client.set_terminated(run_id, status="KILLED")
+                return True
+    return False
+
+
+def set_right_run_of(client: MlflowClient, experiment_id: str, study: str, trial: FrozenTrial) -> int:
+    """Let the runs of a trial whose worker is lost say what the trial is now; how many were changed."""
+    changed = 0
+    with _if_it_may_be(f"the run of trial {trial.number}"):
+        for run in _running(client, experiment_id, study, trial.number):
+            if run.info.run_id != trial.user_attrs.get(RUN_ID):  # made by a worker that was lost before it could say so
+                state, status = "lost", "KILLED"
+            elif trial.state in LOST_STATES:
+                state = LOST_STATES[trial.state]
+                status = STATUS[state]
+            else:  # another worker has the trial by now, and goes on in the run
+                continue
+            client.set_tag(run.info.run_id, "trial_state", state)
+            client.set_terminated(run.info.run_id, status=status)
+            changed += 1
+    return changed
+
+
+@contextmanager
+def _if_it_may_be(what: str) -> Iterator[None]:
+    """Leave what MLflow refuses to change, as a run that was deleted or is another user's: no reason to end."""
+    try:
+        yield
+    except MlflowException as error:
+        if is_passing(error):
+            raise
+        _log.warning("%s could not be set right: %s", what, reason(error))
 
 
 def _running(client: MlflowClient, experiment_id: str, study: str, number: int) -> list[Run]:

@@ -3,34 +3,26 @@
 import json
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from functools import cached_property
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import sqlalchemy as sa
-from sqlalchemy.schema import CreateTable
+from optuna.exceptions import StorageInternalError
 
-from bdqm_tune.experiment.patience import Patience
+from bdqm_tune.errors import BdqmError
+from bdqm_tune.experiment.patience import Patience, reason
+from bdqm_tune.experiment.patient_storage import StudyDatabaseFailed
 from bdqm_tune.experiment.provenance import JOB_ID_VARIABLES
+from bdqm_tune.services.tables import WORKERS as TABLE
+from bdqm_tune.services.tables import has_tables, make_tables
 
+Answer = TypeVar("Answer")
 RUNNING, ENDED, LOST = "running", "ended", "lost"
-
-TABLE = sa.Table(
-    "bdqm_workers",
-    sa.MetaData(),
-    sa.Column("worker", sa.String(32), primary_key=True),
-    sa.Column("study_id", sa.Integer, nullable=False),
-    sa.Column("state", sa.String(8), nullable=False),
-    sa.Column("beats", sa.BigInteger, nullable=False),
-    sa.Column("since", sa.DateTime, nullable=False),  # these two by the database's clock, to be shown only
-    sa.Column("seen", sa.DateTime, nullable=False),
-    sa.Column("description", sa.Text, nullable=False),
-    sa.Column("note", sa.Text, nullable=False),
-)
+DENIED = 1142  # MySQL's number for: the account may not do this to the table
 
 
 @dataclass(frozen=True)
@@ -40,8 +32,8 @@ class Worker:
     name: str
     state: str  # running, ended, or lost: it no longer counted
     beats: int  # counts up while it lives
-    since: datetime
-    seen: datetime  # when it counted last
+    since: datetime  # UTC
+    seen: datetime  # when it counted last, UTC
     description: Mapping[str, str]  # host, pid, process, run_id of its MLflow run, device, and job where there is one
     note: str  # what was done about it
 
@@ -64,36 +56,56 @@ class Workers:
 
     def __init__(self, engine: sa.Engine, patience: Patience, study_id: int) -> None:
         self._engine, self._patience, self._study_id = engine, patience, study_id
+        self._known = False
 
-    @cached_property
-    def _made(self) -> bool:
-        """Make the table if there is none; several may at the same time."""
-        with self._engine.begin() as connection:
-            connection.execute(CreateTable(TABLE, if_not_exists=True))
-        return True
+    def _run(self, call: Callable[[], Answer]) -> Answer:
+        try:
+            return self._patience(call)
+        except (StorageInternalError, sa.exc.SQLAlchemyError) as error:
+            raise StudyDatabaseFailed(f"{self._patience.name()} failed: {reason(error)}") from error
 
-    def _run(self, statement: sa.Executable) -> Any:
-        def once() -> Any:
-            assert self._made
+    def _change(self, statement: sa.Executable) -> int:
+        """Execute it; the number of rows that it changed."""
+
+        def once() -> int:
             with self._engine.begin() as connection:
-                result = connection.execute(statement)
-                return result.all() if result.returns_rows else result.rowcount
+                return int(connection.execute(statement).rowcount)
 
-        return self._patience(once)
+        return self._run(once)
+
+    @property
+    def _there(self) -> bool:
+        """Whether the table is; an older version made none, and where nobody has worked yet there is none."""
+        self._known = self._known or self._run(lambda: has_tables(self._engine))
+        return self._known
+
+    def _make(self) -> None:
+        try:
+            self._run(lambda: make_tables(self._engine))
+        except StudyDatabaseFailed as error:
+            if f"({DENIED}," not in str(error.__cause__):
+                raise
+            raise BdqmError(
+                f"{self._patience.name()} lacks the table {TABLE.name}, which this account may not make: "
+                "`bdqm-tune services down` and `bdqm-tune services up` make it on servers of an older bdqm-tune; "
+                "elsewhere, whoever may make tables there runs `bdqm-tune tune` once"
+            ) from None
+        self._known = True
 
     def add(self, name: str, description: Mapping[str, str]) -> None:
         """Enter a worker; again for one that is there, nothing happens."""
+        self._make()
         now = sa.func.current_timestamp()
         there = sa.exists().where(TABLE.c.worker == name)
         values = [name, self._study_id, RUNNING, 0, json.dumps(dict(description)), ""]
         row = sa.select(*(sa.literal(value) for value in values[:4]), now, now, *map(sa.literal, values[4:]))
-        self._run(TABLE.insert().from_select([column.name for column in TABLE.columns], row.where(~there)))
+        self._change(TABLE.insert().from_select([column.name for column in TABLE.columns], row.where(~there)))
 
     def count(self, name: str) -> bool:
         """Say that a worker lives; False if it was declared lost meanwhile."""
         mine = sa.and_(TABLE.c.worker == name, TABLE.c.state == RUNNING)
         values = {"beats": TABLE.c.beats + 1, "seen": sa.func.current_timestamp()}
-        return bool(self._run(TABLE.update().where(mine).values(values)))
+        return bool(self._change(TABLE.update().where(mine).values(values)))
 
     def end(self, name: str, state: str = ENDED, note: str = "", beats: int | None = None) -> bool:
         """End a worker that runs; whether it was this call that did.
@@ -105,21 +117,38 @@ class Workers:
         chosen = [TABLE.c.worker == name, TABLE.c.state == RUNNING]
         if beats is not None:
             chosen.append(TABLE.c.beats == beats)
-        return bool(self._run(TABLE.update().where(*chosen).values(state=state, note=note)))
+        return bool(self._change(TABLE.update().where(*chosen).values(state=state, note=note)))
 
     def all(self, *states: str) -> list[Worker]:
         """Those of the study in these states, or in any; the first to come first."""
-        query = TABLE.select().where(TABLE.c.study_id == self._study_id).order_by(TABLE.c.since, TABLE.c.worker)
+        if not self._there:
+            return []
+        query = sa.select(TABLE, sa.func.current_timestamp().label("now")).where(TABLE.c.study_id == self._study_id)
         if states:
             query = query.where(TABLE.c.state.in_(states))
-        return [
-            Worker(row.worker, row.state, row.beats, row.since, row.seen, json.loads(row.description), row.note)
-            for row in self._run(query)
-        ]
+
+        def once() -> list[Worker]:
+            with self._engine.begin() as connection:
+                return [_worker(row) for row in connection.execute(query.order_by(TABLE.c.since, TABLE.c.worker))]
+
+        return self._run(once)
 
     def forget(self) -> None:
         """Remove all of the study, which is to be deleted."""
-        self._run(TABLE.delete().where(TABLE.c.study_id == self._study_id))
+        if self._there:
+            self._change(TABLE.delete().where(TABLE.c.study_id == self._study_id))
+
+
+def _worker(row: sa.Row[Any]) -> Worker:
+    # The database may be in another time zone, or its clock be wrong.
+    shift = timedelta(seconds=round((datetime.now(UTC).replace(tzinfo=None) - row.now).total_seconds()))
+    since, seen = ((moment + shift).replace(tzinfo=UTC) for moment in (row.since, row.seen))
+    return Worker(row.worker, row.state, row.beats, since, seen, json.loads(row.description), row.note)
+
+
+def who(worker: Worker) -> str:
+    """A worker as people know it: its process and host."""
+    return f"{worker.description.get('pid', '?')} on {worker.description.get('host', '?')}"
 
 
 def describe_process() -> dict[str, str]:

@@ -24,6 +24,8 @@ from bdqm_tune.config import Config, load_config
 from bdqm_tune.experiment.tune import tune
 from bdqm_tune.learning.dataset import prepare
 from bdqm_tune.services.connection import Connection, Stores, connection_text, find_stores
+from tests.mariadb import MariaDb
+from tests.places import Place
 
 SEARCH = {"num_layers": {"int": [1, 3]}, "num_nodes": {"int": [4, 16]}, "batch_size": {"int": [4, 16], "log": True}}
 
@@ -179,3 +181,18 @@ def both(request: pytest.FixtureRequest) -> Stores:
     name: str = {"embedded": "stores", "served": "served"}[request.param]
     stores: Stores = request.getfixturevalue(name)
     return stores
+
+
+@pytest.fixture
+def mariadb_place(mariadb: MariaDb, workdir: Path) -> Place:
+    """A database of the servers, which the connection file names."""
+    place = Place(Stores(workdir, connection_file=workdir / "connection.json"), mariadb, f"s{secrets.token_hex(4)}")
+    mariadb.execute(f"CREATE DATABASE {place.schema}")
+    place.announce()
+    return place
+
+
+@pytest.fixture(params=["sqlite", "mariadb"])
+def place(request: pytest.FixtureRequest, workdir: Path) -> Place:
+    """One of each kind of database."""
+    return request.getfixturevalue("mariadb_place") if request.param == "mariadb" else Place(Stores(workdir / ".bdqm"))

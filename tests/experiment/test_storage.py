@@ -2,7 +2,6 @@
 
 import inspect
 import re
-import secrets
 import sqlite3
 import subprocess
 import sys
@@ -11,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -33,39 +32,15 @@ from bdqm_tune.experiment.cached_storage import hurry, together
 from bdqm_tune.experiment.patient_storage import MARK, PatientStorage
 from bdqm_tune.experiment.storage import open_storage, turn
 from bdqm_tune.experiment.study import QUESTION, add_trials, handed_back, load_study, next_trial
-from bdqm_tune.services.connection import Connection, Stores, connection_text
+from bdqm_tune.services.connection import Stores
 from tests.mariadb import MariaDb
-
-
-@dataclass
-class Place:
-    """An empty database, and how a user names it."""
-
-    stores: Stores
-    server: MariaDb | None = None
-    schema: str = ""
-
-    def announce(self) -> None:
-        """Write the connection file anew."""
-        assert self.server is not None
-        assert self.stores.connection_file is not None
-        url = self.server.url(self.schema)
-        self.stores.connection_file.write_text(connection_text(Connection("here", "now", url, "sqlite:///mlflow.db")))
+from tests.places import Place
 
 
 @pytest.fixture
-def served(mariadb: MariaDb, workdir: Path) -> Place:
+def served(mariadb_place: Place) -> Place:
     """A database of the servers, which the connection file names."""
-    place = Place(Stores(workdir, connection_file=workdir / "connection.json"), mariadb, f"s{secrets.token_hex(4)}")
-    mariadb.execute(f"CREATE DATABASE {place.schema}")
-    place.announce()
-    return place
-
-
-@pytest.fixture(params=["sqlite", "mariadb"])
-def place(request: pytest.FixtureRequest, workdir: Path) -> Place:
-    """One of each kind of database."""
-    return request.getfixturevalue("served") if request.param == "mariadb" else Place(Stores(workdir / ".bdqm"))
+    return mariadb_place
 
 
 def new_study(storage: BaseStorage, n_trials: int = 0) -> optuna.Study:

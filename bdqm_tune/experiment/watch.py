@@ -1,0 +1,87 @@
+"""Watching the workers of a study: those that do not count any more are lost, and their trials go to others."""
+
+import logging
+import time
+from collections.abc import Callable
+
+from optuna.trial import FrozenTrial, TrialState
+
+from bdqm_tune.experiment.patient_storage import Held, PatientStorage
+from bdqm_tune.experiment.study import LOSSES, RESULT
+from bdqm_tune.experiment.workers import LOST, RUNNING, Worker, Workers, who
+
+BEAT = 10.0  # seconds between two counts
+LOST_AFTER = 80.0  # seconds without a count; a worker is noticed at most two beats later
+# Seconds without a look after which what was seen before says nothing: others may have been cut off as this one was.
+BLIND_AFTER = 4 * BEAT
+LOSSES_THAT_FAIL = 3
+
+_log = logging.getLogger(__name__)
+
+
+class Watch:
+    """Sees to the workers of a study that do not count any more.
+
+    They are lost when their process is gone, or when their counts have stood still for so long by this one's clock:
+    no clock of another machine is asked, and none that can be set. Their trials wait again, or have failed if that
+    happens too often.
+    """
+
+    def __init__(
+        self,
+        storage: PatientStorage,
+        study_id: int,
+        lost: Callable[[Worker, str], None],
+        taken_back: Callable[[FrozenTrial], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """
+        Args:
+            lost: called with every worker that was lost, and why it was.
+            taken_back: called with every trial of such a one, as it is afterwards: waiting or failed, or running again
+                where another worker was quick.
+            clock: seconds.
+        """
+        self._storage, self._study_id = storage, study_id
+        self._lost, self._taken_back, self._clock = lost, taken_back, clock
+        self._workers = Workers(storage.engine, storage.patience, study_id)
+        self._seen: dict[str, tuple[int, float]] = {}  # a worker's count, and when it was first seen
+        self._looked = clock()
+
+    def look(self, own: str = "") -> None:
+        """See to them once; what is to be noticed by the clock takes looks every `BEAT`.
+
+        Args:
+            own: name of the worker who looks, if it is one.
+        """
+        now = self._clock()
+        if now - self._looked > BLIND_AFTER:
+            self._seen.clear()
+        self._looked = now
+        trials = self._storage.running(self._study_id)  # before the workers, who enter before they take one
+        working = {worker.name: worker for worker in self._workers.all(RUNNING)}
+        for worker in list(working.values()):
+            if worker.name != own and self._stands_still(worker, now):
+                del working[worker.name]
+                note = "its process was gone" if worker.is_gone else f"not heard of for {LOST_AFTER:.0f} s"
+                if self._workers.end(worker.name, LOST, note, worker.beats):
+                    _log.warning("worker %s is lost: %s", who(worker), note)
+                    self._lost(worker, note)
+        for trial in trials:
+            if trial.worker and trial.worker not in working:
+                self._take_back(trial)
+
+    def _stands_still(self, worker: Worker, now: float) -> bool:
+        beats, since = self._seen.get(worker.name, (-1, now))
+        if worker.beats != beats:
+            self._seen[worker.name] = (worker.beats, now)
+        return worker.is_gone or (worker.beats == beats and now - since >= LOST_AFTER)
+
+    def _take_back(self, held: Held) -> None:
+        losses = int(self._storage.get_trial(held.trial_id).user_attrs.get(LOSSES, 0)) + 1
+        state = TrialState.FAIL if losses >= LOSSES_THAT_FAIL else TrialState.WAITING
+        reason = {RESULT: {"reason": f"its worker was lost {losses} times"}} if state == TrialState.FAIL else {}
+        if self._storage.take_back(held, state, {LOSSES: losses, **reason}):
+            trial = self._storage.get_trial(held.trial_id)
+            _log.warning("trial %d, whose worker is lost: %s", trial.number, state.name.lower())
+            self._taken_back(trial)
