@@ -29,6 +29,7 @@ ParamCall = tuple[int, str, float, BaseDistribution, BaseDistribution | None]
 # An attribute of a trial that the storage keeps to itself. Every new trial and every change of a state carries a mark
 # of its own, by which one that was done, though its answer was lost, is told from one that is still to be done.
 MARK = "bdqm:mark"
+LOST_TRIAL = "another worker was given the trial, as this one had not been heard of"
 
 
 class StudyDatabaseFailed(BdqmError, StorageInternalError):
@@ -90,6 +91,7 @@ class PatientStorage(RDBStorage):
         self._waiting: set[int] = set()  # trials that waited when they were last read
         self._tried: set[str] = set()  # marks of what we began
         self._held: dict[int, str] = {}  # trials that we run, and the marks by which we took them
+        self._lost: set[int] = set()  # trials that we ran until we were thought dead
         self.worker = ""  # stands in these marks
         self._thread = threading.local()
         super().__init__(url, engine_options, skip_compatibility_check=True, skip_table_creation=not make_tables)
@@ -153,16 +155,20 @@ class PatientStorage(RDBStorage):
         Raises:
             TrialLost: one was.
         """
+        if trial_id in self._lost and state != TrialState.RUNNING:
+            raise TrialLost(LOST_TRIAL)
         held, mark = self._held.get(trial_id), f"{self.worker}:{uuid4().hex}"
         try:
             done = self._change_state(trial_id, state, values, mark, held)
         except (TrialLost, UpdateFinishedTrialError):
             self._held.pop(trial_id, None)
+            self._lost.add(trial_id)
             raise
         if state != TrialState.RUNNING:
             self._held.pop(trial_id, None)
         elif done:
             self._held[trial_id] = mark
+            self._lost.discard(trial_id)
         return done
 
     def take_back(self, trial: Held, state: TrialState, attributes: Mapping[str, Any]) -> bool:
@@ -193,6 +199,7 @@ class PatientStorage(RDBStorage):
 
     def lose(self) -> None:
         """Hold nothing any more: we were thought dead."""
+        self._lost |= self._held.keys()
         self._held.clear()
 
     @_patiently
@@ -233,7 +240,7 @@ class PatientStorage(RDBStorage):
         attribute = models.TrialSystemAttributeModel
         found = session.query(attribute.value_json).filter_by(trial_id=trial_id, key=MARK).scalar()
         if found != json.dumps(expected):
-            raise TrialLost("another worker was given the trial, as this one had not been heard of")
+            raise TrialLost(LOST_TRIAL)
 
     def _again(self, mark: str) -> bool:
         """Whether what bears this mark was tried before, and may have been done."""

@@ -259,11 +259,17 @@ class TrialRunner:
     def _tell(self, trial: optuna.Trial, result: TrialResult) -> None:
         kept = {key: value for key, value in asdict(result).items() if key not in ("number", "state", "error")}
         value = result.value if result.state == "complete" else None
+        if not is_ours(trial):
+            raise TrialLost(f"trial {trial.number} was given to another worker")
         try:
             trial.set_user_attr(RESULT, kept)
             trial.study.tell(trial, value, state=OPTUNA_STATES[result.state])
         except UpdateFinishedTrialError:
             raise TrialLost(f"trial {trial.number} was given to another worker, which has ended it") from None
+        except ValueError:  # of Optuna: one that waits cannot be told
+            if trial.storage.get_trial(trial._trial_id).state == TrialState.RUNNING:
+                raise
+            raise TrialLost(f"trial {trial.number} was taken back, as its worker had not been heard of") from None
 
 
 def repeatable(config: Config, tried: Suggestion) -> str:
