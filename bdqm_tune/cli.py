@@ -13,6 +13,16 @@ from bdqm_tune.cli_amptorch import EXPORT_EXAMPLE, IMPORT_EXAMPLE, export_amptor
 from bdqm_tune.cli_jobs import CANCEL_EXAMPLE, JOBS_EXAMPLE, SUBMIT_EXAMPLE, cancel, jobs, submit
 from bdqm_tune.cli_models import ENSEMBLE_EXAMPLE, EVALUATE_EXAMPLE, PREDICT_EXAMPLE, ensemble, evaluate, predict
 from bdqm_tune.cli_shared import Json, print_record, stores_here, tune_overrides
+from bdqm_tune.cli_studies import (
+    DELETE_EXAMPLE,
+    DOCTOR_EXAMPLE,
+    STATUS_EXAMPLE,
+    STUDIES_EXAMPLE,
+    delete_study,
+    doctor,
+    status,
+    studies,
+)
 from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.progress import Bar, told_to_end, walltime_is_near
 from mlflow_server.commands import app as services
@@ -105,6 +115,9 @@ def prepare(train: Train = "", test: Test = "", config: ConfigFile = "", as_json
     print_record(summary(_dataset(options, stores_here())), as_json)
 
 
+app.command(epilog=f"Example: {STATUS_EXAMPLE}")(status)
+app.command(epilog=f"Example: {STUDIES_EXAMPLE}")(studies)
+app.command(epilog=f"Example: {DELETE_EXAMPLE}")(delete_study)
 app.command(epilog=f"Example: {EVALUATE_EXAMPLE}")(evaluate)
 app.command(epilog=f"Example: {ENSEMBLE_EXAMPLE}")(ensemble)
 app.command(epilog=f"Example: {PREDICT_EXAMPLE}")(predict)
@@ -138,6 +151,9 @@ def gc(
         print(f"{one.study}: {bytes_text(one.bytes)} {done}, {one.files} files of {one.runs} trials; kept: {kept}")
     if not freed:
         print("there is no study yet")
+
+
+app.command(epilog=f"Example: {DOCTOR_EXAMPLE}")(doctor)
 
 
 def main() -> NoReturn:

@@ -12,3 +12,11 @@ def bytes_text(count: int) -> str:
             break
         number /= 1000
     return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+
+
+def duration_text(seconds: float) -> str:
+    """A time span in the unit that people would choose: `45 s`, `12 min`, `3.5 h`, `4 days`."""
+    for unit, size, digits in (("days", 86400, 0), ("h", 3600, 1), ("min", 60, 0)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.{digits}f} {unit}"
+    return f"{max(seconds, 0):.0f} s"

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial
 
 from bdqm_tune.experiment.patient_storage import PatientStorage
 from bdqm_tune.experiment.watch import BEAT, Watch
-from bdqm_tune.experiment.workers import Worker, Workers
+from bdqm_tune.experiment.workers import Worker, Workers, who
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +40,8 @@ class Lease(threading.Thread):
         super().__init__(name="lease", daemon=True)
         self._storage, self._description = storage, dict(description)
         self._workers = Workers(storage.engine, storage.patience, study_id)
-        self._watch = Watch(storage, study_id, lost, taken_back, clock)
+        self._lost, self._taken_back = lost, taken_back
+        self._watch = Watch(storage, study_id, self._say_lost, self._say_taken_back, clock)
         self._ended = threading.Event()
         self._enter()
 
@@ -49,6 +50,14 @@ class Lease(threading.Thread):
         self._workers.add(name, self._description)
         # Not before: whoever takes a trial and is not among the workers has it taken back.
         self._storage.worker = self.worker = name
+
+    def _say_lost(self, worker: Worker, why: str) -> None:
+        _log.warning("worker %s is lost: %s", who(worker), why)
+        self._lost(worker, why)
+
+    def _say_taken_back(self, trial: FrozenTrial) -> None:
+        _log.warning("trial %d, whose worker is lost: %s", trial.number, trial.state.name.lower())
+        self._taken_back(trial)
 
     def run(self) -> None:
         while True:

@@ -16,6 +16,7 @@ from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import Executable
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -192,6 +193,12 @@ class PatientStorage(RDBStorage):
             )
             marked = rows.outerjoin(attribute, (attribute.trial_id == trial.trial_id) & (attribute.key == MARK))
             return [Held(row.trial_id, json.loads(row.value_json or '""')) for row in marked.all()]
+
+    @_patiently
+    def ask(self, query: Executable) -> Sequence[Any]:
+        """The rows that a query of the tables gives."""
+        with self.engine.begin() as connection:
+            return connection.execute(query).all()
 
     def holds(self, trial_id: int) -> bool:
         """Whether we run the trial, as far as we know."""

@@ -6,22 +6,15 @@ import optuna
 import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from bdqm_tune.errors import BdqmError
 from bdqm_tune.experiment.search_space import SEARCHABLE
-from bdqm_tune.experiment.study import QUESTION, RESULT, RUN_ID, load_study
+from bdqm_tune.experiment.study import QUESTION, RESULT, RUN_ID, STATES, load_study
 from bdqm_tune.experiment.tracking_client import reason, tracking_client
 from bdqm_tune.progress import track
 from bdqm_tune.services.connection import Stores
 
-STATES = {
-    TrialState.COMPLETE: "complete",
-    TrialState.PRUNED: "pruned",
-    TrialState.FAIL: "failed",
-    TrialState.WAITING: "waiting",
-    TrialState.RUNNING: "running",
-}
 MEASURED = ("val_energy_mae", "val_forces_mae", "best_epoch", "epochs", "n_parameters", "trial_seconds", "reason")
 
 

@@ -61,10 +61,7 @@ class StudyDatabase:
     @property
     def file(self) -> Path | None:
         """The file of a SQLite database."""
-        url = None if self.follows else self.url()
-        if url is None or url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):
-            return None
-        return Path(url.database)
+        return None if self.follows else sqlite_file(self.url())
 
     def engine_options(self) -> dict[str, Any]:
         """How SQLAlchemy connects to it."""
@@ -96,6 +93,13 @@ class StudyDatabase:
     def opening_patience(self) -> Patience:
         """Patience when it is opened; one that was given and cannot be reached is wrong, more likely than late."""
         return self.patience(SERVERS_PATIENCE if self.follows else OTHER_PATIENCE)
+
+
+def sqlite_file(url: sqlalchemy.URL) -> Path | None:
+    """The file of a SQLite database; None: it is in memory, or another database."""
+    if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):
+        return None
+    return Path(str(url.database))
 
 
 def open_storage(stores: Stores, patience: float = OTHER_PATIENCE) -> Cache:

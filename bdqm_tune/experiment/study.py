@@ -26,6 +26,13 @@ QUESTION, TEST, EXPERIMENT = "question", "test", "mlflow_experiment_id"  # attri
 RUN_ID, RESULT = "mlflow_run_id", "result"  # … and of a trial
 LOSSES = "losses"  # attribute of a trial: how many workers were lost with it
 SUBMISSIONS = "submissions"  # attribute of a study: trials it is to have by each submission that added some
+STATES = {
+    TrialState.WAITING: "waiting",
+    TrialState.RUNNING: "running",
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+}
 
 _log = logging.getLogger(__name__)
 

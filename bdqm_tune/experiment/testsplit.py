@@ -51,6 +51,11 @@ def load_test_split(study: optuna.Study, home: Path) -> Structures:
     return replace(structures, source=f"{kept['source']} (test split)")
 
 
+def remove_test_split(home: Path, identity: str) -> None:
+    """Remove the test structures of this digest, which no study needs any more."""
+    _path(home, identity).unlink(missing_ok=True)
+
+
 def _path(home: Path, identity: str) -> Path:
     return home / "test" / f"{identity}.traj"
 

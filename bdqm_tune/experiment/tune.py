@@ -26,7 +26,7 @@ from bdqm_tune.experiment.testsplit import store_test_split
 from bdqm_tune.experiment.tracking import Tracker, open_tracker
 from bdqm_tune.experiment.trial import TrialResult, TrialRunner
 from bdqm_tune.experiment.upkeep import end_run_of, set_right_run_of
-from bdqm_tune.experiment.workers import Worker, describe_process
+from bdqm_tune.experiment.workers import Worker, Workers, describe_process
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.progress import walltime_is_near
 from bdqm_tune.services.connection import Stores
@@ -86,6 +86,8 @@ def tune(
 
 def lease(study: optuna.Study, tracker: Tracker, device: str) -> Lease:
     """The lease of this process on its trials of the study, and what becomes of the runs of workers that are lost."""
+    assert isinstance(study._storage, Cache)
+    storage = study._storage.backend
     experiment, run_id = tracker.run.info.experiment_id, tracker.run.info.run_id
 
     def lost(worker: Worker, why: str) -> None:
@@ -93,14 +95,14 @@ def lease(study: optuna.Study, tracker: Tracker, device: str) -> Lease:
 
     def taken_back(trial: FrozenTrial) -> None:
         def request(client: MlflowClient) -> None:
-            now = study._storage.get_trial(trial._trial_id)  # for another worker may have taken it meanwhile
-            set_right_run_of(client, experiment, study.study_name, now)
+            now = storage.get_trial(trial._trial_id)  # for another worker may have taken it meanwhile
+            workers = Workers(storage.engine, storage.patience, study._study_id).all()
+            set_right_run_of(client, experiment, now, {worker.description.get("run_id", "") for worker in workers})
 
         tracker.send(request)
 
-    assert isinstance(study._storage, Cache)
     description = {**describe_process(), "device": device, "run_id": run_id}
-    started = Lease(study._storage.backend, study._study_id, description, lost, taken_back)
+    started = Lease(storage, study._study_id, description, lost, taken_back)
     started.look()
     started.start()
     return started

@@ -1,12 +1,13 @@
 """MLflow runs of workers that are lost, set right."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from optuna.trial import FrozenTrial, TrialState
 
 from bdqm_tune.experiment.study import RUN_ID
@@ -31,12 +32,20 @@ def end_run_of(client: MlflowClient, worker: Worker, why: str) -> bool:
     return False
 
 
-def set_right_run_of(client: MlflowClient, experiment_id: str, study: str, trial: FrozenTrial) -> int:
-    """Let the runs of a trial whose worker is lost say what the trial is now; how many were changed."""
+def set_right_run_of(client: MlflowClient, experiment_id: str, trial: FrozenTrial, parents: Collection[str]) -> int:
+    """Let the runs of a trial whose worker is lost say what the trial is now; how many were changed.
+
+    Args:
+        parents: runs of all who have worked on the study. Another study of its name, in another database, may have
+            runs in the same experiment.
+    """
     changed = 0
     with _if_it_may_be(f"the run of trial {trial.number}"):
-        for run in _running(client, experiment_id, study, trial.number):
-            if run.info.run_id != trial.user_attrs.get(RUN_ID):  # made by a worker that was lost before it could say so
+        for run in _running(client, experiment_id, trial.number):
+            ours = run.info.run_id == trial.user_attrs.get(RUN_ID)
+            if not ours and run.data.tags.get(MLFLOW_PARENT_RUN_ID) not in parents:
+                continue
+            if not ours:  # made by a worker that was lost before it could say so
                 state, status = "lost", "KILLED"
             elif trial.state in LOST_STATES:
                 state = LOST_STATES[trial.state]
@@ -60,7 +69,6 @@ def _if_it_may_be(what: str) -> Iterator[None]:
         _log.warning("%s could not be set right: %s", what, reason(error))
 
 
-def _running(client: MlflowClient, experiment_id: str, study: str, number: int) -> list[Run]:
-    """The runs of a trial that are said to be running."""
-    asked = f"tags.trial_number = '{number}' and attributes.status = 'RUNNING'"
-    return [run for run in client.search_runs([experiment_id], asked) if run.data.tags.get("study") == study]
+def _running(client: MlflowClient, experiment_id: str, number: int) -> list[Run]:
+    """The runs of trials of this number that are said to be running."""
+    return client.search_runs([experiment_id], f"tags.trial_number = '{number}' and attributes.status = 'RUNNING'")

@@ -1,6 +1,5 @@
 """Watching the workers of a study: those that do not count any more are lost, and their trials go to others."""
 
-import logging
 import time
 from collections.abc import Callable
 
@@ -8,15 +7,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from bdqm_tune.experiment.patient_storage import Held, PatientStorage
 from bdqm_tune.experiment.study import LOSSES, RESULT
-from bdqm_tune.experiment.workers import LOST, RUNNING, Worker, Workers, who
+from bdqm_tune.experiment.workers import LOST, RUNNING, Worker, Workers
 
 BEAT = 10.0  # seconds between two counts
 LOST_AFTER = 80.0  # seconds without a count; a worker is noticed at most two beats later
 # Seconds without a look after which what was seen before says nothing: others may have been cut off as this one was.
 BLIND_AFTER = 4 * BEAT
 LOSSES_THAT_FAIL = 3
-
-_log = logging.getLogger(__name__)
 
 
 class Watch:
@@ -65,7 +62,6 @@ class Watch:
                 del working[worker.name]
                 note = "its process was gone" if worker.is_gone else f"not heard of for {LOST_AFTER:.0f} s"
                 if self._workers.end(worker.name, LOST, note, worker.beats):
-                    _log.warning("worker %s is lost: %s", who(worker), note)
                     self._lost(worker, note)
         for trial in trials:
             if trial.worker and trial.worker not in working:
@@ -82,6 +78,4 @@ class Watch:
         state = TrialState.FAIL if losses >= LOSSES_THAT_FAIL else TrialState.WAITING
         reason = {RESULT: {"reason": f"its worker was lost {losses} times"}} if state == TrialState.FAIL else {}
         if self._storage.take_back(held, state, {LOSSES: losses, **reason}):
-            trial = self._storage.get_trial(held.trial_id)
-            _log.warning("trial %d, whose worker is lost: %s", trial.number, state.name.lower())
-            self._taken_back(trial)
+            self._taken_back(self._storage.get_trial(held.trial_id))

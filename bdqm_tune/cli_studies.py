@@ -1,0 +1,144 @@
+"""The commands that look after studies: status, studies, delete-study, doctor. Heavy imports happen inside them."""
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bdqm_tune.cli_shared import Json, stores_here
+from bdqm_tune.errors import BadInput, BdqmError
+
+if TYPE_CHECKING:
+    from bdqm_tune.experiment.deletion import Belongings
+    from bdqm_tune.services.findings import Finding
+
+STATUS_EXAMPLE = "`bdqm-tune status oc20`, `bdqm-tune status oc20 --json`"
+STUDIES_EXAMPLE = "`bdqm-tune studies`"
+DELETE_EXAMPLE = "`bdqm-tune delete-study oc20`"
+DOCTOR_EXAMPLE = "`bdqm-tune doctor`, `bdqm-tune doctor --wait`"
+
+Name = Annotated[str, typer.Argument(metavar="STUDY", help="Name of the study.")]
+
+
+def status(study: Name, as_json: Json = False) -> None:
+    """Say how a study is doing: trials, the best one, pace, and who works on it."""
+    from bdqm_tune.experiment.output import quiet_libraries
+    from bdqm_tune.experiment.status import status_lines, study_status
+
+    quiet_libraries()
+    found = study_status(stores_here(), study)
+    print(json.dumps(asdict(found)) if as_json else "\n".join(status_lines(found)))
+
+
+def studies(as_json: Json = False) -> None:
+    """List all studies: trials by state, the best value, when they were worked on, and by how many."""
+    from bdqm_tune.experiment.output import quiet_libraries
+    from bdqm_tune.experiment.studies import all_studies, table
+
+    quiet_libraries()
+    found = all_studies(stores_here())
+    if as_json:
+        print(json.dumps([asdict(one) for one in found]))
+    else:
+        print("\n".join(table(found)) if found else "there is no study yet")
+
+
+def delete_study(
+    study: Name,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Delete a study, its trials and its runs; the runs can be restored until `mlflow gc`."""
+    from bdqm_tune.experiment.deletion import belongings
+    from bdqm_tune.experiment.deletion import delete_study as delete
+
+    stores = stores_here()
+    found = belongings(stores, study)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise BadInput("delete-study asks on a terminal only; elsewhere, --yes says that it may")
+        print("\n".join(_what_goes(found)), file=sys.stderr)
+        if not typer.confirm("Delete?", err=True):
+            print("nothing was deleted", file=sys.stderr)
+            raise typer.Exit(1)
+    delete(stores, found)
+    if as_json:
+        print(json.dumps(asdict(found)))
+        return
+    print(f"deleted: the study {study}, {found.trials} trials, {len(found.runs)} runs")
+    if found.runs:
+        where = "" if found.tracking_uri.startswith("http") else f" --backend-store-uri {found.tracking_uri}"
+        gc = f"mlflow gc{where}" if where else "`mlflow gc` where MLflow's server is"
+        print(
+            "next:    `mlflow runs restore --run-id ID` brings a run back, until the files and all are removed for good"
+        )
+        print(f"         by {f'`{gc}`' if where else gc}")
+
+
+def _what_goes(found: "Belongings") -> Iterator[str]:
+    yield f"the study {found.study}: {found.trials} trials, for good"
+    yield f"of MLflow ({found.tracking_uri}): {len(found.runs)} runs, which can be restored until `mlflow gc`"
+    if found.experiment is not None:
+        yield f"the experiment {found.study}, which has no other runs"
+    if found.models:
+        yield f"their registered models stay, but cannot be loaded after `mlflow gc`: {', '.join(found.models)}"
+    if found.runs_elsewhere:
+        yield f"{found.runs_elsewhere} trials have runs that are not in this store; they stay where they are"
+
+
+def doctor(
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Watch the workers of other machines for two minutes, too.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Check the environment, the servers and both stores, mend what killed workers left, and say what helps.
+
+    Exit status 1 if something is wrong that only you can mend.
+    """
+    found: list[Finding] = []
+    for finding in _findings(wait):
+        found.append(finding)
+        if not as_json:
+            print(f"{finding.state:<8} {finding.check:<9} {finding.message}", flush=True)
+            if finding.help:
+                print(f"{'':<18} {finding.help}", flush=True)
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in found]))
+    raise typer.Exit(1 if any(finding.state == "error" for finding in found) else 0)
+
+
+def _findings(wait: bool) -> "Iterator[Finding]":
+    from bdqm_tune.experiment import environment
+    from bdqm_tune.experiment.leftovers import mend_leftovers
+    from bdqm_tune.experiment.output import quiet_libraries
+    from bdqm_tune.experiment.store_checks import check_runs, check_studies
+    from bdqm_tune.services.connection import find_stores, services_folder
+    from bdqm_tune.services.findings import ERROR, WARNING, Finding
+    from mlflow_server.checks import check_servers
+    from mlflow_server.places import Places
+
+    quiet_libraries()
+    yield from environment.packages()
+    yield environment.git()
+    yield environment.gpu()
+    yield from check_servers(Places(services_folder()))
+    try:
+        stores = find_stores()
+    except BdqmError as error:
+        yield Finding("stores", ERROR, str(error))
+        return
+    yield from (Finding("stores", WARNING, note) for note in stores.notes)
+    yield environment.disk(Path(stores.home))
+    checked = [check_studies(stores), check_runs(stores)]
+    yield from checked
+    if ERROR in [finding.state for finding in checked]:
+        return
+    try:
+        yield from mend_leftovers(stores, wait)
+    except BdqmError as error:
+        yield Finding("leftovers", ERROR, str(error))

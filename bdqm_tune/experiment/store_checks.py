@@ -1,0 +1,41 @@
+"""Whether the two stores can be used as they are; nothing is made where nothing is."""
+
+import mlflow
+import requests
+from mlflow.exceptions import MlflowException
+
+from bdqm_tune.errors import BdqmError
+from bdqm_tune.experiment.storage import StudyDatabase, not_made_yet, opened
+from bdqm_tune.experiment.study_runs import tracking_not_made_yet
+from bdqm_tune.experiment.tracking_client import reason, tracking_client
+from bdqm_tune.services.connection import Stores, without_password
+from bdqm_tune.services.findings import ERROR, OK, Finding
+
+
+def check_studies(stores: Stores) -> Finding:
+    """The database of studies: reached, and of this version of Optuna."""
+    try:
+        database = StudyDatabase(stores)
+        if not_made_yet(stores):
+            return Finding("studies", OK, f"{database} is not made yet; `bdqm-tune tune` makes it")
+        with opened(stores) as storage:
+            backend = storage.backend
+            count = len(backend.get_all_studies())
+            said = f"{database}: {count} {'study' if count == 1 else 'studies'}"
+            return Finding("studies", OK, f"{said}, tables of Optuna's revision {backend.get_current_version()}")
+    except BdqmError as error:
+        return Finding("studies", ERROR, str(error))
+
+
+def check_runs(stores: Stores) -> Finding:
+    """MLflow's store: reached, and of this version of MLflow."""
+    try:
+        where = without_password(stores.tracking_uri or mlflow.get_tracking_uri())
+        if tracking_not_made_yet(stores):
+            return Finding("runs", OK, f"MLflow's store {where} is not made yet; `bdqm-tune tune` makes it")
+        tracking_client(stores).search_experiments(max_results=1)
+    except (MlflowException, requests.RequestException, OSError) as error:
+        return Finding("runs", ERROR, f"MLflow's store {where}: {reason(error)}")
+    except BdqmError as error:
+        return Finding("runs", ERROR, str(error))
+    return Finding("runs", OK, f"MLflow's store {where} answers, its tables fit mlflow {mlflow.__version__}")

@@ -1,0 +1,111 @@
+"""The MLflow runs that belong to a study, in whatever experiment they are."""
+
+from collections.abc import Collection, Iterator, Sequence
+
+import mlflow
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from optuna.trial import FrozenTrial
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
+
+from bdqm_tune.experiment.storage import sqlite_file
+from bdqm_tune.experiment.study import RUN_ID
+from bdqm_tune.experiment.tracking_client import http_status
+from bdqm_tune.experiment.workers import Worker
+from bdqm_tune.services.connection import Stores
+
+PAGE = 1000
+
+
+def tracking_not_made_yet(stores: Stores) -> bool:
+    """Whether MLflow's store is a SQLite file which asking it would make."""
+    try:
+        file = sqlite_file(make_url(stores.tracking_uri or mlflow.get_tracking_uri()))
+    except ArgumentError:  # a server, or a folder
+        return False
+    return file is not None and not file.exists()
+
+
+def runs_of_study(
+    client: MlflowClient, name: str, trials: Sequence[FrozenTrial], workers: Sequence[Worker]
+) -> list[Run]:
+    """The runs of a study's trials and workers, and of what was done with its models; those last that lead to others.
+
+    Another study of the same name, in another database, may have runs in the same store: those are its own.
+
+    Raises:
+        MlflowException: the store failed.
+    """
+    # Within quotes MLflow's filters know no others of that kind.
+    asked = f"tags.study = '{name}'" if "'" not in name else "tags.study LIKE '%'"
+    tagged = {run.info.run_id: run for run in search(client, asked) if run.data.tags.get("study") == name}
+    of_trials = {trial.user_attrs[RUN_ID] for trial in trials if RUN_ID in trial.user_attrs}
+    of_workers = {worker.description["run_id"] for worker in workers if "run_id" in worker.description}
+    parents = {_parent(tagged[run_id]) for run_id in of_trials & tagged.keys()} & tagged.keys()
+    known = of_trials | of_workers | parents
+    found = [tagged[run_id] for run_id in tagged if run_id in of_trials]
+    found += [run for run_id in sorted(of_workers - tagged.keys()) for run in _without_tags(client, run_id)]
+    found += [run for run_id, run in tagged.items() if run_id in (of_workers | parents) - of_trials]
+    while more := [run for run_id, run in tagged.items() if run_id not in known and _leads_to(run) & known]:
+        known |= {run.info.run_id for run in more}
+        found += more
+    return found[::-1]
+
+
+def search(client: MlflowClient, asked: str, experiments: Sequence[str] | None = None) -> Iterator[Run]:
+    """All runs that a filter of MLflow's gives, in some experiments or in all."""
+    if experiments is None:
+        experiments = [experiment.experiment_id for experiment in _experiments(client)]
+    token = None
+    while experiments:
+        page = client.search_runs(list(experiments), asked, max_results=PAGE, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def versions_of(client: MlflowClient, runs: Collection[str]) -> list[str]:
+    """The versions of registered models that lie in these runs, as `oc20 version 3`."""
+    token, found = None, list[str]()
+    while True:
+        page = client.search_model_versions(max_results=PAGE, page_token=token)
+        found += [f"{version.name} version {version.version}" for version in page if version.run_id in runs]
+        token = page.token
+        if not token:
+            return found
+
+
+def _experiments(client: MlflowClient) -> Iterator[mlflow.entities.Experiment]:
+    token = None
+    while True:
+        page = client.search_experiments(max_results=PAGE, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _leads_to(run: Run) -> set[str]:
+    """The runs that a run is a part of, or used the models of."""
+    tags = run.data.tags
+    named = {_parent(run), tags.get("model_run_id", ""), *tags.get("model_run_ids", "").split(", ")}
+    return named - {""}
+
+
+def _parent(run: Run) -> str:
+    return str(run.data.tags.get(MLFLOW_PARENT_RUN_ID, ""))
+
+
+def _without_tags(client: MlflowClient, run_id: str) -> list[Run]:
+    """The run of a worker that was ended before it had tagged it; empty if there is none."""
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if http_status(error) == 404:
+            return []
+        raise
+    return [run] if run.info.lifecycle_stage == "active" and "study" not in run.data.tags else []

@@ -1,0 +1,15 @@
+"""What `bdqm-tune doctor` finds: one thing that was looked at, and what to do about it."""
+
+from dataclasses import dataclass
+
+OK, MENDED, WARNING, ERROR = "ok", "mended", "warning", "error"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    check: str  # what: packages, gpu, servers, …
+    state: str  # ok; mended: it was not; warning: it works, and could do better; error: somebody must do something
+    message: str
+    help: str = ""  # the command that helps
