@@ -16,6 +16,7 @@ from bdqm_tune.learning.batches import SplitTensors, batch_sizes
 from bdqm_tune.learning.fused import FusedEpochs, can_fuse
 from bdqm_tune.learning.networks import AtomicNetwork
 from bdqm_tune.learning.optimisation import make_scheduler
+from bdqm_tune.learning.stacked import Stack, StackedEpochs, can_stack
 from bdqm_tune.learning.torch_epochs import TorchEpochs
 
 LONG_EPOCH = 0.1  # seconds; what it begins with is kept, which takes far less
@@ -145,6 +146,7 @@ class Fit:
         seed: int,
         objective: Objective = "val_energy_mae",
         fused: bool | None = None,
+        stack: Stack | None = None,
     ) -> None:
         """
         Args:
@@ -152,6 +154,7 @@ class Fit:
             scale: eV of one unit of the scaled targets.
             seed: of weights, order and dropout; on the CPU the same seed gives the same numbers.
             fused: whether epochs are compiled; None: where they can be.
+            stack: where it trains together with others, if it can.
         """
         self._order = torch.Generator().manual_seed(seed)
         self._training = training
@@ -159,9 +162,11 @@ class Fit:
         self._sizes = batch_sizes(len(train), hyperparameters.batch_size)
         if fused is None:
             fused = can_fuse(hyperparameters, train, validation)
-        self._epochs: Epochs = (FusedEpochs if fused else TorchEpochs)(
-            hyperparameters, training, train, validation, seed
-        )
+        self._epochs: Epochs
+        if stack is not None and can_stack(hyperparameters, train, validation):
+            self._epochs = StackedEpochs(hyperparameters, training, train, validation, seed, stack)
+        else:
+            self._epochs = (FusedEpochs if fused else TorchEpochs)(hyperparameters, training, train, validation, seed)
         self.n_parameters = self._epochs.kept_network.n_parameters
         self._scheduler = make_scheduler(self._epochs.optimizer, hyperparameters, training.epochs)
         self._best = BestEpoch(training, objective)

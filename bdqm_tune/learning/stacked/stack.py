@@ -1,0 +1,65 @@
+"""Trains the trials that ask for it together: whoever runs one of them need not know of the others."""
+
+import threading
+from weakref import WeakValueDictionary
+
+from bdqm_tune.learning.batches import SplitTensors
+from bdqm_tune.learning.stacked.group import Group
+from bdqm_tune.learning.stacked.plan import Data
+from bdqm_tune.learning.stacked.slots import Job, State
+
+Key = tuple[Data, str, bool, int]
+
+
+class Stack:
+    """Works off jobs, an epoch of a trial each, in groups of those that can be stacked.
+
+    A thread takes steps of all groups in turn as long as there is a job; on a GPU it only hands them over, and the
+    groups' steps run beside each other.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._new: list[tuple[Key, Job]] = []
+        self._groups: dict[Key, Group] = {}
+        self._data = WeakValueDictionary[tuple[int, int], Data]()  # by the splits, which it holds
+        self._thread: threading.Thread | None = None
+
+    def data(self, train: SplitTensors, validation: SplitTensors) -> Data:
+        """Of these splits, the same for all trials on them."""
+        with self._lock:
+            key = id(train), id(validation)
+            if (data := self._data.get(key)) is None:
+                self._data[key] = data = Data(train, validation)
+            return data
+
+    def run(self, key: Key, job: Job) -> tuple[list[float], State]:
+        """The sums of an epoch and what has become of the network, once it is over."""
+        with self._lock:
+            self._new.append((key, job))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="stack")
+                self._thread.start()
+        return job.ended.result()
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                new, self._new = self._new, []
+                if not new and not any(group.is_busy for group in self._groups.values()):
+                    self._thread = None
+                    return
+            for key, job in new:
+                try:
+                    if key not in self._groups:
+                        self._groups[key] = Group(*key)
+                    self._groups[key].waiting.append(job)
+                except Exception as error:  # which belongs to those who wait for the jobs
+                    job.ended.set_exception(error)
+            for key, group in list(self._groups.items()):
+                try:
+                    group.advance()
+                except Exception as error:
+                    group.fail(error)
+                if group.is_over:
+                    del self._groups[key]
