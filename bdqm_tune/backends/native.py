@@ -9,6 +9,7 @@ import scipy.linalg.cython_blas  # noqa: F401  (what compiled epochs call; loade
 import torch
 from threadpoolctl import threadpool_limits
 
+from bdqm_tune.backends.sizes import trial_of
 from bdqm_tune.config import Config
 from bdqm_tune.errors import BadInput
 from bdqm_tune.hyperparameters import Hyperparameters
@@ -16,7 +17,10 @@ from bdqm_tune.learning.batches import SplitTensors, split_tensors
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.fit import Checkpoint, EpochRecord, Fit
 from bdqm_tune.learning.potential import Potential
-from bdqm_tune.learning.room import Room
+from bdqm_tune.learning.room import Room, free_memory
+from bdqm_tune.learning.stacked import Stack, can_stack
+from bdqm_tune.learning.stacked.at_once import MOST, best_number, bytes_a_trial, step_seconds
+from bdqm_tune.learning.stacked.plan import Data
 from bdqm_tune.threads import usable_cores
 
 
@@ -66,6 +70,8 @@ class OnDevice(NamedTuple):
         return self.train.loaded and self.validation.loaded
 
 
+STACKED_DESCRIPTORS = 4  # trials at the same time, on a GPU, where each may have features of its own in its memory
+SHARE_FOR_STACK = 0.8  # of the memory that the data leave free
 BLAS_THREADS = 64  # that may call it at the same time, as SciPy builds it
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -73,15 +79,20 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 class NativeBackend:
     """Keeps both splits on the device, or as much of them as there is room for, once for all trials.
 
-    Of a searched descriptor it keeps the latest few.
+    Of a searched descriptor it keeps the latest few. On a GPU trials train stacked, on a CPU in a thread each.
     """
 
-    def __init__(self, config: Config, dataset: Dataset) -> None:
+    def __init__(self, config: Config, dataset: Dataset, stacked: bool | None = None) -> None:
+        """
+        Args:
+            stacked: whether trials train stacked; None: on a GPU.
+        """
         self._config, self._dataset = config, dataset
         self._place = pick_device(config.device)
+        self._stack = Stack() if stacked or (stacked is None and self._place.type == "cuda") else None
         self.device, self.at_once = "cpu", min(usable_cores(), BLAS_THREADS)
         if self._place.type == "cuda":
-            self.device, self.at_once = torch.cuda.get_device_name(self._place), 1
+            self.device, self.at_once = torch.cuda.get_device_name(self._place), STACKED_DESCRIPTORS
         else:
             # One core a trial; of several that share one, each would wait for the others in every step.
             torch.set_num_threads(1)
@@ -91,8 +102,13 @@ class NativeBackend:
         self._parts = at_once + 1 if config.descriptor_spaces else 1
         self._kept: dict[str, OnDevice] = {}  # by the descriptor, the latest used last
         self._keeping, self._making = threading.Lock(), defaultdict[str, threading.Lock](threading.Lock)
-        if not config.descriptor_spaces and not self._on_device(dataset).loaded:
+        if config.descriptor_spaces:
+            return
+        data = self._on_device(dataset)
+        if not data.loaded:
             self.at_once = 1  # the batches of each trial, from the disk, take memory
+        elif self._stack is not None and config.cohort == "auto":
+            self.at_once = self._best_cohort(data)
 
     def start(self, hyperparameters: Hyperparameters, seed: int, dataset: Dataset | None = None) -> NativeRun:
         data = self._on_device(dataset or self._dataset)
@@ -104,6 +120,7 @@ class NativeBackend:
             data.dataset.scale,
             seed,
             self._config.target.objective,
+            stack=self._stack,
         )
         key = {
             "backend": "native",
@@ -117,6 +134,15 @@ class NativeBackend:
             "data": data.dataset.digest,
         }
         return NativeRun(fit, data.dataset, hyperparameters, key)
+
+    def _best_cohort(self, data: OnDevice) -> int:
+        """Trials to stack on this device, by its memory and by the time that steps of some take."""
+        middle, largest = trial_of(self._config, "middle"), trial_of(self._config, "largest")
+        if not can_stack(middle, data.train, data.validation):
+            return 1
+        both = Data(data.train, data.validation)
+        most = int(free_memory(self._place) * SHARE_FOR_STACK / bytes_a_trial(both, largest))
+        return best_number(lambda number: step_seconds(number, both, middle), max(1, min(most, MOST)))
 
     def _on_device(self, dataset: Dataset) -> OnDevice:
         """The dataset on the device, made by the first of the threads that ask for its descriptor."""

@@ -17,7 +17,7 @@ from bdqm_tune.config import Config
 from bdqm_tune.errors import BdqmError
 from bdqm_tune.experiment.study import load_study
 from bdqm_tune.experiment.tune import at_once, tune
-from bdqm_tune.learning.dataset import prepare
+from bdqm_tune.learning.dataset import Dataset, prepare
 from bdqm_tune.learning.fit import EpochRecord, Fit
 from bdqm_tune.services.connection import Stores
 
@@ -64,6 +64,32 @@ def test_a_trial_does_not_depend_on_who_else_trains(run: Run, precision: str) ->
         found.append(curves(run(study=study, **options, **{"": {"cohort": cohort}})[0]))
     assert found[0] == found[1]
     assert [len(curve) >= 3 for curve in found[0].values()] == [True] * 8
+
+
+def test_stacked_trials_are_those_of_threads(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, but here: five runners feed one stack, and what it cannot train goes its own way beside it."""
+    options: dict[str, Any] = {"training": {"precision": "float64", "early_stopping": 3}, "search": SPACE}
+    enqueue = [
+        {"num_layers": 1 + n % 3, "num_nodes": 4 + n, "batch_size": [4, 8, 16][n % 3], "dropout": False}
+        | {"activation": SPACE["activation"]["choice"][n % 2], "batchnorm": n % 4 == 0, "lr": 0.001 * (n + 1)}
+        | {"optimizer": "lbfgs" if n == 5 else "adamw", "network": "per_element" if n == 6 else "single"}
+        for n in range(8)
+    ]
+    study = {"n_trials": 8, "pruner": "none", "enqueue": enqueue}
+    alone = curves(run(study={"name": "alone", **study}, **options, **{"": {"cohort": 1}})[0])
+    stacked = []
+
+    def backend(config: Config, dataset: Dataset) -> NativeBackend:
+        stacked.append(NativeBackend(config, dataset, stacked=True))
+        return stacked[-1]
+
+    monkeypatch.setattr("bdqm_tune.experiment.tune.make_backend", backend)
+    together = curves(run(study={"name": "together", **study}, **options, **{"": {"cohort": 5}})[0])
+    assert len(stacked) == 1
+    for number, curve in alone.items():
+        assert [epoch for epoch, _ in together[number]] == [epoch for epoch, _ in curve]
+        assert [mae for _, mae in together[number]] == pytest.approx([mae for _, mae in curve], rel=1e-6), number
+    assert not [thread for thread in threading.enumerate() if thread.name == "stack"]
 
 
 @pytest.mark.parametrize(

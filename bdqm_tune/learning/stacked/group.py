@@ -1,5 +1,6 @@
 """Trials whose networks can be stacked: the same data, activation and batch normalisation."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -12,7 +13,7 @@ from bdqm_tune.learning.stacked.plan import VALIDATE, Data
 from bdqm_tune.learning.stacked.slots import Job, Slots, State
 from bdqm_tune.learning.stacked.step import Step
 
-PATIENCE = 64  # steps that a slot is kept for the next epoch of the trial that had it
+PATIENCE = 0.25  # seconds that a slot is kept for the next epoch of the trial that had it
 
 
 @dataclass(eq=False)
@@ -26,7 +27,7 @@ class Slot:
     places: Sequence[torch.Tensor] = ()
     state: State | None = None  # that is in it, where no job changes it
     at: int = 0  # the next tile of the job
-    idle: int = 0  # steps since it had one
+    left: float = 0.0  # when the latest job ended, s
 
 
 class Group:
@@ -56,25 +57,27 @@ class Group:
         """Whether nobody has a slot any more."""
         return not (self.is_busy or self._slots)
 
-    def advance(self) -> None:
-        """Take in the jobs that wait, take a step of all, and hand back those that have ended."""
-        with self._line.active():
-            self._arrange()
-            busy = any(slot.job for slot in self._slots)
-            if busy:
-                self._take_step()
-            for slot in self._slots:
-                slot.idle = 0 if slot.job else slot.idle + 1
-        while self._leaving and (not busy or self._leaving[0][1].is_there):
+    def advance(self) -> bool:
+        """Take in the jobs that wait, take a step of all, hand back those that have ended; whether there was a step."""
+        steps = not self._line.is_full
+        if steps:
+            with self._line.active():
+                self._arrange()
+                steps = any(slot.job for slot in self._slots)
+                if steps:
+                    self._take_step()
+        while self._leaving and self._leaving[0][1].is_there:
             job, sums, state = self._leaving.pop(0)
             job.ended.set_result((sums.wait(), state))
+        return steps
 
     def fail(self, error: BaseException) -> None:
         """Hand all jobs back with an error, and forget about them."""
         jobs = [*self.waiting, *(job for job, _, _ in self._leaving), *(slot.job for slot in self._slots if slot.job)]
         self.waiting, self._leaving, self._slots, self._memory, self._step = [], [], [], None, None
         for job in jobs:
-            job.ended.set_exception(error)
+            if not job.ended.done():
+                job.ended.set_exception(error)
 
     def _take_step(self) -> None:
         assert self._step is not None
@@ -82,7 +85,7 @@ class Group:
             if slot.job is not None and slot.drops:
                 self._draw(number, slot, slot.job)
         self._step()
-        self._line.keep_pace()
+        self._line.stepped()
         for number, slot in enumerate(self._slots):
             if slot.job is not None:
                 slot.at += 1
@@ -105,7 +108,7 @@ class Group:
         sums = self._line.receive(self._memory.sums[number])
         slot.state = self._memory.take(number, slot.places[:2], job.state.steps + job.plan.n_batches)
         self._leaving.append((job, sums, slot.state))
-        slot.job = None
+        slot.job, slot.left = None, time.monotonic()
 
     def _arrange(self) -> None:
         """Give every job that waits a slot."""
@@ -119,7 +122,8 @@ class Group:
             else:
                 self._begin(slot, job)
         self.waiting = []
-        kept = [slot for slot in self._slots if slot.job or slot.idle < PATIENCE]
+        now = time.monotonic()
+        kept = [slot for slot in self._slots if slot.job or now - slot.left < PATIENCE]
         if waiting or len(kept) < len(self._slots):
             self._lay_out(kept, waiting)
 
@@ -165,7 +169,8 @@ class Group:
             self._memory = None
             return
         widths = [max(column) for column in zip_longest(*(slot.widths for slot in self._slots), fillvalue=0)]
-        n_tiles = max(slot.n_tiles for slot in self._slots)
+        # An epoch in another order may have some more.
+        n_tiles = 1 << max(slot.n_tiles for slot in self._slots).bit_length()
         self._layout = Layout(
             self._data.n_features, [len(slot.widths) for slot in self._slots], widths, self._batchnorm
         )

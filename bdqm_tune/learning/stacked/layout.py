@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-ALIGNED = 8  # widths are multiples of it, as a GPU's products want them
+ALIGNED = 8  # widths and starts are multiples of it, as a GPU's products want them
 
 
 class Places(NamedTuple):
@@ -59,7 +59,7 @@ class Layout:
             )
             place = bias + (3 * width if batchnorm else width)
         self.output, self.output_bias = place, place + max(self.widths, default=0)
-        self.n_slots, self.n_parameters, self.n_nodes = len(depths), self.output_bias + 1, columns[-1]
+        self.n_slots, self.n_parameters, self.n_nodes = len(depths), self.output_bias + ALIGNED, columns[-1]
         self.n_running = 2 * self.n_nodes if batchnorm else 0
 
     def fits(self, widths: Sequence[int]) -> bool:

@@ -59,13 +59,17 @@ class Line:
         values.copy_(tensor, non_blocking=True)
         return Received(values, self._stream.record_event())
 
-    def keep_pace(self) -> None:
-        """After a step: wait until no more than `AHEAD` are left to do, so that news do not queue behind too many."""
-        if self._stream is None:
-            return
-        self._behind.append(self._stream.record_event())
-        if len(self._behind) > AHEAD:
-            self._behind.popleft().synchronize()
+    def stepped(self) -> None:
+        """Say that a step was handed over."""
+        if self._stream is not None:
+            self._behind.append(self._stream.record_event())
+
+    @property
+    def is_full(self) -> bool:
+        """Whether `AHEAD` steps are left to do; what a further one brings would come late."""
+        while self._behind and self._behind[0].query():
+            self._behind.popleft()
+        return len(self._behind) >= AHEAD
 
     def replayed(self, step: Callable[[], None]) -> Callable[[], None]:
         """The step, as a GPU does it best."""

@@ -88,9 +88,10 @@ def forward(
                     value[slot].mul_(factor[:, layer.column : layer.column + layer.width])
         passed.append(Passed(entering, kept, value, normalised))
         ends = slice(layer.n_above, n)
-        output, bias = parameters[ends, None, layout.output :].split([max(layout.widths), 1], dim=2)
         if n > layer.n_above:
-            energies[ends] = torch.baddbmm(bias, value[ends], output[:, :, : layer.width].mT)
+            output = parameters[ends, None, layout.output : layout.output + layer.width]
+            bias = parameters[ends, layout.output_bias, None, None]
+            energies[ends] = torch.baddbmm(bias, value[ends], output.mT)
     return energies[:, :, 0], passed
 
 
@@ -108,7 +109,7 @@ def backward(
 ) -> None:
     """Add to the gradient what adjoints of the contributions, outer (n_slots, tile), give; 0 after the last atom."""
     column = outer[:, :, None]
-    gradient[:, layout.output_bias] += outer.sum(1)
+    gradient[:, layout.output_bias].add_(outer.sum(1))
     above: Tensor | None = None
     for index in range(len(layout.layers) - 1, -1, -1):
         layer, own, left = layout.layers[index], by_layer[index], passed[index]
@@ -119,7 +120,7 @@ def backward(
         if n > layer.n_above:
             output = slice(layout.output, layout.output + layer.width)
             torch.bmm(column[ends], parameters[ends, None, output], out=adjoint[ends])
-            gradient[ends, None, output] += column[ends].mT @ left.dropped[ends]
+            gradient[ends, None, output].add_(column[ends].mT @ left.dropped[ends])
         for slot, factor in enumerate(factors[:n]):
             if factor is not None:
                 adjoint[slot].mul_(factor[:, layer.column : layer.column + layer.width])

@@ -102,3 +102,4 @@ class Slots:
         self.tiles[slot, :n] = before.tiles[its_slot, :n]
         for name in ("order", "at", "sums", "options"):
             getattr(self, name)[slot] = getattr(before, name)[its_slot]
+        self.at[slot].clamp_(max=self.tiles.shape[1] - 1)  # one without a job is after all tiles that it had

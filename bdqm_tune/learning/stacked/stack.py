@@ -1,6 +1,7 @@
 """Trains the trials that ask for it together: whoever runs one of them need not know of the others."""
 
 import threading
+import time
 from weakref import WeakValueDictionary
 
 from bdqm_tune.learning.batches import SplitTensors
@@ -8,6 +9,7 @@ from bdqm_tune.learning.stacked.group import Group
 from bdqm_tune.learning.stacked.plan import Data
 from bdqm_tune.learning.stacked.slots import Job, State
 
+PAUSE = 5e-5  # seconds, where the device has enough to do
 Key = tuple[Data, str, bool, int]
 
 
@@ -56,10 +58,17 @@ class Stack:
                     self._groups[key].waiting.append(job)
                 except Exception as error:  # which belongs to those who wait for the jobs
                     job.ended.set_exception(error)
-            for key, group in list(self._groups.items()):
-                try:
-                    group.advance()
-                except Exception as error:
-                    group.fail(error)
-                if group.is_over:
-                    del self._groups[key]
+            stepped = [self._advance(key) for key in list(self._groups)]
+            if not any(stepped):
+                time.sleep(PAUSE)
+
+    def _advance(self, key: Key) -> bool:
+        """Whether there was a step in this group."""
+        group, steps = self._groups[key], False
+        try:
+            steps = group.advance()
+        except Exception as error:
+            group.fail(error)
+        if group.is_over:
+            del self._groups[key]
+        return steps

@@ -1,0 +1,36 @@
+"""What the trials of a study are like, for whoever has to know before the first of them."""
+
+import math
+from typing import Any, Literal
+
+from bdqm_tune.config import Config
+from bdqm_tune.hyperparameters import Hyperparameters
+from bdqm_tune.spaces import Space
+
+SIZES = ("num_layers", "num_nodes", "batch_size")
+
+
+def trial_of(config: Config, which: Literal["middle", "largest"]) -> Hyperparameters:
+    """A trial whose layers, nodes and batches are in the middle or at the end of their ranges.
+
+    Batch normalisation and dropout, which take memory, are used by the largest where they may be; of what else is
+    searched it has the default, or the first choice.
+    """
+    values: dict[str, Any] = dict(config.fixed)
+    for name, space in config.spaces.items():
+        if name in SIZES:
+            values[name] = _size(space, which)
+        elif name in ("batchnorm", "dropout"):
+            values[name] = which == "largest"
+        elif space.kind == "choice" and name in Hyperparameters.model_fields:
+            values[name] = space.choices[0]
+    return Hyperparameters(**values)
+
+
+def _size(space: Space, which: Literal["middle", "largest"]) -> int:
+    if space.kind == "choice":
+        numbers = sorted(int(choice) for choice in space.choices)
+        return numbers[-1 if which == "largest" else len(numbers) // 2]
+    if which == "largest":
+        return int(space.high)
+    return round(math.sqrt(space.low * space.high) if space.log else (space.low + space.high) / 2)
