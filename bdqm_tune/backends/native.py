@@ -17,9 +17,9 @@ from bdqm_tune.learning.batches import SplitTensors, split_tensors
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.fit import Checkpoint, EpochRecord, Fit
 from bdqm_tune.learning.potential import Potential
-from bdqm_tune.learning.room import Room, free_memory
+from bdqm_tune.learning.room import Room
 from bdqm_tune.learning.stacked import Stack, can_stack
-from bdqm_tune.learning.stacked.at_once import MOST, best_number, bytes_a_trial, step_seconds
+from bdqm_tune.learning.stacked.at_once import trials_at_once
 from bdqm_tune.learning.stacked.plan import Data
 from bdqm_tune.threads import usable_cores
 
@@ -71,7 +71,6 @@ class OnDevice(NamedTuple):
 
 
 STACKED_DESCRIPTORS = 4  # trials at the same time, on a GPU, where each may have features of its own in its memory
-SHARE_FOR_STACK = 0.8  # of the memory that the data leave free
 BLAS_THREADS = 64  # that may call it at the same time, as SciPy builds it
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -140,9 +139,7 @@ class NativeBackend:
         middle, largest = trial_of(self._config, "middle"), trial_of(self._config, "largest")
         if not can_stack(middle, data.train, data.validation):
             return 1
-        both = Data(data.train, data.validation)
-        most = int(free_memory(self._place) * SHARE_FOR_STACK / bytes_a_trial(both, largest))
-        return best_number(lambda number: step_seconds(number, both, middle), max(1, min(most, MOST)))
+        return trials_at_once(Data(data.train, data.validation), middle, largest)
 
     def _on_device(self, dataset: Dataset) -> OnDevice:
         """The dataset on the device, made by the first of the threads that ask for its descriptor."""

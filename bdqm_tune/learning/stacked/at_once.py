@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from bdqm_tune.hyperparameters import Hyperparameters
+from bdqm_tune.learning.room import free_memory
 from bdqm_tune.learning.stacked.group import Group
 from bdqm_tune.learning.stacked.layout import Layout
 from bdqm_tune.learning.stacked.line import WARM_UP
@@ -16,6 +17,18 @@ from bdqm_tune.learning.stacked.slots import Job, State
 GAIN = 1.1  # in trials a second that twice as many trials must bring
 MOST = 64
 STEPS = 32
+SHARE = 0.8  # of the memory that the data leave free
+
+
+def trials_at_once(data: Data, middle: Hyperparameters, largest: Hyperparameters) -> int:
+    """Trials to train at the same time on the device of the data.
+
+    Args:
+        middle: what they are like, by which time is measured.
+        largest: what they may be like, by which memory is reckoned.
+    """
+    most = int(SHARE * free_memory(data.targets.device) / bytes_a_trial(data, largest))
+    return best_number(lambda number: step_seconds(number, data, middle), max(1, min(most, MOST)))
 
 
 def best_number(seconds: Callable[[int], float], most: int) -> int:

@@ -101,7 +101,7 @@ class Group:
             factor.fill_(1)
             return
         kept = factor.new_empty(self._tile, sum(slot.widths)).bernoulli_(1 - job.dropout, generator=job.generator)
-        factor[:, slot.places[2]] = kept.div_(1 - job.dropout)
+        factor.index_copy_(1, slot.places[2], kept.div_(1 - job.dropout))
 
     def _end(self, number: int, slot: Slot, job: Job) -> None:
         assert self._memory is not None

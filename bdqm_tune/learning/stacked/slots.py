@@ -70,16 +70,14 @@ class Slots:
     ) -> None:
         """Set a slot's numbers; all else in it becomes zero."""
         parameters, running = places
-        for flat, values in (
-            (self.weights[:, slot], state.weights),
-            (self.gradient[slot], gradient),
-            (self.used[slot], 1.0),
-        ):
+        weights, its_gradient, used = self.weights[:, slot], self.gradient[slot], self.used[slot]
+        for flat in (weights, its_gradient, used, self.running[slot]):
             flat.zero_()
-            if values is not None:
-                flat[..., parameters] = values
-        self.running[slot].zero_()
-        self.running[slot, running] = state.running
+        weights.index_copy_(1, parameters, state.weights)
+        used.index_fill_(0, parameters, 1)
+        if gradient is not None:
+            its_gradient.index_copy_(0, parameters, gradient)
+        self.running[slot].index_copy_(0, running, state.running)
 
     def take(self, slot: int, places: Sequence[torch.Tensor], steps: int) -> State:
         """A slot's numbers without padding."""
@@ -89,17 +87,18 @@ class Slots:
     def begin(self, slot: int, job: Job) -> None:
         """Begin an epoch with what is in the slot."""
         plan = job.plan
-        self.order[slot, : len(plan.order)] = self._line.send(plan.order)
+        self.order[slot, : len(plan.order)].copy_(self._line.send(plan.order))
         self.tiles[slot].zero_()
-        self.tiles[slot, : len(plan.tiles)] = self._line.send(plan.tiles)
-        self.options[slot] = self._line.send([job.lr, job.decay, job.absolute, job.state.steps])
-        self.at[slot], self.sums[slot] = 0, 0
+        self.tiles[slot, : len(plan.tiles)].copy_(self._line.send(plan.tiles))
+        self.options[slot].copy_(self._line.send([job.lr, job.decay, job.absolute, job.state.steps]))
+        self.at[slot].zero_()
+        self.sums[slot].zero_()
 
     def go_on(self, slot: int, before: "Slots", its_slot: int) -> None:
         """Be where a slot of other slots is in its epoch."""
         self.tiles[slot].zero_()
         n = min(before.tiles.shape[1], self.tiles.shape[1])
-        self.tiles[slot, :n] = before.tiles[its_slot, :n]
+        self.tiles[slot, :n].copy_(before.tiles[its_slot, :n])
         for name in ("order", "at", "sums", "options"):
-            getattr(self, name)[slot] = getattr(before, name)[its_slot]
+            getattr(self, name)[slot].copy_(getattr(before, name)[its_slot])
         self.at[slot].clamp_(max=self.tiles.shape[1] - 1)  # one without a job is after all tiles that it had
