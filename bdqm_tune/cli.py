@@ -70,7 +70,7 @@ def tune(
     seed: Annotated[str, typer.Option(metavar="N", help="Seed of the sampler and the networks.")] = "",
     backend: Annotated[str, typer.Option(help="What trains: native, or amptorch.")] = "",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "",
-    cohort: Annotated[str, typer.Option(help="Trials trained at the same time: auto, one a core; or how many.")] = "",
+    cohort: Annotated[str, typer.Option(help="Trials trained at the same time: auto, or how many.")] = "",
     patience: Annotated[str, typer.Option(metavar="MINUTES", help="To wait for a store that does not answer.")] = "",
     set_: Annotated[
         str,

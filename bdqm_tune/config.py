@@ -103,8 +103,8 @@ class Config(Options):
     )
     cohort: Literal["auto"] | Annotated[int, Field(ge=1, le=1000)] = Field(
         "auto",
-        description="trials that a worker trains at the same time; auto: one on each core that it may use, "
-        "but, for the sampler to learn, a quarter of n_trials at most",
+        description="trials that a worker trains at the same time; auto: one on each core that it may use, on a GPU "
+        "as many as make it faster, but, for the sampler to learn, a quarter of n_trials at most",
     )
     patience: float = Field(30.0, gt=0, description="minutes that a worker waits for a store that does not answer")
 
