@@ -37,7 +37,7 @@ class StackedEpochs:
         stack: Stack,
     ) -> None:
         with borrowed_random_numbers():
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # not those of GPUs, one of which may be capturing a step
             network = make_network(train.n_features, hyperparameters, [])
         self._network, self._device = network.to(train.dtype), train.device
         parameters = nn.utils.parameters_to_vector(network.parameters()).detach()
