@@ -163,7 +163,8 @@ class Group:
     def _lay_out(self, kept: list[Slot], new: list[Slot]) -> None:
         """Make slots anew, with everything that is in those to be kept."""
         before, numbers = self._memory, {slot: number for number, slot in enumerate(self._slots)}
-        # What was captured holds memory, which the new one can have.
+        # What was captured holds memory, which the new one can have once its last steps are done.
+        self._line.finish()
         self._step, self._slots = None, sorted([*kept, *new], key=lambda slot: -len(slot.widths))
         if not self._slots:
             self._memory = None

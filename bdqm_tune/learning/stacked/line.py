@@ -71,6 +71,11 @@ class Line:
             self._behind.popleft()
         return len(self._behind) >= AHEAD
 
+    def finish(self) -> None:
+        """Wait until everything is done."""
+        if self._stream is not None:
+            self._stream.synchronize()
+
     def replayed(self, step: Callable[[], None]) -> Callable[[], None]:
         """The step, as a GPU does it best."""
         return step if self._stream is None else Replayed(step, capture)

@@ -47,7 +47,7 @@ class Slots:
             dropping: which slots are for networks with dropout.
         """
         n, device, dtype = layout.n_slots, data.targets.device, data.targets.dtype
-        self.layout, self._line, self._device = layout, line, device
+        self.layout, self._line = layout, line
         self.weights = torch.zeros(3, n, layout.n_parameters, dtype=dtype, device=device)
         self.gradient = torch.zeros_like(self.weights[0])
         self.used = torch.zeros_like(self.gradient)  # 1 where a number is no padding
