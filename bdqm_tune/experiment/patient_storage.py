@@ -161,7 +161,10 @@ class PatientStorage(RDBStorage):
         held, mark = self._held.get(trial_id), f"{self.worker}:{uuid4().hex}"
         try:
             done = self._change_state(trial_id, state, values, mark, held)
-        except (TrialLost, UpdateFinishedTrialError):
+        except UpdateFinishedTrialError:
+            self._held.pop(trial_id, None)
+            raise
+        except TrialLost:
             self._held.pop(trial_id, None)
             self._lost.add(trial_id)
             raise
