@@ -39,7 +39,6 @@ def check_runs(stores: Stores) -> Finding:
         return Finding("runs", ERROR, f"MLflow's store {where}: {reason(error)}")
     except BdqmError as error:
         return Finding("runs", ERROR, str(error))
-    fits = (
-        "" if where.startswith("http") else f", its tables fit mlflow {mlflow.__version__}"
-    )  # else its server's affair
+    # A server looks at its tables itself, and may be of another version.
+    fits = "" if where.startswith("http") else f", its tables fit mlflow {mlflow.__version__}"
     return Finding("runs", OK, f"MLflow's store {where} answers{fits}")
