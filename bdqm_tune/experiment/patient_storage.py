@@ -158,7 +158,9 @@ class PatientStorage(RDBStorage):
         """
         if trial_id in self._lost and state != TrialState.RUNNING:
             raise TrialLost(LOST_TRIAL)
-        held, mark = self._held.get(trial_id), f"{self.worker}:{uuid4().hex}"
+        # Another thread of ours may have taken the trial that this one is about to take.
+        held = None if state == TrialState.RUNNING else self._held.get(trial_id)
+        mark = f"{self.worker}:{uuid4().hex}"
         try:
             done = self._change_state(trial_id, state, values, mark, held)
         except UpdateFinishedTrialError:
