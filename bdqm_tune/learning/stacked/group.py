@@ -1,5 +1,6 @@
 """Trials whose networks can be stacked: the same data, activation and batch normalisation."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -68,7 +69,8 @@ class Group:
                     self._take_step()
         while self._leaving and self._leaving[0][1].is_there:
             job, sums, state = self._leaving.pop(0)
-            job.ended.set_result((sums.wait(), state))
+            if job.ended.set_running_or_notify_cancel():
+                job.ended.set_result((sums.wait(), state))
         return steps
 
     def fail(self, error: BaseException) -> None:
@@ -114,8 +116,12 @@ class Group:
         """Give every job that waits a slot."""
         if self.waiting:
             self._line.after_others()
+        for given_up in (slot for slot in self._slots if slot.job is not None and slot.job.ended.cancelled()):
+            given_up.job, given_up.left = None, -math.inf
         waiting = []
         for job in self.waiting:
+            if job.ended.cancelled():
+                continue
             slot = self._free_slot(job)
             if slot is None:
                 waiting.append(Slot(job.widths, job.dropout > 0, len(job.plan.tiles), job))
@@ -132,6 +138,7 @@ class Group:
             slot
             for slot in self._slots
             if slot.job is None
+            and slot.left > -math.inf
             and (len(slot.widths), slot.drops) == (len(job.widths), job.dropout > 0)
             and self._layout.fits(job.widths)
             and len(job.plan.tiles) <= self._n_tiles

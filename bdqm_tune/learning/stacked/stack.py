@@ -8,8 +8,10 @@ from bdqm_tune.learning.batches import SplitTensors
 from bdqm_tune.learning.stacked.group import Group
 from bdqm_tune.learning.stacked.plan import Data
 from bdqm_tune.learning.stacked.slots import Job, State
+from bdqm_tune.progress import GRACE, check
 
 PAUSE = 5e-5  # seconds, where the device has enough to do
+LOOK = 0.5  # seconds between two looks whether the work is to end
 Key = tuple[Data, str, bool, int]
 
 
@@ -36,13 +38,25 @@ class Stack:
             return data
 
     def run(self, key: Key, job: Job) -> tuple[list[float], State]:
-        """The sums of an epoch and what has become of the network, once it is over."""
+        """The sums of an epoch and what has become of the network, once it is over.
+
+        Raises:
+            KeyboardInterrupt: the work is to end, see `progress.check`; the epoch is given up.
+        """
         with self._lock:
             self._new.append((key, job))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="stack")
                 self._thread.start()
-        return job.ended.result()
+        while True:
+            try:
+                return job.ended.result(timeout=LOOK)
+            except TimeoutError:
+                try:
+                    check(GRACE)
+                except KeyboardInterrupt:
+                    job.ended.cancel()
+                    raise
 
     def _work(self) -> None:
         while True:

@@ -1,6 +1,9 @@
 """Stacked trials: each as it would be alone by torch's operations, whoever comes and goes beside it."""
 
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -13,6 +16,7 @@ from bdqm_tune.learning.batches import SplitTensors
 from bdqm_tune.learning.fit import EpochRecord, Fit
 from bdqm_tune.learning.stacked import Stack, StackedEpochs, can_stack, group, plan
 from bdqm_tune.learning.stacked.slots import Job, State
+from bdqm_tune.progress import interruptible
 
 CPU, N_FEATURES = torch.device("cpu"), 5
 ACTIVATIONS = ["tanh", "relu", "gelu", "silu", "softplus"]
@@ -262,3 +266,25 @@ def test_it_takes_what_it_can_train() -> None:
     assert can_stack(Hyperparameters(), TRAIN, VALIDATION)
     assert not can_stack(Hyperparameters(optimizer="lbfgs"), TRAIN, VALIDATION)
     assert not can_stack(Hyperparameters(network="per_element"), TRAIN, VALIDATION)
+
+
+def test_an_epoch_that_is_given_up_leaves_the_others_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    stack, step, over = Stack(), group.Step.__call__, threading.Event()
+    monkeypatch.setattr("bdqm_tune.learning.stacked.stack.LOOK", 0.01)
+    monkeypatch.setattr("bdqm_tune.learning.stacked.stack.GRACE", 0.0)
+    monkeypatch.setattr(group.Step, "__call__", lambda self: (time.sleep(0.005), step(self))[1])
+    options = {"epochs": 30, "dropout": True, "dropout_rate": 0.2}
+
+    def leave() -> Fit:
+        training = fit({**options, "lr": 1e-3, "epochs": 10_000}, stack)
+        with interruptible(over.is_set), suppress(KeyboardInterrupt):
+            for _ in training:
+                if len(training.records) == 3:
+                    over.set()
+        return training
+
+    with ThreadPoolExecutor(2) as pool:
+        left, stays = pool.submit(leave), pool.submit(lambda: list(fit(options, stack)))
+        assert len(left.result(timeout=60).records) == 3
+        compare(stays.result(timeout=60), list(fit(options, Stack())), 1e-9)
+    assert left.result()._in_epoch
