@@ -1,13 +1,15 @@
 """Checkpoints of a study's trials, in files that all its workers see."""
 
-import hashlib
 import logging
 import re
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from bdqm_tune.backends import TrainingRun
+from bdqm_tune.experiment.study import IDENTITY
 from bdqm_tune.learning.checkpoint import NoCheckpoint, read_checkpoint, remove_checkpoint, write_checkpoint
 
 EVERY = 30.0  # seconds of training that a worker which is killed loses, at most, and an epoch
@@ -15,17 +17,17 @@ EVERY = 30.0  # seconds of training that a worker which is killed loses, at most
 _log = logging.getLogger(__name__)
 
 
-def checkpoint_folder(home: Path, study: str) -> Path:
-    """Where the checkpoints of a study are, below `BDQM_HOME`."""
+def checkpoint_folder(home: Path, study: str, attributes: Mapping[str, Any]) -> Path:
+    """Where the checkpoints of a study are, below `BDQM_HOME`; another database may have one of the same name."""
     readable = re.sub(r"[^\w.-]+", "_", study).strip(".")[:40]
-    return home / "checkpoints" / f"{readable}-{hashlib.sha256(study.encode()).hexdigest()[:12]}"
+    return home / "checkpoints" / f"{readable}-{attributes.get(IDENTITY, '')}"
 
 
 class TrialCheckpoint:
     """The checkpoint of one trial, and the training that it is of, as soon as that is there."""
 
-    def __init__(self, home: Path, study: str, number: int) -> None:
-        self._path = checkpoint_folder(home, study) / f"trial-{number:03d}.checkpoint"
+    def __init__(self, folder: Path, number: int) -> None:
+        self._path = folder / f"trial-{number:03d}.checkpoint"
         self._training: TrainingRun | None = None
         self._latest, self._failed = time.monotonic(), False
 

@@ -1,5 +1,6 @@
 """A study deleted in both stores: in MLflow first, itself last, so that what was cut off can be repeated."""
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from optuna.trial import FrozenTrial
 
 from bdqm_tune.errors import BdqmError
 from bdqm_tune.experiment.cached_storage import Cache
+from bdqm_tune.experiment.checkpoints import checkpoint_folder
 from bdqm_tune.experiment.output import quiet_libraries
 from bdqm_tune.experiment.storage import not_made_yet, opened, turn
 from bdqm_tune.experiment.study import RUN_ID, TEST, no_such_study
@@ -134,3 +136,5 @@ def _remove_from_home(stores: Stores, storage: Cache, attributes: Mapping[str, A
     others = [other for other in storage.get_all_studies() if other._study_id != study_id]
     if kept is not None and kept["digest"] not in [other.user_attrs.get(TEST, {}).get("digest") for other in others]:
         remove_test_split(stores.home, kept["digest"])
+    name = storage.get_study_name_from_id(study_id)
+    shutil.rmtree(checkpoint_folder(stores.home, name, attributes), ignore_errors=True)

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from uuid import uuid4
 
 import optuna
 from optuna.distributions import CategoricalDistribution
@@ -25,6 +26,7 @@ from bdqm_tune.structures import digest
 QUESTION, TEST, EXPERIMENT = "question", "test", "mlflow_experiment_id"  # attributes of a study …
 RUN_ID, RESULT = "mlflow_run_id", "result"  # … and of a trial
 LOSSES = "losses"  # attribute of a trial: how many workers were lost with it
+IDENTITY = "identity"  # attribute of a study: of it alone, whatever others are called
 SUBMISSIONS = "submissions"  # attribute of a study: trials it is to have by each submission that added some
 STATES = {
     TrialState.WAITING: "waiting",
@@ -99,6 +101,7 @@ def open_study(stores: Stores, config: Config, dataset: Dataset) -> optuna.Study
     )
     study.sampler = make_sampler(options.sampler, options.seed, len(study.get_trials(deepcopy=False)))
     if QUESTION not in study.user_attrs:
+        study.set_user_attr(IDENTITY, uuid4().hex[:12])
         study.set_user_attr(QUESTION, question(config, dataset))
     return study
 

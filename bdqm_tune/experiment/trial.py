@@ -59,10 +59,21 @@ class TrialRunner:
     """Runs trials of one study on one backend, in as many threads as like."""
 
     def __init__(
-        self, config: Config, dataset: Dataset, backend: Backend, tracker: Tracker, rungs: Collection[int]
+        self,
+        config: Config,
+        dataset: Dataset,
+        backend: Backend,
+        tracker: Tracker,
+        rungs: Collection[int],
+        checkpoints: Path,
     ) -> None:
+        """
+        Args:
+            rungs: epochs at which the pruner compares.
+            checkpoints: folder for those of the study's trials.
+        """
         self._config, self._dataset, self._backend, self._tracker = config, dataset, backend, tracker
-        self._rungs = frozenset(rungs)
+        self._rungs, self._checkpoints = frozenset(rungs), checkpoints
         self._asking = threading.Lock()  # samplers are not made for several threads
         self._waiting = threading.Lock()  # one looks for trials that come back, for all
         self._stopped = threading.Event()
@@ -108,7 +119,7 @@ class TrialRunner:
             with self._asking, together(trial):
                 tried = suggest(trial, self._config, len(self._dataset.train.structures))
             run = self._open_run(trial, tried)
-            checkpoint = TrialCheckpoint(self._tracker.stores.home, self._config.study.name, trial.number)
+            checkpoint = TrialCheckpoint(self._checkpoints, trial.number)
             try:
                 result = self._attempt(trial, tried, run, checkpoint)
                 run.wait()  # so that its id is with the trial, to which nothing can be added once it has ended

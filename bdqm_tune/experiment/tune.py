@@ -14,6 +14,7 @@ from bdqm_tune.backends import make_backend
 from bdqm_tune.config import Config
 from bdqm_tune.errors import BdqmError
 from bdqm_tune.experiment.cached_storage import Cache
+from bdqm_tune.experiment.checkpoints import checkpoint_folder
 from bdqm_tune.experiment.cohort import trial_results
 from bdqm_tune.experiment.lease import Lease
 from bdqm_tune.experiment.output import quiet_libraries
@@ -72,7 +73,9 @@ def tune(
         tracker.log_study(
             _flat(config), {"study": config.study.name, "kind": "study", **provenance_tags()}, _as_yaml(config)
         )
-        runner = TrialRunner(config, dataset, backend, tracker, rungs(config.study.pruner, config.training.epochs))
+        checkpoints = checkpoint_folder(stores.home, config.study.name, study.user_attrs)
+        compared = rungs(config.study.pruner, config.training.epochs)
+        runner = TrialRunner(config, dataset, backend, tracker, compared, checkpoints)
         with closing(lease(study, tracker, backend.device)):
             _run_waiting(study, runner, at_once(config, backend.at_once), on_trial)
         status = "FINISHED"

@@ -10,6 +10,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from bdqm_tune.errors import BadInput, BdqmError
+from bdqm_tune.experiment.checkpoints import checkpoint_folder
 from bdqm_tune.experiment.deletion import belongings, delete_study
 from bdqm_tune.experiment.ensemble_evaluation import evaluate_ensemble
 from bdqm_tune.experiment.ensembling import assemble, record_ensemble
@@ -75,7 +76,10 @@ def test_all_of_a_study_goes_and_nothing_of_another(both: Stores, configure: Cal
     again = tuned(both, configure, "it's gone")  # its name is free
     assert [trial.number for trial in again.trials] == [0, 1]
     for name in ("it's gone", "stays"):
+        folder = checkpoint_folder(both.home, name, load_study(both, name).user_attrs)
+        folder.mkdir(parents=True, exist_ok=True)
         delete_study(both, belongings(both, name))
+        assert not folder.exists()
     assert list((both.home / "test").iterdir()) == []
 
 

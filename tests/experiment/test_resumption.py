@@ -17,7 +17,6 @@ from optuna.trial import TrialState
 
 from bdqm_tune.config import Config
 from bdqm_tune.experiment import checkpoints
-from bdqm_tune.experiment.checkpoints import checkpoint_folder
 from bdqm_tune.experiment.study import LOSSES, RUN_ID, load_study
 from bdqm_tune.experiment.trial_run import TrialRun
 from bdqm_tune.experiment.tune import tune
@@ -89,7 +88,7 @@ def test_a_trial_that_was_handed_back_goes_on_as_if_it_had_never_been(
     interrupted(7)
     with pytest.raises(KeyboardInterrupt):
         run(study={"name": "parts", "n_trials": 4, "pruner": pruner, "enqueue": tried}, **options)
-    folder = checkpoint_folder(stores.home, "parts")
+    (folder,) = (stores.home / "checkpoints").iterdir()
     assert [file.name for file in folder.iterdir()] == ["trial-000.checkpoint"]
     assert load_study(stores, "parts").get_trials()[0].state == TrialState.WAITING
     epochs = count_epochs(lambda: run(study={"name": "parts", "n_trials": 1, "pruner": pruner}, **options))
@@ -126,7 +125,7 @@ def test_a_damaged_checkpoint_lets_the_trial_begin_anew(
     interrupted(7)
     with pytest.raises(KeyboardInterrupt):
         run(study={"name": "parts", "n_trials": 1}, **SPACE)
-    (file,) = checkpoint_folder(stores.home, "parts").iterdir()
+    (file,) = (stores.home / "checkpoints").glob("*/*")
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
@@ -140,9 +139,8 @@ def test_training_goes_on_without_room_for_checkpoints(
     run: Run, stores: Stores, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(checkpoints, "EVERY", 0.0)
-    folder = checkpoint_folder(stores.home, "small")
-    folder.parent.mkdir(parents=True)
-    folder.write_text("in the way")
+    stores.home.mkdir()
+    (stores.home / "checkpoints").write_text("in the way")
     study, _ = run(study={"n_trials": 1}, **SPACE)
     assert study.best_value > 0
     assert caplog.text.count("no checkpoint can be written") == 1
@@ -166,9 +164,12 @@ def test_another_worker_goes_on_where_one_was_killed(
         stderr=subprocess.PIPE,
         text=True,
     )
-    file = checkpoint_folder(stores.home, "s") / "trial-000.checkpoint"
     deadline = time.monotonic() + 120
-    while not file.exists() and worker.poll() is None and time.monotonic() < deadline:
+    while (
+        not list(stores.home.glob("checkpoints/*/trial-000.checkpoint"))
+        and worker.poll() is None
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.02)
     worker.send_signal(how)
     _, err = worker.communicate(timeout=60)

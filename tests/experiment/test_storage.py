@@ -302,9 +302,11 @@ def test_a_worker_holds_two_connections_at_most(served: Place, mariadb: MariaDb)
 
     with ThreadPoolExecutor(9) as pool:
         watching = pool.submit(watch)
-        for worker in [pool.submit(lambda: [run_trial(study) for _ in range(2)]) for _ in range(8)]:
-            worker.result(60)
-        watched.set()
+        try:
+            for worker in [pool.submit(lambda: [run_trial(study) for _ in range(2)]) for _ in range(8)]:
+                worker.result(60)
+        finally:
+            watched.set()
         watching.result(10)
     assert most == [2]
     assert_all_done(served.stores, 16)
@@ -445,7 +447,7 @@ def test_a_database_that_stays_away_ends_the_worker_with_one_line(served: Place,
 def test_a_worker_that_ends_does_not_wait_for_a_database_that_is_away(
     served: Place, mariadb: MariaDb, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("bdqm_tune.experiment.patient_storage.HURRY", 0.5)
+    monkeypatch.setattr("bdqm_tune.experiment.cached_storage.HURRY", 0.5)
     study = new_study(open_storage(served.stores, patience=1000), 1)
     trial = next_trial(study)
     assert trial is not None
