@@ -22,7 +22,6 @@ import yaml
 from ase.calculators.singlepoint import SinglePointCalculator
 from optuna.trial import FrozenTrial, TrialState
 
-from bdqm_tune.cli import app
 from bdqm_tune.experiment.study import load_study
 from bdqm_tune.experiment.tracking_client import tracking_client
 from bdqm_tune.services.connection import Stores
@@ -141,10 +140,6 @@ def test_the_commands_of_the_documentation_run(cluster: Cluster) -> None:
     until(lambda: not cluster.servers.places.connection.exists(), 60, "the servers are down in the end")
 
 
-@pytest.mark.skipif(
-    "status" not in {command.name for command in app.registered_commands},
-    reason="needs a worker that hands back at SIGUSR1, counts n_trials once for each BDQM_SUBMISSION, and `status`",
-)
 def test_forty_trials_through_all_that_ends_workers(cluster: Cluster) -> None:
     """Three workers of two minutes, one killed, one cancelled, the rest warned and queued again: 40 trials."""
     write_site(cluster.folder / "site.toml", warning=60, walltime="2:00")
