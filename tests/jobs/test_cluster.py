@@ -22,6 +22,7 @@ import yaml
 from ase.calculators.singlepoint import SinglePointCalculator
 from optuna.trial import FrozenTrial, TrialState
 
+from bdqm_tune.errors import BdqmError
 from bdqm_tune.experiment.study import load_study
 from bdqm_tune.experiment.tracking_client import tracking_client
 from bdqm_tune.services.connection import Stores
@@ -72,6 +73,13 @@ class Cluster:
 
     def trials(self, study: str) -> list[FrozenTrial]:
         return load_study(self.stores, study).get_trials()
+
+    def finished(self, study: str) -> int:
+        """How many trials have ended; 0 before a worker has made the study."""
+        try:
+            return sum(trial.state.is_finished() for trial in self.trials(study))
+        except BdqmError:
+            return 0
 
     def runs_agree(self, study: str) -> None:
         """See that each trial has ended, and has one run, which says so."""
@@ -147,7 +155,7 @@ def test_forty_trials_through_all_that_ends_workers(cluster: Cluster) -> None:
     (cluster.folder / "config.yaml").write_text(yaml.safe_dump(config))
     options = ["--study", "forty", "--n-trials", "40", "--config", str(cluster.folder / "config.yaml"), "--cohort", "1"]
     job = json.loads(cluster.bdqm("submit", "--workers", "3", "--wait", "5", "--json", *options, *QUICK))["job_id"]
-    until(lambda: sum(trial.state.is_finished() for trial in cluster.trials("forty")) >= 3, 300, cluster.output())
+    until(lambda: cluster.finished("forty") >= 3, 300, "three trials")
     assert len(cluster.trials("forty")) == 40, "n_trials is the total"
     (killed, *_) = workers(f"slurm-{job}")
     killed.send_signal(signal.SIGKILL)
