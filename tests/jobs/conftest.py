@@ -108,8 +108,9 @@ def until(true: Callable[[], bool], seconds: float, what: str) -> None:
 
 
 def write_site(path: Path, warning: int = 20, walltime: str = "10:00") -> Path:
-    """A site.toml for the test's own cluster and environment."""
-    tables = [TABLE.format(job=job, walltime=walltime) for job in ("tune", "servers", "interactive", "analysis")]
+    """A site.toml for the test's own cluster and environment; `walltime` is a worker's."""
+    walltimes = {"tune": walltime, "servers": "10:00", "interactive": "10:00", "analysis": "10:00"}
+    tables = [TABLE.format(job=job, walltime=time) for job, time in walltimes.items()]
     path.write_text(SITE.format(environment=sys.prefix, warning=warning) + "".join(tables))
     return path
 
