@@ -82,7 +82,7 @@ class Cluster:
             return 0
 
     def runs_agree(self, study: str) -> None:
-        """See that each trial has ended, and has one run, which says so."""
+        """See that each trial has ended, and has one run, which says so and has its whole curve once."""
         trials = self.trials(study)
         assert {trial.state for trial in trials} <= FINISHED.keys(), Counter(trial.state.name for trial in trials)
         client = tracking_client(self.stores)
@@ -90,6 +90,8 @@ class Cluster:
             run = client.get_run(trial.user_attrs["mlflow_run_id"])
             assert run.info.status == FINISHED[trial.state]
             assert run.data.tags["trial_number"] == str(trial.number)
+            steps = [metric.step for metric in client.get_metric_history(run.info.run_id, "val_energy_mae")]
+            assert steps == list(range(1, len(steps) + 1)), "one curve, no epoch twice"
 
 
 @pytest.fixture
