@@ -4,6 +4,19 @@
 OBJECTIVE_UNITS = {"val_energy_mae": "eV", "val_forces_mae": "eV/Å"}
 
 
+def metric_unit(name: str) -> str:
+    """The unit that the name of an evaluation's metric implies; empty where it has none."""
+    if "seconds_per_atom" in name:
+        return "s/atom"
+    if any(part in name for part in ("_r2", "coverage", "correlation", "overlap")):
+        return ""
+    if "forces" in name:
+        return "eV/Å"
+    if "per_atom" in name:
+        return "eV/atom"
+    return "eV" if "energy" in name or "width" in name else ""
+
+
 def bytes_text(count: int) -> str:
     """Bytes in the largest decimal unit that leaves at least 1: `2.5 MB`."""
     number, unit = float(count), "B"

@@ -19,7 +19,7 @@ from bdqm_tune.descriptors.once import make_once
 from bdqm_tune.descriptors.rows import RowFile
 from bdqm_tune.errors import BdqmError
 from bdqm_tune.progress import Bar
-from bdqm_tune.structures import Structures
+from bdqm_tune.structures import Geometries
 from bdqm_tune.structures.digest import geometry_key
 from bdqm_tune.threads import in_threads
 
@@ -74,7 +74,7 @@ class StoredFeatures:
             start, row = stop, rows.stop
 
 
-def stored_features(structures: Structures, descriptor: Descriptor, folder: Path) -> StoredFeatures:
+def stored_features(structures: Geometries, descriptor: Descriptor, folder: Path) -> StoredFeatures:
     """Features of all atoms, structure after structure.
 
     Args:
@@ -115,7 +115,7 @@ def in_pieces(n_atoms: NDArray[np.int64]) -> list[slice]:
     return [slice(start, stop) for start, stop in zip(first, [*first[1:], len(n_atoms)], strict=True)]
 
 
-def _write(path: Path, structures: Structures, descriptor: Descriptor) -> None:
+def _write(path: Path, structures: Geometries, descriptor: Descriptor) -> None:
     # Written beside its place and moved there when whole, so that a reader never sees half a file.
     partial = path.with_suffix(f".{os.getpid()}.partial")
     header = header_data_from_array_1_0(np.empty((0, descriptor.n_features)))

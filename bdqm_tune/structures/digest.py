@@ -8,7 +8,9 @@ from ase import Atoms
 from numpy.typing import ArrayLike
 
 from bdqm_tune.errors import BadInput
-from bdqm_tune.structures.read import Structures
+from bdqm_tune.structures.read import Geometries, Structures
+
+TOLERANCE = 1e-3  # Å
 
 
 def digest(structures: Structures) -> str:
@@ -32,12 +34,20 @@ def geometry_key(atoms: Atoms) -> bytes:
     return key.digest()
 
 
+def same_geometry(one: Atoms, other: Atoms) -> bool:
+    """The same atoms in the same order, with positions and cell to `TOLERANCE`: what fewer digits were written of."""
+    if not (np.array_equal(one.numbers, other.numbers) and np.array_equal(one.pbc, other.pbc)):
+        return False
+    lengths = ((a.positions, np.asarray(a.cell)) for a in (one, other))
+    return all(bool((np.abs(mine - theirs) <= TOLERANCE).all()) for mine, theirs in zip(*lengths, strict=True))
+
+
 def _bytes(values: ArrayLike) -> bytes:
     # Adding 0.0 turns -0.0 into 0.0.
     return (np.asarray(values, dtype=np.float64) + 0.0).tobytes()
 
 
-def refuse_shared(splits: Mapping[str, Structures]) -> None:
+def refuse_shared(splits: Mapping[str, Geometries]) -> None:
     """Raise BadInput, with the indices, if two of the named splits share a structure exactly."""
     seen: dict[bytes, tuple[str, int]] = {}
     shared = []

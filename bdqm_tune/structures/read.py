@@ -16,14 +16,11 @@ from bdqm_tune.errors import BadInput, located, one_line
 HEAVIEST = 86  # Rn, the last element of the package's pseudo-densities
 
 
-@dataclass(frozen=True)
-class Structures:
-    """Structures with energies; forces where every structure has them."""
+class Geometries:
+    """What structures with labels and structures without them have in common."""
 
     source: str  # what error messages call it: the file's name
     atoms: list[Atoms]
-    energies: NDArray[np.float64]  # (n_structures,) eV, total
-    forces: list[NDArray[np.float64]] | None  # each (n_atoms, 3), eV/Å
     images: NDArray[np.int64]  # (n_structures,) index of each in the source
 
     def __len__(self) -> int:
@@ -38,6 +35,17 @@ class Structures:
     def n_atoms(self) -> NDArray[np.int64]:
         """Atoms of each structure, (n_structures,)."""
         return np.array([len(a) for a in self.atoms], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Structures(Geometries):
+    """Structures with energies; forces where every structure has them."""
+
+    source: str
+    atoms: list[Atoms]
+    energies: NDArray[np.float64]  # (n_structures,) eV, total
+    forces: list[NDArray[np.float64]] | None  # each (n_atoms, 3), eV/Å
+    images: NDArray[np.int64]
 
     def select(self, indices: Sequence[int] | NDArray[np.integer]) -> "Structures":
         """The structures at `indices`, in that order."""

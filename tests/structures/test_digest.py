@@ -12,6 +12,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from bdqm_tune.errors import BadInput
 from bdqm_tune.structures import Structures, digest, read_structures, refuse_shared
+from bdqm_tune.structures.digest import same_geometry
 from bdqm_tune.structures.read import from_atoms
 
 
@@ -137,3 +138,20 @@ def test_many_copies_are_counted_rather_than_listed() -> None:
     with pytest.raises(BadInput, match="training image 9 = test image 9 and 15 more") as caught:
         refuse_shared({"training": structures(25), "test": structures(25)})
     assert str(caught.value).count(" = ") == 10
+
+
+def test_what_fewer_digits_were_written_of_is_the_same() -> None:
+    atoms = Atoms("CuO", positions=[[0.12345678, 0, 0], [0, 0, 1.98765432]], cell=[4.0, 5.0, 6.0], pbc=True)
+    written = atoms.copy()
+    written.positions = np.round(written.positions, 3)
+    assert same_geometry(atoms, written)
+    for change in (
+        lambda other: other.positions.__setitem__((0, 1), 2e-3),
+        lambda other: other.cell.__setitem__((0, 0), 4.002),
+        lambda other: other.symbols.__setitem__(0, "Au"),
+        lambda other: other.pbc.__setitem__(2, False),
+        lambda other: other.append("H"),
+    ):
+        other = atoms.copy()
+        change(other)
+        assert not same_geometry(atoms, other)

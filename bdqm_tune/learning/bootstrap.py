@@ -1,0 +1,90 @@
+"""How far metrics may be off because the test split is one draw of structures: bootstrap intervals."""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from bdqm_tune.learning.metrics import KINDS, Deviations, of_sums
+
+CONFIDENCE, RESAMPLES, SEED = 0.95, 2000, 0
+LEAST = 10  # structures; a draw from fewer says too little of others like them
+AT_ONCE = 2**22  # numbers that are drawn at once
+
+
+def intervals(deviations: Deviations, resamples: int = RESAMPLES, seed: int = SEED) -> dict[str, tuple[float, float]]:
+    """Ends of the intervals of 95 % of each metric; none of the largest errors, or of fewer than `LEAST` structures.
+
+    Structures are drawn again with replacement, each with all its atoms, for the forces in a structure do not err
+    independently. The intervals are bias-corrected and accelerated (BCa): Efron, J. Am. Stat. Assoc. 82, 171 (1987).
+    A largest error has none, as no resample exceeds it.
+    """
+    if len(deviations) < LEAST:
+        return {}
+    n = len(deviations)
+    drawn = of_sums(_resampled(deviations.sums, resamples, seed))  # (resamples, n_quantities, n_kinds)
+    total = deviations.sums.sum(axis=0)
+    whole, without_one = of_sums(total), of_sums(total - deviations.sums)
+    found = {}
+    for i, (before, after) in enumerate(deviations.names):
+        for j, kind in enumerate(KINDS):
+            values = drawn[:, i, j], whole[i, j], without_one[:n, i, j]
+            if all(np.isfinite(value).all() for value in values):
+                found[f"{before}_{kind}{after}"] = bca(*values)
+    return found
+
+
+def bca(
+    drawn: NDArray[np.float64], whole: float, without_one: NDArray[np.float64], confidence: float = CONFIDENCE
+) -> tuple[float, float]:
+    """Ends of the BCa interval of an estimate.
+
+    Args:
+        drawn: (n_resamples,) the estimate from each resample.
+        whole: from all structures.
+        without_one: (n_structures,) from all but each.
+    """
+    share = (np.mean(drawn < whole) + np.mean(drawn <= whole)) / 2
+    if not 0 < share < 1:  # no resample lies beyond the estimate, as where one structure makes it
+        low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
+        return float(low), float(high)
+    bias = stats.norm.ppf(share)
+    influence = without_one.mean() - without_one
+    spread = (influence**2).sum() ** 1.5
+    acceleration = (influence**3).sum() / (6 * spread) if spread > 0 else 0.0
+    shifted = bias + stats.norm.ppf([(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = np.quantile(drawn, stats.norm.cdf(bias + shifted / (1 - acceleration * shifted)))
+    return float(low), float(high)
+
+
+def mean_with_interval(name: str, values: NDArray[np.float64]) -> dict[str, float]:
+    """The mean of values (n_structures,), and its interval beside it where there are structures enough."""
+    found = {name: float(values.mean())}
+    if len(values) >= LEAST:
+        drawn = _resampled(values, RESAMPLES, SEED) / len(values)
+        without_one = (values.sum() - values) / (len(values) - 1)
+        found[f"{name}_low"], found[f"{name}_high"] = bca(drawn, found[name], without_one)
+    return found
+
+
+def with_intervals(deviations: Deviations) -> dict[str, float]:
+    """The metrics, each with its interval beside it as `NAME_low` and `NAME_high`."""
+    found, ends = {}, intervals(deviations)
+    for name, value in deviations.metrics().items():
+        found[name] = value
+        if name in ends:
+            found[f"{name}_low"], found[f"{name}_high"] = ends[name]
+    return found
+
+
+def _resampled(sums: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
+    """Sums (resamples, ...) over as many structures as there are, drawn with replacement, of sums (n_structures, ...).
+
+    How often each structure is drawn has a multinomial distribution.
+    """
+    n, random = len(sums), np.random.default_rng(seed)
+    at_once = max(1, AT_ONCE // n)
+    pieces = []
+    for first in range(0, resamples, at_once):
+        times = random.multinomial(n, np.full(n, 1 / n), size=min(at_once, resamples - first))
+        pieces.append(np.tensordot(times.astype(float), sums, axes=1))
+    return np.concatenate(pieces)

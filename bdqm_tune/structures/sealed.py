@@ -1,0 +1,108 @@
+"""The test split laid aside: structures that anyone may look at, and their labels in a file that one function opens."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+from zipfile import BadZipFile
+
+import ase.io
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+
+from bdqm_tune.errors import BdqmError
+from bdqm_tune.structures.digest import digest
+from bdqm_tune.structures.read import Geometries, Structures, read_images
+
+FOLDER = "test"  # of BDQM_HOME, which is `home` below
+NO_FORCES = np.zeros((0, 3))
+
+
+@dataclass(frozen=True)
+class Unlabelled(Geometries):
+    """Structures whose energies and forces are sealed."""
+
+    source: str
+    atoms: list[Atoms]
+    images: NDArray[np.int64]
+    digest: str  # of geometries and labels: which file has the labels
+
+
+def without_labels(structures: Structures) -> Unlabelled:
+    """All of the structures but their energies and forces."""
+    return Unlabelled(structures.source, structures.atoms, structures.images, digest(structures))
+
+
+def seal(structures: Structures, home: Path) -> None:
+    """Put the structures and, in a file of its own that only its owner may read, their labels into `home`."""
+    identity = digest(structures)
+    if is_sealed(home, identity):
+        return
+    energies, forces = structures.energies, np.concatenate(structures.forces or [NO_FORCES])
+    _write(_geometries(home, identity), lambda file: ase.io.write(file, structures.atoms, format="traj"), 0o666)
+    # The last of the two, so that where the labels are, both are.
+    _write(_labels(home, identity), lambda file: np.savez(file, energies=energies, forces=forces), 0o600)
+
+
+def is_sealed(home: Path, identity: str) -> bool:
+    """Whether the labels of this digest are in `home`."""
+    return _labels(home, identity).exists()
+
+
+def read_sealed(home: Path, identity: str, source: str) -> Unlabelled:
+    """The structures of this digest, without their labels.
+
+    Raises:
+        BadInput: the file is damaged.
+    """
+    images = read_images(_geometries(home, identity))
+    return Unlabelled(source, images, np.arange(len(images)), identity)
+
+
+def open_labels(sealed: Unlabelled, home: Path) -> Structures:
+    """The structures with their labels: for the evaluation, which puts on record that it looked, and for nothing else.
+
+    Raises:
+        BdqmError: the files are not those that were sealed.
+    """
+    path = _labels(home, sealed.digest)
+    try:
+        with np.load(path) as labels:
+            energies, forces = labels["energies"], labels["forces"]
+        ends = np.cumsum(sealed.n_atoms)[:-1]
+        each = np.split(forces, ends) if len(forces) else None
+        structures = Structures(sealed.source, sealed.atoms, energies, each, sealed.images)
+        intact = len(energies) == len(sealed) and digest(structures) == sealed.digest
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile):
+        intact = False
+    if not intact:
+        raise BdqmError(
+            f"{path}: this file, or that of the structures beside it, has changed since the study was made; its "
+            f"digest is not {sealed.digest[:12]} any more"
+        )
+    return structures
+
+
+def _geometries(home: Path, identity: str) -> Path:
+    return home / FOLDER / f"{identity}.traj"
+
+
+def _labels(home: Path, identity: str) -> Path:
+    return home / FOLDER / f"{identity}.labels.npz"
+
+
+def _write(path: Path, write: Callable[[BinaryIO], object], mode: int) -> None:
+    # Written beside its place and moved there when whole, so that a reader never sees half a file.
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with os.fdopen(os.open(partial, os.O_RDWR | os.O_CREAT | os.O_TRUNC, mode), "w+b") as file:
+                write(file)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise BdqmError(f"{path}: cannot be written ({error.strerror or error})") from None

@@ -1,0 +1,48 @@
+"""The cost of a prediction: of the parts that are said, and of one thread."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from ase import Atoms
+
+from bdqm_tune.hyperparameters import Hyperparameters
+from bdqm_tune.learning.cost import measure_cost
+from bdqm_tune.learning.dataset import Dataset
+from bdqm_tune.learning.ensemble import Ensemble
+from bdqm_tune.learning.networks import make_network
+from bdqm_tune.learning.potential import Potential
+
+
+@pytest.fixture
+def potential(dataset: Dataset) -> Potential:
+    options = Hyperparameters(num_nodes=5, initialization="default")
+    return Potential.from_dataset(dataset, options, make_network(dataset.descriptor.n_features, options, []))
+
+
+@pytest.mark.parametrize("kind", ["potential", "ensemble"])
+def test_each_part_has_its_own_time(
+    potential: Potential, dataset: Dataset, alloys: Callable[..., list[Atoms]], kind: str, monkeypatch: Any
+) -> None:
+    model = potential if kind == "potential" else Ensemble({"a": potential, "b": potential})
+    structures = alloys(n=6)
+    n_atoms = sum(map(len, structures))
+    compute, threads = type(potential.descriptor).compute, torch.get_num_threads()
+    seen = set()
+
+    def slowly(descriptor: Any, atoms: Atoms) -> Any:
+        seen.add(torch.get_num_threads())
+        time.sleep(0.02)
+        return compute(descriptor, atoms)
+
+    monkeypatch.setattr(type(potential.descriptor), "compute", slowly)
+    cost = measure_cost(model, structures)
+    assert seen == {1}
+    assert torch.get_num_threads() == threads
+    assert cost.descriptor > 0.02 * len(structures) / n_atoms, "members that share a descriptor compute it once"
+    assert cost.descriptor < 2 * 0.02 * len(structures) / n_atoms
+    assert 0 < cost.network < cost.descriptor
+    assert cost.with_forces > 0
+    assert cost.metrics()["inference_seconds_per_atom"] == cost.descriptor + cost.network
