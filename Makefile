@@ -82,7 +82,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | system
 
 run: setup ## tune, evaluate and compare on the built-in data; again: 20 more trials
 	$(ACTIVE) mlflow run . --env-manager local -P study=$(STUDY)
-	$(ACTIVE) mlflow run . --env-manager local -e evaluate -P study=$(STUDY)
+	$(ACTIVE) mlflow run . --env-manager local -e evaluate -P study=$(STUDY) -P reopen="make run once more"
 	$(ACTIVE) python -m analysis.compare $(STUDY)
 	@echo
 	@echo "Next: the runs and their curves    $(VENV)/bin/mlflow ui"

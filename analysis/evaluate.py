@@ -1,4 +1,4 @@
-"""Test the best model of a study once, or its ensemble: metrics, errors of every structure, figures.
+"""Test the best model of a study, or its ensemble: metrics with intervals and baselines, tables, figures.
 
 python -m analysis.evaluate --study STUDY
 python -m analysis.evaluate --study STUDY --ensemble latest
@@ -6,7 +6,6 @@ python -m analysis.evaluate --study STUDY --ensemble latest
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -19,44 +18,49 @@ from bdqm_tune.errors import BdqmError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from bdqm_tune.experiment.evaluation import Evaluation
+    from bdqm_tune.experiment.evaluation_record import Evaluation
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
-def unit(metric: str) -> str:
-    """The unit that a test metric's name implies."""
-    if "forces" in metric:
-        return "eV/Å"
-    if "per_atom" in metric:
-        return "eV/atom"
-    return "eV" if "energy" in metric or "width" in metric else ""
-
-
 def metric_lines(metrics: dict[str, float]) -> list[str]:
-    """Name, value and unit of every metric, in columns."""
-    width = max((len(name) for name in metrics), default=0)
-    return [f"{name:<{width}}  {value:>10.4g}  {unit(name)}".rstrip() for name, value in metrics.items()]
+    """Name, value, interval and unit of every metric, in columns, and beside it that of the baselines."""
+    from bdqm_tune.learning.baselines import MEAN, REFERENCE
+    from bdqm_tune.units import metric_unit
+
+    rows: list[tuple[str, ...]] = [("", "value", "95 % interval", "unit", "mean energy", "references")]
+    for name, value in metrics.items():
+        is_end = name.endswith(("_low", "_high")) and name.rpartition("_")[0] in metrics
+        if is_end or name.startswith((MEAN, REFERENCE)):
+            continue
+        ends = [metrics.get(f"{name}_{end}") for end in ("low", "high")]
+        interval = "" if None in ends else f"{_number(ends[0])} to {_number(ends[1])}"
+        of_baseline = name.removeprefix("test") if name.startswith("test") else None
+        baselines = [metrics.get(f"{baseline}{of_baseline}") for baseline in (MEAN, REFERENCE)]
+        rows.append((name, _number(value), interval, metric_unit(name), *map(_number, baselines)))
+    shown = [column for column in zip(*rows, strict=True) if any(column[1:])]
+    widths = [max(map(len, column)) for column in shown]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in zip(*shown, strict=True)
+    ]
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
 
 
 def write(evaluation: Evaluation, out: Path) -> list[Path]:
-    """Write errors.csv, test_metrics.json and the parity figure, per atom too where structures differ in size; for an
-    ensemble also coverage.csv, and the figures of its calibration and its spread."""
+    """Write the tables, test_metrics.json and the parity figure, per atom too where structures differ in size; for an
+    ensemble also the figures of its calibration and its spread."""
     from matplotlib import pyplot as plt
 
     from analysis.figures import style
     from analysis.figures.parity import parity
+    from bdqm_tune.experiment.evaluation_record import write_record
 
     out.mkdir(parents=True, exist_ok=True)
-    files = [out / "errors.csv", out / "test_metrics.json"]
-    evaluation.errors.to_csv(files[0], index=False)
-    record = {
-        "study": evaluation.study,
-        **({"trials": evaluation.trials} if evaluation.trial is None else {"trial": evaluation.trial}),
-        "run_id": evaluation.run_id,
-        "metrics": {name: {"value": value, "unit": unit(name)} for name, value in evaluation.metrics.items()},
-    }
-    files[1].write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    files = write_record(evaluation, out)
     files += style.save(parity(evaluation.errors), out / "parity")
     plt.close()
     if evaluation.errors["n_atoms"].nunique() > 1:
@@ -73,11 +77,9 @@ def _write_uncertainty(evaluation: Evaluation, coverage: pd.DataFrame, out: Path
     from analysis.figures import style
     from analysis.figures.coverage import calibration, spread
 
-    files = [out / "coverage.csv"]
-    coverage.to_csv(files[0], index=False)
     found = evaluation.metrics
     observed = (found["test_coverage"], found["test_coverage_low"], found["test_coverage_high"])
-    files += style.save(calibration(coverage, found["coverage"], observed), out / "calibration")
+    files = style.save(calibration(coverage, found["coverage"], observed), out / "calibration")
     plt.close()
     several = evaluation.errors["n_atoms"].nunique() > 1
     files += style.save(spread(evaluation.errors, per_atom=several), out / "spread")
@@ -91,22 +93,27 @@ def evaluate(
     ensemble: Annotated[
         str, typer.Option(metavar="RUN_ID", help="Evaluate this ensemble of the study; or latest.")
     ] = "",
+    reopen: Annotated[
+        str, typer.Option(metavar="REASON", help="Why the test split is opened for one more model; stays on record.")
+    ] = "",
+    train: Annotated[str, typer.Option(metavar="FILE", help="The training file, if it has moved since.")] = "",
     out: Annotated[
         Path | None, typer.Option(help="Folder for the files; default: figures/STUDY, and figures/STUDY/ensemble.")
     ] = None,
 ) -> None:
-    """Evaluate the best trial of a study, or an ensemble, on the test split: metrics here, errors.csv,
-    test_metrics.json and figures (PNG, PDF) in a folder and as artifacts of the evaluation's run."""
+    """Evaluate the best trial of a study, or an ensemble, on the test split, which is opened for one model: metrics
+    here; tables (CSV), test_metrics.json and figures (PNG, PDF) in a folder and as artifacts of the evaluation's run.
+    """
     from bdqm_tune.config import Study
 
     try:
-        _evaluate(study or Study().name, ensemble, out)
+        _evaluate(study or Study().name, ensemble, out, reopen, train)
     except BdqmError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
 
 
-def _evaluate(name: str, ensemble: str, out: Path | None) -> None:
+def _evaluate(name: str, ensemble: str, out: Path | None, reopen: str, train: str) -> None:
     from analysis.compare import folder
     from bdqm_tune.experiment.ensemble_evaluation import evaluate_ensemble
     from bdqm_tune.experiment.evaluation import evaluate_best
@@ -115,16 +122,26 @@ def _evaluate(name: str, ensemble: str, out: Path | None) -> None:
     target = folder(name, out)  # before the evaluation, so that nothing is recorded whose files have no place
     if ensemble and out is None:
         target = folder(name, target / "ensemble")
-    evaluation = evaluate_ensemble(find_stores(), name, ensemble) if ensemble else evaluate_best(find_stores(), name)
-    numbers = ", ".join(map(str, evaluation.trials))
-    model = f"trial {evaluation.trial}" if evaluation.trial is not None else f"the ensemble of trials {numbers}"
-    print(f"{evaluation.study}: {model} on {len(evaluation.errors)} test structures")
+    stores, options = find_stores(), {"reopen": reopen, "train": train}
+    evaluation = (
+        evaluate_ensemble(stores, name, ensemble, **options) if ensemble else evaluate_best(stores, name, **options)
+    )
+    print(f"{evaluation.study}: {evaluation.opening.model} on {len(evaluation.errors)} test structures")
+    print(opening_line(evaluation))
     print("\n".join(metric_lines(evaluation.metrics)))
     files = write(evaluation, target)
     for file in files:
         evaluation.log_artifact(file)
-    figures = "the parity figure" if evaluation.coverage is None else "figures"
-    print(f"errors.csv, test_metrics.json and {figures}: {target}{os.sep}, and run {evaluation.run_id}")
+    print(f"tables, test_metrics.json and figures: {target}{os.sep}, and run {evaluation.run_id}")
+
+
+def opening_line(evaluation: Evaluation) -> str:
+    """When the test split was opened, and why again."""
+    opening = evaluation.opening
+    line = f"test split opened on {opening.time}"
+    if opening.reason:
+        line += f", for the {opening.number}. model of this study: {opening.reason}"
+    return line + ("; this is the record of then, nothing was evaluated again" if evaluation.repeated else "")
 
 
 if __name__ == "__main__":

@@ -9,12 +9,19 @@ import typer
 
 from bdqm_tune.cli_shared import Json, StudyName, number, print_record, stores_here
 
-EVALUATE_EXAMPLE = "`bdqm-tune evaluate --study oc20`, `bdqm-tune evaluate --study oc20 --ensemble latest`"
+EVALUATE_EXAMPLE = (
+    '`bdqm-tune evaluate --study oc20`, `bdqm-tune evaluate --study oc20 --ensemble latest --reopen "ensemble planned"`'
+)
 ENSEMBLE_EXAMPLE = "`bdqm-tune ensemble --study oc20 --best 5`"
 PREDICT_EXAMPLE = (
     "`bdqm-tune predict runs:/0123abcd/model slab.xyz --out predicted.xyz`, "
     "`bdqm-tune predict models:/oc20@champion slab.xyz`"
 )
+
+Train = Annotated[str, typer.Option(metavar="FILE", help="The training file, if it has moved since.")]
+Reopen = Annotated[
+    str, typer.Option(metavar="REASON", help="Why the test split is opened for one more model; stays on record.")
+]
 
 
 def evaluate(
@@ -22,17 +29,23 @@ def evaluate(
     ensemble: Annotated[
         str, typer.Option(metavar="RUN_ID", help="Evaluate this ensemble of the study; or `latest`.")
     ] = "",
+    reopen: Reopen = "",
+    train: Train = "",
     as_json: Json = False,
 ) -> None:
-    """Evaluate the best trial's model, or an ensemble, on the test split, and record it in MLflow."""
+    """Evaluate the best trial's model, or an ensemble, on the test split: for one model of a study, on record."""
     from bdqm_tune.config import Study
     from bdqm_tune.experiment.ensemble_evaluation import evaluate_ensemble
     from bdqm_tune.experiment.evaluation import evaluate_best
 
-    name = study or Study().name
-    evaluation = evaluate_ensemble(stores_here(), name, ensemble) if ensemble else evaluate_best(stores_here(), name)
+    name, stores, options = study or Study().name, stores_here(), {"reopen": reopen, "train": train}
+    evaluation = (
+        evaluate_ensemble(stores, name, ensemble, **options) if ensemble else evaluate_best(stores, name, **options)
+    )
     model = {"trials": list(evaluation.trials)} if evaluation.trial is None else {"trial": evaluation.trial}
-    print_record({"study": evaluation.study, **model, **evaluation.metrics, "run_id": evaluation.run_id}, as_json)
+    opening = {"opening": evaluation.opening.number, "opened": evaluation.opening.time, "repeated": evaluation.repeated}
+    record = {"study": evaluation.study, **model, **opening, **evaluation.metrics, "run_id": evaluation.run_id}
+    print_record(record, as_json)
 
 
 def ensemble(
@@ -41,7 +54,7 @@ def ensemble(
     coverage: Annotated[
         str, typer.Option(metavar="SHARE", help="Of the true energies within its intervals; default: 0.9.")
     ] = "",
-    train: Annotated[str, typer.Option(metavar="FILE", help="The training file, if it has moved since.")] = "",
+    train: Train = "",
     as_json: Json = False,
 ) -> None:
     """Make one model of the best trials, whose spread becomes intervals calibrated on the validation split."""

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
+from mlflow.tracking import MlflowClient
 
 from bdqm_tune.cli import main
 from bdqm_tune.errors import BdqmError
@@ -117,7 +118,7 @@ def test_a_bad_option_is_one_line_and_nothing_is_made(call: Call, options: dict[
     assert err.count("\n") == 1
     for message in messages:
         assert message in err
-    kept = [path for path in Path().rglob("*") if path.is_file() and path.parent.name != "features"]
+    kept = [path for path in Path().rglob("*") if path.is_file() and path.parent.name not in ("features", "test")]
     assert kept == []
 
 
@@ -168,7 +169,9 @@ def test_tune_evaluate_and_prepare_speak_json(call: Call) -> None:
     assert err.count("trial 00") == 2
     code, out, _ = call("evaluate", "--study", "s", "--json")
     assert code == 0
-    assert json.loads(out)["test_energy_mae"] > 0
+    evaluated = json.loads(out)
+    assert evaluated["test_energy_mae"] > 0
+    assert (evaluated["opening"], evaluated["repeated"]) == (1, False)
     code, out, _ = call("prepare", "--train", "train.xyz", "--test", "test.xyz", "--json")
     assert code == 0
     summary = json.loads(out)
@@ -210,6 +213,40 @@ def test_an_ensemble_is_made_and_evaluated(call: Call) -> None:
     code, _, err = call("ensemble", "--study", "s", "--best", "2")
     assert code == 2
     assert "a coverage of 0.9 needs at least 9 structures to calibrate on, there are 4" in err
+
+
+def test_the_lock_box_opens_for_one_model(call: Call) -> None:
+    ase.io.write("train.xyz", pairs_of_atoms(40))
+    ase.io.write("test.xyz", pairs_of_atoms(17))
+    options = {"--train": "train.xyz", "--test": "test.xyz", "--study": "s", "--pruner": "none"}
+    assert call(*tune(**options))[0] == 0
+    for name in ("train.xyz", "test.xyz"):
+        Path(name).rename(f"moved.{name}")
+    code, _, err = call("evaluate", "--study", "s")
+    assert code == 2
+    assert "train.xyz: no such file" in err
+    assert "--train FILE says where it is now" in err
+    code, out, err = call("evaluate", "--study", "s", "--train", "moved.train.xyz", "--json")
+    assert code == 0, err
+    first = json.loads(out)
+    assert first["test_energy_mae_low"] < first["test_energy_mae"] < first["test_energy_mae_high"]
+    code, out, _ = call("evaluate", "--study", "s", "--json")
+    assert code == 0
+    assert json.loads(out) == first | {"repeated": True}
+
+    assert call("ensemble", "--study", "s", "--best", "2", "--coverage", "0.7", "--train", "moved.train.xyz")[0] == 0
+    ensemble = ("evaluate", "--study", "s", "--ensemble", "latest", "--train", "moved.train.xyz")
+    code, out, err = call(*ensemble)
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert f"was opened on {first['opened']} for trial {first['trial']} (run " in err
+    code, out, err = call(*ensemble, "--reopen", "it was planned", "--json")
+    assert code == 0, err
+    second = json.loads(out)
+    assert (second["opening"], second["repeated"]) == (2, False)
+    tags = MlflowClient().get_run(second["run_id"]).data.tags
+    assert json.loads(tags["test_reopen_reasons"]) == ["it was planned"]
+    assert tags["test_opening"] == "2"
 
 
 def test_an_element_that_training_lacks_is_warned_of(call: Call) -> None:

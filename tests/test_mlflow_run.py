@@ -92,6 +92,10 @@ def test_with_the_active_environment(project: Path) -> None:
     done = mlflow_run(project, *local, "-e", "ensemble", "-P", "study=oc20", "-P", "best=2", "-P", "coverage=0.7")
     assert done.returncode == 0, done.stderr
     done = mlflow_run(project, *local, "-e", "evaluate", "-P", "study=oc20", "-P", "ensemble=latest")
+    assert done.returncode != 0
+    assert "the test split of study 'oc20' was opened on" in done.stderr
+    reopen = ("-P", "ensemble=latest", "-P", "reopen=planned from the start")
+    done = mlflow_run(project, *local, "-e", "evaluate", "-P", "study=oc20", *reopen)
     assert done.returncode == 0, done.stderr
     kinds = [run.data.tags.get("kind") for run in runs(project)]
     assert (kinds.count("ensemble"), kinds.count("evaluation")) == (1, 2)

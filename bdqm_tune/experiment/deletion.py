@@ -19,11 +19,11 @@ from bdqm_tune.experiment.output import quiet_libraries
 from bdqm_tune.experiment.storage import not_made_yet, opened, turn
 from bdqm_tune.experiment.study import RUN_ID, TEST, no_such_study
 from bdqm_tune.experiment.study_runs import runs_of_study, search, tracking_not_made_yet, versions_of
-from bdqm_tune.experiment.testsplit import remove_test_split
 from bdqm_tune.experiment.tracking_client import reason, tracking_client
 from bdqm_tune.experiment.workers import RUNNING, Worker, Workers, who
 from bdqm_tune.progress import track
 from bdqm_tune.services.connection import Stores, without_password
+from bdqm_tune.structures.sealed import remove_sealed
 
 
 @dataclass(frozen=True)
@@ -135,6 +135,6 @@ def _remove_from_home(stores: Stores, storage: Cache, attributes: Mapping[str, A
     kept = attributes.get(TEST)
     others = [other for other in storage.get_all_studies() if other._study_id != study_id]
     if kept is not None and kept["digest"] not in [other.user_attrs.get(TEST, {}).get("digest") for other in others]:
-        remove_test_split(stores.home, kept["digest"])
+        remove_sealed(stores.home, kept["digest"])
     name = storage.get_study_name_from_id(study_id)
     shutil.rmtree(checkpoint_folder(stores.home, name, attributes), ignore_errors=True)

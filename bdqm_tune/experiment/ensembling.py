@@ -25,7 +25,7 @@ from bdqm_tune.learning.ensemble import Ensemble, EnsemblePrediction
 from bdqm_tune.learning.metrics import energy_metrics
 from bdqm_tune.learning.potential import Potential
 from bdqm_tune.services.connection import Stores
-from bdqm_tune.structures import Structures
+from bdqm_tune.structures import Geometries
 
 BEST, COVERAGE = 5, 0.9
 FLOOR = 0.1  # of the median spread an atom of training structures
@@ -128,7 +128,7 @@ def calibrated(
 
 
 def predict_stored(
-    ensemble: Ensemble, structures: Structures, home: Path, indices: NDArray[np.int64] | None = None
+    ensemble: Ensemble, structures: Geometries, home: Path, indices: NDArray[np.int64] | None = None
 ) -> EnsemblePrediction:
     """Energies of structures from their stored features, which are made where there are none.
 
@@ -138,7 +138,7 @@ def predict_stored(
     """
     chosen = np.arange(len(structures)) if indices is None else indices
     return ensemble.predict_features(
-        structures.select(chosen).atoms,
+        [structures.atoms[i] for i in chosen.tolist()],
         lambda descriptor: np.asarray(stored_features(structures, descriptor, home / "features").select(chosen)),
     )
 

@@ -1,76 +1,90 @@
-"""The final model: the best trial by validation MAE, evaluated on the test split."""
+"""A model of a study, evaluated on the test split: it predicts first, and then the lock box is opened, on record."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
 import optuna
-import pandas as pd
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
-from numpy.typing import NDArray
+from mlflow.tracking import MlflowClient
 
-from bdqm_tune.descriptors import stored_features
 from bdqm_tune.errors import BadInput, BdqmError
+from bdqm_tune.experiment.evaluation_record import Evaluation, record_evaluation, recorded_evaluation
+from bdqm_tune.experiment.lockbox import next_opening, put_on_record
+from bdqm_tune.experiment.measurement import measure, measure_unlabelled, predict
 from bdqm_tune.experiment.models import load_potential
 from bdqm_tune.experiment.output import quiet_libraries
-from bdqm_tune.experiment.provenance import provenance_tags
-from bdqm_tune.experiment.records import record_run
+from bdqm_tune.experiment.storage import turn
 from bdqm_tune.experiment.study import RUN_ID, load_study
+from bdqm_tune.experiment.studydata import study_data, trial_config
 from bdqm_tune.experiment.testsplit import load_test_split
 from bdqm_tune.experiment.tracking_client import reason, tracking_client
-from bdqm_tune.learning.metrics import energy_metrics, force_metrics
+from bdqm_tune.learning.ensemble import Ensemble
 from bdqm_tune.learning.potential import Potential
 from bdqm_tune.services.connection import Stores
-from bdqm_tune.structures import Structures, digest
+from bdqm_tune.services.secrets import refuse_secrets
+from bdqm_tune.structures.sealed import open_labels
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """How good a model of a study is on structures that tuning never saw."""
+class Candidate:
+    """A model of a study that is to be evaluated."""
 
-    study: str
-    trial: int | None  # None: an ensemble
-    metrics: dict[str, float]  # test_energy_mae and _rmse (eV), _mae_per_atom (eV/atom); of forces eV/Å, if trained
-    errors: pd.DataFrame  # one row a structure: image, formula, n_atoms, energy, predicted, error (eV)
-    run_id: str  # of the evaluation, in MLflow
-    log_artifact: Callable[[Path], None]  # adds a file to that run
-    trials: tuple[int, ...] = ()  # of an ensemble's members
-    coverage: pd.DataFrame | None = None  # of an ensemble's intervals: stated, observed, low, high
+    model: Potential | Ensemble
+    run: Run  # that has it
+    trained: Run  # of the trial that it is, or of one of its members: what it was trained on
+    trials: tuple[int, ...]  # one, or those of an ensemble's members
+
+    def __str__(self) -> str:
+        if isinstance(self.model, Ensemble):
+            return f"the ensemble of trials {', '.join(map(str, self.trials))}"
+        return f"trial {self.trials[0]}"
 
 
-def evaluate_best(stores: Stores, name: str) -> Evaluation:
-    """Evaluate a study's best trial on its test split and record it in a run of its own.
+Choose = Callable[[optuna.Study, MlflowClient, Stores], Candidate]
+
+
+def evaluate_best(stores: Stores, name: str, reopen: str = "", train: str = "") -> Evaluation:
+    """Evaluate a study's best trial on its test split, as `evaluate` does."""
+    return evaluate(stores, name, _best, reopen, train)
+
+
+def evaluate(stores: Stores, name: str, choose: Choose, reopen: str = "", train: str = "") -> Evaluation:
+    """Evaluate a model of a study on its test split, and record it in the study and in a run of its own.
+
+    The test split is opened for one model. The same again gives what is on record; another needs a reason, which stays
+    on record. Of two evaluations at once, one waits for the other.
+
+    Args:
+        choose: gives the model.
+        reopen: the reason.
+        train: the training file, where it is no longer where it was; empty: it is.
 
     Raises:
-        BadInput: no such study, none of its trials is complete, or it has no test split.
+        BadInput: no such study or model, the study has no test split, or it was opened for another model; or the
+            training file is not there or has changed.
         BdqmError: a store or a file cannot be read.
     """
     quiet_libraries()
-    study = load_study(stores, name)
-    trial = best_trial(study)
-    client = tracking_client(stores)
-    structures = load_test_split(study, stores.home)
-    try:
-        run = client.get_run(trial.user_attrs[RUN_ID])
-        potential = load_potential(f"runs:/{run.info.run_id}/model", stores)
-        errors = errors_frame(potential, structures, stores.home)
-        found = energy_metrics(errors["predicted"].to_numpy(), structures.energies, structures.n_atoms)
-        if structures.forces is not None and "val_forces_mae" in run.data.metrics:
-            found |= force_metrics(potential.predict(structures.atoms).forces or [], structures.forces)
-        metrics = {f"test_{key}": value for key, value in found.items()}
-        tags = {
-            **provenance_tags(),
-            "kind": "evaluation",
-            "study": name,
-            "trial_number": str(trial.number),
-            "model_run_id": run.info.run_id,
-            "test_digest": digest(structures),
-        }
-        run_id = record_run(client, run.info.experiment_id, f"evaluation-trial-{trial.number:03d}", tags, metrics)
-    except (MlflowException, OSError) as error:
-        raise BdqmError(f"cannot evaluate through the MLflow tracking store: {reason(error)}") from None
-    return Evaluation(name, trial.number, metrics, errors, run_id, lambda path: client.log_artifact(run_id, str(path)))
+    refuse_secrets({"reopen": reopen})
+    load_study(stores, name)  # without a study there are no turns
+    with turn(stores, name, "evaluation"):
+        study, client = load_study(stores, name), tracking_client(stores)
+        test = load_test_split(study, stores.home)
+        try:
+            candidate = choose(study, client, stores)
+            opening = next_opening(study, str(candidate), candidate.run.info.run_id, test.digest, reopen)
+            if opening.is_done:
+                return recorded_evaluation(client, study, opening)
+            data = study_data(trial_config(client, candidate.trained), candidate.trained, train or None)
+            predicted = predict(candidate.model, test, stores.home)
+            known = measure_unlabelled(candidate.model, test, data, stores.home)
+            put_on_record(study, opening)  # now: whatever happens from here on, the labels were looked at
+            labelled = open_labels(test, stores.home)
+            found = measure(candidate.model, predicted, labelled, data.structures.select(data.train))
+            return record_evaluation(client, study, candidate.run, candidate.trials, opening, found | known)
+        except (MlflowException, OSError) as error:
+            raise BdqmError(f"cannot evaluate through the MLflow tracking store: {reason(error)}") from None
 
 
 def best_trial(study: optuna.Study) -> optuna.trial.FrozenTrial:
@@ -81,24 +95,7 @@ def best_trial(study: optuna.Study) -> optuna.trial.FrozenTrial:
     return min(complete, key=lambda trial: (trial.value, trial.number))
 
 
-def errors_frame(potential: Potential, structures: Structures, home: Path) -> pd.DataFrame:
-    """True and predicted energy of every structure."""
-    features = stored_features(structures, potential.descriptor, home / "features")
-    predicted = np.concatenate(
-        [potential.predict_features(piece.features, structures.atoms[piece.structures]) for piece in features.pieces()]
-    )
-    return compared(structures, predicted)
-
-
-def compared(structures: Structures, predicted: NDArray[np.float64]) -> pd.DataFrame:
-    """The energies of structures, those predicted (n_structures,), eV, and the differences."""
-    return pd.DataFrame(
-        {
-            "image": structures.images,
-            "formula": [atoms.get_chemical_formula() for atoms in structures.atoms],
-            "n_atoms": structures.n_atoms,
-            "energy": structures.energies,
-            "predicted": predicted,
-            "error": predicted - structures.energies,
-        }
-    )
+def _best(study: optuna.Study, client: MlflowClient, stores: Stores) -> Candidate:
+    trial = best_trial(study)
+    run = client.get_run(trial.user_attrs[RUN_ID])
+    return Candidate(load_potential(f"runs:/{run.info.run_id}/model", stores), run, run, (trial.number,))

@@ -183,11 +183,14 @@ def not_made_yet(stores: Stores) -> bool:
 
 
 @contextmanager
-def turn(stores: Stores, study: str) -> Iterator[None]:
+def turn(stores: Stores, study: str, what: str = "study") -> Iterator[None]:
     """Let one process after the other, on all nodes, into the block of a study.
 
     A turn ends with its process, and also when the server of the database ends in the middle of it. In SQLite all
     studies take turns; databases other than it, MySQL and MariaDB are not asked.
+
+    Args:
+        what: turns at one thing do not wait for turns at another.
 
     Raises:
         BdqmError: the database cannot be reached, or the turn does not come.
@@ -195,7 +198,7 @@ def turn(stores: Stores, study: str) -> Iterator[None]:
     database = StudyDatabase(stores)
     with ExitStack() as stack:
         with _explained(database):
-            stack.enter_context(_turn(database, "study", study))
+            stack.enter_context(_turn(database, what, study))
         yield
 
 

@@ -21,7 +21,6 @@ from bdqm_tune.experiment.search_space import distributions
 from bdqm_tune.experiment.storage import not_made_yet, open_storage, opened
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.services.connection import Stores, without_password
-from bdqm_tune.structures import digest
 
 QUESTION, TEST, EXPERIMENT = "question", "test", "mlflow_experiment_id"  # attributes of a study …
 RUN_ID, RESULT = "mlflow_run_id", "result"  # … and of a trial
@@ -81,10 +80,10 @@ def check_study(stores: Stores, config: Config, dataset: Dataset) -> list[Frozen
     _refuse_other_question(name, attributes, question(config, dataset))
     _refuse_other_choices(trials, config, len(dataset.train.structures))
     test = attributes.get(TEST)
-    if test is not None and dataset.test is not None and test["digest"] != digest(dataset.test):
+    if test is not None and dataset.test is not None and test["digest"] != dataset.test.digest:
         raise BadInput(
             f"study {name!r} was made with another test split: {_short(test['digest'])} then, "
-            f"{_short(digest(dataset.test))} now; choose another name with --study"
+            f"{_short(dataset.test.digest)} now; choose another name with --study"
         )
     return trials
 

@@ -23,7 +23,7 @@ from bdqm_tune.experiment.samplers import rungs
 from bdqm_tune.experiment.search_space import known_parameters
 from bdqm_tune.experiment.storage import turn
 from bdqm_tune.experiment.study import EXPERIMENT, add_trials, check_study, open_study
-from bdqm_tune.experiment.testsplit import store_test_split
+from bdqm_tune.experiment.testsplit import note_test_split
 from bdqm_tune.experiment.tracking import Tracker, open_tracker
 from bdqm_tune.experiment.trial import TrialResult, TrialRunner
 from bdqm_tune.experiment.upkeep import end_run_of, set_right_run_of
@@ -67,7 +67,7 @@ def tune(
             study = open_study(stores, config, dataset)
             study.set_user_attr(EXPERIMENT, tracker.run.info.experiment_id)
             if dataset.test is not None:
-                store_test_split(study, dataset.test, stores.home)
+                note_test_split(study, dataset.test, stores.home)
             known = known_parameters(config, n_train, existing)
             add_trials(study, config.study.n_trials, known, os.environ.get("BDQM_SUBMISSION", ""))
         tracker.log_study(

@@ -24,13 +24,17 @@ from bdqm_tune.learning.targets import (
     target_scale_and_shift,
 )
 from bdqm_tune.structures import (
+    Geometries,
     Structures,
+    Unlabelled,
     builtin_structures,
     digest,
     read_structures,
     refuse_shared,
     split_indices,
+    without_labels,
 )
+from bdqm_tune.structures.sealed import seal
 
 
 @dataclass(frozen=True)
@@ -78,12 +82,12 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """All that training needs; the test structures come along unfeaturised, for the evaluation to come."""
+    """All that training needs; the test structures come along unfeaturised and without labels."""
 
     config: Config  # what it was made from
     train: Split
     validation: Split
-    test: Structures | None
+    test: Unlabelled | None
     references: ReferenceEnergies
     scale: float  # eV, of the network's output
     shift: float  # eV, of every structure's energy
@@ -128,6 +132,8 @@ class Dataset:
 def prepare(config: Config, home: Path) -> Dataset:
     """Read, check, split and featurise the data of a configuration, and fit references and scalers.
 
+    The labels of the test split are sealed in the folder `test` of `home`; nothing else here has them.
+
     Where the descriptor is searched, features are left to those who ask for them by `Dataset.described_by`.
 
     Args:
@@ -136,7 +142,8 @@ def prepare(config: Config, home: Path) -> Dataset:
     Raises:
         BadInput: whatever is wrong with a file, an image or an element.
     """
-    structures, test = read_data(config.data)
+    structures, labelled = read_data(config.data)
+    test = None if labelled is None else without_labels(labelled)
     if config.training.forces and structures.forces is None:
         raise BadInput(
             f"{structures.source}: training.forces needs forces (eV/Å) in every image, and not every image has them"
@@ -159,6 +166,8 @@ def prepare(config: Config, home: Path) -> Dataset:
     if config.target.reference_energies == "fit":
         references = fit_reference_energies(train.atoms, train.energies)
     scale, shift = target_scale_and_shift(train.energies - references.of(train.atoms), config.target.scaling)
+    if labelled is not None:
+        seal(labelled, home)
     return Dataset(
         config=config,
         train=Split(train, digest(train), described, train_indices),
@@ -183,7 +192,7 @@ def read_data(data: Data) -> tuple[Structures, Structures | None]:
 
 
 def _unseen_elements(
-    train: Structures, others: dict[str, Structures | None], references: ReferenceEnergies
+    train: Structures, others: dict[str, Geometries | None], references: ReferenceEnergies
 ) -> list[str]:
     known = set(train.elements)
     warnings = []

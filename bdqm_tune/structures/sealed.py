@@ -85,6 +85,12 @@ def open_labels(sealed: Unlabelled, home: Path) -> Structures:
     return structures
 
 
+def remove_sealed(home: Path, identity: str) -> None:
+    """Remove the structures of this digest and their labels, which no study needs any more."""
+    for path in (_labels(home, identity), _geometries(home, identity)):
+        path.unlink(missing_ok=True)
+
+
 def _geometries(home: Path, identity: str) -> Path:
     return home / FOLDER / f"{identity}.traj"
 

@@ -18,6 +18,8 @@ from typer.testing import CliRunner
 from analysis import compare, evaluate
 from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.experiment import ensemble_evaluation, evaluation, results
+from bdqm_tune.experiment.evaluation_record import Evaluation
+from bdqm_tune.experiment.lockbox import Opening
 from bdqm_tune.services import connection
 
 FIGURES = ("history", "curves", "importance", "slices")
@@ -150,7 +152,7 @@ def test_folder(workdir: Path) -> None:
 def given(monkeypatch: pytest.MonkeyPatch, outcome: Any) -> None:
     """What the package answers, or raises, whatever the study."""
 
-    def answer(_stores: Any, _name: str) -> Any:
+    def answer(_stores: Any, _name: str, **_options: str) -> Any:
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
@@ -186,6 +188,11 @@ def test_compare_of_hardly_anything(rows: list[int], workdir: Path, monkeypatch:
     assert Path("here/slices.png").stat().st_size > 0
 
 
+def opened(model: str, **changes: Any) -> Opening:
+    return Opening(**({"number": 1, "time": "2026-11-25", "model": model, "model_run_id": "m", "test_digest": "d",
+                       "reason": ""} | changes))  # fmt: skip
+
+
 def test_evaluate_prints_writes_and_logs(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     errors = pd.DataFrame(
         {
@@ -196,20 +203,38 @@ def test_evaluate_prints_writes_and_logs(workdir: Path, monkeypatch: pytest.Monk
             "predicted": [-1.5, -2.0],
         }
     ).assign(error=[-0.5, 0.0])
-    metrics = {"test_energy_mae": 0.25, "test_energy_mae_per_atom": 0.125, "test_forces_mae": 0.0625}
+    by_element = pd.DataFrame({"element": ["Cu"], "structures": [2], "energy_mae": [0.25]})
+    metrics = {
+        "test_energy_mae": 0.25,
+        "test_energy_mae_low": 0.125,
+        "test_energy_mae_high": 0.5,
+        "test_energy_mae_per_atom": 0.125,
+        "test_forces_mae": 0.0625,
+        "test_energy_r2": 0.75,
+        "baseline_mean_energy_mae": 4.0,
+        "baseline_reference_energy_mae": 1.0,
+        "inference_seconds_per_atom": 1e-5,
+    }
     logged: list[Path] = []
-    given(monkeypatch, evaluation.Evaluation("oc20", 3, metrics, errors, "f" * 32, logged.append))
+    tables = {"errors": errors, "by_element": by_element}
+    found = Evaluation("oc20", 3, metrics, tables, "f" * 32, logged.append, opened("trial 3"), settings={"seed": 0})
+    given(monkeypatch, found)
     status, out, err = run(evaluate.app, "--study", "oc20")
     assert (status, err) == (0, "")
     lines = [line.split() for line in out.splitlines()]
     assert " ".join(lines[0]) == "oc20: trial 3 on 2 test structures"
-    assert lines[1:4] == [
-        ["test_energy_mae", "0.25", "eV"],
+    assert " ".join(lines[1]) == "test split opened on 2026-11-25"
+    assert " ".join(lines[2]) == "value 95 % interval unit mean energy references"
+    assert lines[3:8] == [
+        ["test_energy_mae", "0.25", "0.125", "to", "0.5", "eV", "4", "1"],
         ["test_energy_mae_per_atom", "0.125", "eV/atom"],
         ["test_forces_mae", "0.0625", "eV/Å"],
+        ["test_energy_r2", "0.75"],
+        ["inference_seconds_per_atom", "1e-05", "s/atom"],
     ]
     names = [
         "errors.csv",
+        "by_element.csv",
         "test_metrics.json",
         "parity.png",
         "parity.pdf",
@@ -220,8 +245,31 @@ def test_evaluate_prints_writes_and_logs(workdir: Path, monkeypatch: pytest.Monk
     assert all(path.is_file() for path in logged)
     record = json.loads(Path("figures/oc20/test_metrics.json").read_text(encoding="utf-8"))
     assert record["metrics"]["test_forces_mae"] == {"value": 0.0625, "unit": "eV/Å"}
+    assert record["metrics"]["test_energy_mae_low"] == {"value": 0.125, "unit": "eV"}
+    assert record["metrics"]["test_energy_r2"] == {"value": 0.75, "unit": ""}
     assert (record["study"], record["trial"], record["run_id"]) == ("oc20", 3, "f" * 32)
+    assert record["opening"] == {"number": 1, "time": "2026-11-25", "reason": ""}
     pd.testing.assert_frame_equal(pd.read_csv("figures/oc20/errors.csv"), errors)
+
+
+def test_evaluate_says_that_it_repeats_or_reopens(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = pd.DataFrame({"n_atoms": [1], "energy": [0.0], "predicted": [1.0]})
+    opening = opened("trial 3", number=2, reason="a referee asked")
+    asked: list[dict[str, str]] = []
+
+    def answer(_stores: Any, _name: str, **options: str) -> Evaluation:
+        asked.append(options)
+        return Evaluation("oc20", 3, {}, {"errors": errors}, "f", lambda path: None, opening, repeated=True)
+
+    monkeypatch.setattr(connection, "find_stores", lambda: None)
+    monkeypatch.setattr(evaluation, "evaluate_best", answer)
+    status, out, _ = run(evaluate.app, "--study", "oc20", "--reopen", "a referee asked", "--train", "moved.traj")
+    assert status == 0
+    assert asked == [{"reopen": "a referee asked", "train": "moved.traj"}]
+    assert out.splitlines()[1] == (
+        "test split opened on 2026-11-25, for the 2. model of this study: a referee asked; this is the record of then, "
+        "nothing was evaluated again"
+    )
 
 
 def test_evaluate_of_an_ensemble_adds_its_intervals(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,13 +279,17 @@ def test_evaluate_of_an_ensemble_adds_its_intervals(workdir: Path, monkeypatch: 
     errors = errors.assign(high=predicted + 0.6)
     curve = pd.DataFrame({"stated": [0.3, 0.9], "observed": [0.2, 2 / 3], "low": [0.0, 0.1], "high": [1.0, 1.0]})
     metrics = {"coverage": 0.9, "test_coverage": 2 / 3, "test_coverage_low": 0.09, "test_coverage_high": 0.99}
+    metrics |= {"expected_coverage_low": 0.5, "expected_coverage_high": 1.0}
     metrics |= {"test_interval_width": 1.2, "test_interval_width_per_atom": 0.75}
     logged: list[Path] = []
     asked = []
-    found = evaluation.Evaluation("oc20", None, metrics, errors, "f" * 32, logged.append, (4, 1), curve)
+    tables, opening = {"errors": errors, "coverage": curve}, opened("the ensemble of trials 4, 1")
+    found = Evaluation("oc20", None, metrics, tables, "f" * 32, logged.append, opening, (4, 1))
     monkeypatch.setattr(connection, "find_stores", lambda: None)
     monkeypatch.setattr(
-        ensemble_evaluation, "evaluate_ensemble", lambda _stores, name, which: asked.append((name, which)) or found
+        ensemble_evaluation,
+        "evaluate_ensemble",
+        lambda _stores, name, which, **_: asked.append((name, which)) or found,
     )
     status, out, err = run(evaluate.app, "--study", "oc20", "--ensemble", "latest")
     assert (status, err) == (0, "")
@@ -245,6 +297,8 @@ def test_evaluate_of_an_ensemble_adds_its_intervals(workdir: Path, monkeypatch: 
     assert out.splitlines()[0] == "oc20: the ensemble of trials 4, 1 on 3 test structures"
     lines = [line.split() for line in out.splitlines()]
     assert ["coverage", "0.9"] in lines
+    assert ["test_coverage", "0.6667", "0.09", "to", "0.99"] in lines
+    assert ["expected_coverage_low", "0.5"] in lines
     assert ["test_interval_width", "1.2", "eV"] in lines
     assert ["test_interval_width_per_atom", "0.75", "eV/atom"] in lines
     new = {"coverage.csv", "calibration.png", "calibration.pdf", "spread.png", "spread.pdf"}

@@ -12,9 +12,11 @@ from mlflow.tracking import MlflowClient
 import bdqm_tune as bt
 from bdqm_tune.errors import BadInput
 from bdqm_tune.experiment.cleanup import remove_artifacts
-from bdqm_tune.experiment.ensemble_evaluation import coverage_metrics, evaluate_ensemble
+from bdqm_tune.experiment.ensemble_evaluation import evaluate_ensemble
 from bdqm_tune.experiment.ensembling import assemble, record_ensemble
-from bdqm_tune.experiment.evaluation import compared, evaluate_best
+from bdqm_tune.experiment.evaluation import evaluate_best
+from bdqm_tune.experiment.interval_check import coverage_metrics
+from bdqm_tune.experiment.measurement import compared
 from bdqm_tune.experiment.models import load_model, load_potential
 from bdqm_tune.experiment.prediction import predict_file
 from bdqm_tune.experiment.studydata import trial_config
@@ -48,12 +50,12 @@ def test_from_the_best_trials_to_intervals_that_are_checked(
 ) -> None:
     name = f"ensemble-{both.connection_file is None}"
     study = tuned(both, name)
-    (kept,) = (both.home / "test").glob("*.traj")
-    kept.rename("aside.traj")
+    kept = both.home / "test"
+    kept.rename("aside")
     made = assemble(both, name, best=3, coverage=0.8)
     run_id = record_ensemble(both, made)
     assert not kept.exists(), "the test split is not needed, and so not looked at"
-    Path("aside.traj").rename(kept)
+    Path("aside").rename(kept)
 
     ranked = sorted(study.get_trials(), key=lambda trial: trial.value)[:3]
     assert made.numbers == tuple(trial.number for trial in ranked)
@@ -97,8 +99,11 @@ def test_from_the_best_trials_to_intervals_that_are_checked(
     recorded = client.get_run(evaluation.run_id)
     assert recorded.data.metrics == pytest.approx(evaluation.metrics)
     assert recorded.info.run_name == "evaluation-ensemble-of-3"
+    assert recorded.data.params["bootstrap_resamples"] == "2000"
     assert (recorded.data.tags["kind"], recorded.data.tags["model_run_id"]) == ("evaluation", run_id)
-    assert evaluate_best(both, name).trial == ranked[0].number, "the best trial is evaluated as before"
+    with pytest.raises(BadInput, match="opened on .* for the ensemble of trials"):
+        evaluate_best(both, name)
+    assert evaluate_best(both, name, "to compare").trial == ranked[0].number, "the best trial is evaluated as before"
 
     # It is a model like others, also when the trials' own are gone.
     remove_artifacts(both, name, 1, dry_run=False)
@@ -205,7 +210,7 @@ def test_which_ensemble_is_evaluated(stores: Stores, tuned: Callable[..., Any]) 
         evaluate_ensemble(stores, "small")
     first, second = (record_ensemble(stores, assemble(stores, "small", best)) for best in (2, 3))
     assert len(evaluate_ensemble(stores, "small").trials) == 3
-    assert len(evaluate_ensemble(stores, "small", first).trials) == 2
+    assert len(evaluate_ensemble(stores, "small", first, reopen="both are of interest").trials) == 2
     with pytest.raises(BadInput, match=rf"no ensemble 'none'; it has latest and .*{second}"):
         evaluate_ensemble(stores, "small", "none")
 

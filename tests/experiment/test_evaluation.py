@@ -7,14 +7,15 @@ from typing import Any
 import ase.io
 import numpy as np
 import optuna
-import pandas as pd
 import pytest
+import sklearn.metrics
 from mlflow.tracking import MlflowClient
 
 import bdqm_tune as bt
 from bdqm_tune.config import Config
 from bdqm_tune.errors import BadInput, BdqmError
-from bdqm_tune.experiment.evaluation import best_trial, errors_frame, evaluate_best
+from bdqm_tune.experiment.evaluation import best_trial, evaluate_best
+from bdqm_tune.experiment.measurement import predict
 from bdqm_tune.experiment.models import load_potential
 from bdqm_tune.experiment.prediction import predict_file
 from bdqm_tune.hyperparameters import Hyperparameters
@@ -37,14 +38,16 @@ def test_the_best_trial_is_evaluated_and_recorded(run: Run, stores: Stores, file
     run_id = study.get_trials()[best.number].user_attrs["mlflow_run_id"]
     predicted = load_potential(f"runs:/{run_id}/model", stores).predict(test).energies
     error = predicted - true
-    assert evaluation.metrics == pytest.approx(
-        {
-            "test_energy_mae": np.abs(error).mean(),
-            "test_energy_rmse": np.sqrt((error**2).mean()),
-            "test_energy_mae_per_atom": np.abs(error).mean() / 4,
-        },
-        rel=1e-6,
-    )
+    expected = {
+        "test_energy_mae": np.abs(error).mean(),
+        "test_energy_rmse": np.sqrt((error**2).mean()),
+        "test_energy_r2": sklearn.metrics.r2_score(true, predicted),
+        "test_energy_max_error": np.abs(error).max(),
+        "test_energy_mae_per_atom": np.abs(error).mean() / 4,
+    }
+    assert {name: evaluation.metrics[name] for name in expected} == pytest.approx(expected, rel=1e-4)
+    ends = [evaluation.metrics[f"test_energy_mae_{end}"] for end in ("low", "high")]
+    assert ends[0] < evaluation.metrics["test_energy_mae"] < ends[1]
     assert np.allclose(evaluation.errors["error"], error, atol=1e-6)
 
     recorded = MlflowClient().get_run(evaluation.run_id)
@@ -62,11 +65,11 @@ def test_the_test_split_is_evaluated_in_pieces(
     assert data.test is not None
     options = Hyperparameters(num_nodes=5, initialization="default")
     potential = Potential.from_dataset(data, options, make_network(data.descriptor.n_features, options, []))
-    whole = errors_frame(potential, data.test, tmp_path)
+    whole = predict(potential, data.test, tmp_path).energies
     monkeypatch.setattr("bdqm_tune.descriptors.store.PIECE_BYTES", 600)  # 3 structures
-    pd.testing.assert_frame_equal(errors_frame(potential, data.test, tmp_path), whole, rtol=1e-6)
+    np.testing.assert_allclose(predict(potential, data.test, tmp_path).energies, whole, rtol=1e-6)
     predicted = potential.predict(data.test.atoms, forces=False).energies
-    np.testing.assert_allclose(whole["predicted"], predicted, rtol=1e-6)
+    np.testing.assert_allclose(whole, predicted, rtol=1e-6)
 
 
 def test_forces_are_evaluated_where_they_were_trained(run: Run, stores: Stores, files: dict[str, str]) -> None:
@@ -80,22 +83,21 @@ def test_forces_are_evaluated_where_they_were_trained(run: Run, stores: Stores, 
     assert evaluation.metrics["test_forces_rmse"] == pytest.approx(np.sqrt((error**2).mean()), rel=1e-6)
 
 
+@pytest.mark.parametrize("reused", [True, False])
 def test_the_run_of_mlflow_run_is_the_evaluations_if_it_is_in_the_same_experiment(
-    run: Run, stores: Stores, monkeypatch: pytest.MonkeyPatch
+    run: Run, stores: Stores, monkeypatch: pytest.MonkeyPatch, reused: bool
 ) -> None:
     run(study={"n_trials": 1})
     client = MlflowClient()
     here = client.get_experiment_by_name("small").experiment_id
-    elsewhere = client.create_experiment("other")
-    for experiment_id, reused in ((here, True), (elsewhere, False)):
-        given = client.create_run(experiment_id)
-        monkeypatch.setenv("MLFLOW_RUN_ID", given.info.run_id)
-        evaluation = evaluate_best(stores, "small")
-        assert (evaluation.run_id == given.info.run_id) == reused
-        recorded = client.get_run(evaluation.run_id)
-        assert recorded.info.experiment_id == here
-        assert recorded.info.run_name == "evaluation-trial-000"
-        assert recorded.data.metrics == pytest.approx(evaluation.metrics)
+    given = client.create_run(here if reused else client.create_experiment("other"))
+    monkeypatch.setenv("MLFLOW_RUN_ID", given.info.run_id)
+    evaluation = evaluate_best(stores, "small")
+    assert (evaluation.run_id == given.info.run_id) == reused
+    recorded = client.get_run(evaluation.run_id)
+    assert recorded.info.experiment_id == here
+    assert recorded.info.run_name == "evaluation-trial-000"
+    assert recorded.data.metrics == pytest.approx(evaluation.metrics)
 
 
 def test_tuning_does_not_depend_on_the_labels_of_the_test_split(
@@ -126,11 +128,17 @@ def test_a_test_split_given_later_is_accepted(run: Run, stores: Stores) -> None:
 
 def test_a_changed_test_split_is_noticed(run: Run, stores: Stores, files: dict[str, str]) -> None:
     run(study={"n_trials": 1})
-    (kept,) = (stores.home / "test").glob("*.traj")
-    kept.write_bytes(Path(files["other"]).read_bytes())
+    (labels,), (geometries,) = ((stores.home / "test").glob(kind) for kind in ("*.labels.npz", "*.traj"))
+    whole = labels.read_bytes()
+    for damaged in (b"", b"no labels", whole[:200], whole[:-300] + bytes(300)):
+        labels.write_bytes(damaged)
+        with pytest.raises(BdqmError, match="has changed since the study was made"):
+            evaluate_best(stores, "small")
+    labels.write_bytes(whole)
+    ase.io.write(geometries, ase.io.read(files["other"], ":12"))
     with pytest.raises(BdqmError, match="has changed since the study was made"):
         evaluate_best(stores, "small")
-    kept.unlink()
+    labels.unlink()
     with pytest.raises(BdqmError, match="set BDQM_HOME"):
         evaluate_best(stores, "small")
 
