@@ -19,7 +19,7 @@ THREADS = 1  # those of small networks wait for each other
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds an atom of one thread, structure after structure, as in a calculator: medians of `REPEATS` passes."""
+    """Processor's seconds an atom, structure after structure, as in a calculator: medians of `REPEATS` passes."""
 
     descriptor: float  # s/atom
     network: float  # s/atom, energies from features
@@ -65,11 +65,11 @@ def _parts(ensemble: Ensemble) -> list[tuple[Descriptor, list[Potential]]]:
 
 
 def _median_seconds(work: Callable[[], object]) -> float:
-    """Of one call; one before them is not counted, as it may compile."""
+    """Processor's seconds of one call, but for the first, which may compile."""
     work()
     found = []
     for _ in range(REPEATS):
-        start = time.perf_counter()
+        start = time.process_time()
         work()
-        found.append(time.perf_counter() - start)
+        found.append(time.process_time() - start)
     return statistics.median(found)
