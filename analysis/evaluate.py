@@ -140,7 +140,7 @@ def opening_line(evaluation: Evaluation) -> str:
     opening = evaluation.opening
     line = f"test split opened on {opening.time}"
     if opening.reason:
-        line += f", for the {opening.number}. model of this study: {opening.reason}"
+        line += f"; opening {opening.number} of this study: {opening.reason}"
     return line + ("; this is the record of then, nothing was evaluated again" if evaluation.repeated else "")
 
 

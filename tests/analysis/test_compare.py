@@ -267,7 +267,7 @@ def test_evaluate_says_that_it_repeats_or_reopens(workdir: Path, monkeypatch: py
     assert status == 0
     assert asked == [{"reopen": "a referee asked", "train": "moved.traj"}]
     assert out.splitlines()[1] == (
-        "test split opened on 2026-11-25, for the 2. model of this study: a referee asked; this is the record of then, "
+        "test split opened on 2026-11-25; opening 2 of this study: a referee asked; this is the record of then, "
         "nothing was evaluated again"
     )
 

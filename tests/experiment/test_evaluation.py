@@ -27,7 +27,9 @@ from bdqm_tune.services.connection import Stores
 Run = Callable[..., Any]
 
 
-def test_the_best_trial_is_evaluated_and_recorded(run: Run, stores: Stores, files: dict[str, str]) -> None:
+def test_the_best_trial_is_evaluated_and_recorded(
+    run: Run, configure: Callable[..., Config], stores: Stores, files: dict[str, str]
+) -> None:
     study, results = run(study={"n_trials": 4, "pruner": "none"})
     evaluation = evaluate_best(stores, "small")
     best = min(results, key=lambda result: result.val_energy_mae)
@@ -48,6 +50,19 @@ def test_the_best_trial_is_evaluated_and_recorded(run: Run, stores: Stores, file
     assert {name: evaluation.metrics[name] for name in expected} == pytest.approx(expected, rel=1e-4)
     ends = [evaluation.metrics[f"test_energy_mae_{end}"] for end in ("low", "high")]
     assert ends[0] < evaluation.metrics["test_energy_mae"] < ends[1]
+
+    data = prepare(configure(), stores.home)
+    references = data.references.of(test)  # which the trials were trained with, too
+    baselines = {
+        "baseline_mean_energy_mae": np.abs(data.train.structures.energies.mean() - true).mean(),
+        "baseline_reference_energy_mae": np.abs(references - true).mean(),
+        "test_energy_mae_gain": np.abs(references - true).mean() - np.abs(error).mean(),
+    }
+    assert {name: evaluation.metrics[name] for name in baselines} == pytest.approx(baselines, rel=1e-4)
+    gold = np.array([79 in atoms.numbers for atoms in test])
+    by_element = evaluation.tables["by_element"].set_index("element")["energy_mae"]
+    assert by_element["Au"] == pytest.approx(np.abs(error)[gold].mean(), rel=1e-4)
+    assert len(evaluation.tables["overlap"]) == 12
     assert np.allclose(evaluation.errors["error"], error, atol=1e-6)
 
     recorded = MlflowClient().get_run(evaluation.run_id)
@@ -80,6 +95,8 @@ def test_forces_are_evaluated_where_they_were_trained(run: Run, stores: Stores, 
     predicted = load_potential(f"runs:/{run_id}/model", stores).predict(test).forces
     error = np.concatenate(predicted) - np.concatenate([atoms.get_forces() for atoms in test])
     assert evaluation.metrics["test_forces_mae"] == pytest.approx(np.abs(error).mean(), rel=1e-6)
+    assert evaluation.metrics["test_forces_mae_low"] < evaluation.metrics["test_forces_mae"]
+    assert evaluation.tables["by_element"]["forces_mae"].notna().all()
     assert evaluation.metrics["test_forces_rmse"] == pytest.approx(np.sqrt((error**2).mean()), rel=1e-6)
 
 
