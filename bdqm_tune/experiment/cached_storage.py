@@ -1,15 +1,19 @@
 """Optuna's cache in front of a patient storage, which is what studies are given."""
 
-from contextlib import AbstractContextManager, nullcontext
+import random
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
-from optuna.storages._cached_storage import _CachedStorage
+from optuna.storages._cached_storage import _CachedStorage, _StudyInfo
+from optuna.trial import TrialState
 
 from bdqm_tune.experiment.patient_storage import PatientStorage
 
 HURRY = 5.0  # seconds
+CROWD = 256  # workers that may want a trial at the same moment
 
 
 class Cache(_CachedStorage):
@@ -30,6 +34,24 @@ class Cache(_CachedStorage):
         if study_name not in self._study_ids:
             self._study_ids[study_name] = super().get_study_id_from_name(study_name)
         return self._study_ids[study_name]
+
+    def take_waiting(self, study_id: int) -> int | None:
+        """Take a waiting trial and give its id; None if there is none. It is the first, unless others want it too."""
+        most = 1
+        while waiting := self._backend.waiting(study_id, most):
+            trial_id = random.choice(waiting)
+            with suppress(UpdateFinishedTrialError):  # another worker took it and has come to its end
+                if self._backend.set_trial_state_values(trial_id, TrialState.RUNNING):
+                    self._know(study_id, trial_id)
+                    return trial_id
+            most = min(2 * most, CROWD)  # so that workers which look at the same time find different ones
+        return None
+
+    def _know(self, study_id: int, trial_id: int) -> None:
+        if trial_id not in self._trial_id_to_study_id_and_number:
+            with self._lock:
+                self._studies.setdefault(study_id, _StudyInfo())
+                self._add_trials_to_cache(study_id, [self._backend.get_trial(trial_id)])
 
     def delete_study(self, study_id: int) -> None:
         self._study_ids.clear()

@@ -10,7 +10,8 @@ from types import MappingProxyType
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 from uuid import uuid4
 
-from optuna.distributions import BaseDistribution
+import sqlalchemy as sa
+from optuna.distributions import BaseDistribution, json_to_distribution
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
@@ -22,6 +23,7 @@ from sqlalchemy.orm import Session
 
 from bdqm_tune.errors import BdqmError
 from bdqm_tune.experiment.patience import Patience, reason
+from bdqm_tune.experiment.unfinished import Unfinished
 
 Arguments = ParamSpec("Arguments")
 Answer = TypeVar("Answer")
@@ -89,7 +91,7 @@ class PatientStorage(RDBStorage):
 
     def __init__(self, url: str, patience: Patience, engine_options: dict[str, Any], make_tables: bool) -> None:
         self.patience = patience
-        self._waiting: set[int] = set()  # trials that waited when they were last read
+        self._unfinished = Unfinished(MARK)
         self._tried: set[str] = set()  # marks of what we began
         self._held: dict[int, str] = {}  # trials that we run, and the marks by which we took them
         self._lost: set[int] = set()  # trials that we ran until we were thought dead
@@ -149,6 +151,49 @@ class PatientStorage(RDBStorage):
             if found is not None:
                 return found
         return super()._get_prepared_new_trial(study_id, template_trial, session)
+
+    def add_waiting(self, study_id: int, n_trials: int) -> None:
+        """Add empty trials that wait, all of them in one transaction."""
+        self._add_waiting(study_id, n_trials, uuid4().hex)
+
+    @_patiently
+    def _add_waiting(self, study_id: int, n_trials: int, mark: str) -> None:
+        again = self._again(mark)
+        with self._one_transaction():
+            session, trial = self.scoped_session(), models.TrialModel
+            models.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)  # one adds after the other
+            of_study = session.query(trial.trial_id).filter_by(study_id=study_id)
+            added = of_study.join(models.TrialSystemAttributeModel).filter_by(key=MARK, value_json=json.dumps(mark))
+            if again and added.count():
+                return
+            there = of_study.count()
+            numbers = range(there, there + n_trials)
+            rows = [{"study_id": study_id, "number": number, "state": TrialState.WAITING} for number in numbers]
+            session.execute(sa.insert(trial), rows)
+            super().set_trial_system_attr(of_study.filter_by(number=numbers[-1]).scalar(), MARK, mark)
+
+    @_patiently
+    def waiting(self, study_id: int, most: int) -> list[int]:
+        """The first of the study's trials that wait."""
+        with _create_scoped_session(self.scoped_session) as session:
+            trial = models.TrialModel
+            rows = session.query(trial.trial_id).filter_by(study_id=study_id, state=TrialState.WAITING)
+            return [row.trial_id for row in rows.order_by(trial.trial_id).limit(most)]
+
+    @_patiently
+    def count_trials(self, study_id: int) -> int:
+        """How many trials the study has."""
+        with _create_scoped_session(self.scoped_session) as session:
+            return session.query(models.TrialModel.trial_id).filter_by(study_id=study_id).count()
+
+    @_patiently
+    def distributions(self, study_id: int) -> list[tuple[str, BaseDistribution]]:
+        """The hyperparameters of the study's trials, each with every distribution it was drawn from."""
+        with _create_scoped_session(self.scoped_session) as session:
+            param = models.TrialParamModel
+            rows = session.query(param.param_name, param.distribution_json).join(models.TrialModel)
+            different = rows.filter_by(study_id=study_id).distinct().all()
+        return [(row.param_name, json_to_distribution(row.distribution_json)) for row in different]
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
         """As Optuna's; a trial that we run is changed only as long as no other worker was given it.
@@ -294,19 +339,15 @@ class PatientStorage(RDBStorage):
     ) -> list[FrozenTrial]:
         """The study's trials that the cache asks for: those it has that were not finished, and all that are newer.
 
-        There can be hundreds that wait, in which nothing changes. Those that waited before and still do are left out.
+        Those in which nothing changed are left out.
         """
-        same = set[int]()
-        if included_trial_ids & self._waiting:
-            with _create_scoped_session(self.scoped_session) as session:
-                ids = session.query(models.TrialModel.trial_id)
-                rows = ids.filter_by(study_id=study_id, state=TrialState.WAITING).all()
-            same = {row.trial_id for row in rows} & self._waiting & included_trial_ids
+        with _create_scoped_session(self.scoped_session) as session:
+            same = self._unfinished.unchanged(session, study_id, included_trial_ids)
+        if same:
             # The cache has all trials before these, since trials are added to a study one after the other.
             trial_id_greater_than = max(trial_id_greater_than, *included_trial_ids)
         trials = super()._get_trials(study_id, states, included_trial_ids - same, trial_id_greater_than)
-        self._waiting -= {trial._trial_id for trial in trials}
-        self._waiting |= {trial._trial_id for trial in trials if trial.state == TrialState.WAITING}
+        self._unfinished.remember(trials)
         return trials
 
     @contextmanager

@@ -8,9 +8,9 @@ from typing import Any
 from uuid import uuid4
 
 import optuna
-from optuna.distributions import CategoricalDistribution
-from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.exceptions import StorageInternalError
+from optuna.trial import FrozenTrial, TrialState
 
 from bdqm_tune.config import Config
 from bdqm_tune.errors import BadInput
@@ -60,9 +60,9 @@ def no_such_study(stores: Stores, name: str, names: Sequence[str]) -> BadInput:
 
 
 def check_study(stores: Stores, config: Config, dataset: Dataset) -> list[FrozenTrial]:
-    """See that the study of this name, if there is one, fits the configuration and the data; give its trials.
+    """See that the study of this name, if there is one, fits the configuration and the data.
 
-    Nothing is made.
+    Nothing is made. Given are those of its trials that say which come next: of a grid all, else the first.
 
     Raises:
         BadInput: it has other data, another objective or other choices.
@@ -76,9 +76,14 @@ def check_study(stores: Stores, config: Config, dataset: Dataset) -> list[Frozen
             return []
         study_id = storage.get_study_id_from_name(name)
         attributes = storage.get_study_user_attrs(study_id)
-        trials = storage.get_all_trials(study_id, deepcopy=False)
+        there = storage.backend.distributions(study_id)
+        if config.study.sampler == "grid":
+            trials = storage.get_all_trials(study_id, deepcopy=False)
+        else:
+            first = range(min(1, storage.backend.count_trials(study_id)))
+            trials = [storage.get_trial(storage.get_trial_id_from_study_id_trial_number(study_id, n)) for n in first]
     _refuse_other_question(name, attributes, question(config, dataset))
-    _refuse_other_choices(trials, config, len(dataset.train.structures))
+    _refuse_other_choices(there, config, len(dataset.train.structures))
     test = attributes.get(TEST)
     if test is not None and dataset.test is not None and test["digest"] != dataset.test.digest:
         raise BadInput(
@@ -98,7 +103,8 @@ def open_study(stores: Stores, config: Config, dataset: Dataset) -> optuna.Study
         load_if_exists=True,
         pruner=make_pruner(options.pruner, config.training.epochs),
     )
-    study.sampler = make_sampler(options.sampler, options.seed, len(study.get_trials(deepcopy=False)))
+    n_existing = _storage(study).backend.count_trials(study._study_id)
+    study.sampler = make_sampler(options.sampler, options.seed, n_existing)
     if QUESTION not in study.user_attrs:
         study.set_user_attr(IDENTITY, uuid4().hex[:12])
         study.set_user_attr(QUESTION, question(config, dataset))
@@ -133,14 +139,15 @@ def add_trials(
     """
     if submission:
         # The total is written first: who comes after one that was killed in the middle adds what is missing.
-        there = len(study.get_trials(deepcopy=False))
+        there = _storage(study).backend.count_trials(study._study_id)
         totals = {submission: there + n_trials} | study.user_attrs.get(SUBMISSIONS, {})
         study.set_user_attr(SUBMISSIONS, totals)
         missing = max(0, totals[submission] - there)
         n_trials, parameters = missing, parameters if missing == n_trials else ()
     for fixed in parameters[:n_trials]:
         study.enqueue_trial(fixed)
-    study.add_trials([create_trial(state=TrialState.WAITING) for _ in range(n_trials - len(parameters[:n_trials]))])
+    if (rest := n_trials - len(parameters[:n_trials])) > 0:
+        _storage(study).backend.add_waiting(study._study_id, rest)
     return n_trials
 
 
@@ -149,24 +156,19 @@ def next_trial(study: optuna.Study) -> optuna.Trial | None:
 
     Unlike `Study.ask` this never adds a trial, so that the budget holds whatever the number of workers.
     """
-    storage = study._storage
-    for waiting in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-        try:
-            taken = storage.set_trial_state_values(waiting._trial_id, TrialState.RUNNING)
-        except UpdateFinishedTrialError:  # another worker took it and has come to its end
-            continue
-        if taken:
-            return optuna.Trial(study, waiting._trial_id)
-    return None
+    trial_id = _storage(study).take_waiting(study._study_id)
+    return None if trial_id is None else optuna.Trial(study, trial_id)
+
+
+def _storage(study: optuna.Study) -> Cache:
+    assert isinstance(study._storage, Cache)
+    return study._storage
 
 
 def others_run(study: optuna.Study) -> bool:
     """Whether other workers run trials of the study, which could come back to be run here."""
-    storage = study._storage
-    if not isinstance(storage, Cache):
-        return False
-    running = storage.backend.running(study._study_id)
-    return any(trial.worker and not storage.backend.holds(trial.trial_id) for trial in running)
+    backend = _storage(study).backend
+    return any(trial.worker and not backend.holds(trial.trial_id) for trial in backend.running(study._study_id))
 
 
 def is_ours(trial: optuna.Trial) -> bool:
@@ -217,16 +219,15 @@ def _short(value: Any) -> str:
     return text[:12] if len(text) == 64 else text
 
 
-def _refuse_other_choices(trials: list[FrozenTrial], config: Config, n_train: int) -> None:
+def _refuse_other_choices(there: Sequence[tuple[str, BaseDistribution]], config: Config, n_train: int) -> None:
     """Optuna cannot change the choices of a hyperparameter within a study; say so before a trial fails of it."""
     wanted = distributions(config, n_train)
-    for trial in trials:
-        for name, old in trial.distributions.items():
-            new = wanted.get(name)
-            if new is not None and type(new) is type(old) and not isinstance(new, CategoricalDistribution):
-                continue
-            if new is not None and new != old:
-                raise BadInput(
-                    f"search.{name}: the study {config.study.name!r} has trials with {old}; its kind and choices "
-                    f"cannot change to {new} within a study; choose another name with --study"
-                )
+    for name, old in there:
+        new = wanted.get(name)
+        if new is not None and type(new) is type(old) and not isinstance(new, CategoricalDistribution):
+            continue
+        if new is not None and new != old:
+            raise BadInput(
+                f"search.{name}: the study {config.study.name!r} has trials with {old}; its kind and choices "
+                f"cannot change to {new} within a study; choose another name with --study"
+            )

@@ -377,7 +377,7 @@ def test_sixty_four_workers_at_once(served: Place) -> None:
 
 
 def test_the_cache_shows_what_is_in_the_database(place: Place) -> None:
-    """Trials that wait are not read again, and yet each change of a state is seen."""
+    """Trials that did not change are not read again, and yet each change is seen."""
     ours, theirs = open_storage(place.stores), open_storage(place.stores)
     study = new_study(theirs, 4)
     watching = optuna.load_study(study_name="s", storage=ours)
@@ -388,7 +388,7 @@ def test_the_cache_shows_what_is_in_the_database(place: Place) -> None:
         seen = watching.get_trials()
         assert [(t.number, t.state) for t in seen] == [(t.number, t.state) for t in truth]
         for trial, true in zip(seen, truth, strict=True):
-            true._system_attrs.pop(MARK)
+            true._system_attrs.pop(MARK, None)
             assert trial == true or true.state == TrialState.WAITING
         plain.engine.dispose()
 
@@ -397,6 +397,11 @@ def test_the_cache_shows_what_is_in_the_database(place: Place) -> None:
     assert trial is not None
     assert_same()
     trial.suggest_float("a", 0, 1)
+    assert_same()
+    trial.report(0.5, 1)
+    assert_same()
+    trial.set_user_attr("run", "id")
+    assert_same()
     with pytest.raises(RuntimeError), handed_back(trial):
         raise RuntimeError
     assert_same()
@@ -409,6 +414,49 @@ def test_the_cache_shows_what_is_in_the_database(place: Place) -> None:
     assert_same()
     while run_trial(study):
         assert_same()
+
+
+def test_a_trial_of_ten_thousand_is_taken_as_one_of_ten(place: Place) -> None:
+    """By as many questions, whose answers are as long."""
+    storage = open_storage(place.stores)
+    rows: dict[str, list[int]] = {}
+    for name, n_trials in (("few", 10), ("many", 10_000)):
+        study = optuna.create_study(storage=storage, study_name=name, sampler=optuna.samplers.RandomSampler())
+        add_trials(study, n_trials)
+        asked = rows[name] = []
+        listening = (
+            storage.backend.engine,
+            "after_cursor_execute",
+            lambda c, cursor, *_, a=asked: a.append(cursor.rowcount),
+        )
+        next_trial(study)
+        sqlalchemy.event.listen(*listening)
+        trial = next_trial(study)
+        sqlalchemy.event.remove(*listening)
+        assert trial is not None
+        assert trial.number == 1
+        assert [trial.number for trial in study.get_trials(deepcopy=False)] == list(range(n_trials))
+    assert rows["few"] == rows["many"] != []
+
+
+def test_workers_that_want_the_same_trial_look_further(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = open_storage(place.stores), open_storage(place.stores)
+    study = new_study(ours, 4)
+    waiting, looks = ours.backend.waiting, []
+
+    def first_is_taken(study_id: int, most: int) -> list[int]:
+        found = waiting(study_id, most)
+        looks.append(len(found))
+        theirs.take_waiting(study_id)
+        return found
+
+    monkeypatch.setattr(ours.backend, "waiting", first_is_taken)
+    monkeypatch.setattr("random.choice", lambda found: found[-1])
+    trial = next_trial(study)
+    assert trial is not None
+    assert looks == [1, 2]  # of the second, the other worker took the first
+    assert trial.number == 2
+    assert [one.state for one in study.get_trials()] == [TrialState.RUNNING] * 3 + [TrialState.WAITING]
 
 
 def test_hyperparameters_are_written_together_or_not_at_all(place: Place) -> None:
