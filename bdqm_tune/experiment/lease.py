@@ -79,4 +79,4 @@ class Lease(threading.Thread):
         if not self._workers.count(self.worker) and not self._ended.is_set():
             self._storage.lose()
             self._enter()
-        self._watch.look(self.worker)
+        self._watch.take_turn(self.worker)

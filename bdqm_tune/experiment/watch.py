@@ -1,5 +1,7 @@
 """Watching the workers of a study: those that do not count any more are lost, and their trials go to others."""
 
+import math
+import random
 import time
 from collections.abc import Callable
 
@@ -10,10 +12,13 @@ from bdqm_tune.experiment.study import LOSSES, RESULT
 from bdqm_tune.experiment.workers import LOST, RUNNING, Worker, Workers
 
 BEAT = 10.0  # seconds between two counts
-LOST_AFTER = 80.0  # seconds without a count; a worker is noticed at most two beats later
-# Seconds without a look after which what was seen before says nothing: others may have been cut off as this one was.
+LOST_AFTER = 80.0  # seconds without a count; a worker is noticed at most two beats later, a few where there are many
+# Seconds without a turn after which what was seen before says nothing: others may have been cut off as this one was.
 BLIND_AFTER = 4 * BEAT
 LOSSES_THAT_FAIL = 3
+# A look reads all workers. Of n, so many times the square root of n look at a beat, which still is enough to notice
+# soon who is gone; all of them, as long as they are few.
+LOOKS = 5
 
 
 class Watch:
@@ -43,20 +48,32 @@ class Watch:
         self._lost, self._taken_back, self._clock = lost, taken_back, clock
         self._workers = Workers(storage.engine, storage.patience, study_id)
         self._seen: dict[str, tuple[int, float]] = {}  # a worker's count, and when it was first seen
-        self._looked = clock()
+        self._latest, self._n_workers = clock(), 1  # turn, and workers at the latest look
 
-    def look(self, own: str = "") -> None:
-        """See to them once; what is to be noticed by the clock takes looks every `BEAT`.
+    def take_turn(self, own: str = "") -> None:
+        """At every `BEAT`, look or leave it to others.
 
         Args:
-            own: name of the worker who looks, if it is one.
+            own: name of the worker whose turn it is, if it is one.
         """
+        if random.random() < LOOKS / math.sqrt(max(self._n_workers, 1)):
+            self.look(own)
+        else:
+            self._now()
+
+    def _now(self) -> float:
         now = self._clock()
-        if now - self._looked > BLIND_AFTER:
+        if now - self._latest > BLIND_AFTER:
             self._seen.clear()
-        self._looked = now
+        self._latest = now
+        return now
+
+    def look(self, own: str = "") -> None:
+        """See to all of them once."""
+        now = self._now()
         trials = self._storage.running(self._study_id)  # before the workers, who enter before they take one
         working = {worker.name: worker for worker in self._workers.all(RUNNING)}
+        self._n_workers = len(working)
         for worker in list(working.values()):
             if worker.name != own and self._stands_still(worker, now):
                 del working[worker.name]

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -42,8 +43,7 @@ class Worker:
         """Whether its process is known to be no more, as it ran on this machine since this was started."""
         machine, _, process = self.description.get("process", "").rpartition("/")
         pid, _, started = process.partition("@")
-        here = machine == process_identity().rpartition("/")[0]
-        return here and pid.isdecimal() and started != _started(int(pid))
+        return machine == _machine() and pid.isdecimal() and started != _started(int(pid))
 
 
 class Workers:
@@ -159,13 +159,19 @@ def describe_process() -> dict[str, str]:
 
 
 def process_identity() -> str:
-    """This process among all there ever were: MACHINE/PID@START, the machine as far as this user sees its processes."""
+    """This process among all there ever were: MACHINE/PID@START."""
+    return f"{_machine()}/{os.getpid()}@{_started(os.getpid())}"
+
+
+@cache
+def _machine() -> str:
+    """This machine since its boot, as far as this user sees its processes."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         space = str(Path("/proc/self/ns/pid").readlink())
     except OSError:  # not Linux
         boot, space = "unknown", str(uuid4())
-    return f"{boot} {space} {os.getuid()}/{os.getpid()}@{_started(os.getpid())}"
+    return f"{boot} {space} {os.getuid()}"
 
 
 def _started(pid: int) -> str:

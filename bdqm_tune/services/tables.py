@@ -14,6 +14,8 @@ WORKERS = sa.Table(
     sa.Column("seen", sa.DateTime, nullable=False),
     sa.Column("description", sa.Text, nullable=False),
     sa.Column("note", sa.Text, nullable=False),
+    # An index for those of a study that run, made with the table; without it all that ever were are read at each look.
+    sa.UniqueConstraint("study_id", "state", "worker", name="bdqm_running"),
 )
 
 
