@@ -16,8 +16,9 @@ from mlflow_server.places import Places, write_private
 from mlflow_server.processes import start, tail, wait_for
 from mlflow_server.programs import Programs
 
-# Two for each of 100 workers, and those that the MLflow server may open (see tracking.py).
-MAX_CONNECTIONS = 400
+# Two for each of 1000 workers, and those that the MLflow server may open (see tracking.py and settings.py). One that is
+# not used costs nothing; where the system allows fewer files, the database takes less by itself.
+MAX_CONNECTIONS = 3300
 START_SECONDS = 60.0  # after a crash InnoDB recovers first
 
 

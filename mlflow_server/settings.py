@@ -18,6 +18,7 @@ from mlflow_server.places import write_private
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 EVERYWHERE = ("0.0.0.0", "::")
 KEPT_ADDRESSES = 20
+MOST_PROCESSES = 8  # of the MLflow server; the database has connections for so many
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Choices:
     bind: str = "127.0.0.1"  # the address that both servers listen at
     mysql: URL | None = field(default=None, repr=False)  # of a database server that runs already
     tracking: str | None = None  # of an MLflow server that runs already
+    processes: int = 1  # of the MLflow server that is started
 
     @property
     def public(self) -> bool:
@@ -46,7 +48,8 @@ class Choices:
 
 
 def choose(bind: str, last: "Settings", environ: Mapping[str, str] = os.environ) -> Choices:
-    """Read `BDQM_MYSQL_URL` and `MLFLOW_TRACKING_URI`, which name servers that the user has.
+    """Read `BDQM_MYSQL_URL` and `MLFLOW_TRACKING_URI`, which name servers that the user has, and how many processes
+    MLflow's is to have, `BDQM_MLFLOW_PROCESSES`.
 
     Raises:
         BadInput: one of them, or the address to listen at, cannot be used.
@@ -65,7 +68,10 @@ def choose(bind: str, last: "Settings", environ: Mapping[str, str] = os.environ)
             f"MLFLOW_TRACKING_URI={without_password(tracking)} is no server (http://…); unset it, and one is started"
         )
     given = environ.get("BDQM_MYSQL_URL")
-    return Choices(bind, _mysql(given) if given else None, tracking)
+    processes = environ.get("BDQM_MLFLOW_PROCESSES") or "1"
+    if not (processes.isdecimal() and 1 <= int(processes) <= MOST_PROCESSES):
+        raise BadInput(f"BDQM_MLFLOW_PROCESSES={processes} is no number from 1 to {MOST_PROCESSES}")
+    return Choices(bind, _mysql(given) if given else None, tracking, int(processes))
 
 
 def _mysql(text: str) -> URL:

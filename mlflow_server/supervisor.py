@@ -174,7 +174,7 @@ class Servers:
         self.address = tracking.Address(choices.bind, choices.host, port, tls=choices.public)
         self.say(f"MLflow: starting at {self.address.uri}")
         self.processes["mlflow"] = tracking.start_tracking(
-            self.places, self.database, self.passwords, self.address, choices.names
+            self.places, self.database, self.passwords, self.address, choices.names, choices.processes
         )
         self._remember(replace(self.settings, tracking_port=port).with_tracking(self.address.uri))
 

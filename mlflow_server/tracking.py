@@ -42,15 +42,16 @@ class Address:
         return f"{'https' if self.tls else 'http'}://{_bracketed(self.host)}:{self.port}"
 
 
-def command(places: Places, address: Address, names: Sequence[str]) -> list[str | Path]:
+def command(places: Places, address: Address, names: Sequence[str], processes: int) -> list[str | Path]:
     """The command line of the server, without any secret.
 
     Args:
         names: host names and addresses by which clients may call it, those of a tunnel's end among them.
+        processes: that answer; each has use for one core.
     """
     allowed = [entry for name in names for entry in (_bracketed(name), f"{_pattern(name)}:*")]
     options: list[str | Path] = [
-        *("--host", address.bind, "--port", str(address.port), "--workers", "1", "--app-name", app.NAME),
+        *("--host", address.bind, "--port", str(address.port), "--workers", str(processes), "--app-name", app.NAME),
         *("--artifacts-destination", places.artifacts, "--allowed-hosts", ",".join(allowed)),
     ]
     uvicorn = ["--no-access-log"]  # a line for each request fills a disk
@@ -107,9 +108,9 @@ def _url(database: Database, schema: str, password: str) -> URL:
 
 
 def start_tracking(
-    places: Places, database: Database, passwords: Passwords, address: Address, names: Sequence[str]
+    places: Places, database: Database, passwords: Passwords, address: Address, names: Sequence[str], processes: int
 ) -> psutil.Popen:
-    """Start the MLflow server and wait until it answers.
+    """Start the MLflow server and wait until it answers; the arguments are those of `command`.
 
     Raises:
         BdqmError: it does not start; the message has the end of its log.
@@ -117,7 +118,7 @@ def start_tracking(
     write_private(places.mlflow / "auth.ini", auth_configuration(database, passwords))
     log = places.log("mlflow")
     variables = environment(places, database, passwords)
-    process = start(command(places, address, names), places.folder, log, variables)
+    process = start(command(places, address, names, processes), places.folder, log, variables)
     if not wait_for(lambda: answers(address.uri, places.ca), process, START_SECONDS):
         last = " / ".join(tail(log, 5).splitlines())
         raise BdqmError(f"the MLflow server does not start: {last} (log: {log})")

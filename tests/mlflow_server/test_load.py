@@ -9,6 +9,7 @@ from mlflow.entities import Metric
 from bdqm_tune.experiment.tracking_client import tracking_client
 from bdqm_tune.services.connection import Stores
 from mlflow_server.database import MAX_CONNECTIONS
+from mlflow_server.settings import MOST_PROCESSES
 from mlflow_server.tracking import OVERFLOW, POOL
 from tests.servers import Servers
 
@@ -41,7 +42,7 @@ def test_sixty_four_clients_at_once_lose_nothing(
     assert "QueuePool" not in servers.places.log("mlflow").read_text()
 
 
-def test_the_database_has_connections_for_the_server_and_for_a_hundred_workers() -> None:
+def test_the_database_has_connections_for_the_server_and_for_a_thousand_workers() -> None:
     assert POOL + OVERFLOW >= CLIENTS
     # MLflow's own store and that of its accounts have a pool each; a worker has two connections at most.
-    assert MAX_CONNECTIONS >= 2 * (POOL + OVERFLOW) + 2 * 100
+    assert MAX_CONNECTIONS >= MOST_PROCESSES * 2 * (POOL + OVERFLOW) + 2 * 1000
