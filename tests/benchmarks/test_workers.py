@@ -1,0 +1,44 @@
+"""Real worker processes that sleep instead of training, on real servers: every trial is run, and once."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from bdqm_tune.config import load_config
+from bdqm_tune.learning.dataset import prepare
+from benchmarks import workers
+from benchmarks.servers import Servers, servers
+
+WORKERS, TRIALS, EPOCHS = 8, 2, 9
+
+
+@pytest.fixture
+def running(require: Callable[[str], None], tmp_path: Path) -> Iterator[Servers]:
+    require("mariadb")
+    with servers(tmp_path) as found:
+        prepare(load_config(), found.stores.home)
+        yield found
+
+
+@pytest.mark.slow
+def test_eight_workers_run_each_trial_once(
+    running: Servers, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checks = []
+    check = workers._check
+    monkeypatch.setattr(workers, "_check", lambda *given: (check(*given), checks.append(given)))
+    result = workers.measure(running, WORKERS, TRIALS, EPOCHS, 0.5, n_processes=4)
+    workers.show(result)
+    assert result["trials"] == WORKERS * TRIALS
+    assert "16 trials of 4 s, 9 epochs: none lost, none doubled" in capsys.readouterr().out
+    (given,) = checks
+    *where, expected, epochs, found = given
+    found[0].ended.append(found[1].ended[0])
+    with pytest.raises(SystemExit, match="17 ends of 16 trials, not of 16"):
+        check(*where, expected, epochs, found)
+    del found[0].ended[-1], found[1].ended[0]
+    with pytest.raises(SystemExit, match="15 ends of 15 trials, not of 16"):
+        check(*where, expected, epochs, found)
+    with pytest.raises(SystemExit, match="metrics"):
+        check(*where, expected, epochs + 1, found)
