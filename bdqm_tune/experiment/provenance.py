@@ -8,14 +8,21 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from bdqm_tune.threads import usable_cores
+
 JOB_ID_VARIABLES = ("SLURM_JOB_ID", "PBS_JOBID")
 PACKAGES = ("bdqm-tune", "torch", "optuna", "mlflow", "ase", "numpy", "sphericart", "vesin")
 
 
 @cache
 def provenance_tags() -> dict[str, str]:
-    """Tags that say host, scheduler job, source state and versions."""
-    tags = {"host": socket.gethostname(), "version.python": platform.python_version()}
+    """Tags that say host, processor, cores, scheduler job, source state and versions."""
+    tags = {
+        "host": socket.gethostname(),
+        "cpu": _cpu(),
+        "cores": str(usable_cores()),
+        "version.python": platform.python_version(),
+    }
     for variable in JOB_ID_VARIABLES:
         if job := os.environ.get(variable):
             tags["scheduler_job_id"] = job
@@ -28,6 +35,16 @@ def provenance_tags() -> dict[str, str]:
         except PackageNotFoundError:  # run from its sources, not installed
             continue
     return tags
+
+
+def _cpu() -> str:
+    """The processor's name, or its kind where the system does not tell the name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def _git(*arguments: str) -> str:

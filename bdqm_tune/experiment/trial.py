@@ -9,20 +9,17 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import optuna
-import pandas as pd
-import yaml
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from bdqm_tune.backends import Backend, TrainingRun
 from bdqm_tune.config import Config
+from bdqm_tune.experiment import training_record
 from bdqm_tune.experiment.cached_storage import together
 from bdqm_tune.experiment.checkpoints import TrialCheckpoint
 from bdqm_tune.experiment.patient_storage import TrialLost
-from bdqm_tune.experiment.provenance import provenance_tags
 from bdqm_tune.experiment.search_space import Suggestion, suggest
 from bdqm_tune.experiment.study import RESULT, RUN_ID, handed_back, is_ours, next_trial, others_run
 from bdqm_tune.experiment.tracking import Tracker
@@ -32,7 +29,6 @@ from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.fit import Diverged
 from bdqm_tune.progress import check, interruptible
 from bdqm_tune.services.secrets import without_secrets
-from bdqm_tune.spaces import plain
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0  # seconds between two looks for a trial that may come back
 OPTUNA_STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
@@ -204,32 +200,16 @@ class TrialRunner:
 
     def _open_run(self, trial: optuna.Trial, tried: Suggestion) -> TrialRun:
         config, data = self._config, self._dataset
-        descriptor = tried.descriptor.model_dump()
-        parameters: dict[str, Any] = {
-            **tried.hyperparameters.model_dump(),
-            **{f"descriptor_{key}": plain(value) for key, value in descriptor.items() if value is not None},
-            **{key: value for key, value in config.training.model_dump().items() if value is not None},
-            "reference_energies": config.target.reference_energies,
-            "target_scaling": config.target.scaling,
-            "objective": config.target.objective,
-            "seed": config.study.seed,
-            "backend": config.backend,
-            "device": self._backend.device,
-        }
         tags = {
-            **provenance_tags(),
-            "study": config.study.name,
+            **training_record.tags(config.study.name, data, self._backend.device),
             "trial_number": str(trial.number),
             "sampler": config.study.sampler,
             "pruner": config.study.pruner,
-            "device": self._backend.device,
-            "train_digest": data.train.digest,
-            "validation_digest": data.validation.digest,
         }
         splits = {"training": data.train, "validation": data.validation}
         return self._tracker.start_trial(
             trial.number,
-            parameters,
+            training_record.parameters(config, tried, self._backend.device),
             tags,
             splits,
             run_id=trial.user_attrs.get(RUN_ID),
@@ -243,29 +223,15 @@ class TrialRunner:
         training: TrainingRun | None,
         tried: Suggestion,
     ) -> None:
-        last = result.epochs
-        errors = {"best_val_energy_mae": result.val_energy_mae, "best_val_forces_mae": result.val_forces_mae}
-        best = {name: value for name, value in errors.items() if value is not None}
-        summary = {
-            "best_epoch": result.best_epoch,
-            "n_parameters": result.n_parameters,
-            "trial_seconds": result.trial_seconds,
-        }
-        run.log_metrics({name: float(value) for name, value in (best | summary).items() if value is not None}, last)
+        run.log_metrics(training_record.summary_metrics(training, result.trial_seconds), result.epochs)
 
         def write(folder: Path) -> None:
-            if training is not None and result.val_energy_mae is not None:
-                training.potential().save(folder / "model")
-            if training is not None and training.records:
-                pd.DataFrame([{"epoch": record.epoch, **record.metrics()} for record in training.records]).to_csv(
-                    folder / "history.csv", index=False
-                )
-            if result.error:
-                (folder / "traceback.txt").write_text(result.error, encoding="utf-8")
-            (folder / "config.yaml").write_text(repeatable(self._config, tried), encoding="utf-8")
+            config = training_record.one_configuration(self._config, tried)
+            training_record.write_artifacts(folder, training, config, result.error)
 
         tags = {"reason": result.reason[:500]} if result.reason else {}
-        run.finish(result.state, tags, write, best if result.state == "complete" else {})
+        best = training.best if training is not None and result.state == "complete" else None
+        run.finish(result.state, tags, write, training_record.best_metrics(best))
 
     def _tell(self, trial: optuna.Trial, result: TrialResult) -> None:
         kept = {key: value for key, value in asdict(result).items() if key not in ("number", "state", "error")}
@@ -281,12 +247,3 @@ class TrialRunner:
             if trial.storage.get_trial(trial._trial_id).state == TrialState.RUNNING:
                 raise
             raise TrialLost(f"trial {trial.number} was taken back, as its worker had not been heard of") from None
-
-
-def repeatable(config: Config, tried: Suggestion) -> str:
-    """A configuration file (YAML) that tries this one configuration."""
-    content = config.model_dump(mode="json")
-    content["descriptor"] = tried.descriptor.model_dump(mode="json")
-    content["search"] = tried.hyperparameters.model_dump(mode="json")
-    content["study"] |= {"n_trials": 1, "enqueue": [{}]}
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)

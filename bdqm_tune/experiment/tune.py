@@ -6,7 +6,6 @@ from contextlib import closing
 from typing import Any
 
 import optuna
-import yaml
 from mlflow.tracking import MlflowClient
 from optuna.trial import FrozenTrial
 
@@ -25,6 +24,7 @@ from bdqm_tune.experiment.storage import turn
 from bdqm_tune.experiment.study import EXPERIMENT, add_trials, check_study, open_study
 from bdqm_tune.experiment.testsplit import note_test_split
 from bdqm_tune.experiment.tracking import Tracker, open_tracker
+from bdqm_tune.experiment.training_record import as_yaml
 from bdqm_tune.experiment.trial import TrialResult, TrialRunner
 from bdqm_tune.experiment.upkeep import end_run_of, set_right_run_of
 from bdqm_tune.experiment.workers import Worker, Workers, describe_process
@@ -71,7 +71,7 @@ def tune(
             known = known_parameters(config, n_train, existing)
             add_trials(study, config.study.n_trials, known, os.environ.get("BDQM_SUBMISSION", ""))
         tracker.log_study(
-            _flat(config), {"study": config.study.name, "kind": "study", **provenance_tags()}, _as_yaml(config)
+            _flat(config), {"study": config.study.name, "kind": "study", **provenance_tags()}, as_yaml(config)
         )
         checkpoints = checkpoint_folder(stores.home, config.study.name, study.user_attrs)
         compared = rungs(config.study.pruner, config.training.epochs)
@@ -148,7 +148,3 @@ def _flat(config: Config) -> dict[str, Any]:
         if isinstance(options, dict)
         for key, value in options.items()
     }
-
-
-def _as_yaml(config: Config) -> str:
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
