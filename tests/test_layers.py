@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "bdqm_tune"
 # What each folder or module of the package may import from, apart from itself.
 SEARCHED = ["hyperparameters", "descriptor_options", "spaces", "descriptor_search"]
 BASE = ["errors", "units", *SEARCHED, "config", "progress", "threads", "compiled"]
-CLI = ["amptorch", "jobs", "models", "shared", "studies"]
+CLI = ["amptorch", "jobs", "models", "results", "shared", "studies"]
 SCIENCE = ["structures", "descriptors", "learning", "backends"]
 ALLOWED: dict[str, list[str]] = {
     "errors": [],
@@ -32,6 +32,7 @@ ALLOWED: dict[str, list[str]] = {
     "cli_shared": ["errors", "services"],
     "cli_jobs": ["errors", "config", "services", "cli_shared"],
     "cli_models": ["errors", "config", "services", "experiment", "cli_shared"],
+    "cli_results": ["errors", "config", "progress", "services", "experiment", "cli_shared"],
     "cli_studies": ["errors", "services", "experiment", "cli_shared"],
     "cli": [*BASE, *SCIENCE, "services", "experiment", "api", *(f"cli_{part}" for part in CLI)],
     # the package's public names, and `python -m`

@@ -8,14 +8,15 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from bdqm_tune.errors import BadInput, BdqmError
+from bdqm_tune.errors import BdqmError
+from bdqm_tune.experiment.chosen import chosen_model
 from bdqm_tune.experiment.evaluation_record import Evaluation, record_evaluation, recorded_evaluation
 from bdqm_tune.experiment.lockbox import next_opening, put_on_record
 from bdqm_tune.experiment.measurement import measure, measure_unlabelled, predict
 from bdqm_tune.experiment.models import load_potential
 from bdqm_tune.experiment.output import quiet_libraries
 from bdqm_tune.experiment.storage import turn
-from bdqm_tune.experiment.study import RUN_ID, load_study
+from bdqm_tune.experiment.study import load_study
 from bdqm_tune.experiment.studydata import study_data, trial_config
 from bdqm_tune.experiment.testsplit import load_test_split
 from bdqm_tune.experiment.tracking_client import reason, tracking_client
@@ -45,7 +46,7 @@ Choose = Callable[[optuna.Study, MlflowClient, Stores], Candidate]
 
 
 def evaluate_best(stores: Stores, name: str, reopen: str = "", train: str = "") -> Evaluation:
-    """Evaluate a study's best trial on its test split, as `evaluate` does."""
+    """Evaluate a study's champion, or else its best trial, on its test split, as `evaluate` does."""
     return evaluate(stores, name, _best, reopen, train)
 
 
@@ -87,15 +88,7 @@ def evaluate(stores: Stores, name: str, choose: Choose, reopen: str = "", train:
             raise BdqmError(f"cannot evaluate through the MLflow tracking store: {reason(error)}") from None
 
 
-def best_trial(study: optuna.Study) -> optuna.trial.FrozenTrial:
-    """The complete trial with the least validation MAE. Raises BadInput if there is none."""
-    complete = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
-    if not complete:
-        raise BadInput(f"study {study.study_name!r} has no complete trial yet; run tune again under this name")
-    return min(complete, key=lambda trial: (trial.value, trial.number))
-
-
 def _best(study: optuna.Study, client: MlflowClient, stores: Stores) -> Candidate:
-    trial = best_trial(study)
-    run = client.get_run(trial.user_attrs[RUN_ID])
-    return Candidate(load_potential(f"runs:/{run.info.run_id}/model", stores), run, run, (trial.number,))
+    chosen = chosen_model(study)
+    run = client.get_run(chosen.run_id)
+    return Candidate(load_potential(f"runs:/{run.info.run_id}/model", stores), run, run, (chosen.trial,))

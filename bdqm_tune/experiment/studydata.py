@@ -2,6 +2,7 @@
 
 import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
 import mlflow
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from bdqm_tune.config import Config, load_config
 from bdqm_tune.errors import BadInput
+from bdqm_tune.learning.dataset import Dataset, prepare
 from bdqm_tune.structures import Structures, builtin_structures, digest, read_structures, split_indices
 
 
@@ -57,3 +59,17 @@ def study_data(config: Config, run: Run, train: str | None = None) -> StudyData:
                 f"{now[:12]} now, {then[:12]} then; --train FILE says where the file is that they were trained on"
             )
     return StudyData(structures, *indices)
+
+
+def study_dataset(config: Config, run: Run, home: Path, train: str | None = None) -> Dataset:
+    """The same, featurised and with fitted targets, as a trial had it; the test file is left alone.
+
+    Args:
+        config: of the trial, with nothing to search.
+        home: `BDQM_HOME`.
+
+    Raises:
+        BadInput: as `study_data`.
+    """
+    study_data(config, run, train)  # before features are computed of other structures
+    return prepare(config.updated({"data": {"train": train or config.data.train, "test": None}}), home)

@@ -67,16 +67,18 @@ class Tracker:
         splits: Mapping[str, Split],
         run_id: str | None = None,
         opened: Callable[[str], None] = lambda run_id: None,
+        name: str = "",
     ) -> TrialRun:
         """Open the run of a trial, or that of `run_id` again for a trial that was handed back.
 
         Args:
             opened: called with the run's id as soon as it is known, in the thread that sends.
+            name: of the run; empty: trial-NNN.
         """
         if run_id is not None:
             return TrialRun.reopened(self, run_id, number)
         all_tags = self._context | dict(tags) | {"trial_state": "running", MLFLOW_PARENT_RUN_ID: self.run.info.run_id}
-        create = _creation(self.run.info.experiment_id, f"trial-{number:03d}", all_tags)
+        create = _creation(self.run.info.experiment_id, name or f"trial-{number:03d}", all_tags)
 
         def open_run(client: MlflowClient) -> Run:
             run = create(client)

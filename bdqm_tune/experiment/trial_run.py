@@ -15,7 +15,13 @@ if TYPE_CHECKING:
     from bdqm_tune.experiment.tracking import Tracker
 
 BATCHES_IN_TRIAL = 5
-STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED", "waiting": "SCHEDULED"}
+STATUS = {
+    "complete": "FINISHED",
+    "pruned": "KILLED",
+    "failed": "FAILED",
+    "waiting": "SCHEDULED",
+    "interrupted": "KILLED",  # of what is no trial, and is begun anew
+}
 
 
 class TrialRun:
@@ -43,9 +49,10 @@ class TrialRun:
         trial.send(lambda client, run_id: client.log_batch(run_id, tags=[RunTag("trial_state", "running")]))
         return trial
 
-    def wait(self) -> None:
-        """Wait until the run is there. Raises TrackingFailed if it cannot be made."""
-        self._tracker.wait(self._run)
+    def wait(self) -> Run:
+        """Wait until the run is there, and give it. Raises TrackingFailed if it cannot be made."""
+        run: Run = self._tracker.wait(self._run)
+        return run
 
     def send(self, request: Callable[[MlflowClient, str], Any]) -> None:
         """Send a request about this run, given its id."""
@@ -73,7 +80,7 @@ class TrialRun:
         """Send what is left, the artifacts, and the end of the run.
 
         Args:
-            state: complete, pruned, failed or waiting.
+            state: complete, pruned, failed, waiting or interrupted.
             artifacts: writes the files to keep into the folder it is given.
             best: metrics of the trial's result, for the study's run; empty if it has none.
         """

@@ -14,7 +14,8 @@ from mlflow.tracking import MlflowClient
 import bdqm_tune as bt
 from bdqm_tune.config import Config
 from bdqm_tune.errors import BadInput, BdqmError
-from bdqm_tune.experiment.evaluation import best_trial, evaluate_best
+from bdqm_tune.experiment.chosen import best_trial
+from bdqm_tune.experiment.evaluation import evaluate_best
 from bdqm_tune.experiment.measurement import predict
 from bdqm_tune.experiment.models import load_potential
 from bdqm_tune.experiment.prediction import predict_file

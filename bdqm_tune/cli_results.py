@@ -1,0 +1,82 @@
+"""The commands that make a study's result one to rely on: confirm, register, reproduce. Heavy imports are inside."""
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bdqm_tune.cli_shared import Json, StudyName, number, stores_here
+
+if TYPE_CHECKING:
+    from bdqm_tune.experiment.confirm import Confirmation, Options
+
+CONFIRM_EXAMPLE = "`bdqm-tune confirm --study oc20 --best 5 --seeds 5`, `bdqm-tune confirm --study oc20 --random run`"
+
+
+def confirm(
+    study: StudyName = "",
+    best: Annotated[str, typer.Option(metavar="N", help="Configurations to train anew; default: 5.")] = "",
+    seeds: Annotated[str, typer.Option(metavar="N", help="Seeds for each; default: 5.")] = "",
+    random: Annotated[
+        str,
+        typer.Option(
+            metavar="WHICH",
+            help="Random search to compare with: `existing` (default), `run` makes one of the same number of trials, "
+            "`none`, or the name of a study.",
+        ),
+    ] = "",
+    train: Annotated[str, typer.Option(metavar="FILE", help="The training file, if it has moved since.")] = "",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; default: as the study.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Train the best configurations anew with other seeds, rank them, and choose the champion among them.
+
+    Again, it goes on where it was: what was trained before is not trained again."""
+    from bdqm_tune.config import Study
+    from bdqm_tune.experiment.confirm import confirm as run
+    from bdqm_tune.progress import note
+
+    options = confirmation_options(best, seeds, random, train, device)
+    made = run(stores_here(), study or Study().name, options, lambda line, done, n: note(f"{done}/{n} {line}"))
+    print(json.dumps(made.record()) if as_json else "\n".join(confirmation_lines(made)))
+    if not as_json:
+        print(f"\nnext: `bdqm-tune evaluate --study {made.study}` evaluates the champion on the test split", flush=True)
+
+
+def confirmation_options(best: str, seeds: str, random: str, train: str, device: str) -> "Options":
+    """The options of a confirmation from their texts, empty for what is not given. Raises BadInput if one is wrong."""
+    from bdqm_tune.experiment.confirm import BEST, EXISTING, SEEDS, Options
+
+    counts = number("--best", best, int, BEST), number("--seeds", seeds, int, SEEDS)
+    return Options(*counts, random or EXISTING, train or None, device)
+
+
+def confirmation_lines(made: "Confirmation") -> list[str]:
+    """The table of a confirmation and what follows from it."""
+    from bdqm_tune.experiment import ranking
+
+    unit, frame = made.unit, made.table
+    width = max(map(len, frame["name"]))
+    lines = [
+        f"{made.study}: validation MAE ({unit}) over {len(made.seeds)} seeds",
+        f"{'':>4}  {'':<{width}}  {'mean':>9}  {'95 % interval':>21}  {'best':>9}  {'parameters':>10}",
+    ]
+    for row in frame.to_dict("records"):
+        mean = "" if row["mean"] != row["mean"] else f"{row['mean']:.4f}"
+        interval = "" if row["low"] != row["low"] else f"{row['low']:.4f} to {row['high']:.4f}"
+        best = "" if row["best"] != row["best"] else f"{row['best']:.4f}"
+        missing = "" if row["seeds"] == len(made.seeds) else f"  {row['seeds']} of {len(made.seeds)} seeds"
+        mark = "*" if row["name"] == made.name else ""
+        lines.append(
+            f"{mark:>1}{row['rank']:>3}  {row['name']:<{width}}  {mean:>9}  {interval:>21}  {best:>9}  "
+            f"{row['n_parameters']:>10}{missing}"
+        )
+    champion = made.champion
+    return [
+        *lines,
+        f"(* champion; {ranking.INTERVAL})",
+        f"champion  {made.name}: {champion.why}",
+        *made.yardsticks,
+        made.random,
+        f"its best model, with seed {champion.seed}: {champion.value:.4f} {unit}, run {champion.run_id}",
+    ]

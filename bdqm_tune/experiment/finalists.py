@@ -1,0 +1,69 @@
+"""What is confirmed: the best configurations of a study, and yardsticks to hold them against."""
+
+from dataclasses import dataclass
+
+import optuna
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from optuna.trial import FrozenTrial, TrialState
+
+from bdqm_tune.config import Config
+from bdqm_tune.errors import BadInput
+from bdqm_tune.experiment.search_space import Suggestion
+from bdqm_tune.experiment.study import RUN_ID
+from bdqm_tune.experiment.studydata import trial_config
+from bdqm_tune.experiment.tracking_client import ARTIFACTS
+from bdqm_tune.experiment.training_record import one_configuration
+from bdqm_tune.hyperparameters import Hyperparameters
+
+FINALIST, DEFAULT, RANDOM = "finalist", "default", "random"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A configuration to be confirmed."""
+
+    name: str
+    kind: str  # finalist, or the yardsticks: default, random
+    trial: int | None  # of this study
+    config: Config  # nothing in it is searched
+
+
+def finalists(study: optuna.Study, client: MlflowClient, best: int) -> list[tuple[Candidate, Run]]:
+    """The best complete trials that still have their artifacts, at most so many, and their runs.
+
+    Raises:
+        BadInput: there is none.
+        MlflowException, OSError: the tracking store cannot be read.
+    """
+    complete = complete_trials(study)
+    found: list[tuple[Candidate, Run]] = []
+    for trial in complete:
+        run = client.get_run(trial.user_attrs[RUN_ID])
+        if ARTIFACTS not in run.data.tags:
+            name = f"trial-{trial.number:03d}"
+            found.append((Candidate(name, FINALIST, trial.number, trial_config(client, run)), run))
+        if len(found) == best:
+            break
+    if not found:
+        what = "all of them lost their artifacts to `bdqm-tune gc`" if complete else "there is none"
+        raise BadInput(f"study {study.study_name!r} has no complete trial to confirm: {what}; run tune again")
+    return found
+
+
+def complete_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """The complete trials, the best first."""
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return sorted(complete, key=lambda trial: (trial.value, trial.number))
+
+
+def searched_config(client: MlflowClient, run: Run) -> Config:
+    """The configuration, with its search space, of the job that a trial's run belongs to."""
+    return trial_config(client, client.get_run(run.data.tags[MLFLOW_PARENT_RUN_ID]))
+
+
+def default_candidate(searched: Config) -> Candidate:
+    """What a study tries first: the defaults of what is searched, with what it fixes."""
+    tried = Suggestion(Hyperparameters(**searched.fixed), searched.descriptor)
+    return Candidate("default", DEFAULT, None, one_configuration(searched, tried))
