@@ -12,7 +12,7 @@ import typer
 from bdqm_tune.cli_amptorch import EXPORT_EXAMPLE, IMPORT_EXAMPLE, export_amptorch, import_amptorch
 from bdqm_tune.cli_jobs import CANCEL_EXAMPLE, JOBS_EXAMPLE, SUBMIT_EXAMPLE, cancel, jobs, submit
 from bdqm_tune.cli_models import ENSEMBLE_EXAMPLE, EVALUATE_EXAMPLE, PREDICT_EXAMPLE, ensemble, evaluate, predict
-from bdqm_tune.cli_results import CONFIRM_EXAMPLE, confirm
+from bdqm_tune.cli_results import CONFIRM_EXAMPLE, REGISTER_EXAMPLE, confirm, register
 from bdqm_tune.cli_shared import Json, print_record, stores_here, tune_overrides
 from bdqm_tune.cli_studies import (
     DELETE_EXAMPLE,
@@ -122,6 +122,7 @@ app.command(epilog=f"Example: {DELETE_EXAMPLE}")(delete_study)
 app.command(epilog=f"Example: {CONFIRM_EXAMPLE}")(confirm)
 app.command(epilog=f"Example: {EVALUATE_EXAMPLE}")(evaluate)
 app.command(epilog=f"Example: {ENSEMBLE_EXAMPLE}")(ensemble)
+app.command(epilog=f"Example: {REGISTER_EXAMPLE}")(register)
 app.command(epilog=f"Example: {PREDICT_EXAMPLE}")(predict)
 # What it does not know are options of `tune`.
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}

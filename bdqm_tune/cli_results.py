@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bdqm_tune.cli_shared import Json, StudyName, number, stores_here
+from bdqm_tune.cli_shared import Json, StudyName, number, print_record, stores_here
 
 if TYPE_CHECKING:
     from bdqm_tune.experiment.confirm import Confirmation, Options
 
+REGISTER_EXAMPLE = "`bdqm-tune register --study oc20`, `bdqm-tune register --study oc20 --name slabs --alias tested`"
 CONFIRM_EXAMPLE = "`bdqm-tune confirm --study oc20 --best 5 --seeds 5`, `bdqm-tune confirm --study oc20 --random run`"
 
 
@@ -41,6 +42,27 @@ def confirm(
     print(json.dumps(made.record()) if as_json else "\n".join(confirmation_lines(made)))
     if not as_json:
         print(f"\nnext: `bdqm-tune evaluate --study {made.study}` evaluates the champion on the test split", flush=True)
+
+
+def register(
+    study: StudyName = "",
+    name: Annotated[str, typer.Option(metavar="NAME", help="Of the registered model; default: the study's.")] = "",
+    alias: Annotated[str, typer.Option(metavar="NAME", help="That points to it from now on.")] = "champion",
+    train: Annotated[str, typer.Option(metavar="FILE", help="The training file, if it has moved since.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Put the champion, or else the best trial's model, into MLflow's registry, where MLflow can serve it."""
+    from dataclasses import asdict
+
+    from bdqm_tune.config import Study
+    from bdqm_tune.experiment.registry import register as run
+
+    made = run(stores_here(), study or Study().name, name, alias, train or None)
+    print_record(asdict(made), as_json)
+    if not as_json:
+        address = f"models:/{made.name}@{made.alias}"
+        print(f"\nnext: `bdqm-tune predict {address} FILE`, or `bdqm_tune.load_calculator({address!r})`")
+        print(f"      `mlflow models serve -m {address} --env-manager local` answers requests")
 
 
 def confirmation_options(best: str, seeds: str, random: str, train: str, device: str) -> "Options":

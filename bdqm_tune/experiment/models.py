@@ -9,6 +9,7 @@ from typing import TypeVar
 import mlflow
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.tracking import MlflowClient
 from sqlalchemy import make_url
 
@@ -40,7 +41,7 @@ def load_model(model: str, stores: Stores) -> Potential | Ensemble:
         BdqmError: the tracking store that has it does not answer.
     """
     if Path(model).exists() or not (RUN_ID.fullmatch(model) or model.startswith(("runs:", "models:"))):
-        return _load(Path(model))
+        return load_folder(Path(model))
     quiet_libraries()
     client = _client(model, stores)
     with tempfile.TemporaryDirectory(prefix="bdqm-") as folder:
@@ -53,7 +54,7 @@ def load_model(model: str, stores: Stores) -> Potential | Ensemble:
                 raise BdqmError(f"{model}: cannot be read from {where}: {reason(error)}") from None
             raise BadInput(f"{model}: MLflow has no such model ({reason(error)})") from None
         try:
-            return _load(Path(local))
+            return load_folder(Path(local))
         except BadInput as error:
             raise BadInput(str(error).replace(str(local), model)) from None
 
@@ -66,9 +67,24 @@ def load_potential(model: str, stores: Stores) -> Potential:
     return found
 
 
-def _load(folder: Path) -> Potential | Ensemble:
+def model_folder(model: Potential | Ensemble) -> str:
+    """The name of the folder in which a run keeps a model of this kind."""
+    return MODEL_FOLDERS[isinstance(model, Ensemble)]
+
+
+def load_folder(folder: Path) -> Potential | Ensemble:
+    """The model in a folder, or in what MLflow made of one; of that nothing is executed.
+
+    Raises:
+        BadInput: there is none.
+    """
     if not folder.exists():
         raise BadInput(f"{folder}: no potential there; a model is {FORMS}")
+    if (folder / MLMODEL_FILE_NAME).exists():
+        packed = [folder / "data" / name for name in MODEL_FOLDERS if (folder / "data" / name).is_dir()]
+        if not packed:
+            raise BadInput(f"{folder}: a model of MLflow's own kind, not one that `bdqm-tune register` made")
+        folder = packed[0]
     return Ensemble.load(folder) if (folder / ENSEMBLE).exists() else Potential.load(folder)
 
 
@@ -137,7 +153,8 @@ def _registered(client: MlflowClient, model: str, name: str, alias: str | None, 
         number = max(versions, key=int)
     if number not in versions:
         raise BadInput(f"{model}: {name!r} has no version {number!r}; its versions are: {_list(versions)}")
-    if run_id := versions[number].run_id:
+    # What `register` made is a copy, which is there when `gc` has removed the run's.
+    if (run_id := versions[number].run_id) and not str(versions[number].source).startswith("models:"):
         _run(client, model, run_id)
     return str(client.get_model_version_download_uri(name, number))
 

@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -275,21 +274,20 @@ def test_one_that_diverges_with_a_seed_is_not_chosen(configure: Callable[..., Co
 def test_an_interrupted_confirmation_goes_on(
     stores: Stores, tuned: Tuned, workdir: Path, number: signal.Signals
 ) -> None:
-    tuned(stores, n_trials=2, training={"epochs": 300, "early_stopping": None})
-    command = [sys.executable, "-m", "bdqm_tune", "confirm", "--study", "small", "--best", "2", "--seeds", "20"]
+    tuned(stores, n_trials=2, training={"epochs": 200, "early_stopping": None})
+    command = [sys.executable, "-m", "bdqm_tune", "confirm", "--study", "small", "--best", "2", "--seeds", "8"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
-    while "3/" not in process.stderr.readline():
+    while "4/24" not in process.stderr.readline():
         assert process.poll() is None
     process.send_signal(number)
     assert process.wait(60) == (130 if number == signal.SIGTERM else -number)
     lines: list[str] = []
-    start = time.monotonic()
-    made = confirm(stores, "small", Options(best=2, seeds=20), lambda line, done, n: lines.append(line))
-    before = sum(line.endswith("trained before") for line in lines)
-    assert 3 <= before < 60, f"{time.monotonic() - start} s"
+    made = confirm(stores, "small", Options(best=2, seeds=8), lambda line, done, n: lines.append(line))
+    # What the last ones gave may not have been sent yet.
+    assert 1 <= sum(line.endswith("trained before") for line in lines) < 24
     runs = retrained(tracking_client(stores), made)
-    assert sum(run.info.status == "FINISHED" for run in runs) == 60
+    assert sum(run.info.status == "FINISHED" for run in runs) == 24
     assert {run.info.status for run in runs} <= {"FINISHED", "KILLED"}
 
 
