@@ -12,7 +12,7 @@ import typer
 from bdqm_tune.cli_amptorch import EXPORT_EXAMPLE, IMPORT_EXAMPLE, export_amptorch, import_amptorch
 from bdqm_tune.cli_jobs import CANCEL_EXAMPLE, JOBS_EXAMPLE, SUBMIT_EXAMPLE, cancel, jobs, submit
 from bdqm_tune.cli_models import ENSEMBLE_EXAMPLE, EVALUATE_EXAMPLE, PREDICT_EXAMPLE, ensemble, evaluate, predict
-from bdqm_tune.cli_results import CONFIRM_EXAMPLE, REGISTER_EXAMPLE, confirm, register
+from bdqm_tune.cli_results import CONFIRM_EXAMPLE, REGISTER_EXAMPLE, REPRODUCE_EXAMPLE, confirm, register, reproduce
 from bdqm_tune.cli_shared import Json, print_record, stores_here, tune_overrides
 from bdqm_tune.cli_studies import (
     DELETE_EXAMPLE,
@@ -129,6 +129,7 @@ PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 app.command(epilog=f"Example: {SUBMIT_EXAMPLE}", context_settings=PASSED_ON)(submit)
 app.command(epilog=f"Example: {JOBS_EXAMPLE}")(jobs)
 app.command(epilog=f"Example: {CANCEL_EXAMPLE}")(cancel)
+app.command(epilog=f"Example: {REPRODUCE_EXAMPLE}")(reproduce)
 
 
 @app.command(epilog="Example: `bdqm-tune gc --keep-best 5 --dry-run`")

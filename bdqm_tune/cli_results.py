@@ -1,6 +1,8 @@
 """The commands that make a study's result one to rely on: confirm, register, reproduce. Heavy imports are inside."""
 
 import json
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,8 +11,10 @@ from bdqm_tune.cli_shared import Json, StudyName, number, print_record, stores_h
 
 if TYPE_CHECKING:
     from bdqm_tune.experiment.confirm import Confirmation, Options
+    from bdqm_tune.experiment.reproduction import Reproduction
 
 REGISTER_EXAMPLE = "`bdqm-tune register --study oc20`, `bdqm-tune register --study oc20 --name slabs --alias tested`"
+REPRODUCE_EXAMPLE = "`bdqm-tune reproduce RUN_ID`, `bdqm-tune reproduce RUN_ID --export supplement.tar.gz`"
 CONFIRM_EXAMPLE = "`bdqm-tune confirm --study oc20 --best 5 --seeds 5`, `bdqm-tune confirm --study oc20 --random run`"
 
 
@@ -63,6 +67,50 @@ def register(
         address = f"models:/{made.name}@{made.alias}"
         print(f"\nnext: `bdqm-tune predict {address} FILE`, or `bdqm_tune.load_calculator({address!r})`")
         print(f"      `mlflow models serve -m {address} --env-manager local` answers requests")
+
+
+def reproduce(
+    run_id: Annotated[str, typer.Argument(help="Id of the run of a trial, or of a training of `confirm`.")],
+    train: Annotated[str, typer.Option(metavar="FILE", help="The training file, if it has moved since.")] = "",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; default: as it was configured.")] = "",
+    tolerance: Annotated[str, typer.Option(metavar="SHARE", help="Of each epoch's metrics; default: 0.001.")] = "",
+    export: Annotated[
+        str, typer.Option(metavar="FILE.tar.gz", help="Train nothing; write an archive for a paper's supplement.")
+    ] = "",
+    as_json: Json = False,
+) -> None:
+    """Train a run's configuration again with its data and seed, and compare: exit status 1 if the result differs."""
+    from bdqm_tune.experiment.reproduction import DIFFERENT, TOLERANCE
+    from bdqm_tune.experiment.reproduction import reproduce as run
+    from bdqm_tune.experiment.supplement import export as write
+
+    stores = stores_here()
+    if export:
+        names = write(stores, run_id, Path(export), train or None)
+        print(json.dumps(names) if as_json else f"{export}: {', '.join(names)}")
+        return
+    found = run(stores, run_id, train or None, device, number("--tolerance", tolerance, float, TOLERANCE))
+    for line in found.notes:
+        print(f"warning: {line}", file=sys.stderr, flush=True)
+    if as_json:
+        print(json.dumps(found.record()))
+    else:
+        print("\n".join(reproduction_lines(found)))
+    if found.verdict == DIFFERENT:
+        raise typer.Exit(1)
+
+
+def reproduction_lines(found: "Reproduction") -> list[str]:
+    """The verdict on a training that was repeated, and the metrics that differ."""
+    lines = [f"{found.name} ({found.run_id}): {found.verdict}, {found.epochs} epochs compared"]
+    for row in found.differences.to_dict("records"):
+        if row["absolute"] > 0:
+            lines.append(
+                f"  {row['metric']}: differs from epoch {row['first_epoch']}, by {row['absolute']:.3g} at most "
+                f"({row['relative']:.2g} of its mean)"
+            )
+    weights = "the same to the last bit" if found.same_weights else "not the same to the last bit"
+    return [*lines, f"  weights: {weights}"]
 
 
 def confirmation_options(best: str, seeds: str, random: str, train: str, device: str) -> "Options":

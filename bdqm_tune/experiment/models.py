@@ -99,6 +99,21 @@ def _client(model: str, stores: Stores) -> MlflowClient:
     return tracking_client(stores)
 
 
+def find_run(run_id: str, stores: Stores) -> tuple[MlflowClient, Run]:
+    """A run that has its artifacts, and a client for the store that it is in.
+
+    Raises:
+        BadInput: there is no such run, or `gc` removed its artifacts.
+        BdqmError: the tracking store does not answer.
+    """
+    client = _client(run_id, stores)
+    try:
+        return client, _run(client, run_id, run_id)
+    except (MlflowException, OSError) as error:
+        where = without_password(client.tracking_uri)
+        raise BdqmError(f"{run_id}: cannot be read from {where}: {reason(error)}") from None
+
+
 def _address(client: MlflowClient, model: str) -> str:
     """The address of a model's artifacts. Raises BadInput if there is no such model."""
     if RUN_ID.fullmatch(model):

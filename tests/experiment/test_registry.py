@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 import ase.io
 import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 import requests
 from ase import Atoms
@@ -25,7 +27,7 @@ from bdqm_tune.experiment.confirm import Options, confirm
 from bdqm_tune.experiment.ensembling import assemble
 from bdqm_tune.experiment.models import load_folder, load_potential
 from bdqm_tune.experiment.registry import register
-from bdqm_tune.experiment.serving import FORMS, ServedModel, read_records, record_of, signature
+from bdqm_tune.experiment.serving import ServedModel, read_records, record_of, signature
 from bdqm_tune.experiment.tracking_client import tracking_client
 from bdqm_tune.experiment.tune import tune
 from bdqm_tune.learning.dataset import prepare
@@ -36,7 +38,7 @@ Tuned = Callable[..., str]
 
 @pytest.fixture
 def tuned(configure: Callable[..., Config]) -> Tuned:
-    """`tuned(stores, name)`: a study of two complete trials, the last of them its best for sure."""
+    """`tuned(stores, name)`: a study of two complete trials; gives the run of the best."""
 
     def go(stores: Stores, name: str = "small", n_trials: int = 2) -> str:
         config = configure(study={"name": name, "n_trials": n_trials, "pruner": "none"}, training={"epochs": 2})
@@ -92,7 +94,6 @@ def test_a_registered_model_is_what_was_trained(
     version = client.get_model_version_by_alias(name, "champion")
     assert version.tags["confirm_run_ids"] == ", ".join(champion.run_ids)
     assert version.tags["confirmation_run_id"] == champion.confirmation_run_id
-    assert f"models:/{name}/1" and load_potential(f"models:/{name}/1", both)
     client.set_tag(best, "artifacts", "removed")
     assert load_potential(f"models:/{name}/1", both).predict(test).energies.tolist() == expected.energies.tolist()
 
@@ -136,6 +137,7 @@ def test_mlflows_other_models_are_not_loaded(workdir: Path) -> None:
         load_folder(workdir)
 
 
+PLACE = {"positions": [[0, 0, 0]]}
 BAD_RECORDS: dict[str, tuple[list[Any], str]] = {
     "nothing": ([], "no structures; the input is a list"),
     "an unknown form": ([{"energy": 1.0}], "record 0: has energy; a structure is "),
@@ -180,8 +182,6 @@ def test_an_ensemble_says_how_sure_it_is(stores: Stores, tuned: Tuned, files: di
     tuned(stores)
     ensemble = assemble(stores, "small", best=2, coverage=0.5).ensemble
     atoms = ase.io.read(files["test"], 0)
-    import pandas as pd
-
     (found,) = ServedModel(ensemble).predict(pd.DataFrame([record_of(atoms)]))
     assert found["energy_interval"][0] < found["energy"] < found["energy_interval"][1]
     assert found.keys() == set(signature(ensemble).outputs.input_names())
@@ -245,7 +245,8 @@ def test_mlflow_serves_it(stores: Stores, tuned: Tuned, files: dict[str, str], s
     ase.io.write(text, test, format="extxyz")
     found = requests.post(url, json={"inputs": [{"extxyz": text.read_text()}], "params": {"forces": False}}).json()
     assert [one["energy"] for one in found["predictions"]] == pytest.approx(expected.energies.tolist(), abs=1e-4)
-    for records, message in [*BAD_RECORDS.values(), (["text"], "no structures"), ([{"pbs": 1}], FORMS[:20])]:
+    for records in [*(bad for bad, _ in BAD_RECORDS.values()), ["text"], [{"pbs": 1}], [{"symbols": "U", **PLACE}]]:
         answer = requests.post(url, json={"inputs": records})
         assert answer.status_code == 400, (records, answer.text)
-        assert message.removeprefix("record 0: ")[:20] in answer.json()["message"] or not records, answer.text
+        # MLflow leaves out what it does not know, so that nothing may be left.
+        assert re.search("record [01]: |structure 0: element U|no structures; the input", answer.json()["message"])
