@@ -37,6 +37,10 @@ if TYPE_CHECKING:
     from bdqm_tune.services.connection import Stores
 
 INTERRUPTED = 130  # exit status, as of a shell's Ctrl-C
+AFTERWARDS = {  # what becomes of a command's work when it is interrupted
+    "tune": "; a trial that was running waits for the next tune of its study",
+    "confirm": "; the same command goes on with what was not trained to its end",
+}
 
 app = typer.Typer(
     help="Tune neural-network potentials: from a trajectory to a tuned, tracked, tested model.",
@@ -184,7 +188,7 @@ def main() -> NoReturn:
         exec("")
         left = "the walltime is near" if walltime_is_near.is_set() else "interrupted"
         status = 0 if walltime_is_near.is_set() else INTERRUPTED
-        _fail(f"{left}; a trial that was running waits for the next tune of its study", status)
+        _fail(left + AFTERWARDS.get("".join(sys.argv[1:2]), ""), status)
     sys.exit(code or 0)
 
 

@@ -32,6 +32,7 @@ def confirm(
     ] = "",
     train: Annotated[str, typer.Option(metavar="FILE", help="The training file, if it has moved since.")] = "",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; default: as the study.")] = "",
+    registered: Annotated[bool, typer.Option("--register", help="Register the champion, as `register` does.")] = False,
     as_json: Json = False,
 ) -> None:
     """Train the best configurations anew with other seeds, rank them, and choose the champion among them.
@@ -42,8 +43,14 @@ def confirm(
     from bdqm_tune.progress import note
 
     options = confirmation_options(best, seeds, random, train, device)
-    made = run(stores_here(), study or Study().name, options, lambda line, done, n: note(f"{done}/{n} {line}"))
+    stores = stores_here()
+    made = run(stores, study or Study().name, options, lambda line, done, n: note(f"{done}/{n} {line}"))
     print(json.dumps(made.record()) if as_json else "\n".join(confirmation_lines(made)))
+    if registered:
+        from bdqm_tune.experiment.registry import register as enter
+
+        version = enter(stores, made.study, train=train or None)
+        note(f"registered as models:/{version.name}@{version.alias}, version {version.version}")
     if not as_json:
         print(f"\nnext: `bdqm-tune evaluate --study {made.study}` evaluates the champion on the test split", flush=True)
 

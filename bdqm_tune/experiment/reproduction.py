@@ -167,19 +167,17 @@ def _train(
     backend = make_backend(config, dataset)
     training = backend.start(training_record.tried_by(config).hyperparameters, config.study.seed, dataset)
     cut_off = len(then) if run.data.tags["trial_state"] == "pruned" else None
-    records: list[EpochRecord] = []
     try:
         for record in training:
             check()
-            records.append(record)
             on_epoch(record)
-            if len(records) == cut_off:
+            if record.epoch == cut_off:
                 break
     except Diverged:  # as it may have done then; its curves end there
         pass
     with tempfile.TemporaryDirectory(prefix="bdqm-") as folder:
         training.potential().save(Path(folder))
-        return training_record.history(records), (Path(folder) / WEIGHTS).read_bytes(), backend.device
+        return training_record.history(training.records), (Path(folder) / WEIGHTS).read_bytes(), backend.device
 
 
 def _unlike(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

@@ -143,7 +143,7 @@ class Retrainer:
         training: TrainingRun | None = None
         state, reason, error = "complete", "", ""
         try:
-            with interruptible(self._raise_if_stopped):
+            with interruptible(self._stopped.is_set):
                 check()
                 training = backend.start(training_record.tried_by(job.config).hyperparameters, job.seed, dataset)
                 self._follow(training, run)
@@ -198,7 +198,3 @@ class Retrainer:
             run.log_metrics(record.metrics(), record.epoch)
             if record.epoch % every == 0 and record.epoch < epochs:
                 run.flush()
-
-    def _raise_if_stopped(self) -> None:
-        if self._stopped.is_set():
-            raise KeyboardInterrupt

@@ -281,7 +281,10 @@ def test_an_interrupted_confirmation_goes_on(
     while "4/24" not in process.stderr.readline():
         assert process.poll() is None
     process.send_signal(number)
+    *_, last = process.stderr
     assert process.wait(60) == (130 if number == signal.SIGTERM else -number)
+    if number == signal.SIGTERM:
+        assert last == "bdqm-tune: interrupted; the same command goes on with what was not trained to its end\n"
     lines: list[str] = []
     made = confirm(stores, "small", Options(best=2, seeds=8), lambda line, done, n: lines.append(line))
     # What the last ones gave may not have been sent yet.
