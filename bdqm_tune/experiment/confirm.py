@@ -9,7 +9,7 @@ from typing import Any
 
 import optuna
 import pandas as pd
-from mlflow.entities import Metric, RunTag
+from mlflow.entities import Metric, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.time import get_current_time_millis
@@ -35,7 +35,7 @@ from bdqm_tune.services.secrets import refuse_secrets
 from bdqm_tune.units import OBJECTIVE_UNITS
 
 KIND = "confirmation"  # tag of the run under which all trainings of a study's finalists come
-BEST, SEEDS = 5, 5
+BEST, SEEDS, MOST = 5, 5, 100
 EXISTING, RUN, NONE = "existing", "run", "none"  # of the random search to compare with
 
 
@@ -82,11 +82,11 @@ class Options:
     device: str = ""  # empty: the configuration's
 
     def __post_init__(self) -> None:
-        """Raise BadInput if a number is too small."""
-        if self.best < 1:
-            raise BadInput(f"--best must be at least 1, got {self.best}")
-        if self.seeds < 2:
-            raise BadInput(f"--seeds must be at least 2, got {self.seeds}: one number has no interval")
+        """Raise BadInput if a number is too small, or larger than a tag of MLflow has room for their runs."""
+        if not 1 <= self.best <= MOST:
+            raise BadInput(f"--best must be from 1 to {MOST}, got {self.best}")
+        if not 2 <= self.seeds <= MOST:
+            raise BadInput(f"--seeds must be from 2 to {MOST}, got {self.seeds}; one number has no interval")
         refuse_secrets({"train": self.train})
 
     def applied(self, config: Config) -> Config:
@@ -132,7 +132,7 @@ def _confirm(
     (first, run), unit = found[0], OBJECTIVE_UNITS[found[0][0].config.target.objective]
     dataset = study_dataset(options.applied(first.config), run, stores.home, options.train)
     seeds = [(first.config.study.seed + 1 + i) % 2**31 for i in range(options.seeds)]
-    tracker = _open_tracker(stores, client, study, first.config.patience * 60)
+    tracker = _open_tracker(stores, client, study, [one for _, one in found], first.config.patience * 60)
     status = "FAILED"
     try:
         searched = options.applied(searched_config(client, run))
@@ -224,8 +224,14 @@ def write_confirmation(made: Confirmation, folder: Path) -> list[Path]:
     return files
 
 
-def _open_tracker(stores: Stores, client: MlflowClient, study: optuna.Study, patience: float) -> Tracker:
-    """The way to the study's one run of confirmations, which is opened again where there is one."""
+def _open_tracker(
+    stores: Stores, client: MlflowClient, study: optuna.Study, runs: Sequence[Run], patience: float
+) -> Tracker:
+    """The way to the study's one run of confirmations, which is opened again where there is one.
+
+    Args:
+        runs: of the finalists' trials, by which it is known to belong to this study.
+    """
     name, experiment = study.study_name, study.user_attrs[EXPERIMENT]
     adopted = adopt_run(client, f"confirm-{name}")
     earlier = [
@@ -234,14 +240,17 @@ def _open_tracker(stores: Stores, client: MlflowClient, study: optuna.Study, pat
         if run.data.tags.get("study") == name and (adopted is None or run.info.run_id != adopted.info.run_id)
     ]
     tags = {**provenance_tags(), "kind": KIND, "study": name}
+    tags["model_run_ids"] = ", ".join(run.info.run_id for run in runs)
+    run_tags = [RunTag(key, value) for key, value in tags.items()]
     if earlier:
         run_id = earlier[0].info.run_id
         if adopted is not None:
             client.set_tag(adopted.info.run_id, "confirmation_run_id", run_id)
         client.update_run(run_id, status="RUNNING")
+        client.log_batch(run_id, tags=run_tags)
         return Tracker(stores, client.get_run(run_id), False, patience)
     if adopted is not None and adopted.info.experiment_id == experiment:
-        client.log_batch(adopted.info.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+        client.log_batch(adopted.info.run_id, tags=run_tags)
         return Tracker(stores, adopted, True, patience)
     run = client.create_run(experiment, run_name=f"confirm-{name}", tags={**context_tags(), **tags})
     return Tracker(stores, run, False, patience)

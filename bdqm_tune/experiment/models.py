@@ -146,6 +146,8 @@ def _folder_in(client: MlflowClient, run: Run) -> str:
     tags, what = run.data.tags, f"{run.info.run_id}: the run {run.info.run_name} has no model"
     if tags.get("kind") == "study":
         raise BadInput(f"{what}; it is that of the study, whose trials have theirs in runs of their own")
+    if "champion_run_id" in tags:
+        raise BadInput(f"{what}; it is that of a confirmation, whose champion is {tags['champion_run_id']}")
     if "model_run_id" in tags:
         raise BadInput(f"{what}; it is the evaluation of {tags['model_run_id']}")
     raise BadInput(f"{what}; its trial is {tags.get('trial_state', 'none of a study')}")

@@ -24,6 +24,7 @@ from bdqm_tune.experiment.evaluation import evaluate_best
 from bdqm_tune.experiment.finalists import Candidate
 from bdqm_tune.experiment.models import load_potential
 from bdqm_tune.experiment.retraining import Retraining
+from bdqm_tune.experiment.study_runs import runs_of_study
 from bdqm_tune.experiment.studydata import study_dataset, trial_config
 from bdqm_tune.experiment.tracking_client import tracking_client
 from bdqm_tune.experiment.tune import tune
@@ -103,6 +104,8 @@ def test_from_a_study_to_its_champion(both: Stores, tuned: Tuned, files: dict[st
     assert (parent.data.tags["kind"], parent.data.tags["champion_run_id"]) == ("confirmation", champion.run_id)
     assert parent.data.metrics["champion_val_energy_mae_mean"] == champion.mean
     assert parent.info.status == "FINISHED"
+    with pytest.raises(BadInput, match=f"that of a confirmation, whose champion is {champion.run_id}"):
+        load_potential(parent.info.run_id, both)
     folder = Path(client.download_artifacts(parent.info.run_id, ""))
     pd.testing.assert_frame_equal(pd.read_csv(folder / "finalists.csv"), made.table, check_dtype=False)
     assert json.loads((folder / "confirmation.json").read_text())["champion"]["run_id"] == champion.run_id
@@ -121,6 +124,8 @@ def test_from_a_study_to_its_champion(both: Stores, tuned: Tuned, files: dict[st
     more = confirm(both, name, Options(best=3, seeds=4))
     assert more.champion.confirmation_run_id == champion.confirmation_run_id
     assert len(retrained(client, more)) == 16
+    of_study = {run.info.run_id for run in runs_of_study(client, name, study.get_trials(), [])}
+    assert of_study >= {parent.info.run_id, *(run.info.run_id for run in retrained(client, more))}
     tuned(both, name, 1)
     assert "1 trials were added since" in chosen_model(study).why
 
@@ -199,9 +204,10 @@ def test_what_cannot_be_confirmed_is_said_before_anything_is_trained(
 ) -> None:
     with pytest.raises(BadInput, match="no study 'small'"):
         confirm(stores, "small", Options())
-    for options, message in (({"seeds": 1}, "--seeds must be at least 2, got 1"), ({"best": 0}, "--best must be at")):
-        with pytest.raises(BadInput, match=message):
-            Options(**options)
+    with pytest.raises(BadInput, match="--seeds must be from 2 to 100, got 1"):
+        Options(seeds=1)
+    with pytest.raises(BadInput, match="--best must be from 1 to 100, got 101"):
+        Options(best=101)
     study = tuned(stores, n_trials=1)
     with pytest.raises(BadInput, match=r"other\.traj: has other structures than the trials were trained on"):
         confirm(stores, "small", Options(train=files["other"]))
