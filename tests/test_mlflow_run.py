@@ -100,6 +100,14 @@ def test_with_the_active_environment(project: Path) -> None:
     kinds = [run.data.tags.get("kind") for run in runs(project)]
     assert (kinds.count("ensemble"), kinds.count("evaluation")) == (1, 2)
 
+    done = mlflow_run(project, *local, "-e", "confirm", "-P", "study=oc20", "-P", "best=1", "-P", "seeds=2")
+    assert done.returncode == 0, done.stderr
+    (confirmation,) = [run for run in runs(project) if run.data.tags.get("kind") == "confirmation"]
+    trained = [run for run in runs(project) if run.data.tags.get("kind") == "confirm"]
+    assert {run.data.tags["seed"] for run in trained} == {"1", "2"}
+    assert {run.data.tags["mlflow.parentRunId"] for run in trained} == {confirmation.info.run_id}
+    assert confirmation.info.status == "FINISHED"
+
     done = mlflow_run(project, *local, "-e", "prepare", "-P", "train=train.xyz")
     assert done.returncode == 0, done.stderr
     assert "training_structures" in done.stdout
