@@ -1,4 +1,5 @@
-"""The MLflow server's application: MLflow's own with passwords, which also refuses to record a password.
+"""The MLflow server's application: MLflow's own with passwords, which also refuses to record a password, and answers
+with histories of many runs at once.
 
 `mlflow server --app-name bdqm-tune` finds it through the entry point in pyproject.toml.
 """
@@ -6,6 +7,7 @@
 from typing import TYPE_CHECKING, Any
 
 from bdqm_tune.services.secrets import has_secret
+from mlflow_server.histories import add_histories
 
 if TYPE_CHECKING:
     from flask import Response
@@ -21,6 +23,7 @@ def create_app() -> Any:
     from mlflow.server.auth import create_app as with_passwords
 
     application = with_passwords(app)
+    add_histories(app)
     app.before_request(refuse_secrets)  # after who asks was looked at
     return application
 

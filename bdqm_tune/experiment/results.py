@@ -1,21 +1,33 @@
 """What a study found, as data frames."""
 
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import optuna
 import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
 from bdqm_tune.errors import BdqmError
+from bdqm_tune.experiment.cached_storage import Cache
+from bdqm_tune.experiment.curves import read_curves
+from bdqm_tune.experiment.results_cache import cache_file, read_cache, write_cache
 from bdqm_tune.experiment.search_space import SEARCHABLE
-from bdqm_tune.experiment.study import QUESTION, RESULT, RUN_ID, STATES, load_study
+from bdqm_tune.experiment.study import EXPERIMENT, QUESTION, RESULT, RUN_ID, STATES, load_study
 from bdqm_tune.experiment.tracking_client import reason, tracking_client
-from bdqm_tune.progress import track
-from bdqm_tune.services.connection import Stores
+from bdqm_tune.experiment.trial_tables import TrialTables, is_searched
+from bdqm_tune.experiment.workers import Worker, Workers
+from bdqm_tune.services.connection import Stores, without_password
 
 MEASURED = ("val_energy_mae", "val_forces_mae", "best_epoch", "epochs", "n_parameters", "trial_seconds", "reason")
+TIMES = ("started", "ended")  # of the last worker that had it; local time
+DESCRIBED = ("host", "device", "run_id")  # of a worker
+COLUMNS = ("number", "state", *MEASURED, *TIMES, "run_id")
+CONTEXT = "mlflow.data.context"  # tag of a run's data: training or validation
 
 
 @dataclass(frozen=True)
@@ -23,58 +35,128 @@ class StudyResults:
     """A study's trials and their curves."""
 
     name: str
-    trials: pd.DataFrame  # one row a trial: number, state, val_energy_mae (eV), …, run_id, hyperparameters
+    trials: pd.DataFrame  # one row a trial: number, state, val_energy_mae (eV), …, run_id, hyperparameters; and, where
+    # known: given (parameters, not by the sampler), worker, host, device, sampler, pruner
     curves: pd.DataFrame  # trial, epoch, and the objective
     objective: str  # what the trials are judged by: val_energy_mae (eV) or val_forces_mae (eV/Å), as in the frames
     hyperparameters: list[str]  # those that were searched, of the descriptor as `descriptor.OPTION`
     study: optuna.Study
+    spaces: Mapping[str, Sequence[BaseDistribution]] = field(default_factory=dict)  # what each was searched in
+    runs: pd.DataFrame = field(default_factory=pd.DataFrame)  # options of each worker's configuration, by its run's id
+    splits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # training, validation: structures, atoms, …
 
 
 def load_results(stores: Stores, name: str) -> StudyResults:
-    """Read a study from both stores.
+    """Read a study from both stores; of finished trials that were read before, from the file that keeps them.
 
     Raises:
         BadInput: there is no such study.
         BdqmError: a store cannot be read.
     """
     study = load_study(stores, name)
-    found = study.get_trials(deepcopy=False)
-    trials = trials_frame(found)
-    searched = {key for trial in found for key, space in trial.distributions.items() if not space.single()}
-    names = [key for key in SEARCHABLE if key in searched]
-    objective = study.user_attrs[QUESTION]["objective"]
-    curves = _curves_frame(tracking_client(stores), trials, objective)
-    return StudyResults(name, trials, curves, objective, names, study)
-
-
-def trials_frame(trials: list[FrozenTrial]) -> pd.DataFrame:
-    """One row a trial; what a trial does not have is NaN."""
-    rows = []
-    for trial in trials:
-        result = trial.user_attrs.get(RESULT, {})
-        rows.append(
-            {
-                "number": trial.number,
-                "state": STATES[trial.state],
-                **{key: result.get(key) for key in MEASURED},
-                "run_id": trial.user_attrs.get(RUN_ID),
-                **trial.params,
-            }
-        )
-    frame = pd.DataFrame(rows, columns=None if rows else ["number", "state", *MEASURED, "run_id"])
-    numbers = [key for key in MEASURED if key != "reason"]
-    return frame.astype(dict.fromkeys(numbers, float))
-
-
-def _curves_frame(client: MlflowClient, trials: pd.DataFrame, objective: str) -> pd.DataFrame:
-    rows = []
-    known = trials[trials["run_id"].notna()]
-    pairs = list(zip(known["number"], known["run_id"], strict=True))
+    objective, experiment = study.user_attrs[QUESTION]["objective"], study.user_attrs.get(EXPERIMENT, "")
+    assert isinstance(study._storage, Cache)
+    storage, study_id = study._storage.backend, study._study_id
+    tables = TrialTables(storage, study_id)
+    spaces = tables.spaces()
+    client = tracking_client(stores)
+    rows, curves = _rows_and_curves(stores, study, tables, objective, experiment)
+    trials = _frame(rows, [key for key in SEARCHABLE if key in spaces])
     try:
-        for number, run_id in track(pairs, "Curves", len(pairs)):
-            # A trial that was handed back and began again has its first epochs twice; the later value counts.
-            values = {m.step: m.value for m in client.get_metric_history(run_id, objective)}
-            rows += [(int(number), step, value) for step, value in sorted(values.items())]
+        runs, splits = _study_runs(client, experiment, name), _splits(client, trials)
     except (MlflowException, OSError) as error:
-        raise BdqmError(f"cannot read the curves from MLflow: {reason(error)}") from None
-    return pd.DataFrame(rows, columns=["trial", "epoch", objective])
+        raise BdqmError(f"cannot read the study's runs from MLflow: {reason(error)}") from None
+    trials = _placed(trials, Workers(storage.engine, storage.patience, study_id).all(), runs)
+    names = [key for key in SEARCHABLE if is_searched(spaces, key)]
+    return StudyResults(name, trials, curves, objective, names, study, spaces, runs, splits)
+
+
+def trials_frame(trials: Sequence[FrozenTrial]) -> pd.DataFrame:
+    """One row a trial; what a trial does not have is NaN."""
+    return _frame([_row(trial) for trial in trials])
+
+
+def _rows_and_curves(
+    stores: Stores, study: optuna.Study, tables: TrialTables, objective: str, experiment: str
+) -> tuple[list[dict[str, Any]], pd.DataFrame]:
+    """A row for each trial in the order of their numbers, and the frame of curves."""
+    where = without_password(stores.storage_url).partition("?")[0]
+    file = cache_file(stores.home, study.study_name, where, study._study_id, experiment, objective)
+    endings = tables.endings()
+    kept, curves = read_cache(file, endings)
+    workers, given = tables.workers(), tables.given()
+    read = {
+        trial._trial_id: {**_row(trial), "worker": workers.get(trial._trial_id), "given": trial._trial_id in given}
+        for trial in tables.trials_but(kept)
+    }
+    numbers = {row["run_id"]: row["number"] for row in read.values() if row["run_id"]}
+    if numbers:
+        new = read_curves(stores, experiment, list(numbers), objective)
+        new = pd.DataFrame({"trial": new["run_id"].map(numbers), "epoch": new["step"], "value": new["value"]})
+        curves = pd.concat([curves, new]).astype({"trial": int, "epoch": int, "value": float})
+        curves = curves.sort_values(["trial", "epoch"], ignore_index=True)
+    last = curves.groupby("trial")["epoch"].max().to_dict()
+    # A worker may still be sending the end of a curve when its trial has ended.
+    whole = {
+        key: row for key, row in read.items() if key in endings and last.get(row["number"], 0) >= (row["epochs"] or 0)
+    }
+    if whole:
+        write_cache(file, kept | whole, endings, curves)
+    rows = sorted((kept | read).values(), key=lambda row: row["number"])
+    return rows, curves.rename(columns={"value": objective})
+
+
+def _row(trial: FrozenTrial) -> dict[str, Any]:
+    """What is known of a trial, as JSON can hold it."""
+    result = trial.user_attrs.get(RESULT, {})
+    times = (trial.datetime_start, trial.datetime_complete)
+    return {
+        "number": trial.number,
+        "state": STATES[trial.state],
+        **{key: result.get(key) for key in MEASURED},
+        **{key: at and at.isoformat() for key, at in zip(TIMES, times, strict=True)},
+        "run_id": trial.user_attrs.get(RUN_ID),
+        "params": trial.params,
+    }
+
+
+def _frame(rows: Sequence[dict[str, Any]], hyperparameters: Sequence[str] = ()) -> pd.DataFrame:
+    flat = [{**{key: value for key, value in row.items() if key != "params"}, **row["params"]} for row in rows]
+    frame = pd.DataFrame(flat, columns=None if flat else [*COLUMNS, *hyperparameters])
+    numbers = [key for key in MEASURED if key != "reason"]
+    frame = frame.astype(dict.fromkeys(numbers, float))
+    return frame.assign(**{key: pd.to_datetime(frame[key], format="ISO8601") for key in TIMES})
+
+
+def _study_runs(client: MlflowClient, experiment: str, name: str) -> pd.DataFrame:
+    """The options of the configuration of every worker's run, by the run's id; the first to start first."""
+    if not experiment:
+        return pd.DataFrame()
+    found = client.search_runs([experiment], "tags.kind = 'study'", order_by=["attributes.start_time ASC"])
+    own = {run.info.run_id: run.data.params for run in found if run.data.tags.get("study") == name}
+    return pd.DataFrame.from_dict(own, orient="index")
+
+
+def _splits(client: MlflowClient, trials: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """What the trials were trained and validated on, as their first run has it."""
+    known = trials["run_id"].dropna()
+    if known.empty:
+        return {}
+    inputs: Any = client.get_run(known.iloc[0]).inputs
+    return {
+        next(tag.value for tag in given.tags if tag.key == CONTEXT): json.loads(given.dataset.profile)
+        for given in inputs.dataset_inputs
+    }
+
+
+def _placed(trials: pd.DataFrame, workers: Sequence[Worker], runs: pd.DataFrame) -> pd.DataFrame:
+    """The trials with the host, the device, the sampler and the pruner of each, where they are known."""
+    about = pd.DataFrame([{"worker": one.name, **one.description} for one in workers], columns=["worker", *DESCRIBED])
+    about = about.join(runs.reindex(columns=["study.sampler", "study.pruner"]), on="run_id")
+    about = about.rename(columns={"study.sampler": "sampler", "study.pruner": "pruner"}).drop(columns="run_id")
+    placed = trials.reindex(columns=[*trials.columns, *({"worker", "given"} - {*trials.columns})])
+    placed = placed.merge(about, on="worker", how="left")
+    for option in ("sampler", "pruner"):  # of a study that knows no workers, where all its runs had the same
+        said = set(runs.get(f"study.{option}", ()))
+        placed[option] = placed[option].fillna(said.pop()) if len(said) == 1 else placed[option]
+    return placed
