@@ -2,7 +2,6 @@
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 
 from analysis.figures import style
@@ -10,6 +9,7 @@ from bdqm_tune.units import OBJECTIVE_UNITS
 
 QUANTILE = 0.98  # of the values: what is above, mostly first epochs, may leave the axes at the top
 WIDE = 10  # highest over lowest value from which the axis is logarithmic
+MANY_LINES, MOST_LINES = 60, 300  # of one state, from which they are thin; that are drawn
 DIVERGED = 100  # a trial whose lowest MAE is so many times the median trial's does not stretch the axis
 
 
@@ -44,6 +44,7 @@ def validation_curves(
             style.note(ax, "no validation curves yet")
             return ax
         best = style.best_trial(trials, objective)
+        lowest = curves.groupby("trial", as_index=False)[objective].min()
         states = dict(zip(trials["number"], trials["state"], strict=True))
         if best is not None:
             _draw(ax, curves[curves["trial"] == best], objective, style.BEST, f"best: trial {best}", linewidth=1.7)
@@ -51,8 +52,9 @@ def validation_curves(
             numbers = [n for n in curves["trial"].unique() if states.get(n) == state and n != best]
             if numbers:
                 other = "other " if state == "complete" and best is not None else ""
-                label = f"{other}{state} ({len(numbers)})"
-                _draw(ax, curves[curves["trial"].isin(numbers)], objective, look, label, linewidth=0.8)
+                shown = style.thinned(lowest[lowest["trial"].isin(numbers)], objective, MOST_LINES)["trial"]
+                count = f"{len(numbers)}" if len(shown) == len(numbers) else f"{len(shown)} of {len(numbers)}"
+                _draw(ax, curves[curves["trial"].isin(shown)], objective, look, f"{other}{state} ({count})", 0.8)
         low, high = limits(curves, objective)
         ax.set_ylim(low, high)
         if low > 0 and high > WIDE * low:
@@ -74,19 +76,16 @@ def validation_curves(
 
 def _draw(ax: Axes, curves: pd.DataFrame, objective: str, look: style.Look, label: str, linewidth: float) -> None:
     """One line a trial, and a mark where each ends, or at its lowest point for the best trial."""
-    if curves.empty:
-        return
-    before = len(ax.lines)
-    alpha = 0.9 if curves["trial"].nunique() <= 15 else 0.5
-    sns.lineplot(
-        data=curves, x="epoch", y=objective, units="trial", estimator=None, errorbar=None, ax=ax, color=look.color,
-        linestyle=look.linestyle, linewidth=linewidth, zorder=look.z, legend=False,
-    )  # fmt: skip
-    for line in ax.lines[before:]:
-        x, y = np.asarray(line.get_xdata(), float), np.asarray(line.get_ydata(), float)
+    groups = [(part["epoch"].to_numpy(float), part[objective].to_numpy(float)) for _, part in curves.groupby("trial")]
+    many = len(groups) > MANY_LINES
+    alpha = 0.9 if len(groups) <= 15 else 0.15 if many else 0.5
+    for position, (x, y) in enumerate(groups):
+        (line,) = ax.plot(
+            x, y, color=look.color, linestyle=look.linestyle, linewidth=linewidth, zorder=look.z, rasterized=many,
+            label=label if position == 0 else None, marker=look.marker,
+        )  # fmt: skip
         if look is style.BEST:
-            line.set(marker=look.marker, markersize=9, markevery=[int(y.argmin())], markeredgewidth=0.5)
+            line.set(markersize=9, markevery=[int(y.argmin())], markeredgewidth=0.5)
         else:
-            line.set(marker=look.marker, markersize=3.5, markevery=[len(x) - 1], alpha=alpha)
+            line.set(markersize=2 if many else 3.5, markevery=[len(x) - 1], alpha=alpha)
             line.set(markeredgecolor=look.color, markeredgewidth=0.8)
-    ax.lines[before].set_label(label)

@@ -4,114 +4,135 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 
 from analysis.figures import style
 
 if TYPE_CHECKING:
-    import optuna
     from optuna.distributions import BaseDistribution
 
 MIN_TRIALS = 5  # complete ones; of fewer, a forest of random trees tells nothing
+MOST_TRIALS = 1000  # that the forest is grown on; it takes a minute for 10,000, and says the same
+METHODS = ("fANOVA", "PED-ANOVA")
 
 
-def compute_importance(study: optuna.Study, seed: int = 0) -> pd.DataFrame:
-    """Share of the variance of the MAE's logarithm that each hyperparameter explains alone, by fANOVA.
+def compute_importance(
+    trials: pd.DataFrame,
+    spaces: Mapping[str, Sequence[BaseDistribution]],
+    objective: str = style.MAE,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """How much each hyperparameter alone counts, by two methods.
 
+    fANOVA (Hutter, Hoos & Leyton-Brown, ICML 2014): its share of the variance of the MAE's logarithm, over the whole
+    space. PED-ANOVA (Watanabe, Bansal & Hutter, IJCAI 2023): what tells the best tenth of the trials from all others.
     The logarithm, of the MAE and of what is searched on a logarithmic scale: else one diverged trial, or the upper
     tenth of the range of lr, would be all that counts. A trial that does not have a hyperparameter (dropout_rate
-    without dropout) counts with the middle of its range, or the most frequent choice: fANOVA (Hutter, Hoos &
-    Leyton-Brown, ICML 2014) needs a value, and one that is the same for all explains nothing by itself.
+    without dropout) counts with the middle of its range, or the most frequent choice: both need a value, and one that
+    is the same for all explains nothing by itself.
 
     Args:
-        study: only its complete trials count.
+        trials: one row a trial: state, the objective, and a column per hyperparameter; only complete ones count.
+        spaces: what each hyperparameter was searched in.
+        objective: what the trials are judged by, as its column is called.
         seed: of the forest.
 
     Returns:
-        hyperparameter, importance (sum 1, largest first); empty where fewer than `MIN_TRIALS` trials are complete or
-        nothing differs among them.
+        hyperparameter, importance, method: of each method the sum is 1, the largest first; empty where fewer than
+        `MIN_TRIALS` trials are complete or nothing differs among them.
     """
     import optuna
 
-    empty = pd.DataFrame({"hyperparameter": pd.Series(dtype=str), "importance": pd.Series(dtype=float)})
-    trials = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
-    values = {trial.number: trial.value for trial in trials if trial.value is not None and 0 < trial.value < math.inf}
-    trials = [trial for trial in trials if trial.number in values]
-    columns = {name: _column(trials, name) for name in sorted({name for trial in trials for name in trial.params})}
+    values = trials[objective].astype(float)
+    rows = trials[(trials["state"] == "complete") & (values > 0) & np.isfinite(values)]
+    rows = style.thinned(rows, objective, MOST_TRIALS).sort_values("number")
+    columns = {name: _column(rows[name], spaces[name]) for name in sorted(spaces) if name in rows and rows[name].any()}
     columns = {name: column for name, column in columns.items() if not column[1].single()}
-    if len(trials) < MIN_TRIALS or not columns or len(set(values.values())) == 1:
-        return empty
+    if len(rows) < MIN_TRIALS or not columns or rows[objective].nunique() == 1:
+        return pd.DataFrame(
+            {"hyperparameter": pd.Series(dtype=str), "importance": pd.Series(dtype=float), "method": []}
+        )
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # "a new study created" is none of the user's
     try:
         table = optuna.create_study()
-        for row, trial in enumerate(trials):
-            table.add_trial(
-                optuna.create_trial(
-                    params={name: values[row] for name, (values, _) in columns.items()},
-                    distributions={name: distribution for name, (_, distribution) in columns.items()},
-                    value=math.log10(values[trial.number]),
-                )
-            )
+        distributions = {name: distribution for name, (_, distribution) in columns.items()}
+        for row, value in enumerate(rows[objective]):
+            params = {name: values[row] for name, (values, _) in columns.items()}
+            table.add_trial(optuna.create_trial(params=params, distributions=distributions, value=math.log10(value)))
+        evaluators = (
+            optuna.importance.FanovaImportanceEvaluator(seed=seed),
+            optuna.importance.PedAnovaImportanceEvaluator(target_quantile=0.1),
+        )
+        shares = [optuna.importance.get_param_importances(table, evaluator=evaluator) for evaluator in evaluators]
     finally:
         optuna.logging.set_verbosity(verbosity)
-    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=seed)
-    shares = optuna.importance.get_param_importances(table, evaluator=evaluator)
-    return pd.DataFrame({"hyperparameter": list(shares), "importance": [float(share) for share in shares.values()]})
+    return pd.DataFrame(
+        [
+            (name, float(share), method)
+            for method, found in zip(METHODS, shares, strict=True)
+            for name, share in found.items()
+        ],
+        columns=["hyperparameter", "importance", "method"],
+    )
 
 
-def _column(trials: list[optuna.trial.FrozenTrial], name: str) -> tuple[list[Any], BaseDistribution]:
+def _column(given: pd.Series, spaces: Sequence[BaseDistribution]) -> tuple[list[Any], BaseDistribution]:
     """One hyperparameter's value in every trial, and one distribution that holds them all.
 
     A study that was taken up again may have searched another range, and enqueued values may lie outside of it.
     """
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    given = [trial.params.get(name) for trial in trials]
-    values = [value for value in given if value is not None]
-    spaces = [trial.distributions[name] for trial in trials if name in trial.distributions]
     numeric = [space for space in spaces if isinstance(space, FloatDistribution | IntDistribution)]
     if not numeric:
-        names = [str(value) for value in values]
+        names = given.dropna().astype(str)
         usual = Counter(names).most_common(1)[0][0]
-        return [usual if value is None else str(value) for value in given], CategoricalDistribution(sorted(set(names)))
+        return [usual if pd.isna(value) else str(value) for value in given], CategoricalDistribution(sorted(set(names)))
     scale = math.log10 if numeric[0].log else float  # Optuna keeps kind and scale the same over a study
-    low = scale(min([space.low for space in numeric] + values))
-    high = scale(max([space.high for space in numeric] + values))
-    return [(low + high) / 2 if value is None else scale(value) for value in given], FloatDistribution(low, high)
+    low = scale(min([space.low for space in numeric] + given.dropna().tolist()))
+    high = scale(max([space.high for space in numeric] + given.dropna().tolist()))
+    return [(low + high) / 2 if pd.isna(value) else scale(value) for value in given], FloatDistribution(low, high)
 
 
 def parameter_importance(importances: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Draw importances as bars, the largest on top.
+    """Draw importances as bars, the largest on top, those of both methods side by side.
 
     Args:
-        importances: hyperparameter, importance (share, 0 to 1).
+        importances: hyperparameter, importance (share, 0 to 1), method.
         ax: where to draw; default: a figure of its own, as wide as a column.
     """
     with style.theme():
-        ax = ax or style.new_axes(height=max(1.6, 0.5 + 0.2 * len(importances)))
+        names = importances.groupby("hyperparameter")["importance"].mean().sort_values(ascending=False).index
+        ax = ax or style.new_axes(height=max(1.8, 0.7 + 0.28 * len(names)))
+        ax.set(xlabel="importance (share)", ylabel="")
         if importances.empty:
             style.note(ax, f"no importances: they need {MIN_TRIALS} complete trials\nwith different results")
-        else:
-            rows = importances.sort_values("importance", ascending=False)
-            color = style.STATES["complete"].color
-            sns.barplot(
-                data=rows, x="importance", y="hyperparameter", orient="y", color=color, width=0.7, saturation=1, ax=ax
+            return ax
+        methods = [method for method in METHODS if method in set(importances["method"])]
+        width = 0.8 / len(methods)
+        looks = {"fANOVA": (style.STATES["complete"].color, ""), "PED-ANOVA": ("0.75", "////")}
+        meaning = {"fANOVA": "fANOVA: variance of log MAE", "PED-ANOVA": "PED-ANOVA: to be in the best tenth"}
+        for i, method in enumerate(methods):
+            found = importances[importances["method"] == method].set_index("hyperparameter")["importance"]
+            shares = found.reindex(names).fillna(0.0)
+            places = np.arange(len(names)) + (i - (len(methods) - 1) / 2) * width
+            color, hatch = looks[method]
+            ax.barh(
+                places, shares, width, color=color, hatch=hatch, edgecolor="white", linewidth=0.3, label=meaning[method]
             )
-            for position, share in enumerate(rows["importance"]):
+            for place, share in zip(places, shares, strict=True):
                 ax.annotate(
-                    f"{share:.2f}",
-                    (share, position),
-                    xytext=(3, 0),
-                    textcoords="offset points",
-                    va="center",
-                    fontsize=7,
+                    f"{share:.2f}", (share, place), xytext=(2, 0), textcoords="offset points", va="center", fontsize=7
                 )
-            ax.set_xlim(0, 1.12 * rows["importance"].max() or 1)
-            ax.tick_params(axis="y", length=0)
-        ax.set(xlabel="importance (share of the variance of log MAE)", ylabel="")
+        ax.set_yticks(range(len(names)), [style.shortened(name) for name in names])
+        ax.invert_yaxis()
+        ax.set_xlim(0, 1.15 * importances["importance"].max() or 1)
+        ax.tick_params(axis="y", length=0, labelsize=7)
+        style.legend_above(ax, columns=1)
     return ax

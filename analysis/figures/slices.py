@@ -16,7 +16,6 @@ from analysis.figures import style
 UNITS = {"batch_size": "structures", "step_size": "epochs", "descriptor.cutoff": "Å"}
 LOGARITHMIC = ("lr", "batch_size")  # usually searched in their logarithm
 LETTERS = 24  # that find room below a panel, one word after the other
-SHOWN = ("complete", "pruned")  # the states with a value that means something
 
 
 def slices(trials: pd.DataFrame, hyperparameters: Sequence[str], objective: str = style.MAE) -> Figure:
@@ -28,7 +27,7 @@ def slices(trials: pd.DataFrame, hyperparameters: Sequence[str], objective: str 
         objective: what the trials are judged by, as its column is called.
     """
     with style.theme():
-        scored = trials[trials["state"].isin(SHOWN)].dropna(subset=[objective])
+        scored = trials[trials["state"].isin(style.SCORED)].dropna(subset=[objective])
         names = [name for name in hyperparameters if name in scored and scored[name].notna().any()]
         if not names:
             ax = style.new_axes(style.PAGE, 2.4)
@@ -65,10 +64,6 @@ def _legend(ax: Axes) -> tuple[list[Any], list[str]]:
     return ax.get_legend_handles_labels()
 
 
-def _shortened(text: str) -> str:
-    return text if len(text) <= LETTERS else f"{text[: LETTERS // 2]}…{text[-LETTERS // 4 :]}"
-
-
 def _panel(ax: Axes, scored: pd.DataFrame, name: str, best: int | None, objective: str) -> None:
     """One hyperparameter: numbers along an axis, anything else in strips, pruned beside complete."""
     rows = scored.dropna(subset=[name])
@@ -81,19 +76,23 @@ def _panel(ax: Axes, scored: pd.DataFrame, name: str, best: int | None, objectiv
         values = values.astype(str)
         order = sorted(values.unique(), key=lambda text: text.rstrip("]"))  # [0, 1] before [0, 1, 2]
     rows = rows.assign(**{name: values})
-    for state in SHOWN:
+    many = len(rows) > style.MANY
+    for state in style.SCORED:
         part, look = rows[rows["state"] == state], style.STATES[state]
         if part.empty:
             continue
-        marks: dict[str, Any] = {"marker": look.marker, "zorder": look.z, "legend": False, "linewidth": 1.0}
-        if look.marker != "x":
-            marks |= {"edgecolor": "white", "linewidth": 0.3}
         if numeric:
-            sns.scatterplot(data=part, x=name, y=objective, ax=ax, color=look.color, s=16, label=state, **marks)
+            style.points(ax, part[name], part[objective], look, state)
         else:
+            marks: dict[str, Any] = {"marker": look.marker, "zorder": look.z, "legend": False, "linewidth": 1.0}
+            if look.marker != "x":
+                marks |= {"edgecolor": "white", "linewidth": 0.0 if many else 0.3}
+            if many:
+                marks |= {"alpha": 0.4, "rasterized": True}
             sns.stripplot(
-                data=part, x=name, y=objective, ax=ax, order=order, hue="state", hue_order=SHOWN, dodge=True,
-                palette=[style.STATES[shown].color for shown in SHOWN], jitter=False, size=4, **marks,
+                data=part, x=name, y=objective, ax=ax, order=order, hue="state", hue_order=style.SCORED, dodge=True,
+                palette=[style.STATES[shown].color for shown in style.SCORED], jitter=0.15 if many else False,
+                size=2 if many else 4, **marks,
             )  # fmt: skip
     chosen = rows[rows["number"] == best]
     if not chosen.empty:
@@ -107,7 +106,7 @@ def _panel(ax: Axes, scored: pd.DataFrame, name: str, best: int | None, objectiv
     ax.tick_params(labelsize=7)
     if not numeric:
         ax.set_xlim(-0.5, len(order) - 0.5)
-        labels = [_shortened(text) for text in order]
+        labels = [style.shortened(text) for text in order]
         tilted: dict[str, Any] = (
             {"rotation": 20, "ha": "right", "rotation_mode": "anchor"} if sum(map(len, labels)) > LETTERS else {}
         )

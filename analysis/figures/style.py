@@ -21,6 +21,9 @@ COLUMN = 3.4  # inches: one column of a two-column page
 PAGE = 7.0  # inches: both columns
 DPI = 200
 MAE = "val_energy_mae"
+MANY = 500  # points or lines of a figure; what is more becomes an image in the PDF, and transparent
+SCORED = ("complete", "pruned")  # the states with a value that means something
+BOX = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1.0}  # behind a text on data
 OBJECTIVES = {MAE: "validation energy MAE", "val_forces_mae": "validation force MAE"}
 
 
@@ -136,6 +139,43 @@ def legend_above(ax: Axes, columns: int = 2) -> None:
         handlelength=2.4,
         columnspacing=1.2,
     )
+
+
+def points(
+    ax: Axes, x: Iterable[float], y: Iterable[float], look: Look, label: str | None = None, size: float = 14
+) -> None:
+    """Draw points in the look of their kind, in a size (points²) that falls where there are very many."""
+    x, y = np.asarray(list(x), dtype=float), np.asarray(list(y), dtype=float)
+    many = len(x) > MANY
+    options: dict[str, object] = {"linewidth": 0.9} if look.marker == "x" else {"linewidth": 0.3, "edgecolor": "white"}
+    if many:
+        size, options = size / 3, {"linewidth": 0.5 if look.marker == "x" else 0}
+    ax.scatter(
+        x, y, s=size, marker=look.marker, color=look.color, zorder=look.z, label=label, rasterized=many,
+        alpha=0.5 if many else None, **options,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def thinned(rows: pd.DataFrame, objective: str, most: int = MANY) -> pd.DataFrame:
+    """At most so many rows: the best tenth of them, and of the others every so many by their objective."""
+    if len(rows) <= most:
+        return rows
+    ordered = rows.sort_values(objective, kind="stable")
+    best = most // 10
+    others = np.unique(np.linspace(best, len(ordered) - 1, most - best).round().astype(int))
+    return ordered.iloc[[*range(best), *others.tolist()]]
+
+
+def series(count: int) -> list[Look]:
+    """Looks of so many kinds that are compared with each other, told apart without colour, too."""
+    colors = sns.color_palette("colorblind")
+    lines, markers = ("-", "--", "-.", ":"), "osD^vPX"
+    return [Look(colors[i % len(colors)], lines[i % 4], markers[i % 7], 3) for i in range(count)]
+
+
+def shortened(text: str, letters: int = 24) -> str:
+    """A text of at most so many letters, its middle left out."""
+    return text if len(text) <= letters else f"{text[: letters // 2]}…{text[-letters // 4 :]}"
 
 
 def note(ax: Axes, text: str) -> None:

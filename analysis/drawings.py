@@ -1,0 +1,99 @@
+"""All figures and CSV files of a study, or of several side by side, in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.comparison import Comparison
+from analysis.figures import style
+from analysis.figures.comparison import comparison
+from analysis.figures.contour import contour, most_important
+from analysis.figures.curves import validation_curves
+from analysis.figures.durations import durations
+from analysis.figures.history import optimisation_history, random_baseline
+from analysis.figures.importance import compute_importance, parameter_importance
+from analysis.figures.learning import learning_curve
+from analysis.figures.parallel import parallel_coordinates
+from analysis.figures.pareto import pareto, with_costs
+from analysis.figures.slices import slices
+from analysis.figures.timeline import timeline
+from bdqm_tune.errors import BadInput
+from bdqm_tune.experiment.results import StudyResults
+
+Drawings = Mapping[str, Callable[[], Figure | Axes]]
+
+
+def study_drawings(results: StudyResults, random: StudyResults | None = None) -> Drawings:
+    """The figures of a study by the names of their files, each drawn when it is called.
+
+    Args:
+        random: a study by the random sampler on the same data; None: the random trials of the study itself, if any.
+
+    Raises:
+        BadInput: that study has other data or another objective, or no random trials.
+    """
+    trials, objective, names = results.trials, results.objective, results.hyperparameters
+    baseline = random_baseline(trials if random is None else random.trials, objective)
+    if random is not None:
+        _check_baseline(results, random, baseline)
+    importances = compute_importance(trials, results.spaces, objective)
+    atoms = results.splits.get("training", {}).get("atoms")
+    return {
+        "history": lambda: optimisation_history(trials, objective, baseline),
+        "curves": lambda: validation_curves(results.curves, trials, objective),
+        "importance": lambda: parameter_importance(importances),
+        "slices": lambda: slices(trials, names, objective),
+        "contour": lambda: contour(trials, most_important(trials, names, importances), objective),
+        "parallel": lambda: parallel_coordinates(trials, names, objective),
+        "pareto": lambda: pareto(with_costs(trials, atoms), objective),
+        "durations": lambda: durations(trials),
+        "timeline": lambda: timeline(trials),
+    }
+
+
+def _check_baseline(results: StudyResults, random: StudyResults, baseline: pd.DataFrame) -> None:
+    data = [one.study.user_attrs.get("question", {}).get("data") for one in (results, random)]
+    if data[0] != data[1] or results.objective != random.objective:
+        raise BadInput(f"--random {random.name}: has other data or another objective than {results.name}")
+    if baseline.empty:
+        raise BadInput(f"--random {random.name}: has hardly any trials by the random sampler; tune --sampler random")
+
+
+def write(drawings: Drawings, out: Path) -> list[Path]:
+    """Write figures (PNG, PDF) into a folder."""
+    files = []
+    for name, draw in drawings.items():
+        files += style.save(draw(), out / name)
+        plt.close()
+    return files
+
+
+def write_study(results: StudyResults, out: Path, random: StudyResults | None = None) -> list[Path]:
+    """Write trials.csv, curves.csv and the figures into a folder; what could not be drawn has a note in its figure."""
+    drawings = study_drawings(results, random)  # which may be refused, before anything is written
+    out.mkdir(parents=True, exist_ok=True)
+    files = [out / "trials.csv", out / "curves.csv"]
+    results.trials.to_csv(files[0], index=False)
+    results.curves.to_csv(files[1], index=False)
+    return files + write(drawings, out)
+
+
+def write_comparison(found: Comparison, out: Path) -> list[Path]:
+    """Write studies.csv, best.csv (the best after every trial) and figures; the learning curve where sizes differ."""
+    out.mkdir(parents=True, exist_ok=True)
+    files = [out / "studies.csv", out / "best.csv"]
+    found.studies.to_csv(files[0], index=False)
+    found.by_trials.to_csv(files[1], index=False)
+    drawings: dict[str, Callable[[], Figure | Axes]] = {
+        "comparison": lambda: comparison(found.by_trials, found.by_epochs, found.studies, found.objective)
+    }
+    if found.studies["structures"].nunique() > 1:
+        sizes = found.studies.rename(columns={"best": "mae"})
+        drawings["learning"] = lambda: learning_curve(sizes, style.label(found.objective))
+    return files + write(drawings, out)
