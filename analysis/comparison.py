@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from analysis.statistics import SIGNIFICANT, RankTest, bootstrap_mean, holm, rank_test
 from bdqm_tune.errors import BadInput
@@ -96,7 +97,9 @@ def group_labels(names: Sequence[str], settings: Sequence[dict[str, str]]) -> li
     A study of which the options are not known is a group of its own.
     """
     known = [options for options in settings if "study.sampler" in options]
-    keys = sorted({key for options in known for key in options} - set(FREE))
+    keys = sorted(
+        {key for options in known for key in options} - set(FREE), key=lambda k: (not k.startswith("study."), k)
+    )
     differing = [key for key in keys if len({options.get(key) for options in known}) > 1]
     labels = []
     for name, options in zip(names, settings, strict=True):
@@ -129,7 +132,7 @@ def _seed(text: str) -> float:
     return float(text) if text.isdecimal() else float("nan")
 
 
-def _best_by_position(tried: pd.DataFrame, objective: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _best_by_position(tried: pd.DataFrame, objective: str) -> NDArray[np.floating[Any]]:
     """The lowest objective of the complete trials among the first 1, 2, … (n_tried,); NaN before there is one."""
     ordered = tried.sort_values("number")
     return ordered[objective].astype(float).where(ordered["state"] == "complete").cummin().ffill().to_numpy()

@@ -51,11 +51,12 @@ def _number(value: float | None) -> str:
 
 
 def write(evaluation: Evaluation, out: Path) -> list[Path]:
-    """Write the tables, test_metrics.json and the parity figure, per atom too where structures differ in size; for an
-    ensemble also the figures of its calibration and its spread."""
+    """Write the tables, test_metrics.json and figures: parity, per atom too where structures differ in size, and the
+    errors by their size and by element; for an ensemble also its calibration and its spread."""
     from matplotlib import pyplot as plt
 
     from analysis.figures import style
+    from analysis.figures.errors import element_errors, error_distribution, per_element
     from analysis.figures.parity import parity
     from bdqm_tune.experiment.evaluation_record import write_record
 
@@ -66,6 +67,10 @@ def write(evaluation: Evaluation, out: Path) -> list[Path]:
     if evaluation.errors["n_atoms"].nunique() > 1:
         files += style.save(parity(evaluation.errors, per_atom=True), out / "parity_per_atom")
         plt.close()
+    files += style.save(error_distribution(evaluation.errors), out / "error_distribution")
+    plt.close()
+    files += style.save(per_element(element_errors(evaluation.errors)), out / "element_errors")
+    plt.close()
     if evaluation.coverage is not None:
         files += _write_uncertainty(evaluation, evaluation.coverage, out)
     return files

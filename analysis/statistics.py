@@ -3,32 +3,33 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import comb
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
+from scipy.special import gammaln
 
 LEVEL = 0.95  # of intervals
 SIGNIFICANT = 0.05
 RESAMPLES = 2000
 
 
-def expected_best(values: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
+def expected_best(values: Sequence[float] | NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """The expected lowest of n values drawn from these without replacement, for n = 1, 2, … all (n_values,).
 
-    With the values sorted, the k-th lowest is the lowest drawn in C(N-k, n-1) of the C(N, n) draws of n.
+    With the values sorted, the k-th lowest, k = 1, 2, …, is the lowest drawn in C(N-k, n-1) of the C(N, n) draws of n.
     """
     ordered = np.sort(np.asarray(values, dtype=float))
     total = len(ordered)
-    weights = np.zeros(total)
+    factorial = gammaln(np.arange(total + 2) + 1)  # logarithms, of 0!, 1!, …
     result = np.empty(total)
     for n in range(1, total + 1):
-        weights[0] = n / total
-        for k in range(1, total - n + 1):  # C(N-k-1, n-1) / C(N-k, n-1)
-            weights[k] = weights[k - 1] * (total - k - n + 1) / (total - k)
-        weights[total - n + 1 :] = 0
-        result[n - 1] = weights @ ordered
+        above = total - np.arange(1, total - n + 2)  # N - k
+        ways = factorial[above] - factorial[n - 1] - factorial[above - n + 1]
+        draws = factorial[total] - factorial[n] - factorial[total - n]
+        result[n - 1] = np.exp(ways - draws) @ ordered[: total - n + 1]
     return result
 
 

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from analysis.figures import style
-from analysis.figures.slices import LOGARITHMIC, UNITS
+from analysis.figures.slices import LOGARITHMIC, axis_label
 
 POINTS = 60  # of the grid, along each axis
-NEIGHBOURS = 10  # trials that a point of the grid is averaged over
+NEIGHBOURS, SHARE = 10, 0.01  # trials that a point of the grid is averaged over: so many, or that share of them
+DOTS = 150  # trials that are shown
 FAR = 0.18  # of the axes' length: where no trial is nearer, nothing is drawn
 MIN_TRIALS = 8
 
@@ -29,7 +30,9 @@ def surface(x: NDArray[np.float64], y: NDArray[np.float64], values: NDArray[np.f
     """
     axis = np.linspace(0, 1, POINTS)
     grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
-    distance, nearest = cKDTree(np.column_stack([x, y])).query(grid, k=min(NEIGHBOURS, len(x)))
+    distance, nearest = cKDTree(np.column_stack([x, y])).query(
+        grid, k=min(max(NEIGHBOURS, round(SHARE * len(x))), len(x))
+    )
     weight = np.exp(-2 * (distance / distance[:, -1:].clip(1e-9)) ** 2)
     smooth = (weight * values[nearest]).sum(axis=1) / weight.sum(axis=1)
     return np.where(distance[:, 0] > FAR, np.nan, smooth).reshape(POINTS, POINTS)
@@ -69,15 +72,14 @@ def contour(trials: pd.DataFrame, pair: Sequence[str], objective: str = style.MA
             style.note(ax, "no two numbers were searched")
             return ax
         first, second = pair
-        names = {name: f"{name} ({UNITS[name]})" if name in UNITS else name for name in (first, second)}
-        ax.set(xlabel=names[first], ylabel=names[second])
+        ax.set(xlabel=axis_label(first), ylabel=axis_label(second))
         rows = trials[trials["state"].isin(style.SCORED)].dropna(subset=[first, second, objective])
         columns = {name: pd.to_numeric(rows[name], errors="coerce").to_numpy(float) for name in (first, second)}
         values = rows[objective].to_numpy(float)
         usable = np.isfinite(values) & np.isfinite(np.stack(list(columns.values()))).all(axis=0)
         varied = all(np.ptp(column[usable]) > 0 for column in columns.values()) if usable.any() else False
-        if usable.sum() < MIN_TRIALS or not varied:
-            style.note(ax, f"no contours: they need {MIN_TRIALS} trials\nof different values")
+        if usable.sum() < MIN_TRIALS or not varied or np.ptp(values[usable]) == 0:
+            style.note(ax, f"no contours: they need {MIN_TRIALS} trials\nof different values and results")
             return ax
         rows, values = rows[usable], values[usable]
         columns = {name: column[usable] for name, column in columns.items()}
@@ -100,15 +102,15 @@ def contour(trials: pd.DataFrame, pair: Sequence[str], objective: str = style.MA
         for axis, name in zip("xy", columns, strict=True):
             if style.wide(columns[name], 5 if name in LOGARITHMIC else 30):
                 style.log_axis(ax, axis)  # type: ignore[arg-type]
-        shown = style.thinned(rows, objective)
+        shown = style.thinned(rows, objective, DOTS)
         ax.scatter(shown[first].astype(float), shown[second].astype(float), s=5, color="white", edgecolor="0.2",
-                   linewidth=0.4, zorder=3, rasterized=len(shown) > 200)  # fmt: skip
+                   linewidth=0.4, zorder=3)  # fmt: skip
         best = rows[rows["number"] == style.best_trial(trials, objective)]
         ax.plot(best[first].astype(float), best[second].astype(float), style.BEST.marker, color=style.BEST.color,
                 markersize=10, markeredgecolor="white", linestyle="none", zorder=style.BEST.z)  # fmt: skip
         bar = (ax.get_figure(root=True) or ax.figure).colorbar(drawn, ax=ax, pad=0.02)
         bar.set_label(style.label(objective), fontsize=8)
-        shown_levels = levels[::2]
+        shown_levels = levels[::2].tolist()
         bar.set_ticks(shown_levels, labels=[f"{10**level if logarithmic else level:.3g}" for level in shown_levels])
         bar.ax.tick_params(labelsize=7)
     return ax

@@ -1,10 +1,12 @@
 """How long trials took, and the hours that pruning saved."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from analysis.figures import style
 
@@ -60,20 +62,22 @@ def durations(trials: pd.DataFrame, ax: Axes | None = None) -> Axes:
             low, high = 0.9 * low, 1.1 * high
         edges = (np.geomspace if logarithmic else np.linspace)(low, high, min(BINS, 4 + len(every) // 3))
         hatches = {"complete": "", "pruned": "////", "failed": "...."}
-        _, _, bars = ax.hist(
-            groups, bins=edges, stacked=True, color=[style.STATES[state].color for state in shown],
+        drawn: Any = ax.hist(
+            groups, bins=edges.tolist(), stacked=True, color=[style.STATES[state].color for state in shown],
             label=[f"{state} ({len(group)})" for state, group in zip(shown, groups, strict=True)],
         )  # fmt: skip
+        bars = drawn[2]  # matplotlib gives one group itself, several as a list
         for state, container in zip(shown, [bars] if len(shown) == 1 else bars, strict=True):
-            for bar in container:  # type: ignore[union-attr]
+            for bar in container:
                 bar.set(hatch=hatches[state], edgecolor="white", linewidth=0.3)
         if logarithmic:
             style.log_axis(ax, "x")
-        ax.yaxis.get_major_locator().set_params(integer=True)
+        ax.yaxis.set_major_locator(MaxNLocator(integer=True))
         style.legend_above(ax, columns=3)
         found = hours_saved(trials)
         if found.trials and np.isfinite(found.saved) and "complete" in shown:
             share = found.saved / (found.saved + found.spent)
+            ax.set_ylim(top=1.35 * ax.get_ylim()[1])  # room for the text
             text = f"{_hours(found.spent)} spent\nabout {_hours(found.saved)} saved\nby pruning ({share:.0%})"
             ax.text(0.98, 0.97, text, transform=ax.transAxes, ha="right", va="top", fontsize=7, bbox=style.BOX)
     return ax

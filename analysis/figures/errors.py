@@ -7,7 +7,7 @@ import pandas as pd
 from ase.data import atomic_numbers
 from ase.formula import Formula
 from matplotlib.axes import Axes
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from analysis.figures import style
 from analysis.statistics import bootstrap_mean
@@ -89,12 +89,12 @@ def error_distribution(errors: pd.DataFrame, ax: Axes | None = None) -> Axes:
             return ax
         reach = _reach(np.abs(values))
         inside = values[np.abs(values) <= reach]
-        ax.hist(inside, bins=np.linspace(-reach, reach, min(BINS, 7 + 2 * (len(values) // 12)) + 1),
+        ax.hist(inside, bins=np.linspace(-reach, reach, min(BINS, 7 + 2 * (len(values) // 12)) + 1).tolist(),
                 color=style.STATES["complete"].color, edgecolor="white", linewidth=0.3)  # fmt: skip
         ax.axvline(0, color="0.3", linestyle="--", linewidth=0.9)
         ax.axvline(values.mean(), color=style.BEST.color, linewidth=1.2)
         ax.set(xlim=(-reach, reach))
-        ax.yaxis.get_major_locator().set_params(integer=True)
+        ax.yaxis.set_major_locator(MaxNLocator(integer=True))
         share = ax.twinx()
         ordered = np.sort(np.abs(values))
         share.step([0, *ordered], np.arange(len(ordered) + 1) / len(ordered), where="post", color="0.25", linewidth=1.0)

@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from matplotlib.lines import Line2D
 
 from analysis.figures import style
 from analysis.figures.slices import LOGARITHMIC
 
-BEST_SHARE = 0.1  # of the trials, drawn in colour
+BEST_SHARE, BEST_LEAST = 0.1, 4  # of the trials, drawn in colour; how many of few trials
 
 
 def parallel_coordinates(
@@ -39,7 +39,7 @@ def parallel_coordinates(
         places = np.column_stack([_place(ax, i, rows[name], shown[name], name) for i, name in enumerate(names)])
         errors = _place(ax, len(names), rows[objective], shown[objective], objective)
         lines = np.column_stack([places, errors])
-        good = max(1, round(BEST_SHARE * len(shown)))
+        good = min(len(shown), max(BEST_LEAST, round(BEST_SHARE * len(shown))))
         x = np.arange(lines.shape[1])
         for part, color, width, alpha, z in (
             (lines[good:], "0.6", 0.5, 0.4, 1.0),
@@ -52,26 +52,34 @@ def parallel_coordinates(
                     segments, colors=[color], linewidths=width, alpha=alpha, zorder=z, rasterized=len(part) > 100
                 )
             )
-        for position in x:
+        for position in x.tolist():
             ax.axvline(position, color="0.2", linewidth=0.8, zorder=4)
-        labels = [
-            name.replace("descriptor.", "descr.\n").replace("_", "_\n", 1) if len(name) > 9 else name for name in names
-        ]
-        ax.set_xticks(
-            x, [*labels, style.label(objective).replace(" energy ", "\nenergy ").replace(" force ", "\nforce ")]
-        )
+        labels = [_broken(name) for name in names]
+        ax.set_xticks(x, [*labels, style.label(objective).replace("validation ", "validation\n")])
         ax.set(xlim=(-0.3, len(names) + 0.45), ylim=(-0.04, 1.04), yticks=[])
         ax.tick_params(axis="x", length=0, pad=4)
         for spine in ax.spines.values():
             spine.set_visible(False)
         count = len(rows) if len(shown) == len(rows) else f"{len(shown)} of {len(rows)}"
         handles = [
-            plt.Line2D([], [], color=style.BEST.color, linewidth=1.8, label=f"best: trial {shown['number'].iloc[0]}"),
-            plt.Line2D([], [], color=style.STATES["complete"].color, label=f"best tenth ({good})"),
-            plt.Line2D([], [], color="0.6", label=f"complete ({count})"),
+            Line2D([], [], color=style.BEST.color, linewidth=1.8, label=f"best: trial {shown['number'].iloc[0]}"),
+            Line2D([], [], color=style.STATES["complete"].color, label=f"the {good} best"),
+            Line2D([], [], color="0.6", label=f"complete ({count})"),
         ]
         ax.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1.02), ncols=3, frameon=False)
     return ax
+
+
+def _broken(name: str) -> str:
+    """A name over lines that find room below an axis."""
+    parts = style.shortened(name, 24).replace("descriptor.", "descr._").split("_")
+    lines = [parts[0]]
+    for part in parts[1:]:
+        if len(lines[-1]) + len(part) < 9:
+            lines[-1] += f"_{part}"
+        else:
+            lines.append(part)
+    return "_\n".join(lines).replace("._\n", ".\n")
 
 
 def _place(ax: Axes, position: int, every: pd.Series, shown: pd.Series, name: str) -> np.ndarray[Any, Any]:
@@ -84,7 +92,7 @@ def _place(ax: Axes, position: int, every: pd.Series, shown: pd.Series, name: st
         low, high = scale(numbers.min()), scale(numbers.max())
         middle = (low + high) / 2
         marks = {0.0: low, 0.5: middle, 1.0: high} if high > low else {0.5: low}
-        texts = {place: _text(10**mark if log else mark) for place, mark in marks.items()}
+        texts = {place: _text(float(10**mark if log else mark)) for place, mark in marks.items()}
         places = (scale(shown.to_numpy(float)) - low) / (high - low) if high > low else 0.5 + 0 * shown.to_numpy(float)
     else:
         choices = sorted(values.astype(str).unique())

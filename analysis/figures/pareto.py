@@ -31,7 +31,7 @@ def pareto(trials: pd.DataFrame, objective: str = style.MAE) -> Figure:
         objective: what the trials are judged by, as its column is called.
     """
     with style.theme():
-        figure, axes = plt.subplots(1, 2, figsize=(style.PAGE, 2.6), layout="constrained", sharey=True)
+        figure, axes = plt.subplots(1, 2, figsize=(style.PAGE, 2.6), layout="constrained")
         complete = trials[(trials["state"] == "complete") & np.isfinite(trials[objective].astype(float))]
         for ax, (cost, text) in zip(axes, COSTS.items(), strict=True):
             _panel(ax, complete, cost, objective)

@@ -15,6 +15,7 @@ from analysis.figures import style
 
 UNITS = {"batch_size": "structures", "step_size": "epochs", "descriptor.cutoff": "Å"}
 LOGARITHMIC = ("lr", "batch_size")  # usually searched in their logarithm
+LONGEST = 30  # letters of a name below a panel
 LETTERS = 24  # that find room below a panel, one word after the other
 
 
@@ -60,6 +61,11 @@ def slices(trials: pd.DataFrame, hyperparameters: Sequence[str], objective: str 
     return figure
 
 
+def axis_label(name: str) -> str:
+    """A hyperparameter and its unit, for an axis; a long name without its middle."""
+    return f"{name} ({UNITS[name]})" if name in UNITS else style.shortened(name, LONGEST)
+
+
 def _legend(ax: Axes) -> tuple[list[Any], list[str]]:
     return ax.get_legend_handles_labels()
 
@@ -102,7 +108,7 @@ def _panel(ax: Axes, scored: pd.DataFrame, name: str, best: int | None, objectiv
             [x], chosen[objective], style.BEST.marker, color=style.BEST.color, markersize=9, markeredgecolor="white",
             markeredgewidth=0.5, zorder=style.BEST.z, linestyle="none", label=f"best: trial {best}",
         )  # fmt: skip
-    ax.set(ylabel="", xlabel=f"{name} ({UNITS[name]})" if name in UNITS else name)
+    ax.set(ylabel="", xlabel=axis_label(name))
     ax.tick_params(labelsize=7)
     if not numeric:
         ax.set_xlim(-0.5, len(order) - 0.5)

@@ -12,6 +12,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogFormatterMathtext, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
@@ -22,6 +23,7 @@ PAGE = 7.0  # inches: both columns
 DPI = 200
 MAE = "val_energy_mae"
 MANY = 500  # points or lines of a figure; what is more becomes an image in the PDF, and transparent
+LETTERS, HANDLE = 16, 7  # of a legend, that find room in an inch; that a line or a mark takes the room of
 SCORED = ("complete", "pruned")  # the states with a value that means something
 BOX = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1.0}  # behind a text on data
 OBJECTIVES = {MAE: "validation energy MAE", "val_forces_mae": "validation force MAE"}
@@ -128,7 +130,11 @@ def legend_above(ax: Axes, columns: int = 2) -> None:
     handles, labels = ax.get_legend_handles_labels()
     if not handles:
         return
-    ax.legend(
+    grid, figure = ax.get_subplotspec(), ax.get_figure(root=True)
+    inches = figure.get_size_inches()[0] / (grid.get_gridspec().ncols if grid else 1) if figure else COLUMN
+    if columns * (max(map(len, labels)) + HANDLE) > LETTERS * inches:
+        columns -= 1
+    legend = ax.legend(
         handles,
         labels,
         loc="lower left",
@@ -139,6 +145,10 @@ def legend_above(ax: Axes, columns: int = 2) -> None:
         handlelength=2.4,
         columnspacing=1.2,
     )
+    for handle in legend.legend_handles:
+        if isinstance(handle, PathCollection):  # as large as few points are
+            handle.set_sizes([16])
+            handle.set_alpha(1)
 
 
 def points(

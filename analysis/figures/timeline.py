@@ -6,6 +6,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from analysis.figures import style
 
@@ -26,6 +27,7 @@ def spans(trials: pd.DataFrame) -> pd.DataFrame:
         number, state, worker, start, end (s), lane (0, 1, …), sorted by start.
     """
     rows = trials[trials["state"].isin(DRAWN)].dropna(subset=["started", "ended"]).sort_values("started")
+    rows = rows.astype({"started": "datetime64[us]", "ended": "datetime64[us]"})  # of no rows, pandas does not know
     first = rows["started"].min()
     frame = pd.DataFrame(
         {
@@ -38,11 +40,11 @@ def spans(trials: pd.DataFrame) -> pd.DataFrame:
     ).reset_index(drop=True)
     lanes: dict[str, list[float]] = {}  # of each worker, when its lanes are free
     places: list[tuple[str, int]] = []
-    for row in frame.itertuples():
-        free = lanes.setdefault(row.worker, [])
-        lane = next((i for i, until in enumerate(free) if until <= row.start), len(free))
-        free[lane : lane + 1] = [row.end]
-        places.append((row.worker, lane))
+    for worker, start, end in zip(frame["worker"], frame["start"], frame["end"], strict=True):
+        free = lanes.setdefault(worker, [])
+        lane = next((i for i, until in enumerate(free) if until <= start), len(free))
+        free[lane : lane + 1] = [end]
+        places.append((worker, lane))
     order = {
         place: i for i, place in enumerate((worker, lane) for worker in lanes for lane in range(len(lanes[worker])))
     }
@@ -92,9 +94,10 @@ def timeline(trials: pd.DataFrame) -> Figure:
         _lanes(upper, rows, factor, hosts)
         counts = running(rows)
         lower.fill_between(counts["seconds"] / factor, counts["trials"], step="post", color="0.75", linewidth=0)
-        lower.step(counts["seconds"] / factor, counts["trials"], where="post", color="0.25", linewidth=0.8)
+        if len(rows) <= style.MANY:
+            lower.step(counts["seconds"] / factor, counts["trials"], where="post", color="0.25", linewidth=0.8)
         lower.set(xlabel=f"time since the first trial began ({unit})", ylabel="trials\nrunning", ylim=(0, None))
-        lower.yaxis.get_major_locator().set_params(integer=True, nbins=3)
+        lower.yaxis.set_major_locator(MaxNLocator(3, integer=True))
         text = f"utilisation {utilisation(rows):.0%}" if lanes > 0 else ""
         lower.text(0.99, 0.9, text, transform=lower.transAxes, ha="right", va="top", fontsize=7, bbox=style.BOX)
         for ax in (upper, lower):
@@ -120,6 +123,7 @@ def _lanes(ax: Axes, rows: pd.DataFrame, factor: float, hosts: dict[str, str]) -
                 edgecolor="white",
                 linewidth=0 if many else 0.3,
                 rasterized=many,
+                snap=False,  # else bars narrower than a dot are lost or widened
                 label=f"{state} ({len(part)})",
                 hatch="////" if state == "pruned" and not many else None,
             )

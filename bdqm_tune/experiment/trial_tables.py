@@ -24,8 +24,8 @@ class TrialTables:
     def __init__(self, storage: PatientStorage, study_id: int) -> None:
         self._storage, self._study_id = storage, study_id
 
-    def _rows(self, query: sa.Select[Any]) -> Sequence[sa.Row[Any]]:
-        def once() -> Sequence[sa.Row[Any]]:
+    def _rows(self, query: Any) -> Sequence[Any]:
+        def once() -> Sequence[Any]:
             with self._storage.engine.connect() as connection:
                 return connection.execute(query.where(models.TrialModel.study_id == self._study_id)).all()
 
@@ -56,7 +56,7 @@ class TrialTables:
         """The ids of the trials whose parameters were given, all or some, and not chosen by the sampler."""
         return {key for key, parameters in self._attributes(FIXED) if json.loads(parameters)}
 
-    def _attributes(self, key: str) -> Sequence[sa.Row[Any]]:
+    def _attributes(self, key: str) -> Sequence[Any]:
         attribute = models.TrialSystemAttributeModel
         query = sa.select(attribute.trial_id, attribute.value_json).join(
             models.TrialModel, models.TrialModel.trial_id == attribute.trial_id

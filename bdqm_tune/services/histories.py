@@ -25,7 +25,7 @@ def metric_histories(
     from mlflow.store.tracking.dbmodels.models import SqlMetric, SqlRun
 
     metric = SqlMetric
-    query: sa.Select[Any] = sa.select(metric.run_uuid, metric.step, metric.value, metric.is_nan)
+    query: Any = sa.select(metric.run_uuid, metric.step, metric.value, metric.is_nan)
     query = query.where(metric.key == key, metric.run_uuid.in_(run_ids))
     if experiment_id is not None:
         query = query.join(SqlRun, SqlRun.run_uuid == metric.run_uuid).where(SqlRun.experiment_id == int(experiment_id))

@@ -12,17 +12,18 @@ import numpy as np
 import optuna
 import pandas as pd
 import pytest
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from rich.console import Console
 from typer.testing import CliRunner
 
-from analysis import compare, evaluate
+from analysis import compare, evaluate, tables
 from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.experiment import ensemble_evaluation, evaluation, results
 from bdqm_tune.experiment.evaluation_record import Evaluation
 from bdqm_tune.experiment.lockbox import Opening
 from bdqm_tune.services import connection
 
-FIGURES = ("history", "curves", "importance", "slices")
+FIGURES = (*("history", "curves", "importance", "slices", "contour", "parallel", "pareto", "durations", "timeline"),)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -40,6 +41,8 @@ def trials_frame() -> pd.DataFrame:
             "epochs": [4, 60, 0, 60, np.nan],
             "n_parameters": [901.0, 12345, 901, 2000, np.nan],
             "trial_seconds": [2.0, 1800, 1, 1800, np.nan],
+            "started": pd.to_datetime(["2026-01-01 10:00"] * 4 + [None]),
+            "ended": pd.to_datetime(["2026-01-01 10:01"] * 4 + [None]),
             "run_id": list("abcde"),
             "lr": [1e-5, 0.00219, 0.5, 0.0123456, np.nan],
             "dropout_rate": [np.nan, 0.25, 0.5, np.nan, np.nan],
@@ -50,8 +53,13 @@ def trials_frame() -> pd.DataFrame:
 
 def study_results(trials: pd.DataFrame) -> results.StudyResults:
     curves = pd.DataFrame({"trial": [1, 1, 3], "epoch": [1, 2, 1], "val_energy_mae": [2.0, 0.5, 0.03125]})
-    names = [name for name in ("lr", "dropout_rate", "batchnorm") if name in trials]
-    return results.StudyResults("oc20", trials, curves, "val_energy_mae", names, optuna.create_study())
+    spaces: dict[str, list[BaseDistribution]] = {
+        "lr": [FloatDistribution(1e-5, 1.0, log=True)],
+        "dropout_rate": [FloatDistribution(0.05, 0.5)],
+        "batchnorm": [CategoricalDistribution([True, False])],
+    }
+    names = [name for name in spaces if name in trials]
+    return results.StudyResults("oc20", trials, curves, "val_energy_mae", names, optuna.create_study(), spaces)
 
 
 def run(app: Any, *arguments: str) -> tuple[int, str, str]:
@@ -62,7 +70,7 @@ def run(app: Any, *arguments: str) -> tuple[int, str, str]:
 def printed(trials: pd.DataFrame, hyperparameters: list[str], width: int = 120, top: int = 20) -> str:
     console = Console(width=width)
     with console.capture() as capture:
-        console.print(compare.table(trials, hyperparameters, top, width))
+        console.print(tables.table(trials, hyperparameters, top, width))
     return capture.get()
 
 
@@ -70,7 +78,7 @@ def printed(trials: pd.DataFrame, hyperparameters: list[str], width: int = 120, 
 
 
 def test_best_first() -> None:
-    assert list(compare.best_first(trials_frame())["number"]) == [3, 1, 0, 2, 4]
+    assert list(tables.best_first(trials_frame())["number"]) == [3, 1, 0, 2, 4]
 
 
 def test_table_shows_values_shortly() -> None:
@@ -113,23 +121,23 @@ def test_table_shows_the_top() -> None:
 
 def test_a_study_of_forces_is_compared_by_them() -> None:
     trials = trials_frame().assign(val_forces_mae=[0.3, 0.1, np.nan, 0.2, np.nan])
-    assert list(compare.best_first(trials, "val_forces_mae")["number"]) == [1, 3, 0, 2, 4]
-    assert "best trial 1 with 0.1 eV/Å" in compare.summary("water", trials, "val_forces_mae")
+    assert list(tables.best_first(trials, "val_forces_mae")["number"]) == [1, 3, 0, 2, 4]
+    assert "best trial 1 with 0.1 eV/Å" in tables.summary("water", trials, "val_forces_mae")
     console = Console(width=120)
     with console.capture() as capture:
-        console.print(compare.table(trials, ["lr"], 1, objective="val_forces_mae"))
+        console.print(tables.table(trials, ["lr"], 1, objective="val_forces_mae"))
     assert "(eV/Å)" in capture.get()
     assert "0.1 " in capture.get()
 
 
 def test_summary() -> None:
-    assert compare.summary("oc20", trials_frame()) == (
+    assert tables.summary("oc20", trials_frame()) == (
         "oc20: 5 trials; 2 complete, 1 pruned, 1 failed, 1 waiting; best trial 3 with 0.03125 eV; 1.0 h in trials"
     )
-    assert compare.summary("oc20", trials_frame().iloc[[2]]) == (
+    assert tables.summary("oc20", trials_frame().iloc[[2]]) == (
         "oc20: 1 trial; 1 failed; none complete yet; 0.000 h in trials"
     )
-    assert compare.summary("oc20", trials_frame().head(0)) == "oc20: 0 trials; none complete yet; 0.000 h in trials"
+    assert tables.summary("oc20", trials_frame().head(0)) == "oc20: 0 trials; none complete yet; 0.000 h in trials"
 
 
 # the folder
@@ -240,6 +248,10 @@ def test_evaluate_prints_writes_and_logs(workdir: Path, monkeypatch: pytest.Monk
         "parity.pdf",
         "parity_per_atom.png",
         "parity_per_atom.pdf",
+        "error_distribution.png",
+        "error_distribution.pdf",
+        "element_errors.png",
+        "element_errors.pdf",
     ]
     assert [path.name for path in logged] == names
     assert all(path.is_file() for path in logged)
