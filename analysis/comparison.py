@@ -101,14 +101,19 @@ def group_labels(names: Sequence[str], settings: Sequence[dict[str, str]]) -> li
         {key for options in known for key in options} - set(FREE), key=lambda k: (not k.startswith("study."), k)
     )
     differing = [key for key in keys if len({options.get(key) for options in known}) > 1]
-    labels = []
+    labels: dict[tuple[str | None, ...], str] = {}  # of the groups, by all that tells them apart
     for name, options in zip(names, settings, strict=True):
-        if "study.sampler" not in options:
-            labels.append(name)
+        values = _identity(name, options, differing)
+        if values in labels:
             continue
         parts = [f"{_short_name(key)} {_short_value(options.get(key))}" for key in differing]
-        labels.append(", ".join(parts) or "all")
-    return labels
+        label = name if options not in known else ", ".join(parts) or "all"
+        labels[values] = label if label not in labels.values() else f"{label} ({name})"
+    return [labels[_identity(name, options, differing)] for name, options in zip(names, settings, strict=True)]
+
+
+def _identity(name: str, options: dict[str, str], differing: Sequence[str]) -> tuple[str | None, ...]:
+    return tuple(options.get(key) for key in differing) if "study.sampler" in options else ("", name)
 
 
 def _short_name(key: str) -> str:
@@ -160,7 +165,7 @@ def statements(comparison: Comparison) -> list[str]:
         for group, part in comparison.studies.groupby("group", sort=False)
     }
     pairs = list(itertools.combinations(comparison.groups["group"], 2))
-    tests = [rank_test(parts[one], parts[other]) for one, other in pairs]
+    tests = [rank_test(parts[one], parts[other], SIGNIFICANT / len(pairs)) for one, other in pairs]
     corrected = holm([test.p for test in tests])
     lines = []
     for (one, other), test, p in zip(pairs, tests, corrected, strict=True):
@@ -171,8 +176,8 @@ def statements(comparison: Comparison) -> list[str]:
 
 def _said(test: RankTest, p: float, tests: int) -> str:
     count = f"{test.repeats[0]} and {test.repeats[1]} repeats"
-    least = min(1.0, test.least_p * tests)
-    if least >= SIGNIFICANT:
+    if not test.name:
+        least = min(1.0, test.least_p * tests)
         return f"too few repeats to say whether that is chance ({count}; p could not come below {least:.2g})"
     among = f", corrected for {tests} comparisons (Holm)" if tests > 1 else ""
     said = "more than chance" if p < SIGNIFICANT else "may be chance"

@@ -58,13 +58,8 @@ class RankTest:
     p: float  # two-sided; NaN without a test
     least_p: float  # that so many repeats can give at all
 
-    @property
-    def can_tell(self) -> bool:
-        """Whether any result of so many repeats would be significant."""
-        return self.least_p < SIGNIFICANT
 
-
-def rank_test(one: pd.Series, other: pd.Series) -> RankTest:
+def rank_test(one: pd.Series, other: pd.Series, level: float = SIGNIFICANT) -> RankTest:
     """Compare the results of repeats: pair by pair where both have the same seeds, else as two samples.
 
     Wilcoxon's signed-rank test of the pairs, if there are enough of them to tell anything; else the test of Mann and
@@ -72,16 +67,17 @@ def rank_test(one: pd.Series, other: pd.Series) -> RankTest:
 
     Args:
         one, other: results by seed.
+        level: below which p is significant; lower, where it is one comparison of several.
     """
     one, other = one.dropna(), other.dropna()
     sizes = (len(one), len(other))
     paired = one.index.is_unique and other.index.is_unique and set(one.index) == set(other.index)
-    if paired and (least := 2 / 2 ** sizes[0]) < SIGNIFICANT:
+    if paired and (least := 2 / 2 ** sizes[0]) < level:
         differences = one - other.reindex(one.index)
         p = float(stats.wilcoxon(differences).pvalue) if differences.any() else 1.0
         return RankTest("Wilcoxon signed-rank, paired by seed", sizes, p, least)
     least = 2 / comb(sum(sizes), sizes[0]) if min(sizes) else 1.0
-    if least >= SIGNIFICANT:
+    if least >= level:
         return RankTest("", sizes, float("nan"), least)
     return RankTest("Mann-Whitney U", sizes, float(stats.mannwhitneyu(one, other).pvalue), least)
 

@@ -63,6 +63,17 @@ def test_the_readmes_python_runs(workdir: Path, capsys: pytest.CaptureFixture[st
     float(capsys.readouterr().out.splitlines()[-1])
 
 
+def test_the_gallery_is_small_and_complete(workdir: Path) -> None:
+    text = (PROJECT / "docs" / "figures.md").read_text()
+    shown = {path.removeprefix("figures/") for path in re.findall(r"\]\((figures/[^)]+)\)", text)}
+    files = {path.name: path.stat().st_size for path in (PROJECT / "docs" / "figures").iterdir()}
+    assert shown == files.keys()
+    assert max(files.values()) < 150_000
+    assert sum(files.values()) < 1_500_000
+    (code,) = blocks("docs/figures.md", "python")
+    exec("\n".join(line for line in code.splitlines() if "import" in line), {})
+
+
 def test_the_readmes_files_and_commands_exist() -> None:
     text = (PROJECT / "README.md").read_text()
     for path in re.findall(r"\]\(((?!http)[^)]+)\)", text):

@@ -81,7 +81,7 @@ def _curves(ax: Axes, found: pd.DataFrame, x: str, looks: dict[str, style.Look])
             part[x], part["best"], where="post", color=look.color, linestyle=look.linestyle, linewidth=1.3, label=group,
             marker=look.marker, markersize=3.5, markevery=max(1, len(part) // 5),
         )  # fmt: skip
-    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
 
 
 def _finals(ax: Axes, studies: pd.DataFrame, looks: dict[str, style.Look]) -> None:

@@ -1,6 +1,6 @@
 """How all figures look: size of a paper's column, readable in greyscale, one look per trial state."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,7 +132,7 @@ def legend_above(ax: Axes, columns: int = 2) -> None:
         return
     grid, figure = ax.get_subplotspec(), ax.get_figure(root=True)
     inches = figure.get_size_inches()[0] / (grid.get_gridspec().ncols if grid else 1) if figure else COLUMN
-    if columns * (max(map(len, labels)) + HANDLE) > LETTERS * inches:
+    while columns > 1 and _letters(labels, columns) > LETTERS * inches:
         columns -= 1
     legend = ax.legend(
         handles,
@@ -186,6 +186,12 @@ def series(count: int) -> list[Look]:
 def shortened(text: str, letters: int = 24) -> str:
     """A text of at most so many letters, its middle left out."""
     return text if len(text) <= letters else f"{text[: letters // 2]}…{text[-letters // 4 :]}"
+
+
+def _letters(labels: Sequence[str], columns: int) -> int:
+    """The letters of a legend's longest labels side by side; it is filled column by column."""
+    rows = -(-len(labels) // columns)
+    return sum(max(map(len, labels[start : start + rows])) + HANDLE for start in range(0, len(labels), rows))
 
 
 def note(ax: Axes, text: str) -> None:

@@ -12,7 +12,7 @@ from mlflow.tracking import MlflowClient
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
-from bdqm_tune.errors import BdqmError
+from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.experiment.cached_storage import Cache
 from bdqm_tune.experiment.curves import read_curves
 from bdqm_tune.experiment.results_cache import cache_file, read_cache, write_cache
@@ -50,10 +50,12 @@ def load_results(stores: Stores, name: str) -> StudyResults:
     """Read a study from both stores; of finished trials that were read before, from the file that keeps them.
 
     Raises:
-        BadInput: there is no such study.
+        BadInput: there is no such study, or it was not made here.
         BdqmError: a store cannot be read.
     """
     study = load_study(stores, name)
+    if QUESTION not in study.user_attrs:
+        raise BadInput(f"study {name!r} was not made by bdqm-tune; nothing is known of its data and objective")
     objective, experiment = study.user_attrs[QUESTION]["objective"], study.user_attrs.get(EXPERIMENT, "")
     assert isinstance(study._storage, Cache)
     storage, study_id = study._storage.backend, study._study_id

@@ -63,6 +63,10 @@ def test_labels_name_what_differs() -> None:
     assert group_labels(list("abcd"), settings) == [
         "pruner none, search.lr not set", "pruner hyperband, search.lr not set", "pruner none, search.lr 0.1", "d",
     ]  # fmt: skip
+    long = [common | {"search.activation": f"{'x' * 30}{option}{'y' * 30}"} for option in "ppq"]
+    one, same, other = group_labels(["a", "b", "c"], long)
+    assert one == same != other  # though what tells them apart is left out
+    assert other == f"{one} (c)"
     assert group_labels(["a", "b"], [common, common | {"study.seed": "2"}]) == ["all", "all"]
 
 

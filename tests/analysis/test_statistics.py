@@ -52,7 +52,6 @@ def test_pairs_of_seeds_are_compared_as_pairs() -> None:
     assert test.name.startswith("Wilcoxon")
     assert test.p == pytest.approx(2 / 2**6)  # all six differences have one sign
     assert test.least_p == pytest.approx(test.p)
-    assert test.can_tell
     assert rank_test(one, one).p == 1
 
 
@@ -67,8 +66,16 @@ def test_other_seeds_are_compared_as_samples() -> None:
 @pytest.mark.parametrize(("n", "m"), [(1, 1), (1, 30), (3, 3), (0, 5)])
 def test_of_too_few_repeats_there_is_no_test(n: int, m: int) -> None:
     test = rank_test(by_seed([1.0] * n), by_seed([9.0] * m))
-    assert (test.name, test.repeats, test.can_tell) == ("", (n, m), False)
+    assert (test.name, test.repeats) == ("", (n, m))
     assert np.isnan(test.p)
+
+
+def test_pairs_too_few_for_a_level_are_samples() -> None:
+    """Six pairs give p = 0.031 at the least, which is not enough for one comparison of three; two sixes give 0.002."""
+    one, other = by_seed([1.0, 2, 3, 4, 5, 6]), by_seed([7.0, 8, 9, 10, 11, 12])
+    assert rank_test(one, other).name.startswith("Wilcoxon")
+    test = rank_test(one, other, level=0.05 / 3)
+    assert (test.name, test.p) == ("Mann-Whitney U", pytest.approx(2 / comb(12, 6)))
 
 
 def test_holm() -> None:

@@ -1,6 +1,7 @@
 """A study as data frames: the same from every store, and from the file that keeps what has ended."""
 
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow.entities import Metric
+from optuna.study import StudyDirection
 
 from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.experiment import curves as curves_module
@@ -137,6 +139,10 @@ def test_no_study_and_no_tracking_store(run: Run, stores: Stores, workdir: Path)
     run(study={"name": "there"})
     with pytest.raises(BadInput, match="no study 'nope'"):
         load_results(stores, "nope")
+    load_results(stores, "there").study._storage.create_new_study([StudyDirection.MINIMIZE], "of others")
+    with pytest.raises(BadInput, match="'of others' was not made by bdqm-tune"):
+        load_results(stores, "of others")
+    shutil.rmtree(stores.home / "analysis")
     elsewhere = Stores(workdir / "other home", stores.storage_url, "http://127.0.0.1:9")
     with pytest.raises(BdqmError, match="cannot read the curves from MLflow"), pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
