@@ -20,7 +20,6 @@ from bdqm_tune.experiment.search_space import SEARCHABLE
 from bdqm_tune.experiment.study import EXPERIMENT, QUESTION, RESULT, RUN_ID, STATES, load_study
 from bdqm_tune.experiment.tracking_client import reason, tracking_client
 from bdqm_tune.experiment.trial_tables import TrialTables, is_searched
-from bdqm_tune.experiment.workers import Worker, Workers
 from bdqm_tune.services.connection import Stores, without_password
 
 MEASURED = ("val_energy_mae", "val_forces_mae", "best_epoch", "epochs", "n_parameters", "trial_seconds", "reason")
@@ -58,8 +57,7 @@ def load_results(stores: Stores, name: str) -> StudyResults:
         raise BadInput(f"study {name!r} was not made by bdqm-tune; nothing is known of its data and objective")
     objective, experiment = study.user_attrs[QUESTION]["objective"], study.user_attrs.get(EXPERIMENT, "")
     assert isinstance(study._storage, Cache)
-    storage, study_id = study._storage.backend, study._study_id
-    tables = TrialTables(storage, study_id)
+    tables = TrialTables(study._storage.backend, study._study_id)
     spaces = tables.spaces()
     client = tracking_client(stores)
     rows, curves = _rows_and_curves(stores, study, tables, objective, experiment)
@@ -68,7 +66,7 @@ def load_results(stores: Stores, name: str) -> StudyResults:
         runs, splits = _study_runs(client, experiment, name), _splits(client, trials)
     except (MlflowException, OSError) as error:
         raise BdqmError(f"cannot read the study's runs from MLflow: {reason(error)}") from None
-    trials = _placed(trials, Workers(storage.engine, storage.patience, study_id).all(), runs)
+    trials = _placed(trials, tables.descriptions(), runs)
     names = [key for key in SEARCHABLE if is_searched(spaces, key)]
     return StudyResults(name, trials, curves, objective, names, study, spaces, runs, splits)
 
@@ -151,9 +149,9 @@ def _splits(client: MlflowClient, trials: pd.DataFrame) -> dict[str, dict[str, A
     }
 
 
-def _placed(trials: pd.DataFrame, workers: Sequence[Worker], runs: pd.DataFrame) -> pd.DataFrame:
+def _placed(trials: pd.DataFrame, workers: Mapping[str, Mapping[str, str]], runs: pd.DataFrame) -> pd.DataFrame:
     """The trials with the host, the device, the sampler and the pruner of each, where they are known."""
-    about = pd.DataFrame([{"worker": one.name, **one.description} for one in workers], columns=["worker", *DESCRIBED])
+    about = pd.DataFrame([{"worker": name, **said} for name, said in workers.items()], columns=["worker", *DESCRIBED])
     about = about.join(runs.reindex(columns=["study.sampler", "study.pruner"]), on="run_id")
     about = about.rename(columns={"study.sampler": "sampler", "study.pruner": "pruner"}).drop(columns="run_id")
     placed = trials.reindex(columns=[*trials.columns, *({"worker", "given"} - {*trials.columns})])

@@ -10,6 +10,7 @@ from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial
 
 from bdqm_tune.experiment.patient_storage import MARK, PatientStorage
+from bdqm_tune.experiment.workers import TABLE as WORKERS
 
 FIXED = "fixed_params"  # Optuna's attribute of a trial whose parameters were given to it
 
@@ -51,6 +52,17 @@ class TrialTables:
     def workers(self) -> dict[int, str]:
         """The name of the worker that had a trial last, by the trial's id."""
         return {key: json.loads(mark).rpartition(":")[0] for key, mark in self._attributes(MARK)}
+
+    def descriptions(self) -> dict[str, dict[str, str]]:
+        """What the workers said of themselves, by their names; of a study of before there was such a table, none."""
+        query = sa.select(WORKERS.c.worker, WORKERS.c.description).where(WORKERS.c.study_id == self._study_id)
+
+        def once() -> Sequence[Any]:
+            with self._storage.engine.connect() as connection:
+                # Not `Workers`, which makes the table: who looks on may have no right to.
+                return connection.execute(query).all() if sa.inspect(connection).has_table(WORKERS.name) else ()
+
+        return {worker: json.loads(description) for worker, description in self._storage.patience(once)}
 
     def given(self) -> set[int]:
         """The ids of the trials whose parameters were given, all or some, and not chosen by the sampler."""
