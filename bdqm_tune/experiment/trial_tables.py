@@ -10,7 +10,7 @@ from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial
 
 from bdqm_tune.experiment.patient_storage import MARK, PatientStorage
-from bdqm_tune.experiment.workers import TABLE as WORKERS
+from bdqm_tune.services.tables import WORKERS
 
 FIXED = "fixed_params"  # Optuna's attribute of a trial whose parameters were given to it
 
