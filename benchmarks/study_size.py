@@ -23,9 +23,9 @@ from bdqm_tune.config import Config, load_config
 from bdqm_tune.experiment.cached_storage import Cache, together
 from bdqm_tune.experiment.lease import Lease
 from bdqm_tune.experiment.output import quiet_libraries
-from bdqm_tune.experiment.patient_storage import MARK
 from bdqm_tune.experiment.search_space import suggest
 from bdqm_tune.experiment.study import RESULT, RUN_ID, add_trials, check_study, next_trial, open_study, others_run
+from bdqm_tune.experiment.study_queries import MARK
 from bdqm_tune.experiment.workers import RUNNING, TABLE, Workers, describe_process
 from bdqm_tune.learning.dataset import Dataset, prepare
 from benchmarks.servers import Servers, servers

@@ -3,40 +3,30 @@
 import copy
 import json
 import threading
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+from typing import Any
 from uuid import uuid4
 
 import sqlalchemy as sa
-from optuna.distributions import BaseDistribution, json_to_distribution
-from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.distributions import BaseDistribution
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import Executable
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from bdqm_tune.errors import BdqmError
-from bdqm_tune.experiment.patience import Patience, reason
+from bdqm_tune.experiment.patience import Patience
+from bdqm_tune.experiment.study_queries import MARK, Held, StudyQueries, patiently
 from bdqm_tune.experiment.unfinished import Unfinished
 
-Arguments = ParamSpec("Arguments")
-Answer = TypeVar("Answer")
 ParamCall = tuple[int, str, float, BaseDistribution, BaseDistribution | None]
 
-# An attribute of a trial that the storage keeps to itself. Every new trial and every change of a state carries a mark
-# of its own, by which one that was done, though its answer was lost, is told from one that is still to be done.
-MARK = "bdqm:mark"
 LOST_TRIAL = "another worker was given the trial, as this one had not been heard of"
-
-
-class StudyDatabaseFailed(BdqmError, StorageInternalError):
-    """The database does not answer, and patience is exhausted; or it refused what was asked."""
 
 
 @dataclass
@@ -55,38 +45,11 @@ class TrialLost(BdqmError):
     """The worker was thought dead, and its trial given to another one."""
 
 
-class Held(NamedTuple):
-    """A trial that runs."""
-
-    trial_id: int
-    mark: str  # of its latest change of state
-
-    @property
-    def worker(self) -> str:
-        """Who runs it; "" where it is not known."""
-        return self.mark.rpartition(":")[0]
-
-
-def _patiently(
-    method: Callable[Concatenate[Any, Arguments], Answer],
-) -> Callable[Concatenate[Any, Arguments], Answer]:
-    """The method, called again while the database does not answer."""
-
-    def patient(self: "PatientStorage", /, *args: Arguments.args, **options: Arguments.kwargs) -> Answer:
-        try:
-            return self.patience(lambda: method(self, *args, **options))
-        except (StorageInternalError, SQLAlchemyError) as error:
-            raise StudyDatabaseFailed(f"{self.patience.name()} failed: {reason(error)}") from error
-
-    return patient
-
-
-class PatientStorage(RDBStorage):
+class PatientStorage(StudyQueries):
     """A storage whose operations wait for the database and may be repeated.
 
     Optuna calls it through a cache of its own (`optuna.storages.get_storage`), which is why some of the operations
-    below are those with an underscore. One thing cannot be repeated safely: a trial that was handed back, the answer
-    lost, and taken by another worker before this one asks again, is taken from that worker.
+    below are those with an underscore.
     """
 
     def __init__(self, url: str, patience: Patience, engine_options: dict[str, Any], make_tables: bool) -> None:
@@ -104,28 +67,28 @@ class PatientStorage(RDBStorage):
         self.scoped_session.remove()
         self.engine.dispose()
 
-    create_new_study = _patiently(RDBStorage.create_new_study)
-    set_study_user_attr = _patiently(RDBStorage.set_study_user_attr)
-    set_study_system_attr = _patiently(RDBStorage.set_study_system_attr)
-    get_study_id_from_name = _patiently(RDBStorage.get_study_id_from_name)
-    get_study_name_from_id = _patiently(RDBStorage.get_study_name_from_id)
-    get_study_directions = _patiently(RDBStorage.get_study_directions)
-    get_study_user_attrs = _patiently(RDBStorage.get_study_user_attrs)
-    get_study_system_attrs = _patiently(RDBStorage.get_study_system_attrs)
-    get_all_studies = _patiently(RDBStorage.get_all_studies)
-    get_trial = _patiently(RDBStorage.get_trial)
-    get_trial_id_from_study_id_trial_number = _patiently(RDBStorage.get_trial_id_from_study_id_trial_number)
-    _get_best_trial_id = _patiently(RDBStorage._get_best_trial_id)
-    set_trial_intermediate_value = _patiently(RDBStorage.set_trial_intermediate_value)
-    set_trial_user_attr = _patiently(RDBStorage.set_trial_user_attr)
-    set_trial_system_attr = _patiently(RDBStorage.set_trial_system_attr)
-    record_heartbeat = _patiently(RDBStorage.record_heartbeat)
-    _get_stale_trial_ids = _patiently(RDBStorage._get_stale_trial_ids)
+    create_new_study = patiently(RDBStorage.create_new_study)
+    set_study_user_attr = patiently(RDBStorage.set_study_user_attr)
+    set_study_system_attr = patiently(RDBStorage.set_study_system_attr)
+    get_study_id_from_name = patiently(RDBStorage.get_study_id_from_name)
+    get_study_name_from_id = patiently(RDBStorage.get_study_name_from_id)
+    get_study_directions = patiently(RDBStorage.get_study_directions)
+    get_study_user_attrs = patiently(RDBStorage.get_study_user_attrs)
+    get_study_system_attrs = patiently(RDBStorage.get_study_system_attrs)
+    get_all_studies = patiently(RDBStorage.get_all_studies)
+    get_trial = patiently(RDBStorage.get_trial)
+    get_trial_id_from_study_id_trial_number = patiently(RDBStorage.get_trial_id_from_study_id_trial_number)
+    _get_best_trial_id = patiently(RDBStorage._get_best_trial_id)
+    set_trial_intermediate_value = patiently(RDBStorage.set_trial_intermediate_value)
+    set_trial_user_attr = patiently(RDBStorage.set_trial_user_attr)
+    set_trial_system_attr = patiently(RDBStorage.set_trial_system_attr)
+    record_heartbeat = patiently(RDBStorage.record_heartbeat)
+    _get_stale_trial_ids = patiently(RDBStorage._get_stale_trial_ids)
 
     def delete_study(self, study_id: int) -> None:
         self._delete_study(study_id, uuid4().hex)
 
-    @_patiently
+    @patiently
     def _delete_study(self, study_id: int, mark: str) -> None:
         with suppress(KeyError) if self._again(mark) else nullcontext():
             super().delete_study(study_id)
@@ -139,7 +102,7 @@ class PatientStorage(RDBStorage):
         del trial._system_attrs[MARK]
         return trial
 
-    _add_trial = _patiently(RDBStorage._create_new_trial)  # which has five attempts of its own
+    _add_trial = patiently(RDBStorage._create_new_trial)  # which has five attempts of its own
 
     def _get_prepared_new_trial(
         self, study_id: int, template_trial: FrozenTrial | None, session: Session
@@ -156,7 +119,7 @@ class PatientStorage(RDBStorage):
         """Add empty trials that wait, all of them in one transaction."""
         self._add_waiting(study_id, n_trials, uuid4().hex)
 
-    @_patiently
+    @patiently
     def _add_waiting(self, study_id: int, n_trials: int, mark: str) -> None:
         again = self._again(mark)
         with self._one_transaction():
@@ -171,29 +134,6 @@ class PatientStorage(RDBStorage):
             rows = [{"study_id": study_id, "number": number, "state": TrialState.WAITING} for number in numbers]
             session.execute(sa.insert(trial), rows)
             super().set_trial_system_attr(of_study.filter_by(number=numbers[-1]).scalar(), MARK, mark)
-
-    @_patiently
-    def waiting(self, study_id: int, most: int) -> list[int]:
-        """The first of the study's trials that wait."""
-        with _create_scoped_session(self.scoped_session) as session:
-            trial = models.TrialModel
-            rows = session.query(trial.trial_id).filter_by(study_id=study_id, state=TrialState.WAITING)
-            return [row.trial_id for row in rows.order_by(trial.trial_id).limit(most)]
-
-    @_patiently
-    def count_trials(self, study_id: int) -> int:
-        """How many trials the study has."""
-        with _create_scoped_session(self.scoped_session) as session:
-            return session.query(models.TrialModel.trial_id).filter_by(study_id=study_id).count()
-
-    @_patiently
-    def distributions(self, study_id: int) -> list[tuple[str, BaseDistribution]]:
-        """The hyperparameters of the study's trials, each with every distribution it was drawn from."""
-        with _create_scoped_session(self.scoped_session) as session:
-            param = models.TrialParamModel
-            rows = session.query(param.param_name, param.distribution_json).join(models.TrialModel)
-            different = rows.filter_by(study_id=study_id).distinct().all()
-        return [(row.param_name, json_to_distribution(row.distribution_json)) for row in different]
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
         """As Optuna's; a trial that we run is changed only as long as no other worker was given it.
@@ -233,23 +173,6 @@ class PatientStorage(RDBStorage):
             return self._change_state(trial.trial_id, state, None, mark, trial.mark, attributes)
         return False
 
-    @_patiently
-    def running(self, study_id: int) -> list[Held]:
-        """The study's trials that run."""
-        with _create_scoped_session(self.scoped_session) as session:
-            trial, attribute = models.TrialModel, models.TrialSystemAttributeModel
-            rows = session.query(trial.trial_id, attribute.value_json).filter_by(
-                study_id=study_id, state=TrialState.RUNNING
-            )
-            marked = rows.outerjoin(attribute, (attribute.trial_id == trial.trial_id) & (attribute.key == MARK))
-            return [Held(row.trial_id, json.loads(row.value_json or '""')) for row in marked.all()]
-
-    @_patiently
-    def ask(self, query: Executable) -> Sequence[Any]:
-        """The rows that a query of the tables gives."""
-        with self.engine.begin() as connection:
-            return connection.execute(query).all()
-
     def holds(self, trial_id: int) -> bool:
         """Whether we run the trial, as far as we know."""
         return trial_id in self._held
@@ -259,7 +182,7 @@ class PatientStorage(RDBStorage):
         self._lost |= self._held.keys()
         self._held.clear()
 
-    @_patiently
+    @patiently
     def _change_state(
         self,
         trial_id: int,
@@ -323,13 +246,13 @@ class PatientStorage(RDBStorage):
         frozen._system_attrs.pop(MARK, None)
         return frozen
 
-    @_patiently
+    @patiently
     def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
         attributes = super().get_trial_system_attrs(trial_id)
         attributes.pop(MARK, None)
         return attributes
 
-    @_patiently
+    @patiently
     def _get_trials(
         self,
         study_id: int,
@@ -379,7 +302,7 @@ class PatientStorage(RDBStorage):
         else:
             block.params.append(call)
 
-    @_patiently
+    @patiently
     def _set_params(self, params: Sequence[ParamCall]) -> None:
         # Where an answer was lost, they are there: all of them, as one transaction wrote them.
         # And without a flush for each, one statement inserts them.

@@ -9,9 +9,9 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from bdqm_tune.experiment.patient_storage import Held
 from bdqm_tune.experiment.storage import not_made_yet, opened
 from bdqm_tune.experiment.study import LOSSES, QUESTION, RUN_ID, STATES, no_such_study
+from bdqm_tune.experiment.study_queries import Held
 from bdqm_tune.experiment.workers import LOST, RUNNING, Worker, Workers
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.units import OBJECTIVE_UNITS, duration_text

@@ -9,7 +9,8 @@ from optuna.distributions import BaseDistribution, json_to_distribution
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial
 
-from bdqm_tune.experiment.patient_storage import MARK, PatientStorage
+from bdqm_tune.experiment.patient_storage import PatientStorage
+from bdqm_tune.experiment.study_queries import MARK
 from bdqm_tune.services.tables import WORKERS
 
 FIXED = "fixed_params"  # Optuna's attribute of a trial whose parameters were given to it

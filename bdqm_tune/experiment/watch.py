@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 from optuna.trial import FrozenTrial, TrialState
 
-from bdqm_tune.experiment.patient_storage import Held, PatientStorage
+from bdqm_tune.experiment.patient_storage import PatientStorage
 from bdqm_tune.experiment.study import LOSSES, RESULT
+from bdqm_tune.experiment.study_queries import Held
 from bdqm_tune.experiment.workers import LOST, RUNNING, Worker, Workers
 
 BEAT = 10.0  # seconds between two counts

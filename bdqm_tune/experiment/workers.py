@@ -16,8 +16,8 @@ from optuna.exceptions import StorageInternalError
 
 from bdqm_tune.errors import BdqmError
 from bdqm_tune.experiment.patience import Patience, reason
-from bdqm_tune.experiment.patient_storage import StudyDatabaseFailed
 from bdqm_tune.experiment.provenance import JOB_ID_VARIABLES
+from bdqm_tune.experiment.study_queries import StudyDatabaseFailed
 from bdqm_tune.services.tables import WORKERS as TABLE
 from bdqm_tune.services.tables import has_tables, make_tables
 

@@ -29,9 +29,10 @@ from bdqm_tune.config import Config
 from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.experiment import storage as opening
 from bdqm_tune.experiment.cached_storage import hurry, together
-from bdqm_tune.experiment.patient_storage import MARK, PatientStorage
+from bdqm_tune.experiment.patient_storage import PatientStorage
 from bdqm_tune.experiment.storage import open_storage, turn
 from bdqm_tune.experiment.study import QUESTION, add_trials, handed_back, load_study, next_trial
+from bdqm_tune.experiment.study_queries import MARK
 from bdqm_tune.services.connection import Stores
 from tests.mariadb import MariaDb
 from tests.places import Place
