@@ -5,13 +5,14 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bdqm_tune.cli_shared import Json, tune_overrides
-from bdqm_tune.errors import BadInput
+from bdqm_tune.cli_shared import Json, stores_here, tune_overrides
+from bdqm_tune.errors import BadInput, BdqmError
 
 if TYPE_CHECKING:
     from bdqm_tune.services.jobspec import JobSpec, JobState, Scheduler
@@ -101,18 +102,23 @@ def submit(
 def jobs(
     all_: Annotated[bool, typer.Option("--all", help="Those that have ended, too.")] = False, as_json: Json = False
 ) -> None:
-    """Show the jobs that were submitted from here: state, node, time left."""
+    """Show the jobs that were submitted from here: state, node, time left, trials of their study that are done."""
     found = [(record, state) for record in _records() for state in _states(record, all_)]
+    trials = _trials() if found else {}
     if as_json:
         from dataclasses import asdict
 
-        print(json.dumps([{**asdict(record), **asdict(state)} for record, state in found]))
+        nothing = {"trials_done": None, "trials": None}
+        print(json.dumps([asdict(r) | asdict(s) | trials.get(r.study, nothing) for r, s in found]))
         return
     if not found:
         print("no job waits or runs" + ("" if all_ else "; --all shows those that have ended"))
         return
-    rows = [("JOB", "WHAT", "STUDY", "STATE", "NODE", "TIME LEFT", "WHY IT WAITS")]
-    rows += [(s.job_id, r.job, r.study, s.state, s.node, s.time_left, s.reason) for r, s in found]
+    done = {study: f"{counts['trials_done']}/{counts['trials']}" for study, counts in trials.items()}
+    rows = [("JOB", "WHAT", "STUDY", "TRIALS", "STATE", "NODE", "TIME LEFT", "WHY IT WAITS")]
+    rows += [
+        (s.job_id, r.job, r.study, done.get(r.study, ""), s.state, s.node, s.time_left, s.reason) for r, s in found
+    ]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         print("  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip())
@@ -222,6 +228,23 @@ def _records() -> "list[Submission]":
     from bdqm_tune.services.records import read_records
 
     return read_records(home_folder() / "jobs")
+
+
+def _trials() -> dict[str, dict[str, int | None]]:
+    """How many trials each study has, and has done; nothing where the database does not answer at once."""
+    from bdqm_tune.experiment.studies import all_studies
+    from bdqm_tune.services.submission import servers_answer
+
+    stores = stores_here()
+    if stores.storage is None and stores.connection_file is not None and not servers_answer(stores.connection_file):
+        return {}
+    with suppress(BdqmError):
+        return {
+            one.study: {"trials_done": done, "trials": done + one.waiting + one.running}
+            for one in all_studies(stores)
+            for done in [one.complete + one.pruned + one.failed]
+        }
+    return {}
 
 
 def _states(record: "Submission", ended: bool) -> "list[JobState]":

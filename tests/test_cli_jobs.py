@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import optuna
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -99,6 +100,12 @@ def test_on_a_workstation_from_submission_to_cancellation(
     assert {(one["job_id"], one["study"], one["state"]) for one in listed} == {
         (f"{made['job_id']}_{task}", "a b", "running") for task in (1, 2)
     }
+    assert {(one["trials_done"], one["trials"]) for one in listed} == {(None, None)}, "the workers here make no study"
+    study = optuna.create_study(study_name="a b", storage=f"sqlite:///{tmp_path}/optuna.db")
+    study.tell(study.ask(), 1.0)
+    study.ask()
+    assert {(one["trials_done"], one["trials"]) for one in json.loads(call("jobs", "--json").output)} == {(1, 2)}
+    assert call("jobs").output.count(" 1/2 ") == 2
     assert "bdqm-tune status 'a b'" in call("jobs").output
     with pytest.raises(BadInput, match=rf"no job 'b' waits or runs; there are: {made['job_id']} \(a b\)"):
         call("cancel", "b")

@@ -30,7 +30,7 @@ ALLOWED: dict[str, list[str]] = {
     "api": [*BASE, *SCIENCE, "amptorch_import", "services", "experiment"],
     "cli_amptorch": ["errors", "config", "amptorch_import"],
     "cli_shared": ["errors", "services"],
-    "cli_jobs": ["errors", "config", "services", "cli_shared"],
+    "cli_jobs": ["errors", "config", "services", "experiment", "cli_shared"],
     "cli_models": ["errors", "config", "services", "experiment", "cli_shared"],
     "cli_results": ["errors", "config", "progress", "services", "experiment", "cli_shared"],
     "cli_studies": ["errors", "services", "experiment", "cli_shared"],

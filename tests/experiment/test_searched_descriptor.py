@@ -14,9 +14,9 @@ import yaml
 from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState
 
-from analysis.compare import table
 from analysis.figures.importance import compute_importance
 from analysis.figures.slices import slices
+from analysis.tables import table
 from bdqm_tune.backends.native import NativeBackend
 from bdqm_tune.config import Config, load_config
 from bdqm_tune.descriptors import GMP, store
