@@ -90,7 +90,7 @@ def test_the_best_model_is_evaluated_and_the_figures_show_the_descriptor(run: Ru
     found = load_results(stores, "small")
     searched = {"descriptor.name", "descriptor.orders", "descriptor.sigmas", "descriptor.cutoff", "descriptor.scaling"}
     assert searched <= set(found.hyperparameters)
-    assert searched & set(compute_importance(found.study)["hyperparameter"])
+    assert searched & set(compute_importance(found.trials, found.spaces)["hyperparameter"])
     labels = {ax.get_xlabel() for ax in slices(found.trials, found.hyperparameters).axes}
     assert {"descriptor.orders", "descriptor.cutoff (Å)"} <= labels
     assert table(found.trials, found.hyperparameters, 8, width=400).row_count == 8
