@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlflow.entities import Metric, Run, RunTag
 from mlflow.tracking import MlflowClient
 from mlflow.utils.time import get_current_time_millis
+from optuna.exceptions import StorageInternalError
 
 from bdqm_tune.experiment.tracking_client import TrackingFailed
 
@@ -54,9 +56,9 @@ class TrialRun:
         run: Run = self._tracker.wait(self._run)
         return run
 
-    def send(self, request: Callable[[MlflowClient, str], Any]) -> None:
+    def send(self, request: Callable[[MlflowClient, str], Any]) -> Future[Any]:
         """Send a request about this run, given its id."""
-        self._tracker.send(lambda client: request(client, self._run.result().info.run_id))
+        return self._tracker.send(lambda client: request(client, self._run.result().info.run_id))
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Keep metrics until `flush`."""
@@ -76,8 +78,8 @@ class TrialRun:
 
     def finish(
         self, state: str, tags: Mapping[str, str], artifacts: Callable[[Path], Any], best: Mapping[str, float]
-    ) -> None:
-        """Send what is left, the artifacts, and the end of the run.
+    ) -> Future[Any]:
+        """Send what is left, the artifacts, and the end of the run, which is answered when all is sent.
 
         Args:
             state: complete, pruned, failed, waiting or interrupted.
@@ -90,13 +92,13 @@ class TrialRun:
             now = get_current_time_millis()
             metrics = [Metric(name, value, now, self._number) for name, value in best.items()]
             self._tracker.send(lambda client: client.log_batch(self._tracker.run.info.run_id, metrics=metrics))
-        self.send(lambda client, run_id: client.set_terminated(run_id, status=STATUS[state]))
+        return self.send(lambda client, run_id: client.set_terminated(run_id, status=STATUS[state]))
 
     def hand_back(self) -> None:
-        """Leave the run to the worker that takes the trial next, which must find it, and soon."""
+        """Leave the run to the worker that takes the trial next, which must find it, and all that belongs to it.
+
+        What came after that one has looked which epochs are there would be there twice.
+        """
         self._tracker.hurry()
-        try:
-            self.finish("waiting", {}, lambda folder: None, {})
-            self.wait()
-        except TrackingFailed:  # said at the end
-            pass
+        with suppress(TrackingFailed, StorageInternalError):  # said at the end
+            self._tracker.wait(self.finish("waiting", {}, lambda folder: None, {}))

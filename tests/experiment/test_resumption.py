@@ -191,3 +191,28 @@ def test_another_worker_goes_on_where_one_was_killed(
         "FINISHED",
         "KILLED" if how == signal.SIGKILL else "FINISHED",
     ]
+
+
+def test_a_trial_waits_only_when_all_of_it_is_in_its_run(
+    run: Run, interrupted: Callable[[int], None], stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what is on its way would be in the run twice, as the next worker has already looked what is there."""
+    log_batch, seen = MlflowClient.log_batch, list[int]()
+
+    def slow(self: MlflowClient, *arguments: Any, **options: Any) -> Any:
+        time.sleep(0.5)
+        return log_batch(self, *arguments, **options)
+
+    hand_back = TrialRun.hand_back
+
+    def look(self: TrialRun) -> None:
+        hand_back(self)
+        run_id = self.wait().info.run_id
+        seen.extend(metric.step for metric in MlflowClient().get_metric_history(run_id, "val_energy_mae"))
+
+    monkeypatch.setattr(MlflowClient, "log_batch", slow)
+    monkeypatch.setattr(TrialRun, "hand_back", look)
+    interrupted(7)
+    with pytest.raises(KeyboardInterrupt):
+        run(study={"name": "parts", "n_trials": 1}, **SPACE)
+    assert seen == [1, 2, 3, 4, 5, 6, 7]
