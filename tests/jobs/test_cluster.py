@@ -98,7 +98,8 @@ class Cluster:
 def cluster(slurm: Slurm, new_servers: Servers, tmp_path: Path) -> Iterator[Cluster]:
     write_site(tmp_path / "site.toml")
     yield Cluster(slurm, new_servers, tmp_path)
-    slurm.run("scancel", "--name=bdqm-tune,bdqm-servers", status=None)
+    for job in ("tune", "servers"):
+        slurm.run("scancel", f"--name=bdqm-{job}", status=None)
     until(lambda: slurm.run("squeue", "--noheader").stdout == "", 60, "jobs are left")
 
 
