@@ -5,6 +5,7 @@ import threading
 import time
 import traceback
 from collections.abc import Collection
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -31,6 +32,7 @@ from bdqm_tune.progress import check, interruptible
 from bdqm_tune.services.secrets import without_secrets
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0  # seconds between two looks for a trial that may come back
+TOLD_WITHIN = 5.0  # seconds that the next trial is put off until the study knows of this one
 OPTUNA_STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
 
@@ -73,6 +75,7 @@ class TrialRunner:
         self._asking = threading.Lock()  # samplers are not made for several threads
         self._waiting = threading.Lock()  # one looks for trials that come back, for all
         self._stopped = threading.Event()
+        self._late: Future[None] | None = None  # the study is still to be told of a trial
 
     def stop(self) -> None:
         """Hand back, after their epoch, the trials that other threads are running, and begin no more."""
@@ -117,18 +120,29 @@ class TrialRunner:
             run = self._open_run(trial, tried)
             checkpoint = TrialCheckpoint(self._checkpoints, trial.number)
             try:
-                result = self._attempt(trial, tried, run, checkpoint)
-                run.wait()  # so that its id is with the trial, to which nothing can be added once it has ended
+                try:
+                    result = self._attempt(trial, tried, run, checkpoint)
+                except (KeyboardInterrupt, SystemExit):
+                    checkpoint.write()
+                    run.hand_back()
+                    raise
+                # Last of what is sent: a trial that has ended is whole in its run, whenever its worker is killed.
+                self._await(self._tracker.send(lambda client: self._tell(trial, result, checkpoint)), checkpoint)
             except (TrackingFailed, StorageInternalError):
                 checkpoint.write()
                 raise
-            except (KeyboardInterrupt, SystemExit):
-                checkpoint.write()
-                run.hand_back()
-                raise
-            self._tell(trial, result)
-        checkpoint.remove()
         return result
+
+    def _await(self, told: Future[None], checkpoint: TrialCheckpoint) -> None:
+        """Wait until the study knows of a trial, from which the next may learn; but not for a store that is away."""
+        if self._late is not None and not self._late.done():
+            checkpoint.write()
+            return
+        try:
+            told.result(TOLD_WITHIN)
+        except TimeoutError:
+            self._late = told
+            checkpoint.write()
 
     def _attempt(
         self, trial: optuna.Trial, tried: Suggestion, run: TrialRun, checkpoint: TrialCheckpoint
@@ -233,17 +247,19 @@ class TrialRunner:
         best = training.best if training is not None and result.state == "complete" else None
         run.finish(result.state, tags, write, training_record.best_metrics(best))
 
-    def _tell(self, trial: optuna.Trial, result: TrialResult) -> None:
+    def _tell(self, trial: optuna.Trial, result: TrialResult, checkpoint: TrialCheckpoint) -> None:
+        """Let the study know, unless another worker has the trial by now."""
         kept = {key: value for key, value in asdict(result).items() if key not in ("number", "state", "error")}
         value = result.value if result.state == "complete" else None
         if not is_ours(trial):
-            raise TrialLost(f"trial {trial.number} was given to another worker")
+            return
         try:
             trial.set_user_attr(RESULT, kept)
             trial.study.tell(trial, value, state=OPTUNA_STATES[result.state])
-        except UpdateFinishedTrialError:
-            raise TrialLost(f"trial {trial.number} was given to another worker, which has ended it") from None
+        except (TrialLost, UpdateFinishedTrialError):
+            return
         except ValueError:  # of Optuna: one that waits cannot be told
             if trial.storage.get_trial(trial._trial_id).state == TrialState.RUNNING:
                 raise
-            raise TrialLost(f"trial {trial.number} was taken back, as its worker had not been heard of") from None
+            return
+        checkpoint.remove()

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import Any
 
 import optuna
@@ -60,7 +60,7 @@ def tune(
     known_parameters(config, n_train, check_study(stores, config, dataset))
     with turn(stores, config.study.name):  # workers may start at once; MLflow's embedded store cannot be made by two
         tracker = open_tracker(stores, config.study.name, config.patience * 60)
-    status, interrupted = "FAILED", False
+    status, interrupted, leases = "FAILED", False, ExitStack()
     try:
         with turn(stores, config.study.name):  # the first makes the study and enqueues; the others add to it
             existing = check_study(stores, config, dataset)
@@ -76,14 +76,15 @@ def tune(
         checkpoints = checkpoint_folder(stores.home, config.study.name, study.user_attrs)
         compared = rungs(config.study.pruner, config.training.epochs)
         runner = TrialRunner(config, dataset, backend, tracker, compared, checkpoints)
-        with closing(lease(study, tracker, backend.device)):
-            _run_waiting(study, runner, at_once(config, backend.at_once), on_trial)
+        leases.enter_context(closing(lease(study, tracker, backend.device)))
+        _run_waiting(study, runner, at_once(config, backend.at_once), on_trial)
         status = "FINISHED"
     except (KeyboardInterrupt, SystemExit):
         status, interrupted = "FINISHED" if walltime_is_near.is_set() else "KILLED", True
         raise
     finally:
-        tracker.finish(status, interrupted)
+        with leases:  # until the study knows of all trials, which goes the same way
+            tracker.finish(status, interrupted)
     return study
 
 

@@ -173,7 +173,7 @@ def test_a_store_that_fails_stops_all(run: Run, monkeypatch: pytest.MonkeyPatch,
     def fail(*_: Any) -> None:
         raise TrackingFailed("the store is gone")
 
-    monkeypatch.setattr(TrialRun, "wait", fail)
+    monkeypatch.setattr(TrialRun, "finish", fail)
     with pytest.raises(TrackingFailed):
         run(study={"n_trials": 6, "pruner": "none"}, **{"": {"cohort": 2}})
     states = [trial.state for trial in load_study(stores, "small").get_trials()]
