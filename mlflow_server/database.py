@@ -4,8 +4,10 @@ import getpass
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 import pymysql
@@ -112,10 +114,13 @@ def initialise(places: Places, programs: Programs) -> None:
     """
     if places.data.exists():
         return
-    new, link = places.database / "new", places.socket.parent / "new"
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(mode=0o700)
-    link.unlink(missing_ok=True)
+    # Of names of their own: the program of one that was killed may still be at work in its directory.
+    for left in places.socket.parent.glob("new-*"):
+        left.unlink(missing_ok=True)
+    for left in places.database.glob("new-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    new = Path(tempfile.mkdtemp(prefix="new-", dir=places.database))
+    link = places.socket.parent / new.name
     link.symlink_to(new)  # since mariadb-install-db cannot do with a blank in the path
     user = getpass.getuser()
     if programs.mariadb:

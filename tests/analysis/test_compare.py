@@ -265,7 +265,7 @@ def test_evaluate_prints_writes_and_logs(workdir: Path, monkeypatch: pytest.Monk
 
 
 def test_evaluate_says_that_it_repeats_or_reopens(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    errors = pd.DataFrame({"n_atoms": [1], "energy": [0.0], "predicted": [1.0]})
+    errors = pd.DataFrame({"formula": ["Cu"], "n_atoms": [1], "energy": [0.0], "predicted": [1.0], "error": [1.0]})
     opening = opened("trial 3", number=2, reason="a referee asked")
     asked: list[dict[str, str]] = []
 

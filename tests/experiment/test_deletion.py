@@ -42,7 +42,7 @@ def test_all_of_a_study_goes_and_nothing_of_another(both: Stores, configure: Cal
     gone, stays = tuned(both, configure, "it's gone"), tuned(both, configure, "stays")
     evaluate_best(both, "it's gone")
     ensemble = record_ensemble(both, assemble(both, "it's gone", 2, 0.5, None))
-    evaluate_ensemble(both, "it's gone", ensemble)
+    evaluate_ensemble(both, "it's gone", ensemble, reopen="to have both")
     client = tracking_client(both)
     experiment, other = gone.user_attrs["mlflow_experiment_id"], stays.user_attrs["mlflow_experiment_id"]
     client.create_registered_model("named")
