@@ -65,7 +65,7 @@ def test_all_of_a_study_goes_and_nothing_of_another(both: Stores, configure: Cal
     assert len(workers_of(stays).all()) == 1
     assert client.get_run(ensemble).info.lifecycle_stage == "deleted"
     assert client.get_experiment(experiment).lifecycle_stage == "deleted"
-    assert len(list((both.home / "test").iterdir())) == 1, "the other study has the same test split"
+    assert len(list((both.home / "test").iterdir())) == 2, "the other study has the same test split"
 
     client.restore_experiment(experiment)
     for run_id in runs:
