@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import signal
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,8 +12,10 @@ from unittest import mock
 import pytest
 
 from bdqm_tune.backends.amptorch_adapters import import_amptorch
+from bdqm_tune.cli import main
 from bdqm_tune.errors import BadInput, BdqmError
 from mlflow_server.programs import find_programs
+from tests.commands import Call
 from tests.mariadb import MariaDb
 from tests.servers import Servers
 from tests.slurm import PROGRAMS, Slurm, is_installed
@@ -137,3 +141,19 @@ def slurm(require: Callable[[str], None]) -> Iterator[Slurm]:
             yield cluster
         finally:
             cluster.stop()
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], workdir: Path) -> Call:
+    """`call("tune", "--train", ...)` in an empty folder: exit status, standard output, standard error."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["bdqm-tune", *arguments])
+        handler = signal.getsignal(signal.SIGTERM)
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        signal.signal(signal.SIGTERM, handler)
+        captured = capsys.readouterr()
+        return int(exit_.value.code or 0), captured.out, captured.err
+
+    return run

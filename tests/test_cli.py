@@ -18,13 +18,12 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from mlflow.tracking import MlflowClient
 
-from bdqm_tune.cli import main
 from bdqm_tune.errors import BdqmError
 from bdqm_tune.experiment.study import load_study
 from bdqm_tune.services.connection import Stores, find_stores
+from tests.commands import Call
 
 QUICK = {"--n-trials": "2", "--epochs": "3", "--set": "num_layers=1,num_nodes=4"}
-Call = Callable[..., tuple[int, str, str]]
 
 
 def labelled(energy: float | None = 1.0, **changes: Any) -> Atoms:
@@ -40,22 +39,6 @@ def pairs_of_atoms(n: int) -> list[Atoms]:
     apart = np.array([[0, 0, 0], [0, 0, 2]])
     random = np.random.default_rng(n)
     return [labelled(float(i), positions=random.normal(size=(2, 3)) + apart) for i in range(n)]
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], workdir: Path) -> Call:
-    """`call("tune", "--train", ...)` in an empty folder: exit status, standard output, standard error."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["bdqm-tune", *arguments])
-        handler = signal.getsignal(signal.SIGTERM)
-        with pytest.raises(SystemExit) as exit_:
-            main()
-        signal.signal(signal.SIGTERM, handler)
-        captured = capsys.readouterr()
-        return int(exit_.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 def tune(**options: str) -> list[str]:

@@ -7,35 +7,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
 
-from bdqm_tune.cli import main
 from bdqm_tune.errors import BdqmError
 from bdqm_tune.experiment.status import study_status
 from bdqm_tune.services.connection import find_stores
-
-Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], workdir: Path) -> Call:
-    """`call("status", "s")` in an empty folder: exit status, standard output, standard error."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["bdqm-tune", *arguments])
-        handler = signal.getsignal(signal.SIGTERM)
-        with pytest.raises(SystemExit) as exit_:
-            main()
-        signal.signal(signal.SIGTERM, handler)
-        captured = capsys.readouterr()
-        return int(exit_.value.code or 0), captured.out, captured.err
-
-    return run
+from tests.commands import Call
 
 
 @contextmanager

@@ -1,12 +1,8 @@
 """Figures of what trials cost and when they ran: their numbers, counted otherwise, and what is drawn of them."""
 
-from collections.abc import Iterator
-
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib import pyplot as plt
 
 from analysis.figures import style
 from analysis.figures.durations import durations, hours_saved
@@ -15,17 +11,6 @@ from analysis.figures.pareto import pareto, with_costs
 from analysis.figures.timeline import running, spans, timeline, utilisation
 
 MAE = "val_energy_mae"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _no_display() -> None:
-    mpl.use("agg")
-
-
-@pytest.fixture(autouse=True)
-def _figures_closed() -> Iterator[None]:
-    yield
-    plt.close("all")
 
 
 def trials(n: int = 30, workers: int = 3) -> pd.DataFrame:

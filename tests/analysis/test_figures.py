@@ -1,6 +1,5 @@
 """What the figures of a study show, and that they show something for any study."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +24,6 @@ from analysis.figures.slices import slices
 
 HYPERPARAMETERS = ["num_layers", "activation", "dropout", "dropout_rate", "lr", "batch_size", "step_size"]
 EPOCHS = 30
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _no_display() -> None:
-    mpl.use("agg")
-
-
-@pytest.fixture(autouse=True)
-def _figures_closed() -> Iterator[None]:
-    yield
-    plt.close("all")
 
 
 def synthetic(states: list[str], seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:

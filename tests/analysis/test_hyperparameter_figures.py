@@ -1,12 +1,8 @@
 """Figures of hyperparameters together: contours and parallel coordinates; and of a model's errors."""
 
-from collections.abc import Iterator
-
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib import pyplot as plt
 from matplotlib.collections import LineCollection
 
 from analysis.figures.contour import contour, most_important, surface
@@ -16,17 +12,6 @@ from analysis.figures.parallel import parallel_coordinates
 from analysis.statistics import bootstrap_mean
 
 MAE = "val_energy_mae"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _no_display() -> None:
-    mpl.use("agg")
-
-
-@pytest.fixture(autouse=True)
-def _figures_closed() -> Iterator[None]:
-    yield
-    plt.close("all")
 
 
 def trials(n: int = 60) -> pd.DataFrame:
