@@ -116,6 +116,8 @@ def test_runs_that_an_observer_left_are_ended(both: Stores, configure: Callable[
     with backend.engine.begin() as connection:  # those that made the two studies ended long ago
         earlier = datetime.now(UTC).replace(tzinfo=None) - 2 * SENDING
         connection.execute(WORKERS.update().where(WORKERS.c.state == ENDED).values(seen=earlier))
+        # The run belongs to one worker, the one at work, and not to that which made it as well.
+        connection.execute(WORKERS.delete().where(WORKERS.c.state == ENDED, WORKERS.c.study_id == other._study_id))
 
     messages = found(both, MENDED)
     assert messages[0] == "left: trial 2 waits again, as its worker was lost (1 of 3)"

@@ -62,6 +62,9 @@ elif sys.argv[1] == "services":
     report("servers up " + " ".join(sys.argv[2:]))
     time.sleep(120)
 elif sys.argv[1] == "status":
+    if Path("status takes long").exists():
+        report("asked for what is left")
+        time.sleep(60)
     left = int(Path("left").read_text())
     print(f'{{"study": "{sys.argv[2]}", "waiting": {left}, "running": 0, "complete": 1}}')
     Path("left").write_text("0")

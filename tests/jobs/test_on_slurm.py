@@ -38,6 +38,18 @@ def test_a_cancelled_worker_hands_back_and_stays_away(slurm: Slurm, project: Fak
     assert sorted(project.report) == sorted([*begun, *["got SIGTERM"] * 2, *["handed back"] * 2]), output(project)
 
 
+def test_a_worker_cancelled_while_it_asks_what_is_left_stays_away(slurm: Slurm, project: FakeProject) -> None:
+    (project.folder / "status takes long").touch()
+    job_id = slurm.run("sbatch", "--parsable", *SMALL, "jobs/tune.sbatch", "-P", "device=cpu").stdout.strip()
+    project.until("tune")
+    slurm.run("scancel", "--signal=USR1", "--batch", job_id)
+    project.until("asked for what is left")
+    slurm.run("scancel", job_id)
+    slurm.wait(job_id, 60)
+    begun = f"tune slurm-{job_id} --study default"
+    assert project.report == [begun, "got SIGUSR1", "handed back", "asked for what is left"], output(project)
+
+
 def test_the_servers_come_back(slurm: Slurm, project: FakeProject) -> None:
     submitted = slurm.run("sbatch", "--parsable", *SMALL, "--time=1", "--signal=B:USR1@50", "jobs/servers.sbatch")
     job_id = submitted.stdout.strip()
@@ -56,7 +68,7 @@ def test_pbs_workers_have_successors(slurm: Slurm, project: FakeProject) -> None
     job_id = slurm.run("qsub", "-V", "-N", "bdqm-tune", *resources, "jobs/tune.pbs", **variables).stdout.strip()
     begun = f"tune pbs-{job_id} --study default"
     until(lambda: project.report == [begun, "got SIGUSR1", "handed back", begun], 120, output(project))
-    until(lambda: slurm.run("squeue", "--noheader", "--name=bdqm-tune").stdout == "", 30, "successor")
+    until(lambda: slurm.run("squeue", "--noheader", "--name=bdqm-tune").stdout == "", 90, "successor")
 
 
 def test_an_interactive_session_has_the_environment(slurm: Slurm, project: FakeProject, tmp_path: Path) -> None:
