@@ -84,8 +84,8 @@ def operations(work: Work, dataset: Dataset) -> float:
     """Floating point operations of the products of an epoch.
 
     In training, a layer's weights meet the values once forward, once backward, and once for their gradient; with
-    forces also tangents, and what belongs to them backward, as learning/fused/passes.py does it. The first layer needs
-    no product backward, except for forces.
+    forces also tangents, and what belongs to them backward, as learning/fused/tangents.py does it. The first layer
+    needs no product backward, except for forces.
     """
     widths = [dataset.descriptor.n_features, *work.hyperparameters.layers, 1]
     products = [2 * a * b for a, b in pairwise(widths)]

@@ -6,12 +6,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bdqm_tune.compiled import compiled, compiled_fast
-from bdqm_tune.learning.fused.passes import Work, backward, forward, make_work
+from bdqm_tune.learning.fused.backward import backward
+from bdqm_tune.learning.fused.passes import Work, forward, make_work
 from bdqm_tune.learning.fused.tangents import backward_twice, tangents
 
 # Atoms that go through the network together where batch normalisation does not ask for a whole batch: few enough that
 # their values stay in the processor's cache, and many enough for the products.
 TILE = 192
+# Multiply-adds of a block's product: OpenBLAS multiplies small matrices without packing them, up to a million
+# (sgemm_small_kernel_permit), which takes little more than half the time.
+SMALL_PRODUCT = 900_000
 SEED_STEP = 1009  # between the seeds of two structures' places in the order: more than layers
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # of Adam, as torch has them
 
@@ -99,6 +103,7 @@ def epoch(net, state, data, order, sizes, tile, options, train, lr, steps, seed)
     # All in one function, for what a compiled function calls is compiled into it once more.
     totals = np.zeros(4)
     start = 0
+    small = max(TILE, SMALL_PRODUCT // max(net.widths) ** 2)
     for size in sizes:
         batch = order[start : start + size]
         atoms_in_batch = _clear(state.gradient, data.n_atoms, batch)
@@ -109,12 +114,13 @@ def epoch(net, state, data, order, sizes, tile, options, train, lr, steps, seed)
             structures, x = batch[begin:end], tile.x[:atoms]
             _gather(data, structures, x)
             key = np.uint64(seed) + np.uint64(SEED_STEP * (start + begin))
-            forward(net, state.p, state.running, x, tile.work, tile.energies, train, train and data.with_forces, key)
+            block, curved = (atoms if data.with_forces else small), train and data.with_forces
+            forward(net, state.p, state.running, x, tile.work, tile.energies, train, curved, key, block)
             _energies(data, structures, tile.energies, options.absolute, size, tile.outer, totals)
             if train or data.with_forces:
                 outer = tile.ones if data.with_forces else tile.outer
                 by_features, weights_too = tile.by_features[:atoms], not data.with_forces
-                backward(net, state.p, x, tile.work, outer, state.gradient, train, weights_too, by_features)
+                backward(net, state.p, x, tile.work, outer, state.gradient, train, weights_too, by_features, block)
             if data.with_forces:
                 direction = tile.direction[:atoms]
                 loss = _forces(

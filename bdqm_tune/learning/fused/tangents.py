@@ -9,7 +9,8 @@ statistics of its batch.
 import numpy as np
 
 from bdqm_tune.compiled import compiled_fast
-from bdqm_tune.learning.fused.passes import add_product, add_rows, matrix, of_layer, project
+from bdqm_tune.learning.fused.backward import add_product, add_rows, project
+from bdqm_tune.learning.fused.passes import matrix, of_layer
 
 
 @compiled_fast

@@ -111,13 +111,13 @@ def test_single_precision_agrees_to_its_rounding(batchnorm: bool, with_forces: b
 
 def test_dropout_leaves_out_the_share_that_was_asked_for_and_keeps_the_mean() -> None:
     value, slope, curvature = (np.ones(200_000) for _ in range(3))
-    _drop(0.3, np.uint64(5), value, slope, curvature, True)
+    _drop(0.3, np.uint64(5), 0, value, slope, curvature, True)
     assert set(np.unique(value)) == {0.0, 1 / 0.7}
     assert np.mean(value == 0) == pytest.approx(0.3, abs=0.005)
     assert (value == slope).all()
     assert (value == curvature).all()
     other = np.ones(200_000)
-    _drop(0.3, np.uint64(6), other, slope, curvature, False)
+    _drop(0.3, np.uint64(6), 0, other, slope, curvature, False)
     assert np.mean((other == 0) & (value == 0)) == pytest.approx(0.09, abs=0.005)
 
 
