@@ -4,7 +4,7 @@ The force on atom k is F_k = -Σ_i Σ_f dE/dG_if · dG_if/dr_k, the sum over the
 and computed grows with the pairs of neighbours, never with the square of the number of atoms.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from bdqm_tune.descriptors import StoredDerivatives
 from bdqm_tune.learning.room import Room
+from bdqm_tune.learning.shared import on_device
 
 
 @dataclass(frozen=True)
@@ -66,15 +67,18 @@ class ForceTensors:
         return self._values is not None
 
     def _load(self) -> None:
-        """Bring the split's own entries to the device, one after the other."""
-        self._values = self._empty(sum(self._count), device=self._targets.device)
-        pairs, first, place = [], [], 0
-        for i, (begin, count) in enumerate(zip(self._first, self._count, strict=True)):
-            self._values[place : place + count] = torch.from_numpy(self._entries(i))
-            pairs.append(self._pairs[begin : begin + count])
-            first.append(place)
+        """Bring the split's own entries to the device, one after the other; see `shared`."""
+        stored, targets = self._stored, self._targets
+        shape, key = (sum(self._count), 3, stored.values.shape[1]), (stored.first.tobytes(), stored.count.tobytes())
+        self._values = on_device(self._rows, shape, targets.dtype, targets.device, stored.values.path, key)
+        pairs = [self._pairs[begin : begin + n] for begin, n in zip(self._first, self._count, strict=True)]
+        self._pairs, self._first = torch.cat(pairs), (np.cumsum(stored.count) - stored.count).tolist()
+
+    def _rows(self) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+        place = 0
+        for i, count in enumerate(self._count):
+            yield slice(place, place + count), self._entries(i)
             place += count
-        self._pairs, self._first = torch.cat(pairs), first
 
     def read(self, structures: Sequence[int], pinned: bool = False) -> torch.Tensor:
         """The derivatives (n_entries, 3, n_features), 1/Å, of the structures at these indices, on the CPU.

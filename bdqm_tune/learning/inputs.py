@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from bdqm_tune.descriptors import StoredFeatures
 from bdqm_tune.learning.scalers import Scaler
+from bdqm_tune.learning.shared import on_device
 
 
 class Inputs(NamedTuple):
@@ -59,14 +60,20 @@ class ScaledFeatures:
         return self.shape[0] * self.shape[1] * self.dtype.itemsize * (2 if self._with_slope else 1)
 
     def load(self, device: torch.device) -> Inputs:
-        """All of it on a device."""
-        features = torch.empty(self.shape, dtype=self.dtype, device=device)
-        slope = torch.empty_like(features) if self._with_slope else None
-        for rows, piece, piece_slope in self._pieces(self._stored, self._numbers):
-            features[rows] = torch.from_numpy(piece)
-            if slope is not None:
-                slope[rows] = torch.from_numpy(piece_slope)
-        return Inputs(features, slope)
+        """All of it on a device; on the CPU shared with other processes where it is large, see `shared`."""
+        n_atoms, n_features = self.shape
+        stored, shape = self._stored, (n_atoms * (2 if self._with_slope else 1), n_features)
+        key = stored.first.tobytes(), stored.count.tobytes(), self._scaler.key
+        rows = on_device(self._rows, shape, self.dtype, device, stored.file.path, key)
+        return Inputs(rows[:n_atoms], rows[n_atoms:] if self._with_slope else None)
+
+    def _rows(self) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+        """The features, and after those of all atoms the slopes."""
+        n_atoms = self.shape[0]
+        for rows, piece, slope in self._pieces(self._stored, self._numbers):
+            yield rows, piece
+            if self._with_slope:
+                yield slice(n_atoms + rows.start, n_atoms + rows.stop), slope
 
     def read(self, structures: NDArray[np.int64], pinned: bool = False) -> Inputs:
         """That of the structures at these indices, in this order, on the CPU.

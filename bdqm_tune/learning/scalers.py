@@ -24,6 +24,11 @@ class Scaler(Protocol):
         """Derivative (n_atoms, n_features) of each scaled feature by the feature."""
         ...
 
+    @property
+    def key(self) -> bytes:
+        """Tells it from scalers that give other numbers for as many features."""
+        ...
+
 
 @dataclass(frozen=True)
 class FeatureScaler:
@@ -41,6 +46,10 @@ class FeatureScaler:
         if self.floor is None:
             return np.tile(1 / self.divisor, (len(features), 1))
         return np.where(features > 0, 1 / (np.maximum(features, 0) + self.floor), 0.0) / self.divisor
+
+    @property
+    def key(self) -> bytes:
+        return self.offset.tobytes() + self.divisor.tobytes() + (b"" if self.floor is None else self.floor.tobytes())
 
 
 @dataclass(frozen=True)
@@ -61,6 +70,11 @@ class ElementScaler:
         for z in np.unique(numbers):
             slope[numbers == z] = self._of(z).slope(features[numbers == z])
         return slope
+
+    @property
+    def key(self) -> bytes:
+        own = [str(z).encode() + b":" + scaler.key for z, scaler in sorted(self.per_element.items())]
+        return b"".join([self.others.key, *own])
 
     def _of(self, z: int) -> FeatureScaler:
         return self.per_element.get(int(z), self.others)
