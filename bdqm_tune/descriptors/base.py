@@ -38,6 +38,8 @@ class Descriptor(ABC):
     Nor on how it is turned: an exception says so, as `GMPGroups` does.
     """
 
+    device: str | None = None  # of torch, on which features are computed; None: on the CPU, by what is compiled
+
     @property
     @abstractmethod
     def n_features(self) -> int:
@@ -47,6 +49,10 @@ class Descriptor(ABC):
     @abstractmethod
     def settings(self) -> dict[str, Any]:
         """All that determines the features, as plain JSON values; `name` names the descriptor."""
+
+    def on(self, device: str) -> "Descriptor":
+        """The same, whose features are computed on a device of torch, equal to rounding; itself if it cannot."""
+        return self
 
     @abstractmethod
     def compute(self, atoms: Atoms) -> NDArray[np.float64]:

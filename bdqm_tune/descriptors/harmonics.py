@@ -30,12 +30,12 @@ def solid_harmonics(
     count = (l_max + 1) ** 2
     harmonics = np.empty((len(vectors), count))
     slopes = np.empty((len(vectors), 3, count if with_slopes else 0))
-    _fill(vectors, _norms(l_max), harmonics, slopes)
+    _fill(vectors, factors(l_max), harmonics, slopes)
     return harmonics, slopes
 
 
 @cache
-def _norms(l_max: int) -> NDArray[np.float64]:
+def factors(l_max: int) -> NDArray[np.float64]:
     """F_lm for m ≥ 0, (l_max + 1, l_max + 1)."""
     found = np.zeros((l_max + 1, l_max + 1))
     for l in range(l_max + 1):

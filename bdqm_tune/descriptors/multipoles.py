@@ -1,5 +1,6 @@
 """What the two families of Gaussian multipole (GMP) descriptors share: probes, moments, invariants, derivatives."""
 
+import copy
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from bdqm_tune.descriptors import moment_kernels as kernels
 from bdqm_tune.descriptors.base import Descriptor, SparseDerivatives
 from bdqm_tune.descriptors.harmonics import solid_harmonics
 from bdqm_tune.descriptors.lanes import WIDTH
-from bdqm_tune.descriptors.moments import Channels, probes
+from bdqm_tune.descriptors.moments import Channels, Probes, probes
 from bdqm_tune.descriptors.neighbours import Neighbours, find_entries, find_neighbours
 from bdqm_tune.descriptors.pseudodensity import PseudoDensity, Table, package_table, read_folder, require
 from bdqm_tune.errors import BadInput, located
@@ -96,6 +97,11 @@ class Multipoles(Descriptor):
     def n_features(self) -> int:
         return len(self.kinds) * len(self.sigmas)
 
+    def on(self, device: str) -> "Multipoles":
+        there = copy.copy(self)
+        there.device = device
+        return there
+
     def compute(self, atoms: Atoms) -> NDArray[np.float64]:
         self._check(atoms)
         return self._compute([atoms])
@@ -130,8 +136,12 @@ class Multipoles(Descriptor):
         require(self.table, atoms.numbers)
 
     def _compute(self, structures: Sequence[Atoms]) -> NDArray[np.float64]:
-        pairs = self._pairs(structures, find_neighbours(structures, self.cutoff), with_slopes=False)
-        return self._features([self._value(combined)[0] for combined in self._combine(self._moments(pairs))])
+        neighbours = find_neighbours(structures, self.cutoff)
+        if self.device is None:
+            moments = self._moments(self._pairs(structures, neighbours, with_slopes=False))
+        else:
+            moments = self._moments_there(structures, neighbours, self.device)
+        return self._features([self._value(combined)[0] for combined in self._combine(moments)])
 
     def _moments(self, pairs: kernels.Pairs) -> NDArray[np.float64]:
         """mu (n_moments, n_atoms, n_sigmas, filled up with zeros to whole blocks)."""
@@ -139,6 +149,15 @@ class Multipoles(Descriptor):
         found = np.empty((int(np.sum(2 * self.channels.l + 1)), len(pairs.species), n_padded))
         kernels.fill_moments(pairs, self._radial, found)
         return found
+
+    def _moments_there(self, structures: Sequence[Atoms], neighbours: Neighbours, device: str) -> NDArray[np.float64]:
+        """mu (n_moments, n_atoms, n_sigmas), computed by torch."""
+        import torch  # what is compiled needs none of it
+
+        from bdqm_tune.descriptors.torch_moments import moments
+
+        species = self._species(structures)
+        return moments(neighbours, species, self.channels, self._probes, torch.device(device)).numpy(force=True)
 
     def _combine(self, moments: NDArray[np.float64]) -> list[NDArray[np.float64]]:
         return [kind.combine(moments[self.channels.moments(kind.order)]) for kind in self.kinds]
@@ -153,17 +172,24 @@ class Multipoles(Descriptor):
 
     def _pairs(self, structures: Sequence[Atoms], neighbours: Neighbours, with_slopes: bool) -> kernels.Pairs:
         harmonics, slopes = solid_harmonics(neighbours.vector, max(self.channels.orders), with_slopes)
-        species = np.searchsorted(self._elements, np.concatenate([atoms.numbers for atoms in structures]))
+        species = self._species(structures)
         return kernels.Pairs(neighbours.start, neighbours.index, species, neighbours.vector, harmonics, slopes)
+
+    def _species(self, structures: Sequence[Atoms]) -> NDArray[np.int64]:
+        """The place of each atom's element in the tables (n_atoms,)."""
+        return np.searchsorted(self._elements, np.concatenate([atoms.numbers for atoms in structures]))
 
     @cached_property
     def _elements(self) -> list[int]:
         return sorted(self.table)
 
     @cached_property
+    def _probes(self) -> Probes:
+        return probes(self.channels, [self.table[z] for z in self._elements], self.sigmas, self._amplitudes())
+
+    @cached_property
     def _radial(self) -> kernels.Radial:
-        densities = [self.table[z] for z in self._elements]
-        probe, channels = probes(self.channels, densities, self.sigmas, self._amplitudes()), self.channels
+        probe, channels = self._probes, self.channels
         return kernels.Radial(
             probe.gaussians,
             _in_blocks(probe.weight),

@@ -25,6 +25,7 @@ from bdqm_tune.threads import in_threads
 
 PIECE_BYTES = 2**21  # of features that are worked on at once: what a core's cache holds
 ATOMS = 500  # that are computed at once: enough that Python's share is small, and few enough for those caches
+ATOMS_ON_DEVICE = 5000  # the same where torch computes; not measured
 
 
 class Piece(NamedTuple):
@@ -108,9 +109,9 @@ def structures_key(atoms: list[Atoms], descriptor: Descriptor) -> str:
     return key.hexdigest()
 
 
-def in_pieces(n_atoms: NDArray[np.int64]) -> list[slice]:
-    """Structures of so many atoms, one after another in pieces of about `ATOMS` atoms."""
-    piece = (np.cumsum(n_atoms) - n_atoms) // ATOMS
+def in_pieces(n_atoms: NDArray[np.int64], at_once: int | None = None) -> list[slice]:
+    """Structures of so many atoms, one after another in pieces of about `ATOMS` atoms, or `at_once`."""
+    piece = (np.cumsum(n_atoms) - n_atoms) // (at_once or ATOMS)
     first = np.flatnonzero(np.diff(piece, prepend=-1)).tolist()
     return [slice(start, stop) for start, stop in zip(first, [*first[1:], len(n_atoms)], strict=True)]
 
@@ -122,7 +123,7 @@ def _write(path: Path, structures: Geometries, descriptor: Descriptor) -> None:
     header["shape"] = (int(structures.n_atoms.sum()), descriptor.n_features)
     try:
         names = [f"{structures.source}, image {image}" for image in structures.images.tolist()]
-        pieces = in_pieces(structures.n_atoms)
+        pieces = in_pieces(structures.n_atoms, ATOMS_ON_DEVICE if descriptor.device else None)
         with partial.open("wb") as file, Bar(f"Features of {structures.source}", len(structures)) as bar:
             write_array_header_1_0(file, header)
             found = in_threads(lambda piece: descriptor.compute_all(structures.atoms[piece], names[piece]), pieces)

@@ -156,7 +156,7 @@ def prepare(config: Config, home: Path) -> Dataset:
     splits = {"training": train, "validation": held_out}
     refuse_shared(splits | ({"test": test} if test is not None else {}))
 
-    described = Described(structures, config.descriptor, home / "features", config.training.forces)
+    described = Described(structures, config.descriptor, home / "features", config.training.forces, config.device)
     if config.descriptor_spaces:
         check_searched_descriptors(config, structures.elements)
     else:

@@ -22,31 +22,43 @@ from bdqm_tune.structures import Structures
 class Described:
     """Structures of all splits as a descriptor sees them."""
 
-    def __init__(self, structures: Structures, options: DescriptorOptions, folder: Path, forces: bool) -> None:
+    def __init__(
+        self, structures: Structures, options: DescriptorOptions, folder: Path, forces: bool, device: str = "auto"
+    ) -> None:
         """
         Args:
             folder: the feature store.
             forces: with derivatives, to train on them.
+            device: as a configuration has it. A GPU that is named, and is here, computes the features.
 
         Raises:
             BadInput: options with which no descriptor can be made.
         """
-        self.structures, self._folder, self._forces = structures, folder, forces
+        self.structures, self._folder, self._forces, self._device = structures, folder, forces, device
         self.descriptor = descriptor_from_options(options, structures.elements)
 
     def otherwise(self, options: DescriptorOptions) -> "Described":
         """The same structures by another descriptor."""
-        return Described(self.structures, options, self._folder, self._forces)
+        return Described(self.structures, options, self._folder, self._forces, self._device)
 
     @cached_property
     def features(self) -> StoredFeatures:
         """(total atoms, n_features). Raises BadInput if the descriptor refuses a structure."""
-        return stored_features(self.structures, self.descriptor, self._folder)
+        # Not with auto: what is compiled is known to be fast, and nobody has measured a GPU.
+        named = self._device.startswith("cuda") and _is_here(self._device)
+        descriptor = self.descriptor.on(self._device) if named else self.descriptor
+        return stored_features(self.structures, descriptor, self._folder)
 
     @cached_property
     def derivatives(self) -> StoredDerivatives | None:
         """Of the features, where forces are trained. Raises BadInput as `features` does."""
         return stored_derivatives(self.structures, self.descriptor, self._folder) if self._forces else None
+
+
+def _is_here(gpu: str) -> bool:
+    import torch  # takes a second, and only this needs it
+
+    return (torch.device(gpu).index or 0) < torch.cuda.device_count()
 
 
 def check_searched_descriptors(config: Config, elements: list[str]) -> None:
