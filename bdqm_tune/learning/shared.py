@@ -40,7 +40,7 @@ def on_device(
     if device.type == "cpu" and n_bytes >= WORTH_A_FILE:
         path = _path(source, [str((shape, dtype)).encode(), *key])
         try:
-            make_once(path, f"What trains of {source.name}", lambda: _write(path, source, pieces, dtype))
+            make_once(path, "Inputs of the training", lambda: _write(path, source, pieces, dtype))
             return _mapped(path, shape, dtype, n_bytes)
         except OSError as error:
             why = error.strerror or error
