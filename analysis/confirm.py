@@ -7,11 +7,14 @@ python -m analysis.confirm --study STUDY --best 5 --seeds 5 --random run
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bdqm_tune.errors import BdqmError
+
+if TYPE_CHECKING:
+    from bdqm_tune.experiment.confirm import Options
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -20,6 +23,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 def confirm(
     study: Annotated[str, typer.Option(help="Name of the study.")] = "",
     best: Annotated[str, typer.Option(metavar="N", help="Configurations to train anew; default: 5.")] = "",
+    trial: Annotated[
+        str, typer.Option(metavar="N", help="Confirm this trial: of several objectives, one of the front.")
+    ] = "",
     seeds: Annotated[str, typer.Option(metavar="N", help="Seeds for each; default: 5.")] = "",
     random: Annotated[
         str, typer.Option(help="Random search to compare with: existing (default), run, none, or a study's name.")
@@ -30,25 +36,25 @@ def confirm(
 ) -> None:
     """Train the best configurations anew with other seeds and choose the champion: the table here, finalists.csv,
     retrainings.csv and confirmation.json in a folder and as artifacts of the confirmation's run."""
+    from bdqm_tune.cli_results import confirmation_options
     from bdqm_tune.config import Study
 
     try:
-        _confirm(study or Study().name, best, seeds, random, train, device, out)
+        _confirm(study or Study().name, confirmation_options(best, seeds, random, train, device, trial), out)
     except BdqmError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
 
 
-def _confirm(name: str, best: str, seeds: str, random: str, train: str, device: str, out: Path | None) -> None:
+def _confirm(name: str, options: "Options", out: Path | None) -> None:
     from analysis.compare import folder
-    from bdqm_tune.cli_results import confirmation_lines, confirmation_options
+    from bdqm_tune.cli_results import confirmation_lines
     from bdqm_tune.experiment.confirm import confirm as run
     from bdqm_tune.experiment.confirm import write_confirmation
     from bdqm_tune.progress import note
     from bdqm_tune.services.connection import find_stores
 
     target = folder(name, out)  # before the work, so that nothing is trained whose files have no place
-    options = confirmation_options(best, seeds, random, train, device)
     made = run(find_stores(), name, options, lambda line, done, n: note(f"{done}/{n} {line}"))
     print("\n".join(confirmation_lines(made)))
     target.mkdir(parents=True, exist_ok=True)

@@ -98,6 +98,9 @@ def evaluate(
     ensemble: Annotated[
         str, typer.Option(metavar="RUN_ID", help="Evaluate this ensemble of the study; or latest.")
     ] = "",
+    trial: Annotated[
+        str, typer.Option(metavar="N", help="Evaluate this trial: of several objectives, one of the front.")
+    ] = "",
     reopen: Annotated[
         str, typer.Option(metavar="REASON", help="Why the test split is opened for one more model; stays on record.")
     ] = "",
@@ -112,24 +115,28 @@ def evaluate(
     from bdqm_tune.config import Study
 
     try:
-        _evaluate(study or Study().name, ensemble, out, reopen, train)
+        _evaluate(study or Study().name, ensemble, out, reopen, train, trial)
     except BdqmError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
 
 
-def _evaluate(name: str, ensemble: str, out: Path | None, reopen: str, train: str) -> None:
+def _evaluate(name: str, ensemble: str, out: Path | None, reopen: str, train: str, trial: str) -> None:
     from analysis.compare import folder
+    from bdqm_tune.cli_models import picked_trial
     from bdqm_tune.experiment.ensemble_evaluation import evaluate_ensemble
     from bdqm_tune.experiment.evaluation import evaluate_best
     from bdqm_tune.services.connection import find_stores
 
+    picked = picked_trial(trial, ensemble)
     target = folder(name, out)  # before the evaluation, so that nothing is recorded whose files have no place
     if ensemble and out is None:
         target = folder(name, target / "ensemble")
     stores, options = find_stores(), {"reopen": reopen, "train": train}
     evaluation = (
-        evaluate_ensemble(stores, name, ensemble, **options) if ensemble else evaluate_best(stores, name, **options)
+        evaluate_ensemble(stores, name, ensemble, **options)
+        if ensemble
+        else evaluate_best(stores, name, **options, trial=picked)
     )
     print(f"{evaluation.study}: {evaluation.opening.model} on {len(evaluation.errors)} test structures")
     print(opening_line(evaluation))

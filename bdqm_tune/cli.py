@@ -17,10 +17,12 @@ from bdqm_tune.cli_shared import Json, print_record, stores_here, tune_overrides
 from bdqm_tune.cli_studies import (
     DELETE_EXAMPLE,
     DOCTOR_EXAMPLE,
+    FRONT_EXAMPLE,
     STATUS_EXAMPLE,
     STUDIES_EXAMPLE,
     delete_study,
     doctor,
+    front,
     status,
     studies,
 )
@@ -70,7 +72,11 @@ def tune(
     study: Annotated[str, typer.Option(metavar="NAME", help="Name of the study; one that exists goes on.")] = "",
     n_trials: Annotated[str, typer.Option(metavar="N", help="Trials to add.")] = "",
     epochs: Annotated[str, typer.Option(metavar="N", help="Epochs of a trial, at most.")] = "",
-    sampler: Annotated[str, typer.Option(help="tpe, cmaes, random, gp, grid or qmc.")] = "",
+    objectives: Annotated[
+        str,
+        typer.Option(metavar="NAME,…", help="What to minimise, several at once: `val_energy_mae,n_parameters`."),
+    ] = "",
+    sampler: Annotated[str, typer.Option(help="tpe, cmaes, random, gp, grid, qmc or nsgaii.")] = "",
     pruner: Annotated[str, typer.Option(help="hyperband, halving, median or none.")] = "",
     seed: Annotated[str, typer.Option(metavar="N", help="Seed of the sampler and the networks.")] = "",
     backend: Annotated[str, typer.Option(help="What trains: native, or amptorch.")] = "",
@@ -90,6 +96,7 @@ def tune(
         "study": study,
         "n_trials": n_trials,
         "epochs": epochs,
+        "objectives": objectives,
         "sampler": sampler,
         "pruner": pruner,
         "seed": seed,
@@ -122,6 +129,7 @@ def prepare(train: Train = "", test: Test = "", config: ConfigFile = "", as_json
 
 app.command(epilog=f"Example: {STATUS_EXAMPLE}")(status)
 app.command(epilog=f"Example: {STUDIES_EXAMPLE}")(studies)
+app.command(epilog=f"Example: {FRONT_EXAMPLE}")(front)
 app.command(epilog=f"Example: {DELETE_EXAMPLE}")(delete_study)
 app.command(epilog=f"Example: {CONFIRM_EXAMPLE}")(confirm)
 app.command(epilog=f"Example: {EVALUATE_EXAMPLE}")(evaluate)
@@ -241,20 +249,26 @@ def _dataset(options: "Config", stores: "Stores") -> "Dataset":
 
 def _trial_line(result: "TrialResult", study: "optuna.Study") -> str:
     """How a trial ended, and the best one of the study."""
+    from bdqm_tune.experiment.objectives import best_first, error_of, front_of
     from bdqm_tune.experiment.study import QUESTION
     from bdqm_tune.units import OBJECTIVE_UNITS
 
     unit = OBJECTIVE_UNITS[study.user_attrs[QUESTION]["objective"]]
     found = "no result" if result.value is None else f"val MAE {result.value:.4f} {unit} at epoch {result.best_epoch}"
     why = f" ({result.reason})" if result.reason else ""
-    try:
-        best = f"; best so far {study.best_value:.4f} {unit}"
-    except ValueError:  # none is complete
-        best = ""
+    best = ""
+    if len(study.directions) > 1:
+        if result.time_per_atom is not None:
+            found += f", {result.n_parameters} parameters, {1e6 * result.time_per_atom:.2f} µs an atom"
+        best = f"; on the front {len(front_of(study.get_trials(deepcopy=False)))}"
+    elif complete := best_first(study.get_trials(deepcopy=False)):
+        best = f"; best so far {error_of(complete[0]):.4f} {unit}"
     return f"trial {result.number:03d} {result.state}{why}: {found}, {result.trial_seconds:.1f} s{best}"
 
 
 def _report_study(study: "optuna.Study", stores: "Stores", as_json: bool) -> None:
+    from bdqm_tune.experiment.chosen import best_trial
+    from bdqm_tune.experiment.objectives import front_of
     from bdqm_tune.experiment.results import trials_frame
     from bdqm_tune.experiment.study import EXPERIMENT
     from bdqm_tune.services.connection import without_password
@@ -264,13 +278,16 @@ def _report_study(study: "optuna.Study", stores: "Stores", as_json: bool) -> Non
     complete = trials[trials["state"] == "complete"]
     record: dict[str, Any] = {"study": study.study_name, **counts}
     if len(complete):
-        best = complete[complete["number"] == study.best_trial.number].iloc[0]
+        best = complete[complete["number"] == best_trial(study).number].iloc[0]
         record |= {
             "best_trial": int(best["number"]),
             "best_val_energy_mae": float(best["val_energy_mae"]),
             **({"best_val_forces_mae": mae} if (mae := float(best["val_forces_mae"])) == mae else {}),
             "best_run_id": str(best["run_id"]),
         }
+    several = len(study.directions) > 1
+    if several:
+        record["front"] = [trial.number for trial in front_of(study.get_trials(deepcopy=False))]
     print_record(record, as_json)
     if not as_json:
         # Without the last part, MLflow's page shows what its users of language models look for, and no runs.
@@ -282,4 +299,7 @@ def _report_study(study: "optuna.Study", stores: "Stores", as_json: bool) -> Non
         else:
             print("\nnext: `mlflow ui` in this folder, and in the browser")
             print(f"      http://127.0.0.1:5000/{page}")
-        print(f"      `bdqm-tune evaluate --study {study.study_name}` evaluates the best model on the test split")
+        if several:
+            print(f"      `bdqm-tune front {study.study_name}` shows the trials to choose from")
+        else:
+            print(f"      `bdqm-tune evaluate --study {study.study_name}` evaluates the best model on the test split")

@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
-from bdqm_tune.cli_shared import Json, StudyName, number, print_record, stores_here
+from bdqm_tune.cli_shared import Json, PickedTrial, StudyName, number, print_record, stores_here, trial_number
+from bdqm_tune.errors import BadInput
 
 EVALUATE_EXAMPLE = (
-    '`bdqm-tune evaluate --study oc20`, `bdqm-tune evaluate --study oc20 --ensemble latest --reopen "ensemble planned"`'
+    "`bdqm-tune evaluate --study oc20`, `bdqm-tune evaluate --study oc20 --trial 7`, "
+    '`bdqm-tune evaluate --study oc20 --ensemble latest --reopen "ensemble planned"`'
 )
 ENSEMBLE_EXAMPLE = "`bdqm-tune ensemble --study oc20 --best 5`"
 PREDICT_EXAMPLE = (
@@ -29,6 +31,7 @@ def evaluate(
     ensemble: Annotated[
         str, typer.Option(metavar="RUN_ID", help="Evaluate this ensemble of the study; or `latest`.")
     ] = "",
+    trial: PickedTrial = "",
     reopen: Reopen = "",
     train: Train = "",
     as_json: Json = False,
@@ -38,14 +41,24 @@ def evaluate(
     from bdqm_tune.experiment.ensemble_evaluation import evaluate_ensemble
     from bdqm_tune.experiment.evaluation import evaluate_best
 
+    picked = picked_trial(trial, ensemble)
     name, stores, options = study or Study().name, stores_here(), {"reopen": reopen, "train": train}
     evaluation = (
-        evaluate_ensemble(stores, name, ensemble, **options) if ensemble else evaluate_best(stores, name, **options)
+        evaluate_ensemble(stores, name, ensemble, **options)
+        if ensemble
+        else evaluate_best(stores, name, **options, trial=picked)
     )
     model = {"trials": list(evaluation.trials)} if evaluation.trial is None else {"trial": evaluation.trial}
     opening = {"opening": evaluation.opening.number, "opened": evaluation.opening.time, "repeated": evaluation.repeated}
     record = {"study": evaluation.study, **model, **opening, **evaluation.metrics, "run_id": evaluation.run_id}
     print_record(record, as_json)
+
+
+def picked_trial(trial: str, ensemble: str) -> int | None:
+    """The number of the trial to evaluate; None: the study's. Raises BadInput if there is an ensemble as well."""
+    if trial and ensemble:
+        raise BadInput("--trial and --ensemble are two models; evaluate one of them")
+    return trial_number(trial)
 
 
 def ensemble(

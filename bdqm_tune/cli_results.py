@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bdqm_tune.cli_shared import Json, StudyName, number, print_record, stores_here
+from bdqm_tune.cli_shared import Json, PickedTrial, StudyName, number, print_record, stores_here, trial_number
+from bdqm_tune.errors import BadInput
 
 if TYPE_CHECKING:
     from bdqm_tune.experiment.confirm import Confirmation, Options
@@ -21,6 +22,7 @@ CONFIRM_EXAMPLE = "`bdqm-tune confirm --study oc20 --best 5 --seeds 5`, `bdqm-tu
 def confirm(
     study: StudyName = "",
     best: Annotated[str, typer.Option(metavar="N", help="Configurations to train anew; default: 5.")] = "",
+    trial: PickedTrial = "",
     seeds: Annotated[str, typer.Option(metavar="N", help="Seeds for each; default: 5.")] = "",
     random: Annotated[
         str,
@@ -42,7 +44,7 @@ def confirm(
     from bdqm_tune.experiment.confirm import confirm as run
     from bdqm_tune.progress import note
 
-    options = confirmation_options(best, seeds, random, train, device)
+    options = confirmation_options(best, seeds, random, train, device, trial)
     stores = stores_here()
     made = run(stores, study or Study().name, options, lambda line, done, n: note(f"{done}/{n} {line}"))
     print(json.dumps(made.record()) if as_json else "\n".join(confirmation_lines(made)))
@@ -59,6 +61,7 @@ def register(
     study: StudyName = "",
     name: Annotated[str, typer.Option(metavar="NAME", help="Of the registered model; default: the study's.")] = "",
     alias: Annotated[str, typer.Option(metavar="NAME", help="That points to it from now on.")] = "champion",
+    trial: PickedTrial = "",
     train: Annotated[str, typer.Option(metavar="FILE", help="The training file, if it has moved since.")] = "",
     as_json: Json = False,
 ) -> None:
@@ -68,7 +71,8 @@ def register(
     from bdqm_tune.config import Study
     from bdqm_tune.experiment.registry import register as run
 
-    made = run(stores_here(), study or Study().name, name, alias, train or None)
+    picked = trial_number(trial)
+    made = run(stores_here(), study or Study().name, name, alias, train or None, picked)
     print_record(asdict(made), as_json)
     if not as_json:
         address = f"models:/{made.name}@{made.alias}"
@@ -120,12 +124,14 @@ def reproduction_lines(found: "Reproduction") -> list[str]:
     return [*lines, f"  weights: {weights}"]
 
 
-def confirmation_options(best: str, seeds: str, random: str, train: str, device: str) -> "Options":
+def confirmation_options(best: str, seeds: str, random: str, train: str, device: str, trial: str = "") -> "Options":
     """The options of a confirmation from their texts, empty for what is not given. Raises BadInput if one is wrong."""
     from bdqm_tune.experiment.confirm import BEST, EXISTING, SEEDS, Options
 
+    if best and trial:
+        raise BadInput("--best and --trial choose what is confirmed in two ways; give one of them")
     counts = number("--best", best, int, BEST), number("--seeds", seeds, int, SEEDS)
-    return Options(*counts, random or EXISTING, train or None, device)
+    return Options(*counts, random or EXISTING, train or None, device, trial_number(trial))
 
 
 def confirmation_lines(made: "Confirmation") -> list[str]:

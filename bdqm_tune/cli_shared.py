@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from bdqm_tune.services.connection import Stores
 
 StudyName = Annotated[str, typer.Option("--study", metavar="NAME", help="Name of the study.")]
+PickedTrial = Annotated[
+    str, typer.Option("--trial", metavar="N", help="This trial: of a study of several objectives, one of its front.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 Number = TypeVar("Number", int, float)
 
@@ -45,12 +48,20 @@ def number(option: str, text: str, kind: type[Number], default: Number) -> Numbe
         raise BadInput(f"{option} must be a number, as {default}; got {text!r}") from None
 
 
+def trial_number(text: str) -> int | None:
+    """The number of a trial that an option gives; None where it is empty."""
+    if text and not text.isdecimal():
+        raise BadInput(f"--trial must be the number of a trial, as 7; got {text!r}")
+    return int(text) if text else None
+
+
 # Where each parameter of `tune` stands in the configuration: group ("": the top level) and option.
 PLACES = {
     "train": ("data", "train"),
     "test": ("data", "test"),
     "study": ("study", "name"),
     "n_trials": ("study", "n_trials"),
+    "objectives": ("study", "objectives"),
     "sampler": ("study", "sampler"),
     "pruner": ("study", "pruner"),
     "seed": ("study", "seed"),

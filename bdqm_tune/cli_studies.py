@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 STATUS_EXAMPLE = "`bdqm-tune status oc20`, `bdqm-tune status oc20 --json`"
 STUDIES_EXAMPLE = "`bdqm-tune studies`"
+FRONT_EXAMPLE = "`bdqm-tune front oc20`, `bdqm-tune front oc20 --json`"
 DELETE_EXAMPLE = "`bdqm-tune delete-study oc20`"
 DOCTOR_EXAMPLE = "`bdqm-tune doctor`, `bdqm-tune doctor --wait`"
 
@@ -45,6 +46,16 @@ def studies(as_json: Json = False) -> None:
         print(json.dumps([asdict(one) for one in found]))
     else:
         print("\n".join(table(found)) if found else "there is no study yet")
+
+
+def front(study: Name, as_json: Json = False) -> None:
+    """Show the trials of a study of several objectives that no other one beats in all of them, to choose from."""
+    from bdqm_tune.experiment.front import front_lines, study_front
+    from bdqm_tune.experiment.output import quiet_libraries
+
+    quiet_libraries()
+    found = study_front(stores_here(), study)
+    print(json.dumps(asdict(found)) if as_json else "\n".join(front_lines(found)))
 
 
 def delete_study(

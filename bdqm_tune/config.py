@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
@@ -13,9 +13,11 @@ from bdqm_tune.errors import BadInput, one_line
 from bdqm_tune.hyperparameters import DEFAULT_SEARCH, Options, excluded_by, refuse_two_ways
 from bdqm_tune.spaces import DESCRIPTOR, Space, check_value, parse_space
 
-Sampler = Literal["tpe", "cmaes", "random", "gp", "grid", "qmc"]
+Sampler = Literal["tpe", "cmaes", "random", "gp", "grid", "qmc", "nsgaii"]
 Pruner = Literal["hyperband", "halving", "median", "none"]
 Objective = Literal["val_energy_mae", "val_forces_mae"]
+StudyObjective = Literal["val_energy_mae", "val_forces_mae", "n_parameters", "time_per_atom"]
+ONE_OBJECTIVE_ONLY = ("cmaes",)  # samplers that cannot weigh several
 
 
 class Validation(Options):
@@ -37,7 +39,7 @@ class Data(Options):
 
 
 class Target(Options):
-    """What the network learns, and what a trial is judged by."""
+    """What the network learns, and the error by which training goes."""
 
     reference_energies: Literal["fit", "none"] = Field(
         "fit", description="fit: per-element energies are subtracted first, fitted on the training split"
@@ -48,7 +50,7 @@ class Target(Options):
         "mean, which without reference energies is what amptorch does",
     )
     objective: Objective = Field(
-        "val_energy_mae", description="eV or, of the forces, eV/Å; of the best epoch; minimised"
+        "val_energy_mae", description="eV or, of the forces, eV/Å; its best epoch is kept; minimised"
     )
 
 
@@ -66,6 +68,12 @@ class Study(Options):
     """One tuning question."""
 
     name: str = Field("default", min_length=1, max_length=200)
+    objectives: list[StudyObjective] | None = Field(
+        None,
+        min_length=1,
+        description="what trials are judged by, all of it minimised; of several there is a front to choose from, and "
+        "nothing is pruned; null: target.objective alone",
+    )
     sampler: Sampler = "tpe"
     pruner: Pruner = "hyperband"
     n_trials: int = Field(20, ge=1, le=100_000, description="trials to add")
@@ -80,6 +88,31 @@ class Study(Options):
         if not name.isprintable() or name != name.strip():
             raise ValueError("must be printable, on one line, without blanks around it")
         return name
+
+    @model_validator(mode="before")
+    @classmethod
+    def _several_objectives(cls, content: Any) -> Any:
+        if not isinstance(content, Mapping) or not isinstance(content.get("objectives"), str | list):
+            return content
+        given = content["objectives"]
+        names = [name.strip() for name in given.split(",")] if isinstance(given, str) else given
+        # Where it was not asked for, there is none; Optuna prunes by one value alone.
+        default = {"pruner": "none"} if len(names) > 1 else {}
+        return {**default, **content, "objectives": names}
+
+    @model_validator(mode="after")
+    def _check_several_objectives(self) -> "Study":
+        names = self.objectives or []
+        if len(set(names)) < len(names):
+            raise ValueError(f"objectives: must differ from each other, got {', '.join(names)}")
+        if len(names) > 1 and self.pruner != "none":
+            raise ValueError(
+                f"pruner: with several objectives there is no pruning, so it must be none, got {self.pruner}"
+            )
+        if len(names) > 1 and self.sampler in ONE_OBJECTIVE_ONLY:
+            able = [sampler for sampler in get_args(Sampler) if sampler not in ONE_OBJECTIVE_ONLY]
+            raise ValueError(f"sampler: {self.sampler} knows one objective only; of several do {', '.join(able)}")
+        return self
 
 
 class Config(Options):
@@ -129,8 +162,19 @@ class Config(Options):
     def _check_forces(self) -> "Config":
         if self.target.objective == "val_forces_mae" and not self.training.forces:
             raise ValueError("target.objective: val_forces_mae needs training.forces: true")
+        if "val_forces_mae" in self.objectives and not self.training.forces:
+            raise ValueError("study.objectives: val_forces_mae needs training.forces: true")
         if "force_coefficient" in self.spaces and not self.training.forces:
             raise ValueError("search.force_coefficient: a range needs training.forces: true")
+        return self
+
+    @model_validator(mode="after")
+    def _check_objectives(self) -> "Config":
+        if self.target.objective not in self.objectives:
+            raise ValueError(
+                f"study.objectives: must have {self.target.objective} among them, the error by which training goes "
+                f"(target.objective), got {', '.join(self.objectives)}"
+            )
         return self
 
     @model_validator(mode="after")
@@ -160,7 +204,13 @@ class Config(Options):
         Raises:
             BadInput: what comes out is not valid.
         """
-        return _build(_merge(self.model_dump(), overrides, "options"), "options")
+        return _build(_merge(self.model_dump(exclude_unset=True), overrides, "options"), "options")
+
+    @property
+    def objectives(self) -> list[StudyObjective]:
+        """What trials are judged by: first the error by which training goes, then the others in a fixed order."""
+        named = self.study.objectives or [self.target.objective]
+        return sorted(named, key=lambda name: (name != self.target.objective, get_args(StudyObjective).index(name)))
 
     @property
     def spaces(self) -> dict[str, Space]:

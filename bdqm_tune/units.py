@@ -1,7 +1,7 @@
 """Quantities as people read them."""
 
-# What trials are judged by, of the validation split.
-OBJECTIVE_UNITS = {"val_energy_mae": "eV", "val_forces_mae": "eV/Å"}
+# What trials are judged by: errors of the validation split, and what a prediction costs.
+OBJECTIVE_UNITS = {"val_energy_mae": "eV", "val_forces_mae": "eV/Å", "n_parameters": "", "time_per_atom": "s"}
 
 
 def metric_unit(name: str) -> str:

@@ -10,9 +10,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from bdqm_tune.errors import BadInput, BdqmError
+from bdqm_tune.experiment.objectives import best_first, front_of
 from bdqm_tune.experiment.output import quiet_libraries
 from bdqm_tune.experiment.storage import not_made_yet, opened
 from bdqm_tune.experiment.study import RUN_ID, no_such_study
@@ -39,7 +40,8 @@ def remove_artifacts(stores: Stores, study: str | None, keep_best: int, dry_run:
 
     Args:
         study: one study; None: all.
-        keep_best: complete trials of each study, by their objective, that keep theirs; at least 1.
+        keep_best: complete trials of each study, by their error, that keep theirs; at least 1. Of several objectives,
+            those on the front keep theirs as well.
         dry_run: only say what would be removed.
 
     Raises:
@@ -73,9 +75,10 @@ def _trials(stores: Stores, study: str | None) -> dict[str, list[FrozenTrial]]:
 
 def kept_and_removed(trials: Sequence[FrozenTrial], keep_best: int) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
     """The trials that keep their artifacts, the best first, and those that lose them; others have not ended."""
-    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    kept = sorted(complete, key=lambda trial: (trial.value, trial.number))[:keep_best]
-    numbers = {trial.number for trial in kept}
+    complete = best_first(trials)
+    front = front_of(complete) if complete and len(complete[0].values) > 1 else []
+    numbers = {trial.number for trial in (*complete[:keep_best], *front)}
+    kept = [trial for trial in complete if trial.number in numbers]
     removed = [trial for trial in trials if trial.state.is_finished() and trial.number not in numbers]
     return kept, [trial for trial in removed if RUN_ID in trial.user_attrs]
 

@@ -80,6 +80,7 @@ class Options:
     random: str = EXISTING  # or run, none, or the name of a study
     train: str | None = None  # the training file, where it is no longer where it was
     device: str = ""  # empty: the configuration's
+    trial: int | None = None  # the one to confirm, in place of the best
 
     def __post_init__(self) -> None:
         """Raise BadInput if a number is too small, or larger than a tag of MLflow has room for their runs."""
@@ -128,7 +129,7 @@ def _confirm(
     options: Options,
     on_done: Callable[[str, int, int], None],
 ) -> Confirmation:
-    found = finalists(study, client, options.best)
+    found = finalists(study, client, options.best, options.trial)
     (first, run), unit = found[0], OBJECTIVE_UNITS[found[0][0].config.target.objective]
     dataset = study_dataset(options.applied(first.config), run, stores.home, options.train)
     seeds = [(first.config.study.seed + 1 + i) % 2**31 for i in range(options.seeds)]

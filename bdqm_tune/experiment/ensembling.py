@@ -9,11 +9,12 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from numpy.typing import NDArray
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from bdqm_tune.descriptors import stored_features
 from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.experiment.models import load_potential
+from bdqm_tune.experiment.objectives import best_first
 from bdqm_tune.experiment.output import quiet_libraries
 from bdqm_tune.experiment.provenance import provenance_tags
 from bdqm_tune.experiment.records import record_run
@@ -85,9 +86,9 @@ def assemble(
 
 def best_trials(study: optuna.Study, client: MlflowClient, best: int) -> list[tuple[FrozenTrial, Run]]:
     """The best complete trials whose models are still there, and their runs. Raises BadInput if there are fewer."""
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    complete = best_first(study.get_trials(deepcopy=False))
     found: list[tuple[FrozenTrial, Run]] = []
-    for trial in sorted(complete, key=lambda trial: (trial.value, trial.number)):
+    for trial in complete:
         run = client.get_run(trial.user_attrs[RUN_ID])
         if ARTIFACTS not in run.data.tags:
             found.append((trial, run))

@@ -45,9 +45,13 @@ class Candidate:
 Choose = Callable[[optuna.Study, MlflowClient, Stores], Candidate]
 
 
-def evaluate_best(stores: Stores, name: str, reopen: str = "", train: str = "") -> Evaluation:
-    """Evaluate a study's champion, or else its best trial, on its test split, as `evaluate` does."""
-    return evaluate(stores, name, _best, reopen, train)
+def evaluate_best(stores: Stores, name: str, reopen: str = "", train: str = "", trial: int | None = None) -> Evaluation:
+    """Evaluate a study's champion, or else its best trial, on its test split, as `evaluate` does.
+
+    Args:
+        trial: number of the one to evaluate in their place.
+    """
+    return evaluate(stores, name, lambda *where: _chosen(trial, *where), reopen, train)
 
 
 def evaluate(stores: Stores, name: str, choose: Choose, reopen: str = "", train: str = "") -> Evaluation:
@@ -88,7 +92,7 @@ def evaluate(stores: Stores, name: str, choose: Choose, reopen: str = "", train:
             raise BdqmError(f"cannot evaluate through the MLflow tracking store: {reason(error)}") from None
 
 
-def _best(study: optuna.Study, client: MlflowClient, stores: Stores) -> Candidate:
-    chosen = chosen_model(study)
+def _chosen(trial: int | None, study: optuna.Study, client: MlflowClient, stores: Stores) -> Candidate:
+    chosen = chosen_model(study, trial)
     run = client.get_run(chosen.run_id)
     return Candidate(load_potential(f"runs:/{run.info.run_id}/model", stores), run, run, (chosen.trial,))

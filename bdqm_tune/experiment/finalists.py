@@ -6,10 +6,12 @@ import optuna
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from bdqm_tune.config import Config
 from bdqm_tune.errors import BadInput
+from bdqm_tune.experiment.chosen import picked_trial, refuse_without_pick
+from bdqm_tune.experiment.objectives import best_first
 from bdqm_tune.experiment.search_space import Suggestion
 from bdqm_tune.experiment.study import RUN_ID
 from bdqm_tune.experiment.studydata import trial_config
@@ -30,14 +32,20 @@ class Candidate:
     config: Config  # nothing in it is searched
 
 
-def finalists(study: optuna.Study, client: MlflowClient, best: int) -> list[tuple[Candidate, Run]]:
+def finalists(
+    study: optuna.Study, client: MlflowClient, best: int, picked: int | None = None
+) -> list[tuple[Candidate, Run]]:
     """The best complete trials that still have their artifacts, at most so many, and their runs.
 
+    Args:
+        picked: number of the one trial that is to be confirmed; None: the best ones.
+
     Raises:
-        BadInput: there is none.
+        BadInput: there is none; the picked one cannot be taken; or of several objectives none was picked.
         MlflowException, OSError: the tracking store cannot be read.
     """
-    complete = complete_trials(study)
+    refuse_without_pick(study, picked)
+    complete = complete_trials(study) if picked is None else [picked_trial(study, picked)]
     found: list[tuple[Candidate, Run]] = []
     for trial in complete:
         run = client.get_run(trial.user_attrs[RUN_ID])
@@ -47,15 +55,15 @@ def finalists(study: optuna.Study, client: MlflowClient, best: int) -> list[tupl
         if len(found) == best:
             break
     if not found:
+        which = f"trial {picked}" if picked is not None else "complete trial to confirm"
         what = "all of them lost their artifacts to `bdqm-tune gc`" if complete else "there is none"
-        raise BadInput(f"study {study.study_name!r} has no complete trial to confirm: {what}; run tune again")
+        raise BadInput(f"study {study.study_name!r} has no {which}: {what}; run tune again")
     return found
 
 
 def complete_trials(study: optuna.Study) -> list[FrozenTrial]:
     """The complete trials, the best first."""
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return sorted(complete, key=lambda trial: (trial.value, trial.number))
+    return best_first(study.get_trials(deepcopy=False))
 
 
 def searched_config(client: MlflowClient, run: Run) -> Config:

@@ -45,7 +45,14 @@ class Registered:
     known: bool  # it was there already
 
 
-def register(stores: Stores, study: str, name: str = "", alias: str = ALIAS, train: str | None = None) -> Registered:
+def register(
+    stores: Stores,
+    study: str,
+    name: str = "",
+    alias: str = ALIAS,
+    train: str | None = None,
+    trial: int | None = None,
+) -> Registered:
     """Register the confirmed champion of a study, or else its best trial's model, and let the alias point to it.
 
     A model that is registered already gets the alias again, and no other version.
@@ -53,14 +60,15 @@ def register(stores: Stores, study: str, name: str = "", alias: str = ALIAS, tra
     Args:
         name: of the registered model; empty: the study's.
         train: the training file, where it is no longer where it was; the input example is taken from it.
+        trial: number of the one to register in their place.
 
     Raises:
-        BadInput: no such study, no complete trial, or a name that MLflow does not take.
+        BadInput: no such study, no complete trial, none picked of a front, or a name that MLflow does not take.
         BdqmError: a store failed, or does not let this user.
     """
     quiet_libraries()
     found, name = load_study(stores, study), name or study
-    chosen = chosen_model(found)
+    chosen = chosen_model(found, trial)
     client = tracking_client(stores)
     try:
         run = client.get_run(chosen.run_id)
@@ -145,7 +153,7 @@ def _tags(study: Study, chosen: ChosenModel, run: Run) -> dict[str, str]:
     if test := study.user_attrs.get(TEST):
         tags["test_digest"] = test["digest"]
     champion = champion_of(study)
-    if champion is not None:
+    if champion is not None and champion.run_id == chosen.run_id:
         tags |= {
             "confirmation_run_id": champion.confirmation_run_id,
             "confirm_run_ids": ", ".join(champion.run_ids),

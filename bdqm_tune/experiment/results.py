@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial
 from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.experiment.cached_storage import Cache
 from bdqm_tune.experiment.curves import read_curves
+from bdqm_tune.experiment.objectives import objectives_of
 from bdqm_tune.experiment.results_cache import cache_file, read_cache, write_cache
 from bdqm_tune.experiment.search_space import SEARCHABLE
 from bdqm_tune.experiment.study import EXPERIMENT, QUESTION, RESULT, RUN_ID, STATES, load_study
@@ -22,7 +23,10 @@ from bdqm_tune.experiment.tracking_client import reason, tracking_client
 from bdqm_tune.experiment.trial_tables import TrialTables, is_searched
 from bdqm_tune.services.connection import Stores, without_password
 
-MEASURED = ("val_energy_mae", "val_forces_mae", "best_epoch", "epochs", "n_parameters", "trial_seconds", "reason")
+MEASURED = (
+    *("val_energy_mae", "val_forces_mae", "best_epoch", "epochs", "n_parameters", "time_per_atom", "trial_seconds"),
+    "reason",
+)
 TIMES = ("started", "ended")  # of the last worker that had it; local time
 DESCRIBED = ("host", "device", "run_id")  # of a worker
 COLUMNS = ("number", "state", *MEASURED, *TIMES, "run_id")
@@ -37,12 +41,13 @@ class StudyResults:
     trials: pd.DataFrame  # one row a trial: number, state, val_energy_mae (eV), …, run_id, hyperparameters; and, where
     # known: given (parameters, not by the sampler), worker, host, device, sampler, pruner
     curves: pd.DataFrame  # trial, epoch, and the objective
-    objective: str  # what the trials are judged by: val_energy_mae (eV) or val_forces_mae (eV/Å), as in the frames
+    objective: str  # the error by which training goes: val_energy_mae (eV) or val_forces_mae (eV/Å), as in the frames
     hyperparameters: list[str]  # those that were searched, of the descriptor as `descriptor.OPTION`
     study: optuna.Study
     spaces: Mapping[str, Sequence[BaseDistribution]] = field(default_factory=dict)  # what each was searched in
     runs: pd.DataFrame = field(default_factory=pd.DataFrame)  # options of each worker's configuration, by its run's id
     splits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # training, validation: structures, atoms, …
+    objectives: Sequence[str] = ()  # all that the trials are judged by, that error first
 
 
 def load_results(stores: Stores, name: str) -> StudyResults:
@@ -55,7 +60,8 @@ def load_results(stores: Stores, name: str) -> StudyResults:
     study = load_study(stores, name)
     if QUESTION not in study.user_attrs:
         raise BadInput(f"study {name!r} was not made by bdqm-tune; nothing is known of its data and objective")
-    objective, experiment = study.user_attrs[QUESTION]["objective"], study.user_attrs.get(EXPERIMENT, "")
+    objectives, experiment = objectives_of(study.user_attrs[QUESTION]), study.user_attrs.get(EXPERIMENT, "")
+    objective = objectives[0]
     assert isinstance(study._storage, Cache)
     tables = TrialTables(study._storage.backend, study._study_id)
     spaces = tables.spaces()
@@ -68,7 +74,7 @@ def load_results(stores: Stores, name: str) -> StudyResults:
         raise BdqmError(f"cannot read the study's runs from MLflow: {reason(error)}") from None
     trials = _placed(trials, tables.descriptions(), runs)
     names = [key for key in SEARCHABLE if is_searched(spaces, key)]
-    return StudyResults(name, trials, curves, objective, names, study, spaces, runs, splits)
+    return StudyResults(name, trials, curves, objective, names, study, spaces, runs, splits, objectives)
 
 
 def trials_frame(trials: Sequence[FrozenTrial]) -> pd.DataFrame:
@@ -124,6 +130,8 @@ def _frame(rows: Sequence[dict[str, Any]], hyperparameters: Sequence[str] = ()) 
     flat = [{**{key: value for key, value in row.items() if key != "params"}, **row["params"]} for row in rows]
     frame = pd.DataFrame(flat, columns=None if flat else [*COLUMNS, *hyperparameters])
     numbers = [key for key in MEASURED if key != "reason"]
+    # What was kept of finished trials by an earlier version does not have all of them.
+    frame = frame.assign(**{key: None for key in numbers if key not in frame})
     frame = frame.astype(dict.fromkeys(numbers, float))
     return frame.assign(**{key: pd.to_datetime(frame[key], format="ISO8601") for key in TIMES})
 

@@ -9,6 +9,7 @@ from optuna.samplers import (
     BaseSampler,
     CmaEsSampler,
     GPSampler,
+    NSGAIISampler,
     QMCSampler,
     RandomSampler,
     TPESampler,
@@ -21,6 +22,7 @@ from bdqm_tune.config import Pruner, Sampler
 REDUCTION_FACTOR = 3  # of hyperband and successive halving: one trial in three goes on at a rung
 LAST_RUNG = 2 / 3  # of a trial
 MEDIAN_REPORTS = 10  # times in a trial that the median pruner is asked
+POPULATION = 20  # of a generation; of Optuna's 50, most studies would not see a second one
 
 
 class _Hyperband(BasePruner):
@@ -54,6 +56,8 @@ def make_sampler(name: Sampler, seed: int, n_existing: int) -> BaseSampler:
             return RandomSampler(seed=drawn)
         case "gp":
             return GPSampler(seed=drawn)
+        case "nsgaii":
+            return NSGAIISampler(seed=drawn, population_size=POPULATION)
         case "qmc":
             # Its position in the sequence is in the study; another seed would start another sequence.
             return QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False)

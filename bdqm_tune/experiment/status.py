@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
+from bdqm_tune.experiment.objectives import best_first, error_of, front_of, objectives_of
 from bdqm_tune.experiment.storage import not_made_yet, opened
 from bdqm_tune.experiment.study import LOSSES, QUESTION, RUN_ID, STATES, no_such_study
 from bdqm_tune.experiment.study_queries import Held
@@ -47,11 +48,13 @@ class StudyStatus:
     pruned: int
     failed: int
     total: int
-    objective: str | None  # None: not a study of ours
+    objective: str | None  # the error by which training goes; None: not a study of ours
+    objectives: list[str]
     unit: str
     best_trial: int | None
     best_value: float | None
     best_run_id: str | None
+    front: list[int]  # of several objectives, the trials that no other one beats in all of them
     trials_per_hour: float | None  # in the last hour; None: none was ever begun
     seconds_left: float | None  # None: it cannot be said
     workers: list[WorkerStatus]
@@ -100,9 +103,9 @@ def summarise(
         now: local time, as Optuna has it.
     """
     counts = Counter(STATES[trial.state] for trial in trials)
-    objective = attributes.get(QUESTION, {}).get("objective")
-    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE] if objective else []
-    best = min(complete, key=lambda trial: (trial.value, trial.number), default=None)
+    objectives = objectives_of(attributes[QUESTION]) if QUESTION in attributes else []
+    complete = best_first(trials) if objectives else []
+    best = complete[0] if complete else None
     shown = [_worker(worker, trials, held) for worker in workers]
     pace = trials_per_hour(trials, now)
     left = counts["waiting"] + counts["running"]
@@ -111,11 +114,13 @@ def summarise(
         study=name,
         **{state: counts[state] for state in STATES.values()},
         total=len(trials),
-        objective=objective,
-        unit=OBJECTIVE_UNITS.get(objective or "", ""),
+        objective=objectives[0] if objectives else None,
+        objectives=objectives,
+        unit=OBJECTIVE_UNITS.get("".join(objectives[:1]), ""),
         best_trial=best.number if best else None,
-        best_value=best.value if best else None,
+        best_value=error_of(best) if best else None,
         best_run_id=best.user_attrs.get(RUN_ID) if best else None,
+        front=[trial.number for trial in front_of(complete)] if len(objectives) > 1 else [],
         trials_per_hour=pace,
         seconds_left=3600 * left / pace if pace and left and someone else None,
         workers=shown,
@@ -160,6 +165,9 @@ def status_lines(status: StudyStatus) -> list[str]:
     lines = [f"study    {status.study}", f"trials   {status.done} of {status.total} have ended: {states}"]
     if status.best_value is not None:
         lines.append(f"best     trial {status.best_trial}: {status.objective} {status.best_value:.4f} {status.unit}")
+    if status.front:
+        several = f"{len(status.front)} trials" if len(status.front) > 1 else "1 trial"
+        lines.append(f"front    {several} by {', '.join(status.objectives)}: `bdqm-tune front {status.study}`")
     if status.trials_per_hour and status.done < status.total:
         left = f"; about {duration_text(status.seconds_left)} left" if status.seconds_left is not None else ""
         lines.append(f"pace     {status.trials_per_hour:.1f} trials an hour{left}")

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from optuna.storages._rdb.models import StudyModel, StudyUserAttributeModel, TrialModel, TrialValueModel
 from optuna.trial import TrialState
 
+from bdqm_tune.experiment.objectives import objectives_of
 from bdqm_tune.experiment.patient_storage import PatientStorage
 from bdqm_tune.experiment.storage import not_made_yet, opened
 from bdqm_tune.experiment.study import QUESTION, STATES
@@ -28,7 +29,8 @@ class StudySummary:
     complete: int
     pruned: int
     failed: int
-    objective: str | None  # None: not a study of ours
+    objective: str | None  # the error by which training goes; None: not a study of ours
+    objectives: list[str]
     unit: str
     best_value: float | None
     last_activity: str | None  # ISO 8601, UTC; None: nobody has begun
@@ -56,22 +58,25 @@ def _summaries(backend: PatientStorage) -> list[StudySummary]:
     least = sa.select(TrialModel.study_id, sa.func.min(TrialValueModel.value)).join(
         TrialValueModel, TrialValueModel.trial_id == TrialModel.trial_id
     )
-    best = dict(backend.ask(least.where(TrialModel.state == TrialState.COMPLETE).group_by(TrialModel.study_id)))
+    errors = least.where(TrialModel.state == TrialState.COMPLETE, TrialValueModel.objective == 0)
+    best = dict(backend.ask(errors.group_by(TrialModel.study_id)))
     attribute = StudyUserAttributeModel
     asked = backend.ask(sa.select(attribute.study_id, attribute.value_json).where(attribute.key == QUESTION))
-    objectives = {study_id: json.loads(question).get("objective") for study_id, question in asked}
+    objectives = {study_id: objectives_of(json.loads(question)) for study_id, question in asked}
 
     found = []
     for study_id, name in backend.ask(sa.select(StudyModel.study_id, StudyModel.study_name)):
         workers = [
             worker for worker in Workers(backend.engine, backend.patience, study_id).all(RUNNING) if not worker.is_gone
         ]
-        objective = objectives.get(study_id)
+        judged_by = objectives.get(study_id, [])
+        objective = judged_by[0] if judged_by else None
         found.append(
             StudySummary(
                 study=name,
                 **counts[study_id],
                 objective=objective,
+                objectives=judged_by,
                 unit=OBJECTIVE_UNITS.get(objective or "", ""),
                 best_value=best.get(study_id) if objective else None,
                 last_activity=_latest(last[study_id], workers),
@@ -83,13 +88,13 @@ def _summaries(backend: PatientStorage) -> list[StudySummary]:
 
 def table(studies: Sequence[StudySummary]) -> list[str]:
     """What `bdqm-tune studies` prints: a line for each, below a line that says what stands in them."""
-    rows = [("study", *STATES.values(), "best", "objective", "last activity", "workers")]
+    rows = [("study", *STATES.values(), "best", "objectives", "last activity", "workers")]
     for study in studies:
         best = "-" if study.best_value is None else f"{study.best_value:.4f} {study.unit}"
         last = "-" if study.last_activity is None else datetime.fromisoformat(study.last_activity)
         when = last if isinstance(last, str) else f"{duration_text((datetime.now(UTC) - last).total_seconds())} ago"
         counts = [str(getattr(study, state)) for state in STATES.values()]
-        rows.append((study.study, *counts, best, study.objective or "-", when, str(study.workers)))
+        rows.append((study.study, *counts, best, ", ".join(study.objectives) or "-", when, str(study.workers)))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return ["  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 

@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from bdqm_tune.config import Config
 from bdqm_tune.errors import BadInput
 from bdqm_tune.experiment.cached_storage import Cache, hurry
+from bdqm_tune.experiment.objectives import objectives_of
 from bdqm_tune.experiment.patient_storage import TrialLost
 from bdqm_tune.experiment.samplers import make_pruner, make_sampler
 from bdqm_tune.experiment.search_space import distributions
@@ -99,7 +100,7 @@ def open_study(stores: Stores, config: Config, dataset: Dataset) -> optuna.Study
     study = optuna.create_study(
         study_name=options.name,
         storage=open_storage(stores, config.patience * 60),
-        direction="minimize",
+        directions=["minimize"] * len(config.objectives),
         load_if_exists=True,
         pruner=make_pruner(options.pruner, config.training.epochs),
     )
@@ -116,6 +117,7 @@ def question(config: Config, dataset: Dataset) -> dict[str, Any]:
     return {
         "data": dataset.digest,
         "objective": config.target.objective,
+        **({"objectives": config.objectives} if len(config.objectives) > 1 else {}),
         "descriptor": {
             option: value
             for option, value in config.descriptor.model_dump().items()
@@ -200,8 +202,9 @@ def _refuse_other_question(name: str, attributes: dict[str, Any], asked: dict[st
     stored = attributes.get(QUESTION)
     if stored is None:
         raise BadInput(f"study {name!r} exists but was not made by bdqm-tune; choose another name with --study")
-    for key, value in asked.items():
-        then = stored.get(key)
+    then_and_now = [{**one, "objectives": objectives_of(one)} for one in (stored, asked)]
+    for key, value in then_and_now[1].items():
+        then = then_and_now[0].get(key)
         if key == "descriptor" and isinstance(then, dict):
             # What one of the two does not have is searched there, or belongs to another descriptor that is.
             same = all(then[option] == value[option] for option in then.keys() & value.keys())

@@ -55,13 +55,16 @@ def best_metrics(best: EpochRecord | None) -> dict[str, float]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def summary_metrics(training: TrainingRun | None, seconds: float) -> dict[str, float]:
-    """What is logged at the end of a training."""
+def summary_metrics(
+    training: TrainingRun | None, seconds: float, time_per_atom: float | None = None
+) -> dict[str, float]:
+    """What is logged at the end of a training; the time of a prediction only where it was measured."""
     best = training.best if training else None
     summary = {
         "best_epoch": best.epoch if best else None,
         "n_parameters": training.n_parameters if training else None,
         "trial_seconds": seconds,
+        "time_per_atom": time_per_atom,
     }
     return best_metrics(best) | {name: float(value) for name, value in summary.items() if value is not None}
 

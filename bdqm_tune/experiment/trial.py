@@ -4,7 +4,7 @@ import random
 import threading
 import time
 import traceback
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -21,6 +21,7 @@ from bdqm_tune.experiment import training_record
 from bdqm_tune.experiment.cached_storage import together
 from bdqm_tune.experiment.checkpoints import TrialCheckpoint
 from bdqm_tune.experiment.patient_storage import TrialLost
+from bdqm_tune.experiment.prediction_time import PredictionTime
 from bdqm_tune.experiment.search_space import Suggestion, suggest
 from bdqm_tune.experiment.study import RESULT, RUN_ID, handed_back, is_ours, next_trial, others_run
 from bdqm_tune.experiment.tracking import Tracker
@@ -50,7 +51,12 @@ class TrialResult:
     reason: str = ""  # why it was pruned or failed
     error: str = ""  # the traceback of a failure
     val_forces_mae: float | None = None  # eV/Å, of the best epoch, where forces are trained
-    value: float | None = None  # the objective, of the best epoch
+    value: float | None = None  # the error by which training goes, of the best epoch
+    time_per_atom: float | None = None  # s, of a prediction; measured where a study has several objectives
+
+    def values(self, objectives: Sequence[str]) -> list[float]:
+        """What a complete trial is judged by."""
+        return [float(getattr(self, name)) for name in objectives]
 
 
 class TrialRunner:
@@ -72,6 +78,7 @@ class TrialRunner:
         """
         self._config, self._dataset, self._backend, self._tracker = config, dataset, backend, tracker
         self._rungs, self._checkpoints = frozenset(rungs), checkpoints
+        self._time = PredictionTime(dataset.validation.structures.atoms)
         self._asking = threading.Lock()  # samplers are not made for several threads
         self._waiting = threading.Lock()  # one looks for trials that come back, for all
         self._stopped = threading.Event()
@@ -150,6 +157,7 @@ class TrialRunner:
         """Train, from a checkpoint if there is one, and send what came of it to the tracking store."""
         start, before = time.perf_counter(), 0.0
         training: TrainingRun | None = None
+        time_per_atom: float | None = None
         state, reason, error = "complete", "", ""
         try:
             dataset = self._dataset
@@ -160,6 +168,8 @@ class TrialRunner:
             before = sum(record.epoch_seconds for record in training.records)
             reason = self._train(trial, training, run, checkpoint)
             state = "pruned" if reason else "complete"
+            if len(self._config.objectives) > 1:
+                time_per_atom = self._time.per_atom(trial.study, training.potential())
         except Diverged as diverged:
             state, reason = "pruned", str(diverged)
         except (TrackingFailed, StorageInternalError, TrialLost):
@@ -179,6 +189,7 @@ class TrialRunner:
             error=without_secrets(error, self._tracker.stores),
             val_forces_mae=best.val_forces_mae if best else None,
             value=best.value(self._config.target.objective) if best else None,
+            time_per_atom=time_per_atom,
         )
         self._record(run, result, training, tried)
         return result
@@ -217,6 +228,7 @@ class TrialRunner:
         tags = {
             **training_record.tags(config.study.name, data, self._backend.device),
             "trial_number": str(trial.number),
+            "objectives": ", ".join(config.objectives),
             "sampler": config.study.sampler,
             "pruner": config.study.pruner,
         }
@@ -237,7 +249,8 @@ class TrialRunner:
         training: TrainingRun | None,
         tried: Suggestion,
     ) -> None:
-        run.log_metrics(training_record.summary_metrics(training, result.trial_seconds), result.epochs)
+        measured = training_record.summary_metrics(training, result.trial_seconds, result.time_per_atom)
+        run.log_metrics(measured, result.epochs)
 
         def write(folder: Path) -> None:
             config = training_record.one_configuration(self._config, tried)
@@ -250,12 +263,12 @@ class TrialRunner:
     def _tell(self, trial: optuna.Trial, result: TrialResult, checkpoint: TrialCheckpoint) -> None:
         """Let the study know, unless another worker has the trial by now."""
         kept = {key: value for key, value in asdict(result).items() if key not in ("number", "state", "error")}
-        value = result.value if result.state == "complete" else None
+        values = result.values(self._config.objectives) if result.state == "complete" else None
         if not is_ours(trial):
             return
         try:
             trial.set_user_attr(RESULT, kept)
-            trial.study.tell(trial, value, state=OPTUNA_STATES[result.state])
+            trial.study.tell(trial, values, state=OPTUNA_STATES[result.state])
         except (TrialLost, UpdateFinishedTrialError):
             return
         except ValueError:  # of Optuna: one that waits cannot be told

@@ -34,7 +34,7 @@ from bdqm_tune.services.connection import Stores
 from bdqm_tune.services.secrets import refuse_secrets
 
 FAILURES_THAT_STOP = 3
-LEARNING = ("tpe", "cmaes", "gp")  # samplers that go by the results of earlier trials …
+LEARNING = ("tpe", "cmaes", "gp", "nsgaii")  # samplers that go by the results of earlier trials …
 ROUNDS = 4  # … and so need some rounds of trials, whatever the number of cores
 
 
@@ -70,9 +70,8 @@ def tune(
                 note_test_split(study, dataset.test, stores.home)
             known = known_parameters(config, n_train, existing)
             add_trials(study, config.study.n_trials, known, os.environ.get("BDQM_SUBMISSION", ""))
-        tracker.log_study(
-            _flat(config), {"study": config.study.name, "kind": "study", **provenance_tags()}, as_yaml(config)
-        )
+        tags = {"study": config.study.name, "kind": "study", "objectives": ", ".join(config.objectives)}
+        tracker.log_study(_flat(config), {**tags, **provenance_tags()}, as_yaml(config))
         checkpoints = checkpoint_folder(stores.home, config.study.name, study.user_attrs)
         compared = rungs(config.study.pruner, config.training.epochs)
         runner = TrialRunner(config, dataset, backend, tracker, compared, checkpoints)
