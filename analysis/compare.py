@@ -94,6 +94,8 @@ def _compare_trials(name: str, out: Path | None, top: int, random: str) -> None:
             print(f"and {len(results.trials) - top} more trials: --top, or trials.csv")
         print()
     print(summary(name, results.trials, results.objective))
+    if len(results.objectives) > 1:
+        print(f"judged by {', '.join(results.objectives)}: `bdqm-tune front {name}` shows the trials to choose from")
     write_study(results, target, baseline)
     print(f"Figures (PNG, PDF), trials.csv and curves.csv: {target}{os.sep}")
 

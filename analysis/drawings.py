@@ -17,6 +17,7 @@ from analysis.figures.contour import contour, most_important
 from analysis.figures.curves import validation_curves
 from analysis.figures.durations import durations
 from analysis.figures.history import optimisation_history, random_baseline
+from analysis.figures.hypervolume import hypervolume
 from analysis.figures.importance import compute_importance, parameter_importance
 from analysis.figures.learning import learning_curve
 from analysis.figures.parallel import parallel_coordinates
@@ -44,17 +45,20 @@ def study_drawings(results: StudyResults, random: StudyResults | None = None) ->
         _check_baseline(results, random, baseline)
     importances = compute_importance(trials, results.spaces, objective)
     atoms = results.splits.get("training", {}).get("atoms")
-    return {
+    drawings: dict[str, Callable[[], Figure | Axes]] = {
         "history": lambda: optimisation_history(trials, objective, baseline),
         "curves": lambda: validation_curves(results.curves, trials, objective),
         "importance": lambda: parameter_importance(importances),
         "slices": lambda: slices(trials, names, objective),
         "contour": lambda: contour(trials, most_important(trials, names, importances), objective),
         "parallel": lambda: parallel_coordinates(trials, names, objective),
-        "pareto": lambda: pareto(with_costs(trials, atoms), objective),
+        "pareto": lambda: pareto(with_costs(trials, atoms), objective, results.objectives),
         "durations": lambda: durations(trials),
         "timeline": lambda: timeline(trials),
     }
+    if len(results.objectives) > 1:
+        drawings["hypervolume"] = lambda: hypervolume(trials, results.objectives)
+    return drawings
 
 
 def _check_baseline(results: StudyResults, random: StudyResults, baseline: pd.DataFrame) -> None:

@@ -7,6 +7,7 @@ import pytest
 from analysis.figures import style
 from analysis.figures.durations import durations, hours_saved
 from analysis.figures.history import optimisation_history, random_baseline
+from analysis.figures.hypervolume import hypervolume, hypervolume_history
 from analysis.figures.pareto import pareto, with_costs
 from analysis.figures.timeline import running, spans, timeline, utilisation
 
@@ -110,6 +111,50 @@ def test_pareto_draws_complete_trials_and_their_front() -> None:
     unknown = pareto(with_costs(trials(), None)).axes
     assert "not known" in unknown[1].texts[0].get_text()
     assert unknown[0].collections
+
+
+def judged_by_three() -> pd.DataFrame:
+    """Six trials: 0, 1, 4 and 5 are on the front; 4 by its time alone; 6 has not ended."""
+    return pd.DataFrame(
+        {
+            "number": range(7),
+            "state": ["complete"] * 6 + ["running"],
+            MAE: [1.0, 0.5, 1.1, 2.0, 0.9, 4.0, np.nan],
+            "n_parameters": [100.0, 400, 100, 200, 500, 50, np.nan],
+            "time_per_atom": [4e-6, 4e-6, 5e-6, 6e-6, 1e-6, 8e-6, np.nan],
+        }
+    )
+
+
+def test_pareto_draws_the_studys_own_objectives() -> None:
+    frame, objectives = judged_by_three(), [MAE, "n_parameters", "time_per_atom"]
+    size, time = pareto(frame, MAE, objectives).axes
+    assert [ax.get_xlabel() for ax in (size, time)] == ["parameters of the network", "prediction time per atom (µs)"]
+    for ax, cost, unit in ((size, "n_parameters", 1), (time, "time_per_atom", 1e6)):
+        marked = frame.loc[[0, 1, 4, 5]]
+        assert ax.lines[-1].get_xydata() == pytest.approx(np.c_[unit * marked[cost], marked[MAE]])
+        assert [text.get_text() for text in ax.texts] == ["0", "1", "4", "5"]
+    (only,) = pareto(frame, MAE, objectives[:2]).axes
+    assert [text.get_text() for text in only.texts] == ["0", "1", "5"]
+    assert "no trial is complete" in pareto(frame.tail(1), MAE, objectives).axes[0].texts[0].get_text()
+
+
+def test_hypervolume_of_the_trials_so_far() -> None:
+    frame = pd.DataFrame(
+        {
+            "number": [0, 1, 2, 3, 4],
+            "state": ["complete", "failed", "complete", "complete", "complete"],
+            MAE: [100.0, np.nan, 10, 1, 10],  # by their logarithms, from 0 to 1: 1, 0.5, 0, 0.5
+            "n_parameters": [1000.0, np.nan, 1000 * 10**-0.5, 100, 10],  # 1, 0.75, 0.5, 0
+        }
+    )
+    found = hypervolume_history(frame, [MAE, "n_parameters"])
+    assert found["number"].tolist() == [0, 2, 3, 4]
+    assert found["hypervolume"].to_numpy() == pytest.approx([0, 0.125, 0.5, 0.75])
+    same = hypervolume_history(frame.assign(n_parameters=7.0), [MAE, "n_parameters"])
+    assert same["hypervolume"].to_numpy() == pytest.approx([0, 0.5, 1, 1]), "by the error alone"
+    assert len(hypervolume(frame, [MAE, "n_parameters"]).lines[0].get_xdata()) == 4
+    assert "no trial is complete" in hypervolume(frame.head(0), [MAE, "n_parameters"]).texts[0].get_text()
 
 
 def test_random_baseline_takes_the_random_samplers_trials() -> None:

@@ -104,7 +104,9 @@ def test_what_reads_a_study_reads_one_of_several_objectives(study: optuna.Study,
     assert (status.best_trial, status.best_value) == (least.number, least.values[0])
     assert status.objectives == SIZE
     assert set(status.front) == {trial.number for trial in study.best_trials}
-    assert any(line.startswith("front ") and line.endswith("`bdqm-tune front several`") for line in status_lines(status))
+    assert any(
+        line.startswith("front ") and line.endswith("`bdqm-tune front several`") for line in status_lines(status)
+    )
     (summary,) = all_studies(stores)
     assert (summary.best_value, summary.objectives) == (least.values[0], SIZE)
     results = load_results(stores, "several")
