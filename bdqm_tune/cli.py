@@ -249,20 +249,23 @@ def _dataset(options: "Config", stores: "Stores") -> "Dataset":
 
 def _trial_line(result: "TrialResult", study: "optuna.Study") -> str:
     """How a trial ended, and the best one of the study."""
-    from bdqm_tune.experiment.objectives import best_first, error_of, front_of
+    from bdqm_tune.experiment.objectives import front_of
     from bdqm_tune.experiment.study import QUESTION
     from bdqm_tune.units import OBJECTIVE_UNITS
 
     unit = OBJECTIVE_UNITS[study.user_attrs[QUESTION]["objective"]]
     found = "no result" if result.value is None else f"val MAE {result.value:.4f} {unit} at epoch {result.best_epoch}"
     why = f" ({result.reason})" if result.reason else ""
-    best = ""
     if len(study.directions) > 1:
         if result.time_per_atom is not None:
             found += f", {result.n_parameters} parameters, {1e6 * result.time_per_atom:.2f} µs an atom"
-        best = f"; on the front {len(front_of(study.get_trials(deepcopy=False)))}"
-    elif complete := best_first(study.get_trials(deepcopy=False)):
-        best = f"; best so far {error_of(complete[0]):.4f} {unit}"
+        n = len(front_of(study.get_trials(deepcopy=False)))
+        best = f"; {n} {'trial' if n == 1 else 'trials'} on the front"
+    else:
+        try:
+            best = f"; best so far {study.best_value:.4f} {unit}"
+        except ValueError:  # none is complete
+            best = ""
     return f"trial {result.number:03d} {result.state}{why}: {found}, {result.trial_seconds:.1f} s{best}"
 
 

@@ -104,14 +104,12 @@ class Study(Options):
     def _check_several_objectives(self) -> "Study":
         names = self.objectives or []
         if len(set(names)) < len(names):
-            raise ValueError(f"objectives: must differ from each other, got {', '.join(names)}")
+            raise ValueError(f"objectives must differ from each other, got {', '.join(names)}")
         if len(names) > 1 and self.pruner != "none":
-            raise ValueError(
-                f"pruner: with several objectives there is no pruning, so it must be none, got {self.pruner}"
-            )
+            raise ValueError(f"with several objectives nothing is pruned: pruner must be none, got {self.pruner}")
         if len(names) > 1 and self.sampler in ONE_OBJECTIVE_ONLY:
             able = [sampler for sampler in get_args(Sampler) if sampler not in ONE_OBJECTIVE_ONLY]
-            raise ValueError(f"sampler: {self.sampler} knows one objective only; of several do {', '.join(able)}")
+            raise ValueError(f"sampler {self.sampler} knows one objective only; of several do {', '.join(able)}")
         return self
 
 

@@ -156,6 +156,10 @@ def test_an_unknown_hyperparameter_is_named_and_the_known_ones_are_listed(tmp_pa
         ({"target": {"objective": "val_loss"}}, ["target.objective", "'val_forces_mae'", "got 'val_loss'"]),
         ({"target": {"objective": "val_forces_mae"}}, ["target.objective", "needs training.forces: true"]),
         ({"training": {"forces": "some"}}, ["training.forces", "got 'some'"]),
+        ({"study": {"objectives": []}}, ["study.objectives"]),
+        ({"study": {"objectives": 5}}, ["study.objectives", "got 5"]),
+        ({"study": {"objectives": ["val_energy_mae", "size"]}}, ["study.objectives.1", "'n_parameters'", "got 'size'"]),
+        ({"study": {"objectives": ["n_parameters"]}}, ["study.objectives: must have val_energy_mae among them"]),
         ({"device": "gpu"}, ["device", "got 'gpu'"]),
         ({"device": "cuda:x"}, ["device"]),
         ({"backend": "amptorch2"}, ["backend", "'native'"]),
@@ -358,6 +362,26 @@ def test_an_updated_copy_has_other_options_and_the_original_keeps_its_own() -> N
     assert changed.fixed == {"lr": 1e-3, "gamma": 0.5}
     assert (original.study.n_trials, original.device, original.fixed) == (20, "auto", {"lr": 1e-3})
     assert original.updated({}) == original
+
+
+def test_several_objectives_go_without_a_pruner(tmp_path: Path) -> None:
+    several = ["time_per_atom", "val_energy_mae"]
+    config = load(f"study: {{objectives: [{', '.join(several)}]}}", tmp_path)
+    assert (config.study.pruner, config.objectives) == ("none", several[::-1])
+    for changed in (
+        load_config(None, {"study": {"objectives": "time_per_atom, val_energy_mae"}}),
+        Config().updated({"study": {"objectives": several}}),
+        config.updated({"study": {"n_trials": 5}}),
+        Config(**yaml.safe_load(yaml.safe_dump(config.model_dump(mode="json")))),
+    ):
+        assert (changed.study.pruner, changed.objectives) == ("none", several[::-1])
+    for one in (None, ["val_energy_mae"], "val_energy_mae"):
+        changed = Config().updated({"study": {"objectives": one}})
+        assert (changed.study.pruner, changed.objectives) == ("hyperband", ["val_energy_mae"])
+    with pytest.raises(BadInput, match="pruner must be none, got median"):
+        Config().updated({"study": {"objectives": several, "pruner": "median"}})
+    with pytest.raises(BadInput, match="sampler cmaes knows one objective only; of several do tpe, random"):
+        Config().updated({"study": {"objectives": several, "sampler": "cmaes"}})
 
 
 def test_an_update_is_checked_like_a_file() -> None:

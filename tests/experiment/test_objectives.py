@@ -13,12 +13,14 @@ from optuna.trial import TrialState
 
 from bdqm_tune.config import Config
 from bdqm_tune.errors import BadInput
+from bdqm_tune.experiment import prediction_time
 from bdqm_tune.experiment.chosen import champion_of, chosen_model
 from bdqm_tune.experiment.cleanup import remove_artifacts
 from bdqm_tune.experiment.confirm import NONE, Options, confirm
 from bdqm_tune.experiment.evaluation import evaluate_best
 from bdqm_tune.experiment.front import front_lines, study_front
 from bdqm_tune.experiment.objectives import on_front
+from bdqm_tune.experiment.prediction_time import DESCRIPTOR_TIME
 from bdqm_tune.experiment.registry import register
 from bdqm_tune.experiment.results import load_results
 from bdqm_tune.experiment.status import status_lines, study_status
@@ -149,6 +151,24 @@ def test_the_picked_trial_is_confirmed_and_becomes_the_champion(study: optuna.St
     assert "confirmation_run_id" not in version.tags, "that was of another one"
 
 
+def test_the_descriptors_time_is_measured_once_a_study(
+    study: optuna.Study, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def again(*arguments: Any) -> float:
+        raise AssertionError
+
+    monkeypatch.setattr(prediction_time, "descriptor_seconds", again)
+    (described,) = [value for key, value in study.user_attrs.items() if key.startswith(DESCRIPTOR_TIME)]
+    _, results = run(study=several(SIZE, n_trials=1), training={"epochs": 1})
+    assert results[0].time_per_atom > described > 0
+    search = {"descriptor.orders": {"choice": [[0], [0, 1]]}}
+    monkeypatch.setattr(prediction_time, "descriptor_seconds", lambda descriptor, _: float(descriptor.n_features))
+    searched, results = run(study=several(SIZE, name="searched"), training={"epochs": 1}, search=search)
+    widths = {"[0]": 3, "[0, 1]": 6}
+    for trial, result in zip(searched.get_trials(), results, strict=True):
+        assert int(result.time_per_atom) == widths[trial.params["descriptor.orders"]]
+
+
 def test_gc_leaves_the_front(study: optuna.Study, stores: Stores) -> None:
     (freed,) = remove_artifacts(stores, "several", 1, dry_run=True)
     assert set(freed.kept) == {trial.number for trial in study.best_trials}
@@ -223,11 +243,14 @@ def test_the_command_line(call: Callable[..., tuple[int, str, str]], files: dict
     tune_ = ["tune", "--train", files["train"], "--test", files["test"], "--n-trials", "2", "--epochs", "1"]
     tune_ += ["--objectives", "n_parameters, val_energy_mae"]
     for options, message in {
-        ("--pruner", "median"): "pruner: with several objectives there is no pruning, so it must be none, got median",
-        ("--sampler", "cmaes"): "sampler: cmaes knows one objective only; of several do tpe, random, gp, grid, qmc",
+        ("--pruner", "median"): "study: with several objectives nothing is pruned: pruner must be none, got median",
+        (
+            "--sampler",
+            "cmaes",
+        ): "study: sampler cmaes knows one objective only; of several do tpe, random, gp, grid, qmc",
         ("--objectives", "n_parameters"): "study.objectives: must have val_energy_mae among them",
         ("--objectives", "val_energy_mae,size"): "study.objectives.1: Input should be",
-        ("--objectives", "n_parameters,n_parameters"): "objectives: must differ from each other",
+        ("--objectives", "n_parameters,n_parameters"): "study: objectives must differ from each other",
         ("--objectives", "val_energy_mae,val_forces_mae"): "val_forces_mae needs training.forces: true",
     }.items():
         code, out, err = call(*tune_, *options)
@@ -236,7 +259,8 @@ def test_the_command_line(call: Callable[..., tuple[int, str, str]], files: dict
     assert not list(workdir.iterdir())
     code, out, err = call(*tune_)
     assert code == 0
-    assert "µs an atom; on the front " in err + out
+    assert " on the front" in err + out
+    assert "µs an atom, " in err + out
     assert "`bdqm-tune front default` shows the trials to choose from" in out
     code, out, _ = call("front", "default", "--json")
     front = json.loads(out)

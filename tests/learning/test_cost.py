@@ -1,5 +1,6 @@
 """The cost of a prediction: of the parts that are said, and of one thread."""
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 from ase import Atoms
 
 from bdqm_tune.hyperparameters import Hyperparameters
-from bdqm_tune.learning.cost import measure_cost
+from bdqm_tune.learning.cost import measure_cost, network_seconds
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.ensemble import Ensemble
 from bdqm_tune.learning.networks import make_network
@@ -20,6 +21,28 @@ from bdqm_tune.learning.potential import Potential
 def potential(dataset: Dataset) -> Potential:
     options = Hyperparameters(num_nodes=5, initialization="default")
     return Potential.from_dataset(dataset, options, make_network(dataset.descriptor.n_features, options, []))
+
+
+def test_the_time_of_a_network_is_its_own(dataset: Dataset, alloys: Callable[..., list[Atoms]]) -> None:
+    """Of a large one it is more, and another thread that works meanwhile does not count."""
+    structures = alloys(n=6)
+    features = [dataset.descriptor.compute(atoms) for atoms in structures]
+
+    def seconds(num_layers: int) -> float:
+        options = Hyperparameters(num_layers=num_layers, num_nodes=50)
+        network = make_network(dataset.descriptor.n_features, options, [])
+        return network_seconds(Potential.from_dataset(dataset, options, network), structures, features)
+
+    small = seconds(1)
+    assert seconds(20) > 2 * small
+    done = threading.Event()
+    worker = threading.Thread(target=lambda: [sum(range(1000)) for _ in iter(done.is_set, True)])
+    worker.start()
+    try:
+        assert small / 2 < seconds(1) < 2 * small
+    finally:
+        done.set()
+        worker.join()
 
 
 @pytest.mark.parametrize("kind", ["potential", "ensemble"])
