@@ -159,7 +159,12 @@ def next_trial(study: optuna.Study) -> optuna.Trial | None:
     Unlike `Study.ask` this never adds a trial, so that the budget holds whatever the number of workers.
     """
     trial_id = _storage(study).take_waiting(study._study_id)
-    return None if trial_id is None else optuna.Trial(study, trial_id)
+    if trial_id is None:
+        return None
+    # What the sampler read for the last trial of this thread. `Study.tell` forgets it in the thread that tells, which
+    # is another one here: the sampler would see the trials as they were before the first, and draw at random for ever.
+    study._thread_local.cached_all_trials = None
+    return optuna.Trial(study, trial_id)
 
 
 def _storage(study: optuna.Study) -> Cache:

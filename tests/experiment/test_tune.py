@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 from bdqm_tune.backends.native import NativeBackend
 from bdqm_tune.config import Config
 from bdqm_tune.errors import BadInput, BdqmError
+from bdqm_tune.experiment import study as study_module
 from bdqm_tune.experiment.results import load_results, trials_frame
 from bdqm_tune.experiment.study import load_study
 from bdqm_tune.hyperparameters import Hyperparameters
@@ -318,3 +319,17 @@ def test_an_empty_study_is_an_empty_frame() -> None:
     frame = trials_frame([])
     assert len(frame) == 0
     assert {"number", "state", "val_energy_mae", "run_id"} <= set(frame.columns)
+
+
+def test_the_sampler_sees_what_came_of_every_earlier_trial(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    class Looking(optuna.samplers.RandomSampler):
+        def infer_relative_search_space(self, study: optuna.Study, trial: Any) -> dict[str, Any]:
+            trials = study._get_trials(deepcopy=False, use_cache=True)  # as Optuna's own samplers look at them
+            seen.append([one.number for one in trials if one.state == TrialState.COMPLETE])
+            return {}
+
+    monkeypatch.setattr(study_module, "make_sampler", lambda name, seed, n_existing: Looking(seed))
+    run(study={"n_trials": 4, "pruner": "none"}, training={"epochs": 1})
+    assert seen == [[], [0], [0, 1], [0, 1, 2]]
