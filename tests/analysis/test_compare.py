@@ -186,6 +186,15 @@ def test_compare_prints_and_writes(workdir: Path, monkeypatch: pytest.MonkeyPatc
     assert len(pd.read_csv("figures/oc20/curves.csv")) == 3
 
 
+def test_compare_of_several_objectives(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = study_results(trials_frame().assign(time_per_atom=[np.nan, 2e-6, np.nan, 1e-6, np.nan]))
+    given(monkeypatch, replace(found, objectives=["val_energy_mae", "n_parameters", "time_per_atom"]))
+    status, out, err = run(compare.app, "oc20")
+    assert (status, err) == (0, "")
+    assert "judged by val_energy_mae, n_parameters, time_per_atom: `bdqm-tune front oc20` shows" in out
+    assert {path.stem for path in Path("figures/oc20").glob("*.png")} == {*FIGURES, "hypervolume"}
+
+
 @pytest.mark.parametrize("rows", [[], [2], [0], [1], [4]], ids=["empty", "failed", "pruned", "one", "waiting"])
 def test_compare_of_hardly_anything(rows: list[int], workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = study_results(trials_frame().iloc[rows])
@@ -267,9 +276,9 @@ def test_evaluate_prints_writes_and_logs(workdir: Path, monkeypatch: pytest.Monk
 def test_evaluate_says_that_it_repeats_or_reopens(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     errors = pd.DataFrame({"formula": ["Cu"], "n_atoms": [1], "energy": [0.0], "predicted": [1.0], "error": [1.0]})
     opening = opened("trial 3", number=2, reason="a referee asked")
-    asked: list[dict[str, str]] = []
+    asked: list[dict[str, Any]] = []
 
-    def answer(_stores: Any, _name: str, **options: str) -> Evaluation:
+    def answer(_stores: Any, _name: str, **options: Any) -> Evaluation:
         asked.append(options)
         return Evaluation("oc20", 3, {}, {"errors": errors}, "f", lambda path: None, opening, repeated=True)
 
@@ -277,7 +286,7 @@ def test_evaluate_says_that_it_repeats_or_reopens(workdir: Path, monkeypatch: py
     monkeypatch.setattr(evaluation, "evaluate_best", answer)
     status, out, _ = run(evaluate.app, "--study", "oc20", "--reopen", "a referee asked", "--train", "moved.traj")
     assert status == 0
-    assert asked == [{"reopen": "a referee asked", "train": "moved.traj"}]
+    assert asked == [{"reopen": "a referee asked", "train": "moved.traj", "trial": None}]
     assert out.splitlines()[1] == (
         "test split opened on 2026-11-25; opening 2 of this study: a referee asked; this is the record of then, "
         "nothing was evaluated again"
