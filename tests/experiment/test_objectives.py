@@ -1,6 +1,7 @@
 """Studies of several objectives: what trials are told, which are on the front, and what a user takes from it."""
 
 import json
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,11 +67,11 @@ def test_every_trial_is_told_all_objectives(run: Run, stores: Stores, sampler: s
 def test_the_sampler_goes_by_all_objectives(run: Run) -> None:
     """A search that weighs size as well comes to smaller networks than one that does not."""
     search = {"num_layers": {"int": [1, 8]}, "num_nodes": {"int": [4, 60]}, "batch_size": 16, "lr": 1e-3}
-    sizes = []
+    sizes: list[float] = []
     for objectives in (SIZE, SIZE[:1]):
-        options = several(objectives, name=objectives[-1], n_trials=40, pruner="none")
+        options = several(objectives, name=objectives[-1], n_trials=24, pruner="none")
         _, results = run(study=options, training={"epochs": 1}, search=search)
-        sizes.append(np.median([result.n_parameters for result in results[20:]]))
+        sizes.append(statistics.median([result.n_parameters for result in results[12:]]))
     assert sizes[0] < sizes[1]
 
 
@@ -159,7 +160,7 @@ def test_the_descriptors_time_is_measured_once_a_study(
 
     monkeypatch.setattr(prediction_time, "descriptor_seconds", again)
     (described,) = [value for key, value in study.user_attrs.items() if key.startswith(DESCRIPTOR_TIME)]
-    _, results = run(study=several(SIZE, n_trials=1), training={"epochs": 1})
+    _, results = run(study=several(SIZE, n_trials=1), training={"epochs": 2})
     assert results[0].time_per_atom > described > 0
     search = {"descriptor.orders": {"choice": [[0], [0, 1]]}}
     monkeypatch.setattr(prediction_time, "descriptor_seconds", lambda descriptor, _: float(descriptor.n_features))
@@ -174,9 +175,7 @@ def test_gc_leaves_the_front(study: optuna.Study, stores: Stores) -> None:
     assert set(freed.kept) == {trial.number for trial in study.best_trials}
 
 
-@pytest.mark.parametrize(
-    ("then", "now"), [(SIZE, None), (None, SIZE), (SIZE, ALL), (SIZE, ["val_energy_mae", "time_per_atom"])]
-)
+@pytest.mark.parametrize(("then", "now"), [(SIZE, None), (None, SIZE), (SIZE, ["val_energy_mae", "time_per_atom"])])
 def test_other_objectives_under_the_same_name_are_refused(
     run: Run, configure: Callable[..., Config], stores: Stores, then: list[str] | None, now: list[str] | None
 ) -> None:
