@@ -88,7 +88,7 @@ def _summaries(backend: PatientStorage) -> list[StudySummary]:
 
 def table(studies: Sequence[StudySummary]) -> list[str]:
     """What `bdqm-tune studies` prints: a line for each, below a line that says what stands in them."""
-    rows = [("study", *STATES.values(), "best", "objectives", "last activity", "workers")]
+    rows = [("study", *STATES.values(), "best", "objective", "last activity", "workers")]
     for study in studies:
         best = "-" if study.best_value is None else f"{study.best_value:.4f} {study.unit}"
         last = "-" if study.last_activity is None else datetime.fromisoformat(study.last_activity)
