@@ -24,13 +24,16 @@ WIDTH = 120  # columns, where the output is no terminal
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
-def folder(name: str, out: Path | None) -> Path:
+def folder(name: str, out: Path | None, top: str = "figures") -> Path:
     """The folder for a study's files; nothing is made yet.
+
+    Args:
+        out: as the user named it; None: one of the study's own in `top`.
 
     Raises:
         BadInput: it could not be made or written to.
     """
-    out = out or Path("figures") / (re.sub(r"[^\w.-]+", "_", name).strip(".")[:100] or "study")
+    out = out or Path(top) / (re.sub(r"[^\w.-]+", "_", name).strip(".")[:100] or "study")
     there = next(parent for parent in (out, *out.absolute().parents) if parent.exists())
     if not there.is_dir():
         raise BadInput(f"--out {out}: {there} is a file, not a folder")

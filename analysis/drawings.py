@@ -14,17 +14,21 @@ from analysis.comparison import Comparison
 from analysis.figures import style
 from analysis.figures.comparison import comparison
 from analysis.figures.contour import contour, most_important
+from analysis.figures.coverage import calibration, spread
 from analysis.figures.curves import validation_curves
 from analysis.figures.durations import durations
+from analysis.figures.errors import element_errors, error_distribution, per_element
 from analysis.figures.history import optimisation_history, random_baseline
 from analysis.figures.hypervolume import hypervolume
 from analysis.figures.importance import compute_importance, parameter_importance
 from analysis.figures.learning import learning_curve
 from analysis.figures.parallel import parallel_coordinates
 from analysis.figures.pareto import pareto, with_costs
+from analysis.figures.parity import parity
 from analysis.figures.slices import slices
 from analysis.figures.timeline import timeline
 from bdqm_tune.errors import BadInput
+from bdqm_tune.experiment.evaluation_record import Evaluation
 from bdqm_tune.experiment.results import StudyResults
 
 Drawings = Mapping[str, Callable[[], Figure | Axes]]
@@ -58,6 +62,23 @@ def study_drawings(results: StudyResults, random: StudyResults | None = None) ->
     }
     if len(results.objectives) > 1:
         drawings["hypervolume"] = lambda: hypervolume(trials, results.objectives)
+    return drawings
+
+
+def evaluation_drawings(evaluation: Evaluation) -> Drawings:
+    """The figures of an evaluation, in the same way: parity, per atom too where structures differ in size, and the
+    errors by their size and by element; of an ensemble also its calibration and its spread."""
+    errors, coverage, found = evaluation.errors, evaluation.coverage, evaluation.metrics
+    several = errors["n_atoms"].nunique() > 1
+    drawings: dict[str, Callable[[], Figure | Axes]] = {"parity": lambda: parity(errors)}
+    if several:
+        drawings["parity_per_atom"] = lambda: parity(errors, per_atom=True)
+    drawings["error_distribution"] = lambda: error_distribution(errors)
+    drawings["element_errors"] = lambda: per_element(element_errors(errors))
+    if coverage is not None:
+        observed = (found["test_coverage"], found["test_coverage_low"], found["test_coverage_high"])
+        drawings["calibration"] = lambda: calibration(coverage, found["coverage"], observed)
+        drawings["spread"] = lambda: spread(errors, per_atom=several)
     return drawings
 
 

@@ -16,8 +16,6 @@ import typer
 from bdqm_tune.errors import BdqmError
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from bdqm_tune.experiment.evaluation_record import Evaluation
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -25,19 +23,13 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 def metric_lines(metrics: dict[str, float]) -> list[str]:
     """Name, value, interval and unit of every metric, in columns, and beside it that of the baselines."""
-    from bdqm_tune.learning.baselines import MEAN, REFERENCE
-    from bdqm_tune.units import metric_unit
+    from analysis.metrics_table import metrics_table
 
     rows: list[tuple[str, ...]] = [("", "value", "95 % interval", "unit", "mean energy", "references")]
-    for name, value in metrics.items():
-        is_end = name.endswith(("_low", "_high")) and name.rpartition("_")[0] in metrics
-        if is_end or name.startswith((MEAN, REFERENCE)):
-            continue
-        ends = [metrics.get(f"{name}_{end}") for end in ("low", "high")]
-        interval = "" if None in ends else f"{_number(ends[0])} to {_number(ends[1])}"
-        of_baseline = name.removeprefix("test") if name.startswith("test") else None
-        baselines = [metrics.get(f"{baseline}{of_baseline}") for baseline in (MEAN, REFERENCE)]
-        rows.append((name, _number(value), interval, metric_unit(name), *map(_number, baselines)))
+    for row in metrics_table(metrics).to_dict("records"):
+        interval = f"{_number(row['low'])} to {_number(row['high'])}" if row["low"] == row["low"] else ""
+        value, *baselines = (_number(row[key]) for key in ("value", "mean energy", "references"))
+        rows.append((row["metric"], value, interval, row["unit"], *baselines))
     shown = [column for column in zip(*rows, strict=True) if any(column[1:])]
     widths = [max(map(len, column)) for column in shown]
     return [
@@ -46,50 +38,18 @@ def metric_lines(metrics: dict[str, float]) -> list[str]:
     ]
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
+def _number(value: float) -> str:
+    return "" if value != value else f"{value:.4g}"
 
 
 def write(evaluation: Evaluation, out: Path) -> list[Path]:
-    """Write the tables, test_metrics.json and figures: parity, per atom too where structures differ in size, and the
-    errors by their size and by element; for an ensemble also its calibration and its spread."""
-    from matplotlib import pyplot as plt
-
-    from analysis.figures import style
-    from analysis.figures.errors import element_errors, error_distribution, per_element
-    from analysis.figures.parity import parity
+    """Write the tables, test_metrics.json and the figures (PNG, PDF) into a folder."""
+    from analysis.drawings import evaluation_drawings
+    from analysis.drawings import write as draw
     from bdqm_tune.experiment.evaluation_record import write_record
 
     out.mkdir(parents=True, exist_ok=True)
-    files = write_record(evaluation, out)
-    files += style.save(parity(evaluation.errors), out / "parity")
-    plt.close()
-    if evaluation.errors["n_atoms"].nunique() > 1:
-        files += style.save(parity(evaluation.errors, per_atom=True), out / "parity_per_atom")
-        plt.close()
-    files += style.save(error_distribution(evaluation.errors), out / "error_distribution")
-    plt.close()
-    files += style.save(per_element(element_errors(evaluation.errors)), out / "element_errors")
-    plt.close()
-    if evaluation.coverage is not None:
-        files += _write_uncertainty(evaluation, evaluation.coverage, out)
-    return files
-
-
-def _write_uncertainty(evaluation: Evaluation, coverage: pd.DataFrame, out: Path) -> list[Path]:
-    from matplotlib import pyplot as plt
-
-    from analysis.figures import style
-    from analysis.figures.coverage import calibration, spread
-
-    found = evaluation.metrics
-    observed = (found["test_coverage"], found["test_coverage_low"], found["test_coverage_high"])
-    files = style.save(calibration(coverage, found["coverage"], observed), out / "calibration")
-    plt.close()
-    several = evaluation.errors["n_atoms"].nunique() > 1
-    files += style.save(spread(evaluation.errors, per_atom=several), out / "spread")
-    plt.close()
-    return files
+    return [*write_record(evaluation, out), *draw(evaluation_drawings(evaluation), out)]
 
 
 @app.command(epilog="Example: python -m analysis.evaluate --study oc20")

@@ -118,15 +118,25 @@ def record_evaluation(
 
 
 def recorded_evaluation(client: MlflowClient, study: optuna.Study, opening: Opening) -> Evaluation:
-    """An evaluation that was put on record before.
+    """An evaluation that was put on record before, for whom asks for it again.
+
+    Raises:
+        BdqmError: its files are not there any more.
+        MlflowException, OSError: the tracking store failed.
+    """
+    if run := adopt_run(client, f"repeats-{opening.run_id[:8]}"):  # of `mlflow run`, which has made one for this
+        client.set_tag(run.info.run_id, "repeats_evaluation", opening.run_id)
+    return read_evaluation(client, study, opening)
+
+
+def read_evaluation(client: MlflowClient, study: optuna.Study, opening: Opening) -> Evaluation:
+    """An evaluation as its run has it; nothing is changed.
 
     Raises:
         BdqmError: its files are not there any more.
         MlflowException, OSError: the tracking store failed.
     """
     run_id = opening.run_id
-    if run := adopt_run(client, f"repeats-{run_id[:8]}"):  # of `mlflow run`, which has made one for this
-        client.set_tag(run.info.run_id, "repeats_evaluation", run_id)
     there = {file.path for file in client.list_artifacts(run_id)}
     if RECORD not in there:
         raise BdqmError(f"the files of the evaluation are not in its run {run_id} any more")
