@@ -163,7 +163,7 @@ def _placed(trials: pd.DataFrame, workers: Mapping[str, Mapping[str, str]], runs
     about = about.join(runs.reindex(columns=["study.sampler", "study.pruner"]), on="run_id")
     about = about.rename(columns={"study.sampler": "sampler", "study.pruner": "pruner"}).drop(columns="run_id")
     placed = trials.reindex(columns=[*trials.columns, *({"worker", "given"} - {*trials.columns})])
-    placed = placed.merge(about, on="worker", how="left")
+    placed = placed.astype({"worker": object}).merge(about, on="worker", how="left")  # of no trials it is a number
     for option in ("sampler", "pruner"):  # of a study that knows no workers, where all its runs had the same
         said = set(runs.get(f"study.{option}", ()))
         placed[option] = placed[option].fillna(said.pop()) if len(said) == 1 else placed[option]

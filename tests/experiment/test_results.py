@@ -12,14 +12,16 @@ import pytest
 from mlflow.entities import Metric
 from optuna.study import StudyDirection
 
+from bdqm_tune.config import Config
 from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.experiment import curves as curves_module
 from bdqm_tune.experiment import results
 from bdqm_tune.experiment.curves import read_curves
 from bdqm_tune.experiment.results import load_results
 from bdqm_tune.experiment.results_cache import read_cache, write_cache
-from bdqm_tune.experiment.study import EXPERIMENT, RESULT
+from bdqm_tune.experiment.study import EXPERIMENT, RESULT, open_study
 from bdqm_tune.experiment.tracking_client import tracking_client
+from bdqm_tune.learning.dataset import prepare
 from bdqm_tune.services.connection import Stores
 
 Run = Callable[..., Any]
@@ -52,6 +54,14 @@ def test_frames_are_what_the_stores_hold(run: Run, stores: Stores) -> None:
     searched = {name for trial in study.trials for name, space in trial.distributions.items() if not space.single()}
     assert set(found.hyperparameters) == searched
     assert set(found.trials) >= searched
+
+
+def test_a_study_without_trials_has_empty_frames(configure: Callable[..., Config], stores: Stores) -> None:
+    config = configure(study={"name": "empty"})
+    open_study(stores, config, prepare(config, stores.home))
+    found = load_results(stores, "empty")
+    assert (len(found.trials), len(found.curves), found.splits) == (0, 0, {})
+    assert {"number", "state", "val_energy_mae", "worker", "host", "device"} <= set(found.trials)
 
 
 def test_what_has_ended_is_read_once(run: Run, stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
