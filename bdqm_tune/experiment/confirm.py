@@ -18,6 +18,7 @@ from bdqm_tune.config import Config
 from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.experiment import ranking
 from bdqm_tune.experiment.chosen import Champion, set_champion
+from bdqm_tune.experiment.confirmation_record import FINALISTS, RECORD, RETRAININGS
 from bdqm_tune.experiment.finalists import Candidate, default_candidate, finalists, searched_config
 from bdqm_tune.experiment.output import quiet_libraries
 from bdqm_tune.experiment.provenance import provenance_tags
@@ -218,7 +219,7 @@ def _record(tracker: Tracker, made: Confirmation) -> None:
 
 def write_confirmation(made: Confirmation, folder: Path) -> list[Path]:
     """Write finalists.csv, retrainings.csv and confirmation.json, and give their paths."""
-    files = [folder / name for name in ("finalists.csv", "retrainings.csv", "confirmation.json")]
+    files = [folder / name for name in (FINALISTS, RETRAININGS, RECORD)]
     made.table.to_csv(files[0], index=False)
     made.retrainings.to_csv(files[1], index=False)
     files[2].write_text(json.dumps(made.record(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
