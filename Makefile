@@ -10,7 +10,7 @@ ACTIVE = VIRTUAL_ENV="$(abspath $(VENV))" PATH="$(BIN):$$PATH"
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help system system-servers system-slurm setup run test test-all lint clean clean-compiled
+.PHONY: help system system-servers system-slurm setup run report test test-all lint clean clean-compiled
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -80,14 +80,17 @@ $(VENV)/.installed: pyproject.toml constraints.txt | system
 	}
 	@touch $@
 
-run: setup ## tune, evaluate and compare on the built-in data; again: 20 more trials
+run: setup ## tune, evaluate and report on the built-in data; again: 20 more trials
 	$(ACTIVE) mlflow run . --env-manager local -P study=$(STUDY)
 	$(ACTIVE) mlflow run . --env-manager local -e evaluate -P study=$(STUDY) -P reopen="make run once more"
-	$(ACTIVE) python -m analysis.compare $(STUDY)
+	$(ACTIVE) mlflow run . --env-manager local -e report -P study=$(STUDY)
 	@echo
 	@echo "Next: the runs and their curves    $(VENV)/bin/mlflow ui"
 	@echo "      in the browser               http://127.0.0.1:5000/#/experiments/0/runs?workflowType=machine_learning"
-	@echo "      the figures                  figures/$(STUDY)/"
+	@echo "      the report                   reports/$(STUDY)/report.html"
+
+report: setup ## the report of a study: make report STUDY=...
+	$(ACTIVE) bdqm-tune report $(STUDY)
 
 test: setup ## the tests but the slow ones; others by PYTEST_ARGS='...'
 	$(ACTIVE) python -m pytest $(PYTEST_ARGS)

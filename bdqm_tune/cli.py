@@ -12,6 +12,7 @@ import typer
 from bdqm_tune.cli_amptorch import EXPORT_EXAMPLE, IMPORT_EXAMPLE, export_amptorch, import_amptorch
 from bdqm_tune.cli_jobs import CANCEL_EXAMPLE, JOBS_EXAMPLE, SUBMIT_EXAMPLE, cancel, jobs, submit
 from bdqm_tune.cli_models import ENSEMBLE_EXAMPLE, EVALUATE_EXAMPLE, PREDICT_EXAMPLE, ensemble, evaluate, predict
+from bdqm_tune.cli_report import REPORT_EXAMPLE, report
 from bdqm_tune.cli_results import CONFIRM_EXAMPLE, REGISTER_EXAMPLE, REPRODUCE_EXAMPLE, confirm, register, reproduce
 from bdqm_tune.cli_shared import Json, print_record, stores_here, tune_overrides
 from bdqm_tune.cli_studies import (
@@ -134,6 +135,7 @@ app.command(epilog=f"Example: {DELETE_EXAMPLE}")(delete_study)
 app.command(epilog=f"Example: {CONFIRM_EXAMPLE}")(confirm)
 app.command(epilog=f"Example: {EVALUATE_EXAMPLE}")(evaluate)
 app.command(epilog=f"Example: {ENSEMBLE_EXAMPLE}")(ensemble)
+app.command(epilog=f"Example: {REPORT_EXAMPLE}")(report)
 app.command(epilog=f"Example: {REGISTER_EXAMPLE}")(register)
 app.command(epilog=f"Example: {PREDICT_EXAMPLE}")(predict)
 # What it does not know are options of `tune`.

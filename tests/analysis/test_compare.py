@@ -349,7 +349,7 @@ def test_evaluate_looks_at_the_folder_first(workdir: Path, monkeypatch: pytest.M
     assert err.startswith("error: --out file: ")
 
 
-@pytest.mark.parametrize("script", ["compare", "evaluate"])
+@pytest.mark.parametrize("script", ["compare", "evaluate", "report"])
 def test_help_has_an_example_and_imports_nothing_heavy(script: str) -> None:
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", f"analysis.{script}", "--help"],

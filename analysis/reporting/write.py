@@ -1,0 +1,80 @@
+"""A report's files: the page, the Markdown file, and beside them tables and figures."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import pandas as pd
+
+from analysis import drawings
+from analysis.reporting import background, render, sections
+from analysis.reporting.document import Document
+from analysis.reporting.facts import StudyFacts
+from analysis.reporting.frames import frames
+from bdqm_tune.experiment.evaluation_record import write_record
+from bdqm_tune.experiment.training_record import CONFIG
+
+PAGE, TEXT = "report.html", "report.md"
+
+
+def write_report(facts: StudyFacts, out: Path) -> list[Path]:
+    """Write all files of a report, and give them: the page first, then the Markdown file.
+
+    What an earlier report left in the folder is written over.
+    """
+    found, figures = frames(facts), study_figures(facts)
+    out.mkdir(parents=True, exist_ok=True)
+    files = drawings.write(figures, out / render.FIGURES)
+    if facts.evaluation is not None:
+        files += [file for file in write_record(facts.evaluation, out) if file.suffix != ".csv"]
+    for name, frame in found.items():
+        files.append(out / f"{name}.csv")
+        frame.to_csv(files[-1], index=False)
+    if facts.config:
+        files.append(out / CONFIG)
+        files[-1].write_text(facts.config, encoding="utf-8")
+    document = compose(facts, found, list(figures), datetime.now().astimezone())
+    page, text = out / PAGE, out / TEXT
+    page.write_text(render.html(document, out / render.FIGURES), encoding="utf-8")
+    text.write_text(render.markdown(document), encoding="utf-8")
+    return [page, text, *files]
+
+
+def study_figures(facts: StudyFacts) -> drawings.Drawings:
+    """The figures that there is something to draw of, by their names."""
+    found: drawings.Drawings = {}
+    if not facts.ended.empty:
+        found = {**found, **drawings.study_drawings(facts.results)}
+    if facts.evaluation is not None:
+        found = {**found, **drawings.evaluation_drawings(facts.evaluation)}
+    return found
+
+
+def compose(facts: StudyFacts, found: Mapping[str, pd.DataFrame], drawn: Sequence[str], now: datetime) -> Document:
+    """The report as plain data.
+
+    Args:
+        found: its tables, as `frames` gives them.
+        drawn: names of the figures that there are.
+    """
+    parts = (
+        sections.summary(facts),
+        sections.search(facts, found, drawn),
+        sections.hyperparameters(drawn),
+        sections.finalists(facts, found),
+        sections.test(facts, found, drawn),
+        background.cost(facts, found, drawn),
+        background.data(facts, found),
+        background.environment(facts, found),
+        background.repeat(facts, found),
+    )
+    made = f"Report of {now.isoformat(sep=' ', timespec='seconds')}, by bdqm-tune{_version()}"
+    return Document(f"The study {facts.name}", made, [part for part in parts if part is not None])
+
+
+def _version() -> str:
+    try:
+        return f" {version('bdqm-tune')}"
+    except PackageNotFoundError:  # run from its sources, not installed
+        return ""

@@ -1,0 +1,120 @@
+"""Parts of the report by themselves: hours, numbers, and what Markdown is made of."""
+
+import pandas as pd
+import pytest
+from markdown_it import MarkdownIt
+
+from analysis.metrics_table import metrics_table
+from analysis.reporting.cost import costs
+from analysis.reporting.document import number_text, piece, table
+from analysis.reporting.render import code_block, escaped
+
+T = pd.Timestamp("2026-01-01 10:00")
+
+
+def trainings(*rows: tuple[str | None, str, int, int]) -> pd.DataFrame:
+    """Of a device and a worker, from and to, in minutes."""
+    frame = pd.DataFrame(rows, columns=["device", "worker", "from", "to"])
+    times = {key: T + pd.to_timedelta(frame[key], unit="min") for key in ("from", "to")}
+    return frame.assign(started=times["from"], ended=times["to"], trial_seconds=60.0 * (frame["to"] - frame["from"]))
+
+
+def test_trainings_share_a_gpu_but_not_a_core() -> None:
+    gpu = [("H100", "a", 0, 60), ("H100", "a", 30, 90), ("H100", "a", 120, 150), ("H100", "b", 0, 60)]
+    cpu = [("cpu", "c", 0, 60), ("cpu", "c", 0, 30)]
+    found = costs("tune", trainings(*gpu, *cpu)).set_index("device")
+    assert found.loc["H100", "trials"] == 4
+    assert found.loc["H100", "training_hours"] == pytest.approx(3.5)
+    assert found.loc["H100", "gpu_hours"] == pytest.approx(1.5 + 0.5 + 1)
+    assert pd.isna(found.loc["H100", "cpu_hours"])
+    assert found.loc["cpu", "cpu_hours"] == pytest.approx(1.5)
+    assert pd.isna(found.loc["cpu", "gpu_hours"])
+
+
+def test_a_device_that_is_not_known_has_hours_of_neither() -> None:
+    (row,) = costs("tune", trainings((None, "a", 0, 60))).to_dict("records")
+    assert (row["device"], row["training_hours"]) == ("not known", 1.0)
+    assert pd.isna(row["cpu_hours"])
+    assert pd.isna(row["gpu_hours"])
+    assert costs("tune", trainings()).empty
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (3.0, "3"),
+        (12345, "12345"),
+        (16.4512, "16.45"),
+        (1238.94, "1238.9"),
+        (0.0123456, "0.01235"),
+        (1.57e-5, "1.570e-5"),
+        (-0.00027412, "-2.741e-4"),
+        (2.5e7 + 0.5, "2.500e7"),
+        (float("nan"), "–"),
+    ],
+)
+def test_numbers_have_four_digits(value: float, text: str) -> None:
+    assert number_text(value) == text
+
+
+def test_cells_keep_their_numbers() -> None:
+    frame = pd.DataFrame({"a": [1.23456, float("nan")], "b": ["x", None], "c": [True, False]})
+    made = table(frame, "f.csv", "", {"b": "B", "a": "A", "c": "C"}, top=1)
+    assert [column.numeric for column in made.columns] == [False, True, False]
+    assert [(one.text, one.value) for one in made.rows[0]] == [("x", None), ("1.235", 1.23456), ("True", None)]
+    assert made.more == 1
+    assert [piece(value).text for value in (None, "", pd.NaT, pd.NA, T)] == ["–"] * 4 + ["2026-01-01 10:00:00"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<b>bold</b> & *this* and _that_",
+        "a|b",
+        "# no heading",
+        "- no list",
+        "1. no list",
+        "---",
+        "===",
+        "![no](picture) [no](link)",
+        "`no code` ~~no~~ $x$",
+        "\\* &amp; &#42;",
+        "-0.5",
+        "12.5",
+    ],
+)
+def test_markdown_shows_a_text_as_it_is(text: str) -> None:
+    import html
+    import re
+
+    rendered = MarkdownIt("commonmark").enable("table").render(str(escaped(text)))
+    assert html.unescape(re.fullmatch(r"<p>(.*)</p>\n", rendered)[1]) == text  # type: ignore[index]
+    cell = MarkdownIt("commonmark").enable("table").render(f"| a | b |\n|---|---|\n| {escaped(text)} | c |\n")
+    assert [html.unescape(one) for one in re.findall("<td>(.*?)</td>", cell)] == [text, "c"]
+
+
+def test_numbers_are_not_disfigured() -> None:
+    assert [str(escaped(text)) for text in ("-0.5", "12.5", "2026-01-01")] == ["-0.5", "12.5", "2026-01-01"]
+
+
+def test_code_stays_within_its_block() -> None:
+    lines = "echo '```'\n# <script>"
+    tokens = MarkdownIt("commonmark").parse(str(code_block(lines)))
+    assert [(token.type, token.content) for token in tokens] == [("fence", f"{lines}\n")]
+
+
+def test_metrics_have_intervals_units_and_baselines() -> None:
+    metrics = {
+        "test_energy_mae": 0.25,
+        "test_energy_mae_low": 0.125,
+        "test_energy_mae_high": 0.5,
+        "baseline_mean_energy_mae": 4.0,
+        "baseline_reference_energy_mae": 1.0,
+        "overlap_same": 0.0,
+    }
+    first, second = metrics_table(metrics).to_dict("records")
+    assert first == {"metric": "test_energy_mae", "value": 0.25, "low": 0.125, "high": 0.5, "unit": "eV",
+                     "mean energy": 4.0, "references": 1.0}  # fmt: skip
+    assert (second["metric"], second["value"], second["unit"]) == ("overlap_same", 0.0, "")
+    assert pd.isna(second["low"])
+    assert metrics_table({}).empty
