@@ -148,6 +148,7 @@ def test_the_commands_of_the_documentation_run(cluster: Cluster) -> None:
         queue = ["squeue", "--noheader", "--name=bdqm-tune,bdqm-analysis"]
         until(lambda queue=queue: cluster.slurm.run(*queue).stdout == "", 400, frame)  # type: ignore[misc]
     assert len(list((folder / "figures" / "oc20").glob("*.png"))) >= 4, logs
+    assert (folder / "reports" / "oc20" / "report.html").is_file(), logs
     until(lambda: not cluster.servers.places.connection.exists(), 60, "the servers are down in the end")
 
 
