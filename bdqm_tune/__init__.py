@@ -3,9 +3,29 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bdqm_tune.api import load_amptorch_checkpoint, load_calculator, load_ensemble, prepare, tune
+    from bdqm_tune.api import (
+        confirm,
+        evaluate,
+        load_amptorch_checkpoint,
+        load_calculator,
+        load_ensemble,
+        load_results,
+        prepare,
+        register,
+        tune,
+    )
 
-__all__ = ["load_amptorch_checkpoint", "load_calculator", "load_ensemble", "prepare", "tune"]
+__all__ = [
+    "confirm",
+    "evaluate",
+    "load_amptorch_checkpoint",
+    "load_calculator",
+    "load_ensemble",
+    "load_results",
+    "prepare",
+    "register",
+    "tune",
+]
 __version__ = "0.1.0"
 
 

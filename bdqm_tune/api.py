@@ -1,4 +1,4 @@
-"""The package from Python: prepare data, tune a study, use its model."""
+"""The package from Python: prepare data, tune a study, find out what it is worth, use its model."""
 
 from pathlib import Path
 from typing import Any
@@ -7,8 +7,16 @@ import optuna
 
 from bdqm_tune.amptorch_import import load_amptorch_checkpoint
 from bdqm_tune.config import load_config
+from bdqm_tune.experiment import confirm as confirmation
+from bdqm_tune.experiment.confirm import Confirmation
 from bdqm_tune.experiment.ensembling import BEST, COVERAGE, assemble
+from bdqm_tune.experiment.evaluation import evaluate_best
+from bdqm_tune.experiment.evaluation_record import Evaluation
 from bdqm_tune.experiment.models import load_model
+from bdqm_tune.experiment.registry import ALIAS, Registered
+from bdqm_tune.experiment.registry import register as _register
+from bdqm_tune.experiment.results import StudyResults
+from bdqm_tune.experiment.results import load_results as _load_results
 from bdqm_tune.experiment.tune import tune as _tune
 from bdqm_tune.learning.calculator import PotentialCalculator, make_calculator
 from bdqm_tune.learning.dataset import Dataset
@@ -16,7 +24,17 @@ from bdqm_tune.learning.dataset import prepare as _prepare
 from bdqm_tune.learning.ensemble import Ensemble
 from bdqm_tune.services.connection import find_stores
 
-__all__ = ["load_amptorch_checkpoint", "load_calculator", "load_ensemble", "prepare", "tune"]
+__all__ = [
+    "confirm",
+    "evaluate",
+    "load_amptorch_checkpoint",
+    "load_calculator",
+    "load_ensemble",
+    "load_results",
+    "prepare",
+    "register",
+    "tune",
+]
 
 
 def prepare(train: str | Path = "builtin", test: str | Path | None = None, config: str | Path | None = None) -> Dataset:
@@ -52,6 +70,75 @@ def tune(data: Dataset, study: str | None = None, n_trials: int | None = None, *
     return _tune(data, data.config.updated(overrides), find_stores())
 
 
+def load_results(study: str | optuna.Study) -> StudyResults:
+    """What a study found so far: `trials` and `curves` are data frames, `objective` is what the trials are judged by.
+
+    Args:
+        study: its name, or what `tune` returned.
+
+    Raises:
+        BadInput: there is no such study.
+        BdqmError: a store failed.
+    """
+    return _load_results(find_stores(), _name(study))
+
+
+def confirm(
+    study: str | optuna.Study,
+    best: int = confirmation.BEST,
+    seeds: int = confirmation.SEEDS,
+    random: str = confirmation.EXISTING,
+    train: str | Path | None = None,
+) -> Confirmation:
+    """Train the best configurations of a study anew with other seeds; `table` ranks them, `champion` is the chosen one.
+
+    Args:
+        study: its name, or what `tune` returned.
+        best: how many configurations.
+        seeds: how many for each.
+        random: the random search to compare with: `existing`, `run`, `none`, or a study's name.
+        train: the training file, where it is no longer where it was.
+
+    Raises:
+        BadInput: no such study, no complete trial, a number is too small, or the training file is gone.
+        BdqmError: a store failed, or no configuration could be trained.
+    """
+    options = confirmation.Options(best, seeds, random, None if train is None else str(train))
+    return confirmation.confirm(find_stores(), _name(study), options)
+
+
+def evaluate(study: str | optuna.Study, reopen: str = "", train: str | Path | None = None) -> Evaluation:
+    """Evaluate a study's champion, or else its best trial, on the test split, which is opened for one model, on record.
+
+    Args:
+        study: its name, or what `tune` returned.
+        reopen: why the test split is opened for one more model; stays on record.
+        train: the training file, where it is no longer where it was.
+
+    Raises:
+        BadInput: no such study or model, no test split, or it was opened for another model.
+        BdqmError: a store failed.
+    """
+    return evaluate_best(find_stores(), _name(study), reopen, "" if train is None else str(train))
+
+
+def register(
+    study: str | optuna.Study, name: str = "", alias: str = ALIAS, train: str | Path | None = None
+) -> Registered:
+    """Enter a study's champion, or else its best trial, in MLflow's registry; the alias points to it from then on.
+
+    Args:
+        study: its name, or what `tune` returned.
+        name: of the registered model; empty: the study's.
+        train: the training file, where it is no longer where it was.
+
+    Raises:
+        BadInput: no such study, no complete trial, or a name that MLflow does not take.
+        BdqmError: a store failed.
+    """
+    return _register(find_stores(), _name(study), name, alias, None if train is None else str(train))
+
+
 def load_ensemble(
     study: str | optuna.Study, best: int = BEST, coverage: float = COVERAGE, train: str | Path | None = None
 ) -> Ensemble:
@@ -69,8 +156,7 @@ def load_ensemble(
         BadInput: no such study, too few models, too few validation structures, or the training file is gone.
         BdqmError: a store failed.
     """
-    name = study if isinstance(study, str) else study.study_name
-    return assemble(find_stores(), name, best, coverage, None if train is None else str(train)).ensemble
+    return assemble(find_stores(), _name(study), best, coverage, None if train is None else str(train)).ensemble
 
 
 def load_calculator(model: str | Path) -> PotentialCalculator:
@@ -87,3 +173,7 @@ def load_calculator(model: str | Path) -> PotentialCalculator:
         BadInput: there is no such model; the message says what there is.
     """
     return make_calculator(load_model(str(model), find_stores()))
+
+
+def _name(study: str | optuna.Study) -> str:
+    return study if isinstance(study, str) else study.study_name

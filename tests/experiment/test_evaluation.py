@@ -186,3 +186,27 @@ def test_the_package_prepares_and_tunes_from_python(workdir: Path, files: dict[s
     assert len(study.get_trials()) == 2
     with pytest.raises(BadInput, match="sampler"):
         bt.tune(data, study="api", sampler="best")
+
+
+def test_the_package_goes_from_a_study_to_its_champion_from_python(workdir: Path, files: dict[str, str]) -> None:
+    (workdir / "config.yaml").write_text("descriptor: {orders: [0, 1], sigmas: 3, cutoff: 4.0}\n")
+    data = bt.prepare(files["train"], test=files["test"], config="config.yaml")
+    study = bt.tune(data, study="api", n_trials=2, epochs=3, sampler="random")
+    results = bt.load_results(study)
+    assert list(results.trials["number"]) == [0, 1]
+    assert set(results.curves["trial"]) == {0, 1}
+
+    made = bt.confirm(study, best=1, seeds=2, random="none")
+    assert len(made.retrainings.query(f"name == {made.name!r}")) == 2
+    evaluation = bt.evaluate("api")
+    assert evaluation.opening.model_run_id == made.champion.run_id
+    assert len(evaluation.errors) == 12
+    assert bt.register("api", alias="mine").run_id == made.champion.run_id
+
+    atoms = ase.io.read(files["test"], 0)
+    atoms.calc = bt.load_calculator("models:/api@mine")
+    assert atoms.get_potential_energy() == pytest.approx(evaluation.errors["predicted"][0], abs=1e-6)
+    with pytest.raises(BadInput, match="seeds"):
+        bt.confirm(study, seeds=1)
+    with pytest.raises(BadInput, match="none"):
+        bt.load_results("none")
