@@ -10,7 +10,7 @@ ACTIVE = VIRTUAL_ENV="$(abspath $(VENV))" PATH="$(BIN):$$PATH"
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help system system-servers system-slurm setup run report test test-all lint clean clean-compiled
+.PHONY: help system system-servers system-slurm setup run report test test-all lint tutorial clean clean-compiled
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -103,6 +103,9 @@ lint: setup ## style and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+tutorial: setup ## run docs/tutorial.ipynb and make its page anew; TUTORIAL_ARGS=--page only makes the page
+	$(ACTIVE) PYTHONPATH="$(CURDIR)" python scripts/tutorial.py $(TUTORIAL_ARGS)
 
 clean-compiled: ## remove what numba compiled, which does not notice changes in other files
 	find bdqm_tune \( -name '*.nbi' -o -name '*.nbc' \) -delete
