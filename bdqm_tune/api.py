@@ -12,6 +12,7 @@ from bdqm_tune.experiment.confirm import Confirmation
 from bdqm_tune.experiment.ensembling import BEST, COVERAGE, assemble
 from bdqm_tune.experiment.evaluation import evaluate_best
 from bdqm_tune.experiment.evaluation_record import Evaluation
+from bdqm_tune.experiment.journal_sending import send_journals
 from bdqm_tune.experiment.models import load_model
 from bdqm_tune.experiment.registry import ALIAS, Registered
 from bdqm_tune.experiment.registry import register as _register
@@ -22,6 +23,7 @@ from bdqm_tune.learning.calculator import PotentialCalculator, make_calculator
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.dataset import prepare as _prepare
 from bdqm_tune.learning.ensemble import Ensemble
+from bdqm_tune.progress import note
 from bdqm_tune.services.connection import find_stores
 
 __all__ = [
@@ -67,7 +69,10 @@ def tune(data: Dataset, study: str | None = None, n_trials: int | None = None, *
     training = {"epochs": options.pop("epochs")} if "epochs" in options else {}
     given = {"name": study, "n_trials": n_trials, **options}
     overrides = {"study": {key: value for key, value in given.items() if value is not None}, "training": training}
-    return _tune(data, data.config.updated(overrides), find_stores())
+    stores = find_stores()
+    for line in send_journals(stores):
+        note(f"bdqm-tune: {line}")
+    return _tune(data, data.config.updated(overrides), stores)
 
 
 def load_results(study: str | optuna.Study) -> StudyResults:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import optuna
 
     from bdqm_tune.config import Config
-    from bdqm_tune.experiment.trial import TrialResult
+    from bdqm_tune.experiment.trial_result import TrialResult
     from bdqm_tune.learning.dataset import Dataset
     from bdqm_tune.services.connection import Stores
 

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -21,13 +21,23 @@ Number = TypeVar("Number", int, float)
 
 
 def stores_here() -> "Stores":
-    """Where to read and write; what the user should know about it goes to standard error."""
+    """Where to read and write; what workers could not send is sent, and what the user should know is printed."""
     from bdqm_tune.services.connection import find_stores
 
     stores = find_stores()
     for note in stores.notes:
         print(f"warning: {note}", file=sys.stderr, flush=True)
+    for line in sent_journals(stores):
+        print(f"bdqm-tune: {line}", file=sys.stderr, flush=True)
     return stores
+
+
+def sent_journals(stores: "Stores") -> Iterator[str]:
+    """Send what workers kept as the stores were away; what became of it, where there is anything."""
+    if (stores.home / "journal").is_dir():  # only then what sending needs is imported
+        from bdqm_tune.experiment.journal_sending import send_journals
+
+        yield from send_journals(stores)
 
 
 def print_record(record: Mapping[str, Any], as_json: bool) -> None:

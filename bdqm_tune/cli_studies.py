@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bdqm_tune.cli_shared import Json, stores_here
+from bdqm_tune.cli_shared import Json, sent_journals, stores_here
 from bdqm_tune.errors import BadInput, BdqmError
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def _findings(wait: bool) -> "Iterator[Finding]":
     from bdqm_tune.experiment.output import quiet_libraries
     from bdqm_tune.experiment.store_checks import check_runs, check_studies
     from bdqm_tune.services.connection import find_stores, services_folder
-    from bdqm_tune.services.findings import ERROR, WARNING, Finding
+    from bdqm_tune.services.findings import ERROR, MENDED, WARNING, Finding
     from mlflow_server.checks import check_servers
     from mlflow_server.places import Places
 
@@ -150,6 +150,10 @@ def _findings(wait: bool) -> "Iterator[Finding]":
     if ERROR in [finding.state for finding in checked]:
         return
     try:
+        # Before their trials are handed to others.
+        yield from (
+            Finding("journal", MENDED if line.startswith("sent") else WARNING, line) for line in sent_journals(stores)
+        )
         yield from mend_leftovers(stores, wait)
     except BdqmError as error:
         yield Finding("leftovers", ERROR, str(error))

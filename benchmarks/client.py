@@ -27,7 +27,7 @@ import sqlalchemy
 from bdqm_tune.config import load_config
 from bdqm_tune.experiment import trial as trials
 from bdqm_tune.experiment import tune as tuning
-from bdqm_tune.experiment.trial import TrialResult
+from bdqm_tune.experiment.trial_result import TrialResult
 from bdqm_tune.experiment.workers import describe_process
 from bdqm_tune.learning.dataset import prepare
 from bdqm_tune.services.connection import Stores

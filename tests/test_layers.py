@@ -29,7 +29,7 @@ ALLOWED: dict[str, list[str]] = {
     "experiment": [*BASE, *SCIENCE, "services"],
     "api": [*BASE, *SCIENCE, "amptorch_import", "services", "experiment"],
     "cli_amptorch": ["errors", "config", "amptorch_import"],
-    "cli_shared": ["errors", "services"],
+    "cli_shared": ["errors", "services", "experiment"],
     "cli_jobs": ["errors", "config", "services", "experiment", "cli_shared"],
     "cli_models": ["errors", "config", "services", "experiment", "cli_shared"],
     "cli_report": ["cli_shared"],

@@ -40,12 +40,18 @@ class Cache(_CachedStorage):
         most = 1
         while waiting := self._backend.waiting(study_id, most):
             trial_id = random.choice(waiting)
-            with suppress(UpdateFinishedTrialError):  # another worker took it and has come to its end
-                if self._backend.set_trial_state_values(trial_id, TrialState.RUNNING):
-                    self._know(study_id, trial_id)
-                    return trial_id
+            if self.take(study_id, trial_id):
+                return trial_id
             most = min(2 * most, CROWD)  # so that workers which look at the same time find different ones
         return None
+
+    def take(self, study_id: int, trial_id: int) -> bool:
+        """Take a trial, if it waits."""
+        with suppress(UpdateFinishedTrialError):  # another worker took it and has come to its end
+            if self._backend.set_trial_state_values(trial_id, TrialState.RUNNING):
+                self._know(study_id, trial_id)
+                return True
+        return False
 
     def _know(self, study_id: int, trial_id: int) -> None:
         if trial_id not in self._trial_id_to_study_id_and_number:

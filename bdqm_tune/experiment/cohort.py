@@ -6,7 +6,8 @@ from collections.abc import Generator
 
 import optuna
 
-from bdqm_tune.experiment.trial import TrialResult, TrialRunner
+from bdqm_tune.experiment.trial import TrialRunner
+from bdqm_tune.experiment.trial_result import TrialResult
 
 
 def trial_results(study: optuna.Study, runner: TrialRunner, at_once: int) -> Generator[TrialResult, None, None]:

@@ -177,6 +177,10 @@ class PatientStorage(StudyQueries):
         """Whether we run the trial, as far as we know."""
         return trial_id in self._held
 
+    def mark(self, trial_id: int) -> str:
+        """The mark by which we took the trial; "" if we do not run it."""
+        return self._held.get(trial_id, "")
+
     def lose(self) -> None:
         """Hold nothing any more: we were thought dead."""
         self._lost |= self._held.keys()

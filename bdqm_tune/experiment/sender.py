@@ -71,7 +71,7 @@ class Sender(threading.Thread):
         self.join(self.seconds_left)
         self.check()
         if self.is_alive():
-            raise TrackingFailed(f"the MLflow tracking store {self._where} does not answer; what waits is lost")
+            raise TrackingFailed(f"the MLflow tracking store {self._where} does not answer; what waits is not sent")
 
     def run(self) -> None:
         with _one_attempt_each():

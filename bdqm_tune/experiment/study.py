@@ -183,6 +183,11 @@ def is_ours(trial: optuna.Trial) -> bool:
     return not isinstance(trial.storage, Cache) or trial.storage.backend.holds(trial._trial_id)
 
 
+def mark(trial: optuna.Trial) -> str:
+    """The mark by which this worker took the trial; "" if it has it no more."""
+    return _storage(trial.study).backend.mark(trial._trial_id)
+
+
 @contextmanager
 def handed_back(trial: optuna.Trial) -> Iterator[None]:
     """Let the trial wait again, with its number and parameters, if the block does not end as it should.

@@ -25,7 +25,7 @@ from mlflow.utils.time import get_current_time_millis
 from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.experiment.sender import Request, Sender
 from bdqm_tune.experiment.tracking_client import TrackingFailed, reason, tracking_client
-from bdqm_tune.experiment.trial_run import TrialRun
+from bdqm_tune.experiment.trial_run import Opening, TrialRun
 from bdqm_tune.learning.dataset import Split
 from bdqm_tune.services.connection import Stores, without_password
 from bdqm_tune.services.secrets import without_secrets
@@ -72,23 +72,44 @@ class Tracker:
         """Open the run of a trial, or that of `run_id` again for a trial that was handed back.
 
         Args:
-            opened: called with the run's id as soon as it is known, in the thread that sends.
+            opened: called with the id of a run that is made, as soon as it is known, in the thread that sends.
             name: of the run; empty: trial-NNN.
         """
-        if run_id is not None:
-            return TrialRun.reopened(self, run_id, number)
-        all_tags = self._context | dict(tags) | {"trial_state": "running", MLFLOW_PARENT_RUN_ID: self.run.info.run_id}
-        create = _creation(self.run.info.experiment_id, name or f"trial-{number:03d}", all_tags)
+        opening = Opening(
+            number,
+            name or f"trial-{number:03d}",
+            {key: str(value) for key, value in parameters.items()},
+            self._context | dict(tags) | {"trial_state": "running", MLFLOW_PARENT_RUN_ID: self.run.info.run_id},
+            [_described(name, split) for name, split in splits.items()],
+            uuid.uuid4().hex,
+        )
+        return self.open_run(opening, run_id, opened)
 
-        def open_run(client: MlflowClient) -> Run:
+    def open_run(
+        self, opening: Opening, run_id: str | None, opened: Callable[[str], None], tried: bool = False
+    ) -> TrialRun:
+        """As `start_trial`.
+
+        Args:
+            tried: another process may have made the run before.
+        """
+        create, logged = _creation(self.run.info.experiment_id, opening, tried), dict[str, int]()
+
+        def make(client: MlflowClient) -> Run:
             run = create(client)
             opened(run.info.run_id)
             return run
 
-        trial = TrialRun(self, self.send(open_run), number)
-        items = [Param(key, str(value)) for key, value in parameters.items()]
-        inputs = [_dataset_input(name, split) for name, split in splits.items()]
-        trial.send(lambda client, run_id: client.log_batch(run_id, params=items))
+        def reopen(client: MlflowClient) -> Run:
+            run = client.get_run(run_id) if run_id else make(client)
+            client.update_run(run.info.run_id, status="RUNNING")
+            for name in run.data.metrics:
+                history = client.get_metric_history(run.info.run_id, name)
+                logged[name] = max(metric.step for metric in history)
+            return run
+
+        trial = TrialRun(self, self.send(reopen if run_id or tried else make), opening, logged)
+        inputs = [_dataset_input(described) for described in opening.inputs]
         trial.send(lambda client, run_id: client.log_inputs(run_id, datasets=inputs))
         return trial
 
@@ -119,9 +140,17 @@ class Tracker:
         return self._sender.send(request)
 
     def upload(self, run: Callable[[], Run], write: Callable[[Path], Any]) -> None:
-        """Send the files that `write` puts into the folder it is given; which run gets them may be known later."""
-        folder = tempfile.TemporaryDirectory(prefix="bdqm-")
-        write(Path(folder.name))
+        """Send the files that `write` puts into the folder it is given; which run gets them may be known later.
+
+        Raises:
+            TrackingFailed: they cannot be written, for want of space for example; or something before cannot be sent.
+        """
+        try:
+            folder = tempfile.TemporaryDirectory(prefix="bdqm-")
+            write(Path(folder.name))
+        except OSError as error:
+            where = f"{tempfile.gettempdir()} (TMPDIR names another folder)"
+            raise TrackingFailed(f"artifacts cannot be written to {where}: {error.strerror or error}") from error
 
         def request(client: MlflowClient) -> None:
             # The client would ask for the run first, and go on using the address that its server had then.
@@ -198,32 +227,34 @@ def _experiment(client: MlflowClient, name: str) -> str:
     return str(experiment.experiment_id)
 
 
-def _creation(experiment_id: str, name: str, tags: Mapping[str, str]) -> Callable[[MlflowClient], Run]:
+def _creation(experiment_id: str, opening: Opening, tried: bool) -> Callable[[MlflowClient], Run]:
     """A request that makes a run; called again, as its answer got lost, it takes the run that it made before."""
-    creation_id, start = uuid.uuid4().hex, get_current_time_millis()
-    tried = False
+    start, tags = get_current_time_millis(), {**opening.tags, CREATION: opening.creation}
 
     def create(client: MlflowClient) -> Run:
         nonlocal tried
-        if tried and (found := client.search_runs([experiment_id], f"tags.{CREATION} = '{creation_id}'")):
+        if tried and (found := client.search_runs([experiment_id], f"tags.{CREATION} = '{opening.creation}'")):
             return found[0]
         tried = True
-        return client.create_run(experiment_id, start, {**tags, CREATION: creation_id}, name)
+        return client.create_run(experiment_id, start, tags, opening.name)
 
     return create
 
 
-def _dataset_input(name: str, split: Split) -> DatasetInput:
+def _described(context: str, split: Split) -> dict[str, str]:
     described = split.describe()
     source = described.pop("source")
+    return {
+        "name": Path(source).name,
+        "digest": split.digest[:32],  # MLflow takes 36 characters
+        "source": json.dumps({"uri": source}),
+        "profile": json.dumps(described),
+        "context": context,
+    }
+
+
+def _dataset_input(described: Mapping[str, str]) -> DatasetInput:
+    options = {key: value for key, value in described.items() if key != "context"}
     return DatasetInput(
-        # MLflow takes 36 characters of a digest.
-        MlflowDataset(
-            name=Path(source).name,
-            digest=split.digest[:32],
-            source_type="local",
-            source=json.dumps({"uri": source}),
-            profile=json.dumps(described),
-        ),
-        [InputTag("mlflow.data.context", name)],
+        MlflowDataset(source_type="local", **options), [InputTag("mlflow.data.context", described["context"])]
     )

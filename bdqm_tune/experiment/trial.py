@@ -1,10 +1,12 @@
 """One trial: train, compare at the pruner's rungs, record, tell."""
 
+import logging
 import random
+import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -12,20 +14,23 @@ from itertools import chain
 from pathlib import Path
 
 import optuna
-from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
-from optuna.trial import TrialState
+from mlflow.tracking import MlflowClient
+from mlflow.utils.time import get_current_time_millis
+from optuna.exceptions import StorageInternalError
 
 from bdqm_tune.backends import Backend, TrainingRun
 from bdqm_tune.config import Config
 from bdqm_tune.experiment import training_record
 from bdqm_tune.experiment.cached_storage import together
 from bdqm_tune.experiment.checkpoints import TrialCheckpoint
+from bdqm_tune.experiment.journal import EndedTrial, Journal, read_files
 from bdqm_tune.experiment.patient_storage import TrialLost
 from bdqm_tune.experiment.prediction_time import PredictionTime
 from bdqm_tune.experiment.search_space import Suggestion, suggest
-from bdqm_tune.experiment.study import RESULT, RUN_ID, handed_back, is_ours, next_trial, others_run
+from bdqm_tune.experiment.study import IDENTITY, RUN_ID, handed_back, is_ours, mark, next_trial, others_run
 from bdqm_tune.experiment.tracking import Tracker
 from bdqm_tune.experiment.tracking_client import TrackingFailed
+from bdqm_tune.experiment.trial_result import TrialResult, tell
 from bdqm_tune.experiment.trial_run import BATCHES_IN_TRIAL, TrialRun
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.fit import Diverged
@@ -34,29 +39,19 @@ from bdqm_tune.services.secrets import without_secrets
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0  # seconds between two looks for a trial that may come back
 TOLD_WITHIN = 5.0  # seconds that the next trial is put off until the study knows of this one
-OPTUNA_STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class TrialResult:
-    """How a trial ended."""
+class Outcome:
+    """What came of a trial."""
 
-    number: int
-    state: str  # complete, pruned or failed
-    val_energy_mae: float | None  # eV, of the best epoch
-    best_epoch: int | None
-    epochs: int
-    n_parameters: int | None
-    trial_seconds: float
-    reason: str = ""  # why it was pruned or failed
-    error: str = ""  # the traceback of a failure
-    val_forces_mae: float | None = None  # eV/Å, of the best epoch, where forces are trained
-    value: float | None = None  # the error by which training goes, of the best epoch
-    time_per_atom: float | None = None  # s, of a prediction; measured where a study has several objectives
-
-    def values(self, objectives: Sequence[str]) -> list[float]:
-        """What a complete trial is judged by."""
-        return [float(getattr(self, name)) for name in objectives]
+    result: TrialResult
+    tags: dict[str, str]
+    best: dict[str, float]  # metrics for the study's run
+    write: Callable[[Path], None]  # writes the artifacts into a folder
+    ended: int  # timestamp, ms
 
 
 class TrialRunner:
@@ -70,12 +65,15 @@ class TrialRunner:
         tracker: Tracker,
         rungs: Collection[int],
         checkpoints: Path,
+        journal: Journal,
     ) -> None:
         """
         Args:
             rungs: epochs at which the pruner compares.
             checkpoints: folder for those of the study's trials.
+            journal: for those that end while the stores are away.
         """
+        self._journal = journal
         self._config, self._dataset, self._backend, self._tracker = config, dataset, backend, tracker
         self._rungs, self._checkpoints = frozenset(rungs), checkpoints
         self._time = PredictionTime(dataset.validation.structures.atoms)
@@ -128,33 +126,70 @@ class TrialRunner:
             checkpoint = TrialCheckpoint(self._checkpoints, trial.number)
             try:
                 try:
-                    result = self._attempt(trial, tried, run, checkpoint)
+                    outcome = self._attempt(trial, tried, run, checkpoint)
                 except (KeyboardInterrupt, SystemExit):
                     checkpoint.write()
                     run.hand_back()
                     raise
-                # Last of what is sent: a trial that has ended is whole in its run, whenever its worker is killed.
-                self._await(self._tracker.send(lambda client: self._tell(trial, result, checkpoint)), checkpoint)
+                self._send(trial, run, outcome, checkpoint)
             except (TrackingFailed, StorageInternalError):
                 checkpoint.write()
                 raise
-        return result
+        return outcome.result
 
-    def _await(self, told: Future[None], checkpoint: TrialCheckpoint) -> None:
-        """Wait until the study knows of a trial, from which the next may learn; but not for a store that is away."""
-        if self._late is not None and not self._late.done():
-            checkpoint.write()
-            return
+    def _send(self, trial: optuna.Trial, run: TrialRun, outcome: Outcome, checkpoint: TrialCheckpoint) -> None:
+        """Send what came of a trial, and wait until the study knows of it, from which the next may learn.
+
+        For a store that is away it does not wait: the trial is kept on the disk, in case that it stays away.
+        """
+        taking = mark(trial)
+
+        def let_know(client: MlflowClient) -> None:
+            tell(trial, outcome.result, self._config.objectives, checkpoint)
+            self._journal.told(taking)
+
         try:
-            told.result(TOLD_WITHIN)
+            run.finish(outcome.result.state, outcome.tags, outcome.write, outcome.best, outcome.ended)
+            # Last of what is sent: a trial that has ended is whole in its run, whenever its worker is killed.
+            told = self._tracker.send(let_know)
+            is_late = self._late is not None and not self._late.done()
+            told.result(0.0 if is_late else TOLD_WITHIN)
         except TimeoutError:
             self._late = told
             checkpoint.write()
+            self._keep(trial, run, outcome, taking)
+        except (TrackingFailed, StorageInternalError):
+            self._keep(trial, run, outcome, taking)
+            raise
 
-    def _attempt(
-        self, trial: optuna.Trial, tried: Suggestion, run: TrialRun, checkpoint: TrialCheckpoint
-    ) -> TrialResult:
-        """Train, from a checkpoint if there is one, and send what came of it to the tracking store."""
+    def _keep(self, trial: optuna.Trial, run: TrialRun, outcome: Outcome, taking: str) -> None:
+        if not taking:  # another worker has the trial by now
+            return
+        try:
+            with tempfile.TemporaryDirectory(prefix="bdqm-") as folder:
+                outcome.write(Path(folder))
+                files = read_files(Path(folder))
+            self._journal.add(
+                EndedTrial(
+                    study=trial.study.study_name,
+                    identity=trial.study.user_attrs[IDENTITY],
+                    trial_id=trial._trial_id,
+                    mark=taking,
+                    parent=self._tracker.run.info.run_id,
+                    opening=asdict(run.opening),
+                    metrics=[[metric.key, metric.value, metric.timestamp, metric.step] for metric in run.metrics],
+                    tags=outcome.tags,
+                    best=outcome.best,
+                    ended=outcome.ended,
+                    files=files,
+                    result=asdict(outcome.result),
+                )
+            )
+        except OSError as error:
+            _log.warning("trial %d cannot be kept in %s: %s", trial.number, self._journal.path, error.strerror)
+
+    def _attempt(self, trial: optuna.Trial, tried: Suggestion, run: TrialRun, checkpoint: TrialCheckpoint) -> Outcome:
+        """Train, from a checkpoint if there is one."""
         start, before = time.perf_counter(), 0.0
         training: TrainingRun | None = None
         time_per_atom: float | None = None
@@ -191,8 +226,19 @@ class TrialRunner:
             value=best.value(self._config.target.objective) if best else None,
             time_per_atom=time_per_atom,
         )
-        self._record(run, result, training, tried)
-        return result
+        run.log_metrics(training_record.summary_metrics(training, result.trial_seconds, time_per_atom), result.epochs)
+
+        def write(folder: Path) -> None:
+            config = training_record.one_configuration(self._config, tried)
+            training_record.write_artifacts(folder, training, config, result.error)
+
+        return Outcome(
+            result,
+            {"reason": result.reason[:500]} if result.reason else {},
+            training_record.best_metrics(best if state == "complete" else None),
+            write,
+            get_current_time_millis(),
+        )
 
     def _train(self, trial: optuna.Trial, training: TrainingRun, run: TrialRun, checkpoint: TrialCheckpoint) -> str:
         """Train to the end, or until the pruner says no; returns why it was pruned, empty if it was not.
@@ -241,38 +287,3 @@ class TrialRunner:
             run_id=trial.user_attrs.get(RUN_ID),
             opened=lambda run_id: trial.storage.set_trial_user_attr(trial._trial_id, RUN_ID, run_id),
         )
-
-    def _record(
-        self,
-        run: TrialRun,
-        result: TrialResult,
-        training: TrainingRun | None,
-        tried: Suggestion,
-    ) -> None:
-        measured = training_record.summary_metrics(training, result.trial_seconds, result.time_per_atom)
-        run.log_metrics(measured, result.epochs)
-
-        def write(folder: Path) -> None:
-            config = training_record.one_configuration(self._config, tried)
-            training_record.write_artifacts(folder, training, config, result.error)
-
-        tags = {"reason": result.reason[:500]} if result.reason else {}
-        best = training.best if training is not None and result.state == "complete" else None
-        run.finish(result.state, tags, write, training_record.best_metrics(best))
-
-    def _tell(self, trial: optuna.Trial, result: TrialResult, checkpoint: TrialCheckpoint) -> None:
-        """Let the study know, unless another worker has the trial by now."""
-        kept = {key: value for key, value in asdict(result).items() if key not in ("number", "state", "error")}
-        values = result.values(self._config.objectives) if result.state == "complete" else None
-        if not is_ours(trial):
-            return
-        try:
-            trial.set_user_attr(RESULT, kept)
-            trial.study.tell(trial, values, state=OPTUNA_STATES[result.state])
-        except (TrialLost, UpdateFinishedTrialError):
-            return
-        except ValueError:  # of Optuna: one that waits cannot be told
-            if trial.storage.get_trial(trial._trial_id).state == TrialState.RUNNING:
-                raise
-            return
-        checkpoint.remove()

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlflow.entities import Metric, Run, RunTag
+from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.tracking import MlflowClient
 from mlflow.utils.time import get_current_time_millis
 from optuna.exceptions import StorageInternalError
@@ -24,32 +25,39 @@ STATUS = {
     "waiting": "SCHEDULED",
     "interrupted": "KILLED",  # of what is no trial, and is begun anew
 }
+RUNNING = [RunTag("trial_state", "running")]
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What the run of a trial holds from its beginning; plain JSON."""
+
+    number: int  # of the trial
+    name: str  # of the run
+    parameters: dict[str, str]
+    tags: dict[str, str]
+    inputs: list[dict[str, str]]  # data sets: name, digest, source, profile, context
+    creation: str  # stands in a tag, by which a run is found whose creation was not answered
 
 
 class TrialRun:
-    """The MLflow run of one trial, which may not be there yet."""
+    """The MLflow run of one trial, which may not be there yet.
 
-    def __init__(self, tracker: "Tracker", run: Future[Run], number: int) -> None:
-        self._tracker, self._run, self._number = tracker, run, number
-        self._metrics: list[Metric] = []
-        self._logged: dict[str, int] = {}  # the last step of each metric that is there already
+    Args:
+        run: as soon as it is there.
+        logged: the last step of each metric that is there by then, and is not sent again.
+    """
 
-    @classmethod
-    def reopened(cls, tracker: "Tracker", run_id: str, number: int) -> "TrialRun":
-        """The run of a trial that goes on; what it has of the metrics is not sent again."""
-        logged: dict[str, int] = {}
+    def __init__(self, tracker: "Tracker", run: Future[Run], opening: Opening, logged: Mapping[str, int]) -> None:
+        self._tracker, self._run, self._logged, self.opening = tracker, run, logged, opening
+        self.metrics: list[Metric] = []
+        self._flushed = 0  # so many of them
+        self.send(self._describe)
 
-        def reopen(client: MlflowClient) -> Run:
-            client.update_run(run_id, status="RUNNING")
-            run = client.get_run(run_id)
-            for name in run.data.metrics:
-                logged[name] = max(metric.step for metric in client.get_metric_history(run_id, name))
-            return run
-
-        trial = cls(tracker, tracker.send(reopen), number)
-        trial._logged = logged
-        trial.send(lambda client, run_id: client.log_batch(run_id, tags=[RunTag("trial_state", "running")]))
-        return trial
+    def _describe(self, client: MlflowClient, run_id: str) -> None:
+        there = self._run.result().data.params  # which cannot change: another worker may have had another device
+        params = [Param(key, value) for key, value in self.opening.parameters.items() if key not in there]
+        client.log_batch(run_id, params=params, tags=RUNNING)
 
     def wait(self) -> Run:
         """Wait until the run is there, and give it. Raises TrackingFailed if it cannot be made."""
@@ -63,11 +71,11 @@ class TrialRun:
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Keep metrics until `flush`."""
         now = get_current_time_millis()
-        self._metrics += [Metric(name, value, now, step) for name, value in metrics.items()]
+        self.metrics += [Metric(name, value, now, step) for name, value in metrics.items()]
 
     def flush(self, tags: Mapping[str, str] | None = None) -> None:
         """Send what was kept."""
-        metrics, self._metrics = self._metrics, []
+        metrics, self._flushed = self.metrics[self._flushed :], len(self.metrics)
         run_tags = [RunTag(key, value) for key, value in (tags or {}).items()]
 
         def request(client: MlflowClient, run_id: str) -> None:
@@ -77,7 +85,12 @@ class TrialRun:
         self.send(request)
 
     def finish(
-        self, state: str, tags: Mapping[str, str], artifacts: Callable[[Path], Any], best: Mapping[str, float]
+        self,
+        state: str,
+        tags: Mapping[str, str],
+        artifacts: Callable[[Path], Any],
+        best: Mapping[str, float],
+        ended: int | None = None,
     ) -> Future[Any]:
         """Send what is left, the artifacts, and the end of the run, which is answered when all is sent.
 
@@ -85,14 +98,15 @@ class TrialRun:
             state: complete, pruned, failed, waiting or interrupted.
             artifacts: writes the files to keep into the folder it is given.
             best: metrics of the trial's result, for the study's run; empty if it has none.
+            ended: when the trial did, ms; None: now. Of equal metrics of one moment MLflow keeps one.
         """
         self.flush({**tags, "trial_state": state})
         self._tracker.upload(self._run.result, artifacts)
         if best:
-            now = get_current_time_millis()
-            metrics = [Metric(name, value, now, self._number) for name, value in best.items()]
+            now, step = ended or get_current_time_millis(), self.opening.number
+            metrics = [Metric(name, value, now, step) for name, value in best.items()]
             self._tracker.send(lambda client: client.log_batch(self._tracker.run.info.run_id, metrics=metrics))
-        return self.send(lambda client, run_id: client.set_terminated(run_id, status=STATUS[state]))
+        return self.send(lambda client, run_id: client.set_terminated(run_id, STATUS[state], ended))
 
     def hand_back(self) -> None:
         """Leave the run to the worker that takes the trial next, which must find it, and all that belongs to it.

@@ -15,6 +15,7 @@ from bdqm_tune.errors import BdqmError
 from bdqm_tune.experiment.cached_storage import Cache
 from bdqm_tune.experiment.checkpoints import checkpoint_folder
 from bdqm_tune.experiment.cohort import trial_results
+from bdqm_tune.experiment.journal import Journal, journal_folder
 from bdqm_tune.experiment.lease import Lease
 from bdqm_tune.experiment.output import quiet_libraries
 from bdqm_tune.experiment.provenance import provenance_tags
@@ -25,11 +26,12 @@ from bdqm_tune.experiment.study import EXPERIMENT, add_trials, check_study, open
 from bdqm_tune.experiment.testsplit import note_test_split
 from bdqm_tune.experiment.tracking import Tracker, open_tracker
 from bdqm_tune.experiment.training_record import as_yaml
-from bdqm_tune.experiment.trial import TrialResult, TrialRunner
+from bdqm_tune.experiment.trial import TrialRunner
+from bdqm_tune.experiment.trial_result import TrialResult
 from bdqm_tune.experiment.upkeep import end_run_of, set_right_run_of
 from bdqm_tune.experiment.workers import Worker, Workers, describe_process
 from bdqm_tune.learning.dataset import Dataset
-from bdqm_tune.progress import walltime_is_near
+from bdqm_tune.progress import note, walltime_is_near
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.services.secrets import refuse_secrets
 
@@ -61,6 +63,7 @@ def tune(
     with turn(stores, config.study.name):  # workers may start at once; MLflow's embedded store cannot be made by two
         tracker = open_tracker(stores, config.study.name, config.patience * 60)
     status, interrupted, leases = "FAILED", False, ExitStack()
+    journal = Journal(journal_folder(stores.home))
     try:
         with turn(stores, config.study.name):  # the first makes the study and enqueues; the others add to it
             existing = check_study(stores, config, dataset)
@@ -74,7 +77,7 @@ def tune(
         tracker.log_study(_flat(config), {**tags, **provenance_tags()}, as_yaml(config))
         checkpoints = checkpoint_folder(stores.home, config.study.name, study.user_attrs)
         compared = rungs(config.study.pruner, config.training.epochs)
-        runner = TrialRunner(config, dataset, backend, tracker, compared, checkpoints)
+        runner = TrialRunner(config, dataset, backend, tracker, compared, checkpoints, journal)
         leases.enter_context(closing(lease(study, tracker, backend.device)))
         _run_waiting(study, runner, at_once(config, backend.at_once), on_trial)
         status = "FINISHED"
@@ -83,7 +86,12 @@ def tune(
         raise
     finally:
         with leases:  # until the study knows of all trials, which goes the same way
-            tracker.finish(status, interrupted)
+            try:
+                tracker.finish(status, interrupted)
+            finally:
+                if left := journal.close():
+                    kept = f"{left} trials that have ended, and could not be sent, are kept in {journal.path}"
+                    note(f"bdqm-tune: {kept}; the next command sends them")
     return study
 
 

@@ -54,7 +54,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, key: Mapping[str, Any])
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def read_checkpoint(path: Path, key: Mapping[str, Any]) -> Checkpoint:
@@ -101,7 +101,7 @@ def _json(value: Any) -> bytes:
     return json.dumps(value).encode()
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """See that a file's name is on the disk as well."""
     with suppress(OSError):  # which some file systems cannot
         handle = os.open(folder, os.O_RDONLY)

@@ -82,7 +82,7 @@ def configure(files: dict[str, str]) -> Callable[..., Config]:
 @pytest.fixture
 def run(stores: Stores, configure: Callable[..., Config]) -> Callable[..., Any]:
     """`run(study={...}, ...)`: prepare, tune, and return (study, results in order)."""
-    from bdqm_tune.experiment.trial import TrialResult
+    from bdqm_tune.experiment.trial_result import TrialResult
 
     def go(**groups: dict[str, Any]) -> Any:
         config = configure(**groups)

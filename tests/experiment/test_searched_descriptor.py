@@ -25,7 +25,7 @@ from bdqm_tune.experiment.evaluation import evaluate_best
 from bdqm_tune.experiment.results import load_results
 from bdqm_tune.experiment.search_space import enqueued, grid
 from bdqm_tune.experiment.study import load_study
-from bdqm_tune.experiment.trial import TrialResult
+from bdqm_tune.experiment.trial_result import TrialResult
 from bdqm_tune.experiment.tune import tune
 from bdqm_tune.learning.dataset import prepare
 from bdqm_tune.learning.potential import Potential

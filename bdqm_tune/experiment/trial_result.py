@@ -1,0 +1,54 @@
+"""How a trial ended, and telling the study of it."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import TrialState
+
+from bdqm_tune.experiment.checkpoints import TrialCheckpoint
+from bdqm_tune.experiment.patient_storage import TrialLost
+from bdqm_tune.experiment.study import RESULT, is_ours
+
+OPTUNA_STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """How a trial ended."""
+
+    number: int
+    state: str  # complete, pruned or failed
+    val_energy_mae: float | None  # eV, of the best epoch
+    best_epoch: int | None
+    epochs: int
+    n_parameters: int | None
+    trial_seconds: float
+    reason: str = ""  # why it was pruned or failed
+    error: str = ""  # the traceback of a failure
+    val_forces_mae: float | None = None  # eV/Å, of the best epoch, where forces are trained
+    value: float | None = None  # the error by which training goes, of the best epoch
+    time_per_atom: float | None = None  # s, of a prediction; measured where a study has several objectives
+
+    def values(self, objectives: Sequence[str]) -> list[float]:
+        """What a complete trial is judged by."""
+        return [float(getattr(self, name)) for name in objectives]
+
+
+def tell(trial: optuna.Trial, result: TrialResult, objectives: Sequence[str], checkpoint: TrialCheckpoint) -> None:
+    """Let the study know, unless another worker has the trial by now."""
+    kept = {key: value for key, value in asdict(result).items() if key not in ("number", "state", "error")}
+    values = result.values(objectives) if result.state == "complete" else None
+    if not is_ours(trial):
+        return
+    try:
+        trial.set_user_attr(RESULT, kept)
+        trial.study.tell(trial, values, state=OPTUNA_STATES[result.state])
+    except (TrialLost, UpdateFinishedTrialError):
+        return
+    except ValueError:  # of Optuna: one that waits cannot be told
+        if trial.storage.get_trial(trial._trial_id).state == TrialState.RUNNING:
+            raise
+        return
+    checkpoint.remove()
