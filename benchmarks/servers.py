@@ -7,11 +7,12 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+import pymysql
 from sqlalchemy import make_url
 
 from bdqm_tune.services.connection import Stores, read_connection
@@ -87,13 +88,14 @@ def servers(folder: Path) -> Iterator[Servers]:
             if process.poll() is not None or time.monotonic() > deadline:
                 sys.exit((folder / "up.log").read_text())
             time.sleep(0.2)
-        yield Servers(places, _kinds(places))
+        yield Servers(places, find_processes(places))
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)
 
 
-def _kinds(places: Places) -> dict[str, list[psutil.Process]]:
+def find_processes(places: Places) -> dict[str, list[psutil.Process]]:
+    """Those of `database` and `mlflow` that run now."""
     found: dict[str, list[psutil.Process]] = {"database": [], "mlflow": []}
     for process in leftovers(places.folder):
         found["mlflow" if "python" in process.name() or "mlflow" in process.name() else "database"].append(process)
@@ -130,8 +132,9 @@ class Watch:
 
     def _run(self) -> None:
         while True:
-            connections = self.servers.status("Threads_connected")
-            self.samples.append(Sample(time.time(), self.servers.cpu(), self.servers.memory(), connections))
+            with suppress(psutil.Error, pymysql.MySQLError):  # one that is away is not seen
+                connections = self.servers.status("Threads_connected")
+                self.samples.append(Sample(time.time(), self.servers.cpu(), self.servers.memory(), connections))
             if self._stop.wait(self.every):
                 return
 

@@ -39,9 +39,15 @@ def _has_amptorch() -> bool:
     return True
 
 
+def find_faketime() -> list[Path]:
+    """The library of libfaketime for programs with threads, where it is installed."""
+    return list(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+
+
 NEEDS: dict[str, tuple[Callable[[], bool], str]] = {
     "amptorch": (_has_amptorch, "amptorch cannot be imported: README.md says how to install it"),
     "chromium": (lambda: shutil.which("chromium") is not None, "no browser: chromium is not on the PATH"),
+    "faketime": (lambda: bool(find_faketime()), "no libfaketime: Debian's libfaketime"),
     "mariadb": (_has_database, "no database server with its clients: Debian's mariadb-server-core and mariadb-client"),
     "slurm": (
         is_installed,

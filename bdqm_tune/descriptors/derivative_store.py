@@ -10,6 +10,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from bdqm_tune.descriptors.base import Descriptor, SparseDerivatives
+from bdqm_tune.descriptors.digested import digested, is_whole, read_array
 from bdqm_tune.descriptors.once import make_once
 from bdqm_tune.descriptors.rows import RowFile
 from bdqm_tune.descriptors.store import structures_key, writing
@@ -17,6 +18,8 @@ from bdqm_tune.errors import located
 from bdqm_tune.progress import track
 from bdqm_tune.structures import Structures
 from bdqm_tune.threads import in_threads
+
+FILES = ("centre", "atom", "values", "count")
 
 
 @dataclass(frozen=True)
@@ -49,16 +52,20 @@ def stored_derivatives(structures: Structures, descriptor: Descriptor, folder: P
     """
     path = folder / f"{structures_key(structures.atoms, descriptor)}.derivatives"
     with writing(path):
-        make_once(path, f"Derivatives of {structures.source}", lambda: _write(path, structures, descriptor))
-    count = np.fromfile(path / "count", dtype=np.int64)
+        make_once(path, f"Derivatives of {structures.source}", lambda: _write(path, structures, descriptor), _is_whole)
+    count = read_array(path / "count", np.int64)
     shape = (int(count.sum()), descriptor.n_features, 3)
     return StoredDerivatives(
         first=np.cumsum(count) - count,
         count=count,
-        centre=np.fromfile(path / "centre", dtype=np.int64),
-        atom=np.fromfile(path / "atom", dtype=np.int64),
+        centre=read_array(path / "centre", np.int64),
+        atom=read_array(path / "atom", np.int64),
         values=RowFile(path / "values", shape),
     )
+
+
+def _is_whole(path: Path) -> bool:
+    return all((path / name).exists() and is_whole(path / name) for name in FILES)
 
 
 def _write(path: Path, structures: Structures, descriptor: Descriptor) -> None:
@@ -66,20 +73,19 @@ def _write(path: Path, structures: Structures, descriptor: Descriptor) -> None:
     partial = path.with_suffix(f".{os.getpid()}.partial")
     partial.mkdir()
     try:
-        counts = []
         with (
-            (partial / "centre").open("wb") as centre,
-            (partial / "atom").open("wb") as atom,
-            (partial / "values").open("wb") as values,
+            digested(partial / "centre") as centre,
+            digested(partial / "atom") as atom,
+            digested(partial / "values") as values,
+            digested(partial / "count") as count,
         ):
             pairs = zip(structures.atoms, structures.images.tolist(), strict=True)
             found = in_threads(lambda pair: _compute(descriptor, *pair, structures.source), pairs)
             for derivatives in track(found, f"Derivatives of {structures.source}", total=len(structures)):
-                derivatives.centre.astype(np.int64).tofile(centre)
-                derivatives.atom.astype(np.int64).tofile(atom)
-                derivatives.values.astype(np.float64).tofile(values)
-                counts.append(len(derivatives.centre))
-        np.array(counts, dtype=np.int64).tofile(partial / "count")
+                centre.write(derivatives.centre.astype(np.int64))
+                atom.write(derivatives.atom.astype(np.int64))
+                values.write(derivatives.values.astype(np.float64))
+                count.write(np.array([len(derivatives.centre)]))
         try:
             partial.rename(path)
         except OSError:

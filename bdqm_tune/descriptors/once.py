@@ -17,7 +17,7 @@ _making = threading.Lock()
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # a file system that has none
 
 
-def make_once(path: Path, what: str, make: Callable[[], None]) -> None:
+def make_once(path: Path, what: str, make: Callable[[], None], is_whole: Callable[[Path], bool] = Path.exists) -> None:
     """See that there is a file or folder at `path`: made here, or by another process that has begun to.
 
     A lock beside it, one for all of the same stem, says that it is being made. The lock ends with its process, however
@@ -26,8 +26,9 @@ def make_once(path: Path, what: str, make: Callable[[], None]) -> None:
     Args:
         what: is made, for the line that says that another process does.
         make: makes it beside its place, under a name `STEM.*.partial`, and moves it there when it is whole.
+        is_whole: whether what is there is as it was made; else it is removed and made anew.
     """
-    if path.exists():
+    if path.exists() and is_whole(path):
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = path.with_suffix(".lock")
@@ -35,6 +36,9 @@ def make_once(path: Path, what: str, make: Callable[[], None]) -> None:
     try:
         if handle is not None:
             _remove_left(path)
+        if path.exists() and not is_whole(path):
+            note(f"{what}: {path} is damaged, and computed again")
+            _remove(path)
         if not path.exists():
             with _one_at_a_time():
                 make()
@@ -59,10 +63,14 @@ def _one_at_a_time() -> Iterator[None]:
 def _remove_left(path: Path) -> None:
     """Remove what a process that was killed had begun."""
     for left in path.parent.glob(f"{path.stem}.*.partial"):
-        if left.is_dir():
-            shutil.rmtree(left, ignore_errors=True)
-        else:
-            left.unlink(missing_ok=True)
+        _remove(left)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _locked(lock: Path, waiting: str) -> int | None:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from numpy.lib.format import header_data_from_array_1_0, write_array_header_1_0
 from numpy.typing import DTypeLike, NDArray
 
 from bdqm_tune.descriptors.base import Descriptor
+from bdqm_tune.descriptors.digested import digested, is_whole
 from bdqm_tune.descriptors.once import make_once
 from bdqm_tune.descriptors.rows import RowFile
 from bdqm_tune.errors import BdqmError
@@ -79,7 +81,8 @@ def stored_features(structures: Geometries, descriptor: Descriptor, folder: Path
     """Features of all atoms, structure after structure.
 
     Args:
-        folder: where the feature files lie; one is made for every pair of structures and descriptor.
+        folder: where the feature files lie; one is made for every pair of structures and descriptor. One that was
+            cut off or changed since is made anew.
 
     Raises:
         BadInput: the descriptor refuses a structure; the message names the image.
@@ -87,7 +90,7 @@ def stored_features(structures: Geometries, descriptor: Descriptor, folder: Path
     """
     path = folder / f"{structures_key(structures.atoms, descriptor)}.npy"
     with writing(path):
-        make_once(path, f"Features of {structures.source}", lambda: _write(path, structures, descriptor))
+        make_once(path, f"Features of {structures.source}", lambda: _write(path, structures, descriptor), is_whole)
     whole, count = np.load(path, mmap_mode="r"), structures.n_atoms
     return StoredFeatures(RowFile(path, whole.shape, whole.offset), np.cumsum(count) - count, count)
 
@@ -124,11 +127,12 @@ def _write(path: Path, structures: Geometries, descriptor: Descriptor) -> None:
     try:
         names = [f"{structures.source}, image {image}" for image in structures.images.tolist()]
         pieces = in_pieces(structures.n_atoms, ATOMS_ON_DEVICE if descriptor.device else None)
-        with partial.open("wb") as file, Bar(f"Features of {structures.source}", len(structures)) as bar:
-            write_array_header_1_0(file, header)
+        with digested(partial) as file, Bar(f"Features of {structures.source}", len(structures)) as bar:
+            write_array_header_1_0(start := BytesIO(), header)
+            file.write(start.getvalue())
             found = in_threads(lambda piece: descriptor.compute_all(structures.atoms[piece], names[piece]), pieces)
             for piece, rows in zip(pieces, found, strict=True):
-                file.write(np.ascontiguousarray(rows, dtype=np.float64).data)
+                file.write(rows.astype(np.float64, copy=False))
                 for _ in names[piece]:
                     bar.advance()
         partial.replace(path)

@@ -10,7 +10,7 @@ import torch
 from ase import Atoms
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from bdqm_tune.descriptors import Descriptor, descriptor_from_settings
 from bdqm_tune.descriptors.base import SparseDerivatives
@@ -139,7 +139,8 @@ class Potential:
     def save(self, folder: Path) -> None:
         """Write `potential.safetensors` (weights) and `potential.json` (all the rest) into the folder."""
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({name: value.contiguous() for name, value in self.network.state_dict().items()}, folder / WEIGHTS)
+        weights = {name: value.contiguous() for name, value in self.network.state_dict().items()}
+        (folder / WEIGHTS).write_bytes(save(weights))  # which, on a full disk, fails as all other files do
         description = Description.of(
             descriptor=self.descriptor.settings,
             scaler=self.scaler,

@@ -46,6 +46,22 @@ def test_a_second_call_reads_what_the_first_wrote(tmp_path: Path, monkeypatch: p
     assert_is(stored, 1, structures().atoms[1])
 
 
+@pytest.mark.parametrize("name", ["centre", "atom", "values", "count"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "missing"])
+def test_what_was_cut_off_or_changed_is_computed_again(tmp_path: Path, name: str, damage: str) -> None:
+    stored_derivatives(structures(), DESCRIPTOR, tmp_path)
+    (folder,) = tmp_path.iterdir()
+    whole = (folder / name).read_bytes()
+    if damage == "missing":
+        (folder / name).unlink()
+    else:
+        (folder / name).write_bytes(whole[:-9] if damage == "cut" else bytes([whole[0] ^ 1]) + whole[1:])
+    for i, atoms in enumerate(structures().atoms):
+        assert_is(stored_derivatives(structures(), DESCRIPTOR, tmp_path), i, atoms)
+    assert (folder / name).read_bytes() == whole
+    assert list(tmp_path.iterdir()) == [folder]
+
+
 def test_a_selection_is_in_its_own_order(tmp_path: Path) -> None:
     given = structures()
     selected = stored_derivatives(given, DESCRIPTOR, tmp_path).select(np.array([2, 0]))

@@ -129,6 +129,27 @@ def test_a_file_that_was_cut_off_is_named(tmp_path: Path) -> None:
         np.asarray(features)
 
 
+def flipped(content: bytes, place: int) -> bytes:
+    return content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :]
+
+
+def test_a_file_that_was_cut_off_or_changed_is_computed_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = np.asarray(stored_features(structures(), Distances(), tmp_path))
+    (file,) = tmp_path.iterdir()
+    whole = file.read_bytes()
+    places = [0, 100, len(whole) // 2, len(whole) - 33, len(whole) - 1]
+    damaged = [whole[:length] for length in (0, 10, 31, 32, 200, len(whole) - 32, len(whole) - 1)]
+    for content in [*damaged, whole + b"\0", *(flipped(whole, place) for place in places)]:
+        file.write_bytes(content)
+        descriptor = Distances()
+        assert np.array_equal(stored_features(structures(), descriptor, tmp_path), expected)
+        assert descriptor.computed == 5
+        assert capsys.readouterr().err.startswith(f"Features of given.traj: {file} is damaged, and computed again\n")
+        assert (file.read_bytes(), list(tmp_path.iterdir())) == (whole, [file])
+
+
 def test_where_nothing_can_be_written_it_says_so(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("in the way")
     with pytest.raises(BdqmError, match=r"store/\w+\.npy: cannot be written \(File exists\)"):

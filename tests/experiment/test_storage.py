@@ -313,7 +313,7 @@ def test_a_worker_holds_two_connections_at_most(served: Place, mariadb: MariaDb)
     assert_all_done(served.stores, 16)
 
 
-def processes(code: str, n: int, stores: Stores) -> list[str]:
+def processes(code: str, n: int, stores: Stores, timeout: float = 120) -> list[str]:
     """What each of n processes prints that run the code, with `stores`, at the same time; all must succeed."""
     file = f"Path({str(stores.connection_file)!r})" if stores.connection_file else None
     shown = f"Stores(Path({str(stores.home)!r}), {stores.storage!r}, None, {file})"
@@ -321,7 +321,7 @@ def processes(code: str, n: int, stores: Stores) -> list[str]:
     imports += "from bdqm_tune.experiment.storage import open_storage, turn\n"
     command = [sys.executable, "-c", f"{imports}stores = {shown}\n{code}"]
     started = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(n)]
-    outputs = [process.communicate(timeout=120) for process in started]
+    outputs = [process.communicate(timeout=timeout) for process in started]
     assert [process.returncode for process in started] == [0] * n, [error for _, error in outputs]
     return [output for output, _ in outputs]
 
@@ -332,6 +332,35 @@ def test_eight_processes_at_an_empty_database_do_no_harm(place: Place) -> None:
     engine = storage._backend.engine
     with engine.connect() as connection:
         for table in ("alembic_version", "version_info"):
+            assert connection.exec_driver_sql(f"SELECT COUNT(*) FROM {table}").scalar() == 1
+
+
+@pytest.mark.slow
+def test_a_hundred_processes_at_an_empty_database_do_no_harm(place: Place) -> None:
+    """They are forked, so that all of them begin at the same moment, as two do that have taken long to import."""
+    code = """
+import os, time
+import optuna
+start, children = time.monotonic() + 1, []
+for _ in range(100):
+    if (child := os.fork()) == 0:
+        try:
+            time.sleep(max(0, start - time.monotonic()))
+            storage = open_storage(stores)
+            with turn(stores, "s"):
+                study = optuna.create_study(study_name="s", storage=storage, load_if_exists=True)
+            study.enqueue_trial({})
+            os._exit(0)
+        finally:
+            os._exit(1)
+    children.append(child)
+print(sum(os.waitpid(child, 0)[1] != 0 for child in children))
+"""
+    assert processes(code, 1, place.stores, timeout=300) == ["0\n"]
+    study = load_study(place.stores, "s")
+    assert [trial.number for trial in study.trials] == list(range(100))
+    with open_storage(place.stores).backend.engine.connect() as connection:
+        for table in ("alembic_version", "version_info", "studies"):
             assert connection.exec_driver_sql(f"SELECT COUNT(*) FROM {table}").scalar() == 1
 
 

@@ -1,0 +1,184 @@
+"""Faults in the middle of a study, with the real parts: servers that hang or are killed, and clocks that jump."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from optuna.trial import TrialState
+
+from bdqm_tune.config import Config
+from bdqm_tune.experiment import trial as trials
+from bdqm_tune.experiment.study import LOSSES, load_study
+from bdqm_tune.experiment.trial_run import TrialRun
+from bdqm_tune.experiment.tune import tune
+from bdqm_tune.learning.dataset import prepare
+from bdqm_tune.services.connection import Connection, Stores, connection_text
+from tests.conftest import find_faketime
+from tests.mariadb import MariaDb
+from tests.whole import assert_once
+
+EPOCHS = 9
+AWAY = 5.0  # seconds; `python -m benchmarks.faults` has longer absences
+
+
+@contextmanager
+def at_epochs(monkeypatch: pytest.MonkeyPatch, act: Callable[[int, int], None]) -> Iterator[list[tuple[int, int]]]:
+    """Call `act(trial, epoch)` after every epoch; gives those that were."""
+    log, seen = TrialRun.log_metrics, list[tuple[int, int]]()
+
+    def logged(self: TrialRun, metrics: dict[str, float], step: int) -> None:
+        log(self, metrics, step)
+        if "train_loss" in metrics:  # else it is what is logged at the end
+            seen.append((self.opening.number, step))
+            act(self.opening.number, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrialRun, "log_metrics", logged)
+        yield seen
+
+
+def three_trials(name: str) -> dict[str, Any]:
+    study = {"name": name, "n_trials": 3, "pruner": "none", "sampler": "random"}
+    return {"study": study, "training": {"epochs": EPOCHS, "early_stopping": None}}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["hangs", "killed"])
+def test_training_goes_on_while_mlflow_is_away(
+    served: Stores, server: Any, configure: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """From the third epoch of the first trial to the first of the third; all metrics arrive afterwards, once each."""
+    monkeypatch.setattr(trials, "TOLD_WITHIN", 1.0)
+    config, restarted = configure(**three_trials(f"mlflow-{how}")), threading.Thread(target=server.start)
+
+    def act(trial: int, epoch: int) -> None:
+        if (trial, epoch) == (0, 3):
+            if how == "hangs":
+                os.killpg(server.process.pid, signal.SIGSTOP)
+            else:
+                server.stop(signal.SIGKILL)
+        if (trial, epoch) == (2, 1):
+            if how == "hangs":
+                os.killpg(server.process.pid, signal.SIGCONT)
+            else:
+                restarted.start()  # by another thread: training does not wait for that either
+
+    with at_epochs(monkeypatch, act) as seen:
+        tune(prepare(config, served.home), config, served)
+    assert seen == [(trial, epoch) for trial in range(3) for epoch in range(1, EPOCHS + 1)]
+    assert_once(served, f"mlflow-{how}", 3, EPOCHS)
+    assert not list(served.home.glob("checkpoints/*/*")) + list(served.home.glob("journal/*"))
+
+
+@pytest.mark.slow
+def test_a_trial_is_trained_to_its_end_while_the_database_is_away(
+    mariadb: MariaDb,
+    workdir: Path,
+    configure: Callable[..., Config],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is killed and comes back at another port with another password; no report, trial or state is lost."""
+    mariadb.execute("CREATE DATABASE away")
+    stores = Stores(workdir, connection_file=workdir / "connection.json")
+    name, back = "away", threading.Event()
+
+    def announce() -> None:
+        assert stores.connection_file is not None
+        uri = f"sqlite:///{workdir}/mlflow.db"
+        stores.connection_file.write_text(connection_text(Connection("here", "now", mariadb.url("away"), uri)))
+
+    def come_back() -> None:
+        time.sleep(AWAY)
+        mariadb.start()
+        announce()
+        back.set()
+
+    def act(trial: int, epoch: int) -> None:
+        if (trial, epoch) == (1, 3):
+            mariadb.kill()
+            threading.Thread(target=come_back).start()
+        if (trial, epoch) == (1, EPOCHS):
+            trained_without.append(not back.is_set())
+
+    announce()
+    trained_without: list[bool] = []
+    config = configure(**three_trials(name))
+    with at_epochs(monkeypatch, act) as seen:
+        tune(prepare(config, stores.home), config, stores)
+    assert trained_without == [True]
+    assert len(seen) == 3 * EPOCHS
+    assert_once(stores, name, 3, EPOCHS)
+    assert "answers again" in caplog.text
+    assert all(LOSSES not in trial.user_attrs for trial in load_study(stores, name).trials)
+
+
+# A worker whose lease beats and runs out 20 times as fast, and whose epochs take a while.
+HURRIED = """
+import time
+from bdqm_tune.cli import main
+from bdqm_tune.experiment import lease, watch
+from bdqm_tune.learning.fit import Fit
+epoch, lease.BEAT, watch.BEAT, watch.LOST_AFTER, watch.BLIND_AFTER = Fit._run, 1.0, 1.0, 20.0, 10.0
+Fit._run = lambda *arguments: (time.sleep(0.5), epoch(*arguments))[1]
+main()
+"""
+
+
+@pytest.mark.slow
+def test_a_clock_that_jumps_kills_no_worker(
+    stores: Stores, configure: Callable[..., Config], workdir: Path, require: Callable[[str], None]
+) -> None:
+    """Two workers of one study: the clock of one goes an hour forward, and then back, as libfaketime shows it."""
+    require("faketime")
+    (library,) = find_faketime()
+    config = configure(**three_trials("clocks"))
+    config = config.updated({"training": {"epochs": 30}})
+    Path("config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    Path("hurried.py").write_text(HURRIED)
+    shift = workdir / "shift"
+    shift.write_text("+0")
+    # The monotonic clock goes on: no system sets that one.
+    jumping = {
+        "LD_PRELOAD": str(library),
+        "FAKETIME_TIMESTAMP_FILE": str(shift),
+        "FAKETIME_CACHE_DURATION": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+    environ = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "hurried.py", "tune", "--config", "config.yaml"]
+    prepare(config, stores.home)
+    workers = [
+        subprocess.Popen(command, env=environ | variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for variables in (jumping, dict[str, str]())
+    ]
+    deadline = time.monotonic() + 300
+
+    def states() -> list[TrialState]:
+        try:
+            return [trial.state for trial in load_study(stores, "clocks").trials]
+        except Exception:  # there is no study yet
+            return []
+
+    while states().count(TrialState.RUNNING) < 2:
+        assert all(worker.poll() is None for worker in workers)
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    for jump in ("+1h", "-1h"):
+        shift.write_text(jump)
+        time.sleep(5)
+    outputs = [worker.communicate(timeout=300)[1] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], outputs
+    assert "lost" not in "".join(outputs)
+    trials_ = load_study(stores, "clocks").trials
+    assert [trial.state for trial in trials_] == [TrialState.COMPLETE] * 6
+    assert all(LOSSES not in trial.user_attrs for trial in trials_)
