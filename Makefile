@@ -43,6 +43,7 @@ system-servers: ## the same for `bdqm-tune services up`, and for all tests of it
 	need mariadb-client "mariadb-dump --version || mysqldump --version"; \
 	need openssl "openssl version"; \
 	need chromium "chromium --version"; \
+	need libfaketime "ls /usr/lib/*/faketime/libfaketimeMT.so.1"; \
 	install
 
 system-slurm: ## the same for the tests of jobs on a cluster

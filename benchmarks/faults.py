@@ -39,7 +39,7 @@ DELAY, LOSS = 0.1, 0.01  # seconds each way; share
 @contextmanager
 def bad_network(running: Servers) -> Iterator[None]:
     """Let all that read the connection file in the block go through a bad network."""
-    file, network = running.places.connection, Network(DELAY, LOSS)
+    file, network = running.places.connection, Network(DELAY, LOSS, LOSS)
     before = read_connection(file)
     database, mlflow = make_url(before.storage_url), urlsplit(before.tracking_uri)
     assert database.port is not None
@@ -100,7 +100,8 @@ def show(name: str, result: dict[str, Any], reference: dict[str, Any]) -> None:
     waited, before = (one["waited"] for one in (result, reference))
     length = result["trial_seconds"]
     print(
-        f"{name:<20} {result['trials']} trials of {length:.0f} s: none lost, none doubled; "
+        f"{name:<20} {result['trials']} trials of {length:.0f} s: none lost, none doubled; each takes "
+        f"{length / result['share'] - length:.1f} s more than it sleeps; "
         f"pace {result['share'] / reference['share']:.3f} of that without; between the epochs of a trial "
         f"{waited['p50'] / 10 / length:.2f} % of its time (p95 {waited['p95'] / 10 / length:.2f} %), "
         f"without {before['p50'] / 10 / length:.2f} %; errors that were repeated: {sum(result['errors'].values())}",

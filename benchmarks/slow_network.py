@@ -19,7 +19,8 @@ class Network:
     """What a way to a server is like, and what happened on it."""
 
     delay: float  # seconds, each way
-    loss: float  # share of the chunks that are late, and of the connections that are reset
+    loss: float  # share of the chunks that are late
+    reset: float  # share of the connections that are broken off within five seconds
     random: Random = field(default_factory=lambda: Random(0))
     connections: int = 0
     resets: int = 0
@@ -56,7 +57,7 @@ class Network:
             server_reader, server_writer = await asyncio.open_connection(host, port)
             ways = [self._forward(reader, server_writer), self._forward(server_reader, writer)]
             both = asyncio.gather(*ways)
-            if self.random.random() < self.loss:
+            if self.random.random() < self.reset:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(both, self.random.uniform(0, 5))
                 self.resets += 1

@@ -22,6 +22,7 @@ from bdqm_tune.experiment.trial_run import TrialRun
 from bdqm_tune.experiment.tune import tune
 from bdqm_tune.learning.dataset import prepare
 from bdqm_tune.services.connection import Connection, Stores, connection_text
+from benchmarks.slow_network import Network
 from tests.conftest import find_faketime
 from tests.mariadb import MariaDb
 from tests.whole import assert_once
@@ -120,6 +121,33 @@ def test_a_trial_is_trained_to_its_end_while_the_database_is_away(
     assert_once(stores, name, 3, EPOCHS)
     assert "answers again" in caplog.text
     assert all(LOSSES not in trial.user_attrs for trial in load_study(stores, name).trials)
+
+
+@pytest.mark.slow
+def test_over_a_bad_network_the_same_comes_out(
+    mariadb: MariaDb, server: Any, workdir: Path, configure: Callable[..., Config], stores: Stores
+) -> None:
+    """100 ms each way to both servers, one chunk in a hundred lost, and every tenth connection reset."""
+    mariadb.execute("CREATE DATABASE slow")
+    far = Stores(workdir / "far", connection_file=workdir / "connection.json")
+    config = configure(**three_trials("network")).updated({"study": {"n_trials": 2}})
+    reference = tune(prepare(config, stores.home), config, stores)
+    network = Network(0.1, 0.01, reset=0.1)
+    port = int(server.uri.rpartition(":")[2])
+    with network.to("127.0.0.1", mariadb.port) as database_port, network.to("127.0.0.1", port) as mlflow_port:
+        url = mariadb.url("slow").replace(f":{mariadb.port}/", f":{database_port}/")
+        uri = f"http://127.0.0.1:{mlflow_port}"
+        connection = Connection("here", "now", url, uri, "admin", server.password)
+        assert far.connection_file is not None
+        far.connection_file.write_text(connection_text(connection))
+        study = tune(prepare(config, far.home), config, far)
+        assert [trial.values for trial in study.trials] == [trial.values for trial in reference.trials]
+        assert [trial.params for trial in study.trials] == [trial.params for trial in reference.trials]
+    assert network.resets > 0
+    far.connection_file.write_text(
+        connection_text(Connection("here", "now", mariadb.url("slow"), server.uri, "admin", server.password))
+    )
+    assert_once(far, "network", 2, EPOCHS)
 
 
 # A worker whose lease beats and runs out 20 times as fast, and whose epochs take a while.
