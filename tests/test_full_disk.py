@@ -15,6 +15,8 @@ from bdqm_tune.config import Config
 from bdqm_tune.descriptors import GMP, stored_derivatives, stored_features
 from bdqm_tune.errors import BdqmError
 from bdqm_tune.experiment.journal import Journal, read_journal
+from bdqm_tune.experiment.models import load_model
+from bdqm_tune.experiment.study import RUN_ID, load_study
 from bdqm_tune.experiment.tune import tune
 from bdqm_tune.learning.checkpoint import read_checkpoint, write_checkpoint
 from bdqm_tune.learning.dataset import prepare
@@ -115,3 +117,6 @@ def test_artifacts(
         tune(dataset, config, stores)
     tune(dataset, config.updated({"study": {"n_trials": 1}}), stores)
     assert_once(stores, "small", 2, EPOCHS)
+    for trial in load_study(stores, "small").trials:
+        (energy,) = load_model(trial.user_attrs[RUN_ID], stores).predict([bulk("Cu", cubic=True)]).energies
+        assert np.isfinite(energy)
