@@ -29,6 +29,19 @@ def test_the_documented_configuration_is_the_default_one() -> None:
     assert set(yaml.safe_load(text)) == set(Config.model_fields)
 
 
+def test_the_tests_of_the_promises_are_there() -> None:
+    text = (PROJECT / "docs/reliability.md").read_text()
+    rows = [line.split("|")[1:4] for line in text.splitlines() if line.startswith("| ")][1:]
+    sources = "\n".join(path.read_text() for path in (PROJECT / "tests").rglob("*.py"))
+    there = set(re.findall(r"def (test_\w+)", sources))
+    for fault, _, tests in rows:
+        named = set(re.findall(r"`(test_\w+)`", tests))
+        files = re.findall(r"`(tests/\S+\.py)`", tests)
+        assert named or files, fault
+        assert named <= there, named - there
+        assert all((PROJECT / file).exists() for file in files)
+
+
 def test_the_documented_search_of_descriptors_is_one() -> None:
     _, text = blocks("docs/configuration.md", "yaml")
     documented = Config(**yaml.safe_load(text))

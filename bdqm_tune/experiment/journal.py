@@ -30,7 +30,7 @@ class EndedTrial:
     mark: str  # of the worker's taking the trial; whoever took it later has changed it
     parent: str  # id of the worker's run
     opening: dict[str, Any]  # an `Opening` of the trial's run
-    metrics: list[list[Any]]  # key, value, timestamp (ms), step
+    metrics: list[tuple[dict[str, float], int, int]]  # by name; timestamp, ms; step
     tags: dict[str, str]  # at the end
     best: dict[str, float]  # metrics for the worker's run
     ended: int  # timestamp of these (ms)
@@ -147,7 +147,7 @@ def _trial(one: bytes) -> EndedTrial | None:
     fields = {key: value for key, value in plain.items() if key != "format"}
     if plain["format"] != FORMAT or any(_leads_out(name) for name in plain["files"]):
         return None
-    return EndedTrial(**fields)
+    return EndedTrial(**{**fields, "metrics": [tuple(one) for one in plain["metrics"]]})
 
 
 def _leads_out(name: str) -> bool:

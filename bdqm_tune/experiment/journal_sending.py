@@ -7,7 +7,6 @@ from pathlib import Path
 
 import mlflow
 import optuna
-from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from optuna.exceptions import StorageInternalError
@@ -78,6 +77,9 @@ def _tell_of(stores: Stores, trials: list[EndedTrial]) -> tuple[int, int]:
         study = optuna.load_study(study_name=trials[0].study, storage=storage, sampler=optuna.samplers.RandomSampler())
         if study.user_attrs.get(IDENTITY) != trials[0].identity:
             raise missing
+        trials = [one for one in trials if not storage.backend.get_trial(one.trial_id).state.is_finished()]
+        if not trials:  # they were told of, or run again
+            return 0, 0
         tracker = Tracker(stores, tracking_client(stores).get_run(trials[0].parent), False, PATIENCE)
         description = describe_process() | {"run_id": trials[0].parent}
         with ExitStack() as stack:
@@ -112,6 +114,6 @@ def _tell(stores: Stores, study: optuna.Study, tracker: Tracker, ended: EndedTri
         tell(trial, result, objectives_of(study.user_attrs[QUESTION]), checkpoint)
 
     run = tracker.open_run(Opening(**ended.opening), trial.user_attrs.get(RUN_ID), opened_run, tried=True)
-    run.metrics += [Metric(key, value, timestamp, step) for key, value, timestamp, step in ended.metrics]
+    run.metrics += ended.metrics
     run.finish(result.state, ended.tags, ended.write_files, ended.best, ended.ended)
     tracker.wait(tracker.send(let_know))

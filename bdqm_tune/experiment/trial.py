@@ -177,7 +177,7 @@ class TrialRunner:
                     mark=taking,
                     parent=self._tracker.run.info.run_id,
                     opening=asdict(run.opening),
-                    metrics=[[metric.key, metric.value, metric.timestamp, metric.step] for metric in run.metrics],
+                    metrics=run.metrics,
                     tags=outcome.tags,
                     best=outcome.best,
                     ended=outcome.ended,

@@ -50,7 +50,7 @@ class TrialRun:
 
     def __init__(self, tracker: "Tracker", run: Future[Run], opening: Opening, logged: Mapping[str, int]) -> None:
         self._tracker, self._run, self._logged, self.opening = tracker, run, logged, opening
-        self.metrics: list[Metric] = []
+        self.metrics: list[tuple[dict[str, float], int, int]] = []  # by name; timestamp, ms; step
         self._flushed = 0  # so many of them
         self.send(self._describe)
 
@@ -70,8 +70,7 @@ class TrialRun:
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Keep metrics until `flush`."""
-        now = get_current_time_millis()
-        self.metrics += [Metric(name, value, now, step) for name, value in metrics.items()]
+        self.metrics.append((dict(metrics), get_current_time_millis(), step))
 
     def flush(self, tags: Mapping[str, str] | None = None) -> None:
         """Send what was kept."""
@@ -79,7 +78,12 @@ class TrialRun:
         run_tags = [RunTag(key, value) for key, value in (tags or {}).items()]
 
         def request(client: MlflowClient, run_id: str) -> None:
-            new = [metric for metric in metrics if metric.step > self._logged.get(metric.key, -1)]
+            new = [
+                Metric(name, value, moment, step)
+                for values, moment, step in metrics
+                for name, value in values.items()
+                if step > self._logged.get(name, -1)
+            ]
             client.log_batch(run_id, metrics=new, tags=run_tags)
 
         self.send(request)
