@@ -27,7 +27,7 @@ from bdqm_tune.experiment.journal import EndedTrial, Journal, read_files
 from bdqm_tune.experiment.patient_storage import TrialLost
 from bdqm_tune.experiment.prediction_time import PredictionTime
 from bdqm_tune.experiment.search_space import Suggestion, suggest
-from bdqm_tune.experiment.study import IDENTITY, RUN_ID, handed_back, is_ours, mark, next_trial, others_run
+from bdqm_tune.experiment.study import RUN_ID, handed_back, is_ours, mark, next_trial, others_run
 from bdqm_tune.experiment.tracking import Tracker
 from bdqm_tune.experiment.tracking_client import TrackingFailed
 from bdqm_tune.experiment.trial_result import TrialResult, tell
@@ -66,14 +66,16 @@ class TrialRunner:
         rungs: Collection[int],
         checkpoints: Path,
         journal: Journal,
+        identity: str,
     ) -> None:
         """
         Args:
             rungs: epochs at which the pruner compares.
             checkpoints: folder for those of the study's trials.
             journal: for those that end while the stores are away.
+            identity: of the study; the database cannot be asked then.
         """
-        self._journal = journal
+        self._journal, self._identity = journal, identity
         self._config, self._dataset, self._backend, self._tracker = config, dataset, backend, tracker
         self._rungs, self._checkpoints = frozenset(rungs), checkpoints
         self._time = PredictionTime(dataset.validation.structures.atoms)
@@ -171,8 +173,8 @@ class TrialRunner:
                 files = read_files(Path(folder))
             self._journal.add(
                 EndedTrial(
-                    study=trial.study.study_name,
-                    identity=trial.study.user_attrs[IDENTITY],
+                    study=self._config.study.name,
+                    identity=self._identity,
                     trial_id=trial._trial_id,
                     mark=taking,
                     parent=self._tracker.run.info.run_id,

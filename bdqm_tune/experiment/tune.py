@@ -22,7 +22,7 @@ from bdqm_tune.experiment.provenance import provenance_tags
 from bdqm_tune.experiment.samplers import rungs
 from bdqm_tune.experiment.search_space import known_parameters
 from bdqm_tune.experiment.storage import turn
-from bdqm_tune.experiment.study import EXPERIMENT, add_trials, check_study, open_study
+from bdqm_tune.experiment.study import EXPERIMENT, IDENTITY, add_trials, check_study, open_study
 from bdqm_tune.experiment.testsplit import note_test_split
 from bdqm_tune.experiment.tracking import Tracker, open_tracker
 from bdqm_tune.experiment.training_record import as_yaml
@@ -75,9 +75,10 @@ def tune(
             add_trials(study, config.study.n_trials, known, os.environ.get("BDQM_SUBMISSION", ""))
         tags = {"study": config.study.name, "kind": "study", "objectives": ", ".join(config.objectives)}
         tracker.log_study(_flat(config), {**tags, **provenance_tags()}, as_yaml(config))
-        checkpoints = checkpoint_folder(stores.home, config.study.name, study.user_attrs)
+        attributes = study.user_attrs
+        checkpoints = checkpoint_folder(stores.home, config.study.name, attributes)
         compared = rungs(config.study.pruner, config.training.epochs)
-        runner = TrialRunner(config, dataset, backend, tracker, compared, checkpoints, journal)
+        runner = TrialRunner(config, dataset, backend, tracker, compared, checkpoints, journal, attributes[IDENTITY])
         leases.enter_context(closing(lease(study, tracker, backend.device)))
         _run_waiting(study, runner, at_once(config, backend.at_once), on_trial)
         status = "FINISHED"
