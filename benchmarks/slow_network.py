@@ -5,9 +5,10 @@ The kernel's own (netem) would lose packets, which TCP then sends again: here th
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 
 RETRANSMISSION = 0.3  # seconds that a lost packet is later than others: the least timeout of Linux, and the way back
@@ -29,25 +30,24 @@ class Network:
     @contextmanager
     def to(self, host: str, port: int) -> Iterator[int]:
         """The port, at the same host, of a proxy for the server in the block."""
-        loop, ready = asyncio.new_event_loop(), threading.Event()
-        found: list[int] = []
+        ready, started = threading.Event(), list[tuple[int, Callable[[], object]]]()
 
         async def serve() -> None:
-            server = await asyncio.start_server(lambda *ends: self._connect(host, port, *ends), host, 0)
-            found.append(server.sockets[0].getsockname()[1])
-            ready.set()
+            end = asyncio.Event()
+            stop = partial(asyncio.get_running_loop().call_soon_threadsafe, end.set)
+            async with await asyncio.start_server(partial(self._connect, host, port), host, 0) as server:
+                started.append((server.sockets[0].getsockname()[1], stop))
+                ready.set()
+                await end.wait()
 
-        def run() -> None:
-            loop.create_task(serve())
-            loop.run_forever()
-
-        thread = threading.Thread(target=run, daemon=True)
+        thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
         thread.start()
         ready.wait()
+        ((own, stop),) = started
         try:
-            yield found[0]
+            yield own
         finally:
-            loop.call_soon_threadsafe(loop.stop)
+            stop()
             thread.join()
 
     async def _connect(self, host: str, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -55,38 +55,45 @@ class Network:
         await asyncio.sleep(2 * self.delay)  # the handshake
         with suppress(OSError):
             server_reader, server_writer = await asyncio.open_connection(host, port)
-            ways = [self._forward(reader, server_writer), self._forward(server_reader, writer)]
-            both = asyncio.gather(*ways)
-            if self.random.random() < self.reset:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(both, self.random.uniform(0, 5))
-                self.resets += 1
-                server_writer.transport.abort()
-            else:
-                await both
+            ways = [
+                asyncio.create_task(self._forward(reader, server_writer)),
+                asyncio.create_task(self._forward(server_reader, writer)),
+            ]
+            breaks = self.random.random() < self.reset
+            # What one end closes is closed: neither protocol goes on one way.
+            _, open_ = await asyncio.wait(
+                ways, timeout=self.random.uniform(0, 5) if breaks else None, return_when=asyncio.FIRST_COMPLETED
+            )
+            self.resets += len(open_) == len(ways)
+            for way in open_:
+                way.cancel()
+            server_writer.transport.abort()
         writer.transport.abort()
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One way: all in order, each chunk when it is due."""
-        loop, chunks = asyncio.get_running_loop(), asyncio.Queue[tuple[float, bytes]]()
-
-        async def deliver() -> None:
-            content = b"begin"
-            while content:
+        """One way: all in order, each chunk when it is due; until it is closed."""
+        chunks = asyncio.Queue[tuple[float, bytes]]()
+        reading = asyncio.create_task(self._read(reader, chunks))
+        try:
+            while True:
                 due, content = await chunks.get()
-                await asyncio.sleep(due - loop.time())
-                if content:
-                    writer.write(content)
-                    await writer.drain()
-            with suppress(OSError):
-                writer.write_eof() if writer.can_write_eof() else writer.close()
+                await asyncio.sleep(due - asyncio.get_running_loop().time())
+                if not content:
+                    return
+                writer.write(content)
+                await writer.drain()
+        except OSError:
+            return
+        finally:
+            reading.cancel()
 
-        delivering, content = asyncio.create_task(deliver()), b"begin"
-        with suppress(OSError):
-            while content:
-                with suppress(ConnectionError):
-                    content = await reader.read(CHUNK)
-                lost = self.random.random() < self.loss
-                self.late += lost
-                chunks.put_nowait((loop.time() + self.delay + RETRANSMISSION * lost, content))
-            await delivering
+    async def _read(self, reader: asyncio.StreamReader, chunks: "asyncio.Queue[tuple[float, bytes]]") -> None:
+        content = b"begin"
+        while content:
+            try:
+                content = await reader.read(CHUNK)
+            except OSError:
+                content = b""
+            lost = self.random.random() < self.loss
+            self.late += lost
+            chunks.put_nowait((asyncio.get_running_loop().time() + self.delay + RETRANSMISSION * lost, content))

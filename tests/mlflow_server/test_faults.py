@@ -18,7 +18,7 @@ from mlflow_server.processes import leftovers
 from tests.servers import Servers
 from tests.whole import assert_once
 
-WORKERS, TRIALS, EPOCHS = 4, 3, 60  # each worker adds as many trials
+WORKERS, TRIALS, EPOCHS = 4, 2, 60  # each worker adds as many trials
 AWAY = 10.0  # seconds
 # A worker that trains slowly, writes checkpoints often, and looks for lost ones often.
 SLOW = """
