@@ -33,13 +33,13 @@ from benchmarks.workers import FIRST_START, measure
 
 FAULTS = ["network", "mlflow-hangs:60", "mlflow-killed:60", "database-hangs:60", "database-killed:60"]
 LOAD = "4:3:30:1.0"
-DELAY, LOSS = 0.1, 0.01  # seconds each way; share
+DELAY, LOSS, RESET_EVERY = 0.1, 0.01, 100  # seconds each way; share of the chunks; connections
 
 
 @contextmanager
 def bad_network(running: Servers) -> Iterator[None]:
     """Let all that read the connection file in the block go through a bad network."""
-    file, network = running.places.connection, Network(DELAY, LOSS, LOSS)
+    file, network = running.places.connection, Network(DELAY, LOSS, RESET_EVERY)
     before = read_connection(file)
     database, mlflow = make_url(before.storage_url), urlsplit(before.tracking_uri)
     assert database.port is not None

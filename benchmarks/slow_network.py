@@ -21,7 +21,7 @@ class Network:
 
     delay: float  # seconds, each way
     loss: float  # share of the chunks that are late
-    reset: float  # share of the connections that are broken off within five seconds
+    reset_every: int  # of so many connections one is broken off within five seconds; 0: none is
     random: Random = field(default_factory=lambda: Random(0))
     connections: int = 0
     resets: int = 0
@@ -51,15 +51,15 @@ class Network:
             thread.join()
 
     async def _connect(self, host: str, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
+        self.connections = number = self.connections + 1
         await asyncio.sleep(2 * self.delay)  # the handshake
-        with suppress(OSError):
+        with suppress(OSError, asyncio.CancelledError):
             server_reader, server_writer = await asyncio.open_connection(host, port)
             ways = [
                 asyncio.create_task(self._forward(reader, server_writer)),
                 asyncio.create_task(self._forward(server_reader, writer)),
             ]
-            breaks = self.random.random() < self.reset
+            breaks = self.reset_every > 0 and number % self.reset_every == 0
             # What one end closes is closed: neither protocol goes on one way.
             _, open_ = await asyncio.wait(
                 ways, timeout=self.random.uniform(0, 5) if breaks else None, return_when=asyncio.FIRST_COMPLETED

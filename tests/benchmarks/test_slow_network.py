@@ -32,7 +32,7 @@ def echo() -> int:
 def test_all_arrives_late_and_in_order(echo: int) -> None:
     sent = b"".join(i.to_bytes(4, "big") for i in range(50_000))
     with (
-        Network(DELAY, 0.0, 0.0).to("127.0.0.1", echo) as port,
+        Network(DELAY, 0.0, 0).to("127.0.0.1", echo) as port,
         socket.create_connection(("127.0.0.1", port)) as client,
     ):
         begin = time.monotonic()
@@ -47,7 +47,7 @@ def test_all_arrives_late_and_in_order(echo: int) -> None:
 
 
 def test_connections_break_off(echo: int) -> None:
-    network = Network(0.0, 0.0, 1.0)
+    network = Network(0.0, 0.0, 1)
     with network.to("127.0.0.1", echo) as port, socket.create_connection(("127.0.0.1", port), 30) as client:
         client.sendall(b"?")
         with pytest.raises(ConnectionError):

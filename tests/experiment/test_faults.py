@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 
 from bdqm_tune.config import Config
 from bdqm_tune.experiment import trial as trials
+from bdqm_tune.experiment.storage import open_storage
 from bdqm_tune.experiment.study import LOSSES, load_study
 from bdqm_tune.experiment.trial_run import TrialRun
 from bdqm_tune.experiment.tune import tune
@@ -127,12 +128,13 @@ def test_a_trial_is_trained_to_its_end_while_the_database_is_away(
 def test_over_a_bad_network_the_same_comes_out(
     mariadb: MariaDb, server: Any, workdir: Path, configure: Callable[..., Config], stores: Stores
 ) -> None:
-    """100 ms each way to both servers, one chunk in a hundred lost, and every tenth connection reset."""
+    """100 ms each way to both servers, one chunk in a hundred lost, and every third connection reset."""
     mariadb.execute("CREATE DATABASE slow")
     far = Stores(workdir / "far", connection_file=workdir / "connection.json")
     config = configure(**three_trials("network")).updated({"study": {"n_trials": 2}})
     reference = tune(prepare(config, stores.home), config, stores)
-    network = Network(0.1, 0.01, reset=0.1)
+    open_storage(Stores(far.home, mariadb.url("slow")))  # whose tables are there, as those of the servers are
+    network = Network(0.1, 0.01, reset_every=3)
     port = int(server.uri.rpartition(":")[2])
     with network.to("127.0.0.1", mariadb.port) as database_port, network.to("127.0.0.1", port) as mlflow_port:
         url = mariadb.url("slow").replace(f":{mariadb.port}/", f":{database_port}/")
