@@ -173,7 +173,7 @@ def test_a_clock_that_jumps_kills_no_worker(
     require("faketime")
     (library,) = find_faketime()
     config = configure(**three_trials("clocks"))
-    config = config.updated({"training": {"epochs": 30}})
+    config = config.updated({"training": {"epochs": 20}})
     Path("config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
     Path("hurried.py").write_text(HURRIED)
     shift = workdir / "shift"

@@ -100,6 +100,22 @@ def test_a_run_whose_creation_was_not_answered_is_not_made_twice(
     assert [run.info.run_id for run in trial_runs(served, tracker)] == seen
 
 
+def test_a_run_that_goes_on_gets_what_it_lacks_and_nothing_twice(stores: Stores) -> None:
+    """Its parameters may not have been sent before its worker was killed; the next worker may have another device."""
+    tracker = open_tracker(stores, "goes on", SOON)
+    first = tracker.start_trial(0, {"device": "cpu"}, {"trial_number": "0"}, {})
+    log_epochs(first, range(1, 11))
+    run_id = first.wait().info.run_id
+    again = tracker.start_trial(0, {"device": "cuda", "lr": 0.1}, {"trial_number": "0"}, {}, run_id=run_id)
+    log_epochs(again, range(1, 21))
+    again.finish("complete", {}, write_files, {})
+    tracker.finish("FINISHED")
+    (run,) = trial_runs(tracker.stores, tracker)
+    assert run.data.params == {"device": "cpu", "lr": "0.1"}
+    history = tracking_client(tracker.stores).get_metric_history(run_id, NAMES[0])
+    assert [metric.step for metric in history] == list(range(1, 21))
+
+
 def test_a_password_that_is_not_accepted_fails_at_once(served: Stores, server: Any) -> None:
     tracker = open_tracker(served, "password", SOON)
     server.write_connection(password="another one")
