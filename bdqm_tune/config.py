@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from bdqm_tune.descriptor_options import DescriptorOptions
 from bdqm_tune.descriptor_search import check_search, descriptor_spaces, is_fixed_option, with_fixed_options
-from bdqm_tune.errors import BadInput, one_line
+from bdqm_tune.errors import BadInput, located, one_line, shown
 from bdqm_tune.hyperparameters import DEFAULT_SEARCH, Options, excluded_by, refuse_two_ways
 from bdqm_tune.spaces import DESCRIPTOR, Space, check_value, parse_space
+from bdqm_tune.yaml_files import parse_yaml
 
 Sampler = Literal["tpe", "cmaes", "random", "gp", "grid", "qmc", "nsgaii"]
 Pruner = Literal["hyperband", "halving", "median", "none"]
@@ -27,7 +27,7 @@ class Validation(Options):
     split: Literal["random", "composition"] = Field(
         "random", description="composition: no chemical formula stands on both sides"
     )
-    seed: int = Field(12, ge=0, description="seed of the split, apart from the study's")
+    seed: int = Field(12, ge=0, lt=2**31, description="seed of the split, apart from the study's")
 
 
 class Data(Options):
@@ -57,10 +57,12 @@ class Target(Options):
 class Training(Options):
     """What all trials of a study share."""
 
-    epochs: int = Field(100, ge=1, description="passes over the training split, at most")
+    epochs: int = Field(100, ge=1, le=1_000_000, description="passes over the training split, at most")
     loss: Literal["mae", "mse"] = Field("mae", description="of the total energies, and of the forces")
     forces: bool = Field(False, description="train on the forces as well; see search.force_coefficient")
-    early_stopping: int | None = Field(30, ge=1, description="epochs without a better objective; null: off")
+    early_stopping: int | None = Field(
+        30, ge=1, le=1_000_000, description="epochs without a better objective; null: off"
+    )
     precision: Literal["float32", "float64"] = "float32"
 
 
@@ -125,10 +127,11 @@ class Config(Options):
     backend: Literal["native", "amptorch"] = Field(
         "native", description="what trains the network: the project's own engine, or amptorch where it is installed"
     )
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto: the GPU where there is one")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$", description="auto: the GPU where there is one")
     memory: float = Field(
         4.0,
         gt=0,
+        le=1_000_000,
         description="resident memory, GiB, to keep to where the CPU trains: features and derivatives that do not fit "
         "are read from the disk, batch by batch",
     )
@@ -137,7 +140,9 @@ class Config(Options):
         description="trials that a worker trains at the same time; auto: one on each core that it may use, on a GPU "
         "as many as make it faster, but, for the sampler to learn, a quarter of n_trials at most",
     )
-    patience: float = Field(30.0, gt=0, description="minutes that a worker waits for a store that does not answer")
+    patience: float = Field(
+        30.0, gt=0, le=1_000_000, description="minutes that a worker waits for a store that does not answer"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -239,10 +244,11 @@ def load_config(path: str | Path | None = None, overrides: Mapping[str, Mapping[
     content: Any = {}
     if path:
         try:
-            content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+            with located(f"config {path}"):
+                content = parse_yaml(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise BadInput(f"config {path}: {error.strerror}") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except ValueError as error:  # the file is no UTF-8, or its name cannot be one
             raise BadInput(f"config {path}: not valid YAML: {one_line(error)}") from None
         content = {} if content is None else content
         if not isinstance(content, dict):
@@ -264,7 +270,7 @@ def _merge(content: Mapping[str, Any], overrides: Mapping[str, Mapping[str, Any]
                 merged = _without_options(merged, values)
             merged[group] = {**kept, **values}
         else:
-            raise BadInput(f"{source}: {group} must be a group of options, got {merged[group]!r}")
+            raise BadInput(f"{source}: {group} must be a group of options, got {shown(merged[group])}")
     return merged
 
 
@@ -288,14 +294,16 @@ def describe(error: ValidationError, model: type[BaseModel] = Config) -> str:
     """The first problems of a validation of `model` in one line: where, what, and what is valid there."""
     parts = []
     for problem in error.errors()[:3]:
-        where = ".".join(str(key) for key in problem["loc"])
+        where = ".".join(str(key)[:100] for key in problem["loc"])
         if problem["type"] == "extra_forbidden":
             valid = ", ".join(_valid_keys(model, problem["loc"][:-1]))
             parts.append(f"unknown option {where}; there are: {valid}")
             continue
         message = problem["msg"].removeprefix("Value error, ")
-        shown = f", got {problem['input']!r}" if where and problem["type"] not in ("missing", "value_error") else ""
-        parts.append(f"{where}: {message}{shown}" if where else message)
+        got = (
+            f", got {shown(problem['input'])}" if where and problem["type"] not in ("missing", "value_error") else ""
+        )
+        parts.append(f"{where}: {message}{got}" if where else message)
     return "; ".join(parts)
 
 

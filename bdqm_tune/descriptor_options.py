@@ -14,6 +14,7 @@ from pydantic import (
 
 from bdqm_tune.hyperparameters import Options
 
+LONGEST = 100.0  # Å; a typing error must not fill the memory with neighbours
 # The options of each descriptor, besides those that all have.
 _GMP = {"sigmas", "cutoff", "square", "pseudodensities"}
 DESCRIPTORS: dict[str, set[str]] = {
@@ -51,10 +52,13 @@ class DescriptorFields(Options):
     groups: Annotated[dict[Annotated[int, Field(ge=0, le=9)], list[int]], PlainSerializer(_with_text_keys)] = Field(
         {0: [1], 1: [1], 2: [1, 2]}, min_length=1, description="order: numbers of its groups of harmonics, from 1"
     )
-    sigmas: Annotated[int, Field(ge=1, le=40)] | Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] = (
-        Field(8, description="probe widths, Å; a number: as many from 0.1 to 2 Å, evenly spaced in their logarithm")
+    sigmas: (
+        Annotated[int, Field(ge=1, le=40)]
+        | Annotated[list[Annotated[float, Field(gt=0, le=LONGEST)]], Field(min_length=1)]
+    ) = Field(8, description="probe widths, Å; a number: as many from 0.1 to 2 Å, evenly spaced in their logarithm")
+    cutoff: float | None = Field(
+        6.0, gt=0, le=LONGEST, description="Å; null: where the widest probe has decayed to 1e-8"
     )
-    cutoff: float | None = Field(6.0, gt=0, description="Å; null: where the widest probe has decayed to 1e-8")
     solid: bool = Field(True, description="solid harmonics, else surface harmonics")
     square: bool = Field(True, description="squared invariants, else their roots")
     pseudodensities: str | None = Field(None, description="folder of amptorch .g files; null: the package's table")

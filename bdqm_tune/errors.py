@@ -1,7 +1,9 @@
 """What a user did wrong, and what failed: each with the exit status that a shell sees."""
 
+import reprlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 class BdqmError(Exception):
@@ -28,3 +30,14 @@ def located(where: str) -> Iterator[None]:
 def one_line(error: BaseException) -> str:
     """The message of an error in one line of at most 300 characters; its kind, where it has none."""
     return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+_shortened = reprlib.Repr()
+_shortened.maxlevel, _shortened.maxlist, _shortened.maxtuple, _shortened.maxdict = 3, 10, 10, 10
+_shortened.maxstring = _shortened.maxlong = _shortened.maxother = 100
+
+
+def shown(value: Any) -> str:
+    """What was given, to show in a message: as Python writes it, at most a line or two of it."""
+    text = _shortened.repr(value)
+    return text if len(text) <= 300 else f"{text[:300]}…"

@@ -59,14 +59,17 @@ class Hyperparameters(Options):
         "from the reference energies",
     )
     optimizer: Optimizer = Field("adam", description="lbfgs: made for batches of the whole training split")
-    weight_decay: float = Field(0.01, ge=0, description="adamw: share of the weights taken away, times lr, in a step")
+    weight_decay: float = Field(
+        0.01, ge=0, le=1e6, description="adamw: share of the weights taken away, times lr, in a step"
+    )
     lr: float = Field(3e-3, gt=0, le=10, description="the optimizer's learning rate at the start; one_cycle: at most")
-    batch_size: int = Field(32, ge=1, description="structures in a step")
+    batch_size: int = Field(32, ge=1, le=1_000_000_000, description="structures in a step")
     scheduler: Scheduler = Field("step", description="of the learning rate, per epoch")
     gamma: float = Field(0.5, gt=0, le=1, description="step: factor every step_size epochs; plateau: see there")
     step_size: int = Field(
         30,
         ge=1,
+        le=1_000_000_000,
         description="step: epochs between two changes; plateau: epochs without a better objective that bring one",
     )
     force_coefficient: float = Field(

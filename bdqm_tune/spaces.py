@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-import yaml
 from pydantic import ValidationError
 
 from bdqm_tune.descriptor_options import DescriptorFields
+from bdqm_tune.errors import BadInput, shown
 from bdqm_tune.hyperparameters import Hyperparameters, Options
+from bdqm_tune.yaml_files import parse_yaml
 
 DESCRIPTOR = "descriptor."  # before the name of a descriptor's option
 KINDS = ("int", "float", "choice")
@@ -38,30 +39,32 @@ def parse_space(name: str, entry: Any) -> Any:
     kinds = [kind for kind in KINDS if kind in entry]
     extra = set(entry) - {*KINDS, "log", "step"}
     if len(kinds) != 1 or extra:
-        raise ValueError(f"{name}: needs one of int, float, choice, and may have log or step; got {dict(entry)}")
+        raise ValueError(f"{name}: needs one of int, float, choice, and may have log or step; got {shown(dict(entry))}")
     kind, given = kinds[0], entry[kinds[0]]
     if name == "hidden_layers":
         raise ValueError(
             "hidden_layers: takes one list of layers, not a range; search num_layers and num_nodes instead"
         )
     if not isinstance(given, list | tuple) or not given:
-        raise ValueError(f"{name}: {kind} needs a list, got {given!r}")
+        raise ValueError(f"{name}: {kind} needs a list, got {shown(given)}")
     if kind == "choice":
         return Space(kind="choice", choices=tuple(plain(check_value(name, value)) for value in given))
     if kind != type_name:
         raise ValueError(f"{name}: {kind} does not fit a {type_name}")
     if len(given) != 2:
-        raise ValueError(f"{name}: {kind} needs [low, high], got {given!r}")
+        raise ValueError(f"{name}: {kind} needs [low, high], got {shown(given)}")
     low, high = (check_value(name, value) for value in given)
     if not (isinstance(low, int | float) and isinstance(high, int | float)):
-        raise ValueError(f"{name}: {kind} needs two numbers, got {given!r}")
+        raise ValueError(f"{name}: {kind} needs two numbers, got {shown(given)}")
     log, step = entry.get("log", False), entry.get("step")
     if not isinstance(log, bool):
-        raise ValueError(f"{name}: log must be true or false, got {log!r}")
+        raise ValueError(f"{name}: log must be true or false, got {shown(log)}")
     if low >= high:
         raise ValueError(f"{name}: the range [{low}, {high}] is empty; give a plain value to fix it")
     if step is not None and (log or type(step) not in (int, {"int": int, "float": float}[kind]) or step <= 0):
-        raise ValueError(f"{name}: step must be a positive {kind}, and not together with log; got {step!r}")
+        raise ValueError(f"{name}: step must be a positive {kind}, and not together with log; got {shown(step)}")
+    if step is not None and step > high - low:
+        raise ValueError(f"{name}: step must fit into the range [{low}, {high}], got {step}")
     if log and low <= 0:
         raise ValueError(f"{name}: a logarithmic range must begin above 0, got {low}")
     return Space(kind="int" if kind == "int" else "float", low=low, high=high, log=log, step=step)
@@ -86,14 +89,14 @@ def check_value(name: str, value: Any) -> Any:
     given = value
     if model is DescriptorFields and isinstance(value, str) and (value == "null" or value.startswith(("[", "{"))):
         try:
-            given = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise ValueError(f"{name}: not a list or a mapping: {value!r}") from None
+            given = parse_yaml(value)
+        except BadInput:
+            raise ValueError(f"{name}: not a list or a mapping: {shown(value)}") from None
     try:
         return getattr(model(**{field: given}), field)
     except ValidationError as error:
         message = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise ValueError(f"{name}: {message}, got {value!r}") from None
+        raise ValueError(f"{name}: {message}, got {shown(value)}") from None
 
 
 def plain(value: Any) -> Any:
@@ -108,7 +111,7 @@ def _declared(name: str) -> tuple[type[Options], str]:
     if name.startswith(DESCRIPTOR):
         model, what, field = DescriptorFields, "option of the descriptor", name.removeprefix(DESCRIPTOR)
     if field not in model.model_fields:
-        raise ValueError(f"unknown {what} {name!r}; there are: {', '.join(model.model_fields)}")
+        raise ValueError(f"unknown {what} {shown(name)}; there are: {', '.join(model.model_fields)}")
     return model, field
 
 

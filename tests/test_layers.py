@@ -11,14 +11,14 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "bdqm_tune"
 
 # What each folder or module of the package may import from, apart from itself.
-SEARCHED = ["hyperparameters", "descriptor_options", "spaces", "descriptor_search"]
+SEARCHED = ["yaml_files", "hyperparameters", "descriptor_options", "spaces", "descriptor_search"]
 BASE = ["errors", "units", *SEARCHED, "config", "progress", "threads", "compiled"]
 CLI = ["amptorch", "jobs", "models", "report", "results", "shared", "studies"]
 SCIENCE = ["structures", "descriptors", "learning", "backends"]
 ALLOWED: dict[str, list[str]] = {
     "errors": [],
     "units": [],
-    **{module: SEARCHED[:position] for position, module in enumerate(SEARCHED)},
+    **{module: ["errors", *SEARCHED[:position]] for position, module in enumerate(SEARCHED)},
     "config": ["errors", "units", *SEARCHED],
     "progress": [],
     "threads": [],

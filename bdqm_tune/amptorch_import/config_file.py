@@ -5,9 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from bdqm_tune.errors import BadInput, one_line
+from bdqm_tune.yaml_files import parse_yaml
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
@@ -45,11 +44,9 @@ def _parsed(text: str, path: str) -> Any:
             _refuse_expressions(tree, path)
             not_python = one_line(error)
     try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise BadInput(
-            f"{path}: neither JSON, nor YAML ({one_line(error)}), nor a Python literal ({not_python})"
-        ) from None
+        return parse_yaml(text)
+    except BadInput as error:
+        raise BadInput(f"{path}: neither JSON, nor a Python literal ({not_python}), and {error}") from None
 
 
 def _refuse_expressions(tree: ast.AST, path: str) -> None:

@@ -60,6 +60,8 @@ def read_file(path: Path) -> PseudoDensity:
     """Read one of amptorch's tables, one line `B beta` a Gaussian. Raises BadInput if it is none."""
     try:
         amplitude, exponent = np.loadtxt(path, ndmin=2).T
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read ({error.strerror or error})") from None
     except ValueError as error:
         raise BadInput(f"{path}: each line must hold two numbers, B and beta ({error})") from None
     if not (np.isfinite(amplitude).all() and np.isfinite(exponent).all() and (exponent > 0).all()):
@@ -71,6 +73,6 @@ def require(table: Table, numbers: NDArray[np.integer]) -> None:
     """Raise BadInput if an atomic number in `numbers` has no pseudo-density."""
     missing = sorted(set(numbers.tolist()) - set(table))
     if missing:
-        names = ", ".join(chemical_symbols[z] if z < len(chemical_symbols) else str(z) for z in missing)
+        names = ", ".join(chemical_symbols[z] if 0 < z < len(chemical_symbols) else str(z) for z in missing)
         known = " ".join(chemical_symbols[z] for z in sorted(table))
         raise BadInput(f"no pseudo-density for element {names}; there are: {known}")

@@ -75,7 +75,8 @@ def read_images(path: str | Path) -> list[Atoms]:
         problem = "is a folder, not a file" if Path(path).is_dir() else f"no such file (looked from {Path.cwd()})"
         raise BadInput(f"{path}: {problem}")
     try:
-        images = ase.io.read(path, index=":")
+        # By its whole path, as ASE takes names that begin with mysql for databases; and an @ in it is no index.
+        images = ase.io.read(Path(path).absolute(), index=":", do_not_split_by_at_sign=True)
     except Exception as error:  # each of ASE's readers raises its own kinds
         raise BadInput(f"{path}: ASE cannot read it ({one_line(error)})") from None
     return images if isinstance(images, list) else [images]
@@ -113,7 +114,7 @@ def check_geometry(atoms: Atoms) -> None:
         raise BadInput("positions and cell must be finite")
     unknown = sorted({int(z) for z in atoms.numbers if not 1 <= z <= HEAVIEST})
     if unknown:
-        names = ", ".join(chemical_symbols[z] if z < len(chemical_symbols) else str(z) for z in unknown)
+        names = ", ".join(chemical_symbols[z] if 0 < z < len(chemical_symbols) else str(z) for z in unknown)
         raise BadInput(f"element {names} is not supported, only H to Rn are")
     periodic = np.asarray(atoms.cell)[atoms.pbc]
     if len(periodic) and np.linalg.matrix_rank(periodic) < len(periodic):
