@@ -27,7 +27,7 @@ from bdqm_tune.cli_studies import (
     status,
     studies,
 )
-from bdqm_tune.errors import BadInput, BdqmError
+from bdqm_tune.errors import BadInput, BdqmError, printable
 from bdqm_tune.progress import Bar, told_to_end, walltime_is_near
 from mlflow_server.commands import app as services
 
@@ -187,9 +187,9 @@ def main() -> NoReturn:
     try:
         code = app(standalone_mode=False)
     except BdqmError as error:
-        _fail(str(error), error.exit_code)
+        _fail(printable(str(error)) if isinstance(error, BadInput) else str(error), error.exit_code)
     except typer.TyperException as error:
-        _fail(error.format_message(), 2)
+        _fail(printable(error.format_message()), 2)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     if code == INTERRUPTED:  # which typer gives back where it caught the interruption itself

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from bdqm_tune.descriptor_options import DescriptorOptions
 from bdqm_tune.descriptor_search import check_search, descriptor_spaces, is_fixed_option, with_fixed_options
-from bdqm_tune.errors import BadInput, located, one_line, shown
+from bdqm_tune.errors import BadInput, located, one_line, printable, shown
 from bdqm_tune.hyperparameters import DEFAULT_SEARCH, Options, excluded_by, refuse_two_ways
 from bdqm_tune.spaces import DESCRIPTOR, Space, check_value, parse_space
 from bdqm_tune.yaml_files import parse_yaml
@@ -300,11 +300,9 @@ def describe(error: ValidationError, model: type[BaseModel] = Config) -> str:
             parts.append(f"unknown option {where}; there are: {valid}")
             continue
         message = problem["msg"].removeprefix("Value error, ")
-        got = (
-            f", got {shown(problem['input'])}" if where and problem["type"] not in ("missing", "value_error") else ""
-        )
+        got = f", got {shown(problem['input'])}" if where and problem["type"] not in ("missing", "value_error") else ""
         parts.append(f"{where}: {message}{got}" if where else message)
-    return "; ".join(parts)
+    return printable("; ".join(parts))
 
 
 def _valid_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:

@@ -32,6 +32,11 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
+def printable(text: str) -> str:
+    """The text in one line; what is no character to print, as in names of files, is written as Python writes it."""
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
+
+
 _shortened = reprlib.Repr()
 _shortened.maxlevel, _shortened.maxlist, _shortened.maxtuple, _shortened.maxdict = 3, 10, 10, 10
 _shortened.maxstring = _shortened.maxlong = _shortened.maxother = 100

@@ -73,6 +73,6 @@ def require(table: Table, numbers: NDArray[np.integer]) -> None:
     """Raise BadInput if an atomic number in `numbers` has no pseudo-density."""
     missing = sorted(set(numbers.tolist()) - set(table))
     if missing:
-        names = ", ".join(chemical_symbols[z] if 0 < z < len(chemical_symbols) else str(z) for z in missing)
+        names = ", ".join(chemical_symbols[z] if 0 <= z < len(chemical_symbols) else str(z) for z in missing)
         known = " ".join(chemical_symbols[z] for z in sorted(table))
         raise BadInput(f"no pseudo-density for element {names}; there are: {known}")

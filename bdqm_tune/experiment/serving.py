@@ -12,15 +12,17 @@ import ase.io
 import numpy as np
 import pandas as pd
 from ase import Atoms
+from ase.formula import Formula
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types.schema import AnyType, Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 
-from bdqm_tune.errors import BadInput, located, one_line
+from bdqm_tune.errors import BadInput, located, one_line, shown
 from bdqm_tune.experiment.models import load_folder
 from bdqm_tune.learning.ensemble import Ensemble
 from bdqm_tune.learning.potential import Potential
 from bdqm_tune.structures.read import check_geometry
+from bdqm_tune.structures.xyz_frames import check_frames
 
 FIELDS = ("extxyz", "symbols", "numbers", "positions", "cell", "pbc")  # of a structure
 FORMS = (
@@ -117,6 +119,12 @@ def _read(given: Mapping[str, Any]) -> list[Atoms]:
     if ("cell" in given) != ("pbc" in given):
         raise BadInput(f"has {'cell' if 'cell' in given else 'pbc'} alone; cell and pbc are given both, or neither")
     try:
+        for name, kinds, what in (("numbers", "iu", "whole numbers"), ("pbc", "b", "true or false")):
+            if name in given and np.asarray(given[name]).dtype.kind not in kinds:  # ASE would take them for such
+                raise ValueError(f"{name} must be {what}, got {shown(given[name])}")
+        symbols = given.get("symbols")
+        if isinstance(symbols, str) and sum(Formula(symbols).count().values()) != len(given["positions"]):
+            raise ValueError(f"{shown(symbols)} for {len(given['positions'])} positions")
         return [Atoms(**given)]
     except Exception as error:  # Atoms takes values of all kinds, and raises all kinds of errors
         raise BadInput(f"is not a structure ({one_line(error)}); a structure is {FORMS}") from None
@@ -126,7 +134,10 @@ def _from_text(text: Any) -> list[Atoms]:
     if not isinstance(text, str):
         raise BadInput(f"extxyz must be a text, got {type(text).__name__}")
     try:
+        check_frames(text.splitlines())
         return list(ase.io.read(io.StringIO(text), index=":", format="extxyz"))
+    except BadInput as error:
+        raise BadInput(f"extxyz: {error}") from None
     except Exception as error:  # as above
         raise BadInput(f"extxyz: ASE cannot read it ({one_line(error)})") from None
 

@@ -161,7 +161,15 @@ def _explained(database: StudyDatabase) -> Iterator[None]:
     """Say in one line which database failed, and how."""
     try:
         yield
-    except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError, pymysql.MySQLError, ImportError, OSError) as error:
+    except (
+        sqlalchemy.exc.SQLAlchemyError,
+        StorageInternalError,
+        pymysql.MySQLError,
+        ImportError,
+        OSError,
+        ValueError,
+        TypeError,
+    ) as error:
         start = "; `bdqm-tune services up` starts it" if database.follows else ""
         raise BdqmError(f"cannot open {database}: {reason(error)}{start}") from None
 

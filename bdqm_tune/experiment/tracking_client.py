@@ -5,9 +5,10 @@ import os
 import requests
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from bdqm_tune.errors import BdqmError, one_line
-from bdqm_tune.services.connection import Stores
+from bdqm_tune.errors import BadInput, BdqmError, one_line
+from bdqm_tune.services.connection import Stores, without_password
 from bdqm_tune.services.secrets import without_secrets
 
 # What MLflow's server says of its database with HTTP 400, and what is over in a moment.
@@ -23,12 +24,19 @@ def tracking_client(stores: Stores) -> MlflowClient:
     """A client for the tracking store as it is now; servers that were moved are found again by a new client.
 
     Raises:
-        BdqmError: the servers that have it are down.
+        BadInput: what was given is no address.
+        BdqmError: the database or the servers that have it are down.
     """
     # MLflow reads user, password and certificate from here at every request. The address is given to the client alone,
     # so that what else runs in this process keeps its own.
     os.environ.update({k: v for k, v in stores.tracking_environment.items() if k != "MLFLOW_TRACKING_URI"})
-    return MlflowClient(stores.tracking_uri)
+    try:
+        return MlflowClient(stores.tracking_uri)
+    # MLflow lets each library's own error through: of a database, of what is no address, of a driver that is not there.
+    except (SQLAlchemyError, ImportError, ValueError, TypeError) as error:
+        where = without_password(stores.tracking_uri or "")
+        kind = BdqmError if isinstance(error, DBAPIError) else BadInput
+        raise kind(f"MLflow cannot use the tracking store {where}: {reason(error)}") from None
 
 
 def http_status(error: Exception) -> int | None:

@@ -150,11 +150,11 @@ def _place(text: str) -> tuple[str, ...] | None:
 
     try:
         url = make_url(text)
+        backend, database = url.get_backend_name(), url.database or ""
+        if backend == "sqlite":
+            return (backend, str(Path(database).resolve())) if database not in ("", ":memory:") else None
     except (ArgumentError, ValueError):
         return None
-    backend, database = url.get_backend_name(), url.database or ""
-    if backend == "sqlite":
-        return (backend, str(Path(database).resolve())) if database not in ("", ":memory:") else None
     if backend not in ("mysql", "mariadb", "postgresql", "mssql"):
         return None
     kind = "mysql" if backend == "mariadb" else backend

@@ -9,11 +9,15 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.data import chemical_symbols
+from ase.io.formats import filetype, open_with_compression
 from numpy.typing import NDArray
 
 from bdqm_tune.errors import BadInput, located, one_line
+from bdqm_tune.structures.xyz_frames import check_frames
 
 HEAVIEST = 86  # Rn, the last element of the package's pseudo-densities
+# What a search for neighbours can do with, Å: coordinates, and the distance between periodic images.
+FARTHEST, NEAREST_IMAGE = 1e6, 0.1
 
 
 class Geometries:
@@ -74,9 +78,16 @@ def read_images(path: str | Path) -> list[Atoms]:
     if not Path(path).is_file():
         problem = "is a folder, not a file" if Path(path).is_dir() else f"no such file (looked from {Path.cwd()})"
         raise BadInput(f"{path}: {problem}")
+    # By its whole path, as ASE takes names that begin with mysql for databases; and an @ in it is no index.
+    whole = str(Path(path).absolute())
     try:
-        # By its whole path, as ASE takes names that begin with mysql for databases; and an @ in it is no index.
-        images = ase.io.read(Path(path).absolute(), index=":", do_not_split_by_at_sign=True)
+        kind = filetype(whole)
+        if kind == "extxyz":
+            with located(str(path)), open_with_compression(whole, "r") as text:
+                check_frames(text)
+        images = ase.io.read(whole, index=":", format=kind, do_not_split_by_at_sign=True)
+    except BadInput:
+        raise
     except Exception as error:  # each of ASE's readers raises its own kinds
         raise BadInput(f"{path}: ASE cannot read it ({one_line(error)})") from None
     return images if isinstance(images, list) else [images]
@@ -114,11 +125,16 @@ def check_geometry(atoms: Atoms) -> None:
         raise BadInput("positions and cell must be finite")
     unknown = sorted({int(z) for z in atoms.numbers if not 1 <= z <= HEAVIEST})
     if unknown:
-        names = ", ".join(chemical_symbols[z] if 0 < z < len(chemical_symbols) else str(z) for z in unknown)
+        names = ", ".join(chemical_symbols[z] if 0 <= z < len(chemical_symbols) else str(z) for z in unknown)
         raise BadInput(f"element {names} is not supported, only H to Rn are")
+    if max(np.abs(atoms.positions).max(), np.abs(np.asarray(atoms.cell)).max()) > FARTHEST:
+        raise BadInput(f"positions and cell must be within {FARTHEST:g} Å")
     periodic = np.asarray(atoms.cell)[atoms.pbc]
     if len(periodic) and np.linalg.matrix_rank(periodic) < len(periodic):
         raise BadInput("is periodic along a direction in which its cell has no extent")
+    # Distances between its lattice planes: those of the reciprocal lattice, inverted.
+    if len(periodic) and (nearest := 1 / np.linalg.norm(np.linalg.pinv(periodic), axis=0).max()) < NEAREST_IMAGE:
+        raise BadInput(f"its periodic images are {nearest:.2g} Å apart, less than {NEAREST_IMAGE} Å; lengths are in Å")
 
 
 def _energy(atoms: Atoms) -> float:

@@ -228,7 +228,7 @@ def test_a_folder_is_refused(tmp_path: Path) -> None:
         ("notes.traj", b"the structures are on the other disk\n"),
         ("notes.xyz", b"the structures are on the other disk\n"),
         ("notes.json", b"{}"),
-        ("notes.extxyz", b"2\nLattice\nCu 0 0\n"),
+        ("notes.extxyz", b"1\nLattice\nCu 0 0\n"),
         ("notes", bytes(range(256))),
     ],
 )
