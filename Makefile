@@ -10,7 +10,7 @@ ACTIVE = VIRTUAL_ENV="$(abspath $(VENV))" PATH="$(BIN):$$PATH"
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help system system-servers system-slurm setup run report test test-all lint tutorial clean clean-compiled
+.PHONY: help system system-servers system-slurm setup run report test test-all lint security tutorial clean clean-compiled
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -107,6 +107,10 @@ lint: setup ## style and types
 
 tutorial: setup ## run docs/tutorial.ipynb and make its page anew; TUTORIAL_ARGS=--page only makes the page
 	$(ACTIVE) PYTHONPATH="$(CURDIR)" python scripts/tutorial.py $(TUTORIAL_ARGS)
+
+security: setup ## bandit on the code, and known vulnerabilities of the dependencies
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive bdqm_tune mlflow_server analysis scripts
+	$(BIN)/python scripts/audit.py
 
 clean-compiled: ## remove what numba compiled, which does not notice changes in other files
 	find bdqm_tune \( -name '*.nbi' -o -name '*.nbc' \) -delete

@@ -195,7 +195,7 @@ def main() -> NoReturn:
     if code == INTERRUPTED:  # which typer gives back where it caught the interruption itself
         # Interrupted within a string that is executed (a dataclass made by an import), Python would end by SIGINT in
         # spite of the status below, unless a later string ends well.
-        exec("")
+        exec("")  # nosec B102
         left = "the walltime is near" if walltime_is_near.is_set() else "interrupted"
         status = 0 if walltime_is_near.is_set() else INTERRUPTED
         _fail(left + AFTERWARDS.get("".join(sys.argv[1:2]), ""), status)

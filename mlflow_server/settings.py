@@ -16,7 +16,7 @@ from bdqm_tune.services.connection import without_password
 from mlflow_server.places import write_private
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-EVERYWHERE = ("0.0.0.0", "::")
+EVERYWHERE = ("0.0.0.0", "::")  # nosec B104  # compared with, not bound to
 KEPT_ADDRESSES = 20
 MOST_PROCESSES = 8  # of the MLflow server; the database has connections for so many
 
