@@ -17,7 +17,7 @@ from bdqm_tune.experiment.cached_storage import Cache
 from bdqm_tune.experiment.checkpoints import checkpoint_folder
 from bdqm_tune.experiment.output import quiet_libraries
 from bdqm_tune.experiment.storage import not_made_yet, opened, turn
-from bdqm_tune.experiment.study import RUN_ID, TEST, no_such_study
+from bdqm_tune.experiment.study import RUN_ID, TEST, no_such_study, study_id_of
 from bdqm_tune.experiment.study_runs import runs_of_study, search, tracking_not_made_yet, versions_of
 from bdqm_tune.experiment.tracking_client import reason, tracking_client
 from bdqm_tune.experiment.workers import RUNNING, Worker, Workers, who
@@ -90,10 +90,9 @@ def delete_study(stores: Stores, found: Belongings) -> None:
 
 def _idle(stores: Stores, storage: Cache, name: str) -> tuple[list[FrozenTrial], list[Worker]]:
     """The trials and workers of a study on which nobody works."""
-    try:
-        study_id = storage.get_study_id_from_name(name)
-    except KeyError:
-        raise no_such_study(stores, name, sorted(optuna.get_all_study_names(storage))) from None
+    study_id = study_id_of(storage, name)
+    if study_id is None:
+        raise no_such_study(stores, name, sorted(optuna.get_all_study_names(storage)))
     workers = Workers(storage.backend.engine, storage.backend.patience, study_id).all()
     if running := [who(worker) for worker in workers if worker.state == RUNNING and not worker.is_gone]:
         raise BdqmError(

@@ -159,7 +159,7 @@ def _registered(client: MlflowClient, model: str, name: str, alias: str | None, 
     if registered is None:
         names = [entry.name for entry in client.search_registered_models(max_results=20)]
         raise BadInput(f"{model}: no registered model {name!r}; there are: {_list(names)}")
-    versions = {str(entry.version): entry for entry in client.search_model_versions(f"name = '{name}'")}
+    versions = {str(entry.version): entry for entry in client.search_model_versions(f"name = {quoted(name)}")}
     if alias is not None and alias not in registered.aliases:
         known = [f"{key} (version {value})" for key, value in registered.aliases.items()]
         raise BadInput(
@@ -174,6 +174,11 @@ def _registered(client: MlflowClient, model: str, name: str, alias: str | None, 
     if (run_id := versions[number].run_id) and not str(versions[number].source).startswith("models:"):
         _run(client, model, run_id)
     return str(client.get_model_version_download_uri(name, number))
+
+
+def quoted(text: str) -> str:
+    """A text as MLflow's filters take it, which know no quotes within quotes of the same kind."""
+    return f'"{text}"' if "'" in text else f"'{text}'"
 
 
 def _found(request: Callable[[], Answer]) -> Answer | None:

@@ -27,6 +27,7 @@ from bdqm_tune.learning.potential import Potential
 from bdqm_tune.services.connection import Stores
 
 ALIAS = "champion"
+NOT_IN_NAMES = "/:.%\"'"  # of models, as MLflow says of them
 LOADER = "bdqm_tune.experiment.serving"
 MODEL_RUN = "model_run_id"  # tag of a version
 
@@ -68,6 +69,11 @@ def register(
     """
     quiet_libraries()
     found, name = load_study(stores, study), name or study
+    if set(name) & set(NOT_IN_NAMES):
+        raise BadInput(
+            f"{name!r} cannot be registered: MLflow takes none of {' '.join(NOT_IN_NAMES)} in it; "
+            "--name and --alias give others"
+        )
     chosen = chosen_model(found, trial)
     client = tracking_client(stores)
     try:

@@ -73,9 +73,9 @@ def check_study(stores: Stores, config: Config, dataset: Dataset) -> list[Frozen
         return []
     name = config.study.name
     with opened(stores) as storage:
-        if name not in optuna.get_all_study_names(storage):
+        study_id = study_id_of(storage, name)
+        if study_id is None:
             return []
-        study_id = storage.get_study_id_from_name(name)
         attributes = storage.get_study_user_attrs(study_id)
         there = storage.backend.distributions(study_id)
         if config.study.sampler == "grid":
@@ -92,6 +92,25 @@ def check_study(stores: Stores, config: Config, dataset: Dataset) -> list[Frozen
             f"{_short(dataset.test.digest)} now; choose another name with --study"
         )
     return trials
+
+
+def study_id_of(storage: Cache, name: str) -> int | None:
+    """The study of this very name; None: there is none.
+
+    Raises:
+        BadInput: the database, which compares names by a collation of its own, takes another name for this one.
+    """
+    try:
+        study_id = storage.get_study_id_from_name(name)
+    except KeyError:
+        return None
+    stored = storage.get_study_name_from_id(study_id)
+    if stored != name:
+        raise BadInput(
+            f"study {name!r}: the database takes {stored!r} for the same name, as its collation is not utf8mb4_bin; "
+            "choose another name with --study"
+        )
+    return study_id
 
 
 def open_study(stores: Stores, config: Config, dataset: Dataset) -> optuna.Study:

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bdqm_tune.config import describe
-from bdqm_tune.errors import BadInput
+from bdqm_tune.errors import BadInput, one_line
 
 
 class Table(BaseModel):
@@ -77,12 +77,13 @@ def load_site(path: Path, changes: Mapping[str, Mapping[str, str]] | None = None
         for table, values in (changes or {}).items():
             content |= {table: {**content.get(table, {}), **values}} if table else values
         site = Site(**content)
-    except OSError as error:
-        raise BadInput(f"site {path}: {error.strerror}; it is part of the project, and --site names another") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"site {path}: not valid TOML: {error}") from None
     except ValidationError as error:
         raise BadInput(f"site {path}: {describe(error, Site)}") from None
+    except OSError as error:
+        raise BadInput(f"site {path}: {error.strerror}; it is part of the project, and --site names another") from None
+    # What is no table where one should be, and lists without end, fail in their own ways.
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
+        raise BadInput(f"site {path}: not valid TOML: {one_line(error)}") from None
     if site.scheduler != "local" and "YOUR" in site.account:
         raise BadInput(f"site {path}: account: {site.account!r} is an example; write your group's, or leave it empty")
     for job in ("tune", "servers"):

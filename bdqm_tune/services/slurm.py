@@ -37,7 +37,8 @@ class Slurm(Scheduler):
             flags += [f"--signal=B:USR1@{site.warning}"]
         if spec.workers:
             flags += [f"--array=1-{spec.workers}"]
-        output = spec.logs / (f"{spec.name}-%A_%a.out" if spec.workers else f"{spec.name}-%j.out")
+        logs = str(spec.logs).replace("%", "%%")  # which Slurm reads for itself
+        output = f"{logs}/{spec.name}-{'%A_%a' if spec.workers else '%j'}.out"
         return ["sbatch", "--parsable", *flags, f"--output={output}", "--export=ALL", str(self.script(spec))]
 
     def folder(self, spec: JobSpec) -> Path:

@@ -90,7 +90,10 @@ def read_images(path: str | Path) -> list[Atoms]:
         raise
     except Exception as error:  # each of ASE's readers raises its own kinds
         raise BadInput(f"{path}: ASE cannot read it ({one_line(error)})") from None
-    return images if isinstance(images, list) else [images]
+    images = images if isinstance(images, list) else [images]
+    if not all(isinstance(atoms, Atoms) for atoms in images):  # as of some readers, which find nothing in the file
+        raise BadInput(f"{path}: ASE finds no structures in it (as {kind})")
+    return images
 
 
 def from_atoms(images: Sequence[Atoms], source: str) -> Structures:
