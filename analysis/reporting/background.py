@@ -71,7 +71,7 @@ def environment(facts: StudyFacts, found: Frames) -> Section:
     """On what machines, with which versions, from which sources."""
     frame = found["environment"]
     if frame.empty:
-        return Section("environment", "Environment", [Notice("Not known: the runs of its workers are gone.")])
+        return Section("environment", "Environment", [Notice("Not known: there is no run of a worker.")])
     blocks: list[Block] = [
         Facts(_environment(row, facts.results.trials)) for row in frame.head(MOST).to_dict("records")
     ]
@@ -103,7 +103,7 @@ def repeat(facts: StudyFacts, found: Frames) -> Section:
     """The commands that make this again, and the options of the workers."""
     blocks: list[Block] = []
     if found["options"].empty:
-        blocks.append(Notice("The options of the study's workers are not known: their runs are gone."))
+        blocks.append(Notice("Not known: there is no run of a worker, which would have its options."))
     else:
         blocks += [Commands(_commands(facts)), Text(pieces(_luck(facts)))]
         headings = {"option": "option", "value": "value", "workers": "workers"}

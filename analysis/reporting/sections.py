@@ -38,7 +38,7 @@ def summary(facts: StudyFacts) -> Section:
         Fact("study", pieces(facts.name)),
         Fact("judged by", pieces(f"{results.objective} ({unit}): the best epoch of a trial, on the validation split")),
         Fact("searched", pieces(", ".join(results.hyperparameters) or "nothing: every hyperparameter is fixed")),
-        Fact("how", pieces(", ".join(ways) if len(results.runs) else "not known: the runs of its workers are gone")),
+        Fact("how", pieces(", ".join(ways) if len(results.runs) else "not known: there is no run of a worker")),
         Fact("trials", _trials_by_state(results.trials)),
         Fact("best trial", _best(facts, unit)),
         Fact("confirmed", _confirmed(facts, unit)),
@@ -47,7 +47,8 @@ def summary(facts: StudyFacts) -> Section:
         Fact("training took", pieces(f"{duration_text(seconds)}, all trials together")),
     ]
     left = int(results.trials["state"].isin(("waiting", "running")).sum())
-    notices = [Notice(f"{left} trials wait or run: this is how far the study is.", f"bdqm-tune status {_name(facts)}")]
+    text = f"Not finished: this is how far the study is. Trials that wait or run: {left}."
+    notices = [Notice(text, f"bdqm-tune status {_name(facts)}")]
     return Section("summary", "Summary", [Facts(rows), *(notices if left else []), *map(Notice, facts.lost)])
 
 
@@ -147,8 +148,11 @@ def finalists(facts: StudyFacts, found: Frames) -> Section:
         text = "Not confirmed yet: the best trials were not trained anew with other seeds, so how much of the best "
         blocks.append(Notice(f"{text}one's error is the luck of its seed is not known.", command))
     elif (since := len(facts.ended) - facts.champion.trials) > 0:
-        blocks.append(Notice(f"{since} trials ended after the confirmation and take no part in it.", command))
-    if facts.confirmation is not None and facts.champion is not None:
+        text = f"Trials that ended after the confirmation, and take no part in it: {since}."
+        blocks.append(Notice(text, command))
+    if facts.champion is not None and facts.confirmation is None:
+        blocks.append(Notice("The files of the confirmation are gone; to confirm again trains nothing twice.", command))
+    elif facts.champion is not None and facts.confirmation is not None:
         record, unit = facts.confirmation.record, facts.confirmation.record["unit"]
         headings = {
             "rank": "rank",
@@ -192,7 +196,9 @@ def test(facts: StudyFacts, found: Frames, drawn: Sequence[str]) -> Section:
             )
         )
     evaluation = facts.evaluation
-    if evaluation is not None:
+    if evaluation is None and any(one.is_done for one in facts.openings):
+        blocks.append(Notice("The files of the evaluation are gone: what is left of it is in the table above."))
+    elif evaluation is not None:
         opening = evaluation.opening
         said = pieces(
             f"Below is the evaluation of {opening.model} (opening ", opening.number, ") on ", len(evaluation.errors),

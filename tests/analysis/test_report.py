@@ -358,21 +358,26 @@ def test_the_report_is_in_one_run_of_the_study(made: Made, tmp_path: Path, monke
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_a_file_that_is_gone_is_said_to_be(made: Made, tmp_path: Path) -> None:
-    client, study = tracking_client(made.stores), load_study(made.stores, NAME)
-    champion = champion_of(study)
+@pytest.mark.parametrize(
+    ("work", "name", "table"),
+    [("confirmation", "finalists.csv", "finalists.csv"), ("evaluation", "test_metrics.json", "metrics.csv")],
+)
+def test_a_file_that_is_gone_is_said_to_be(made: Made, work: str, name: str, table: str, tmp_path: Path) -> None:
+    champion = champion_of(load_study(made.stores, NAME))
     assert champion is not None
-    kept = client.get_run(champion.confirmation_run_id)
-    file = Path(kept.info.artifact_uri.removeprefix("file://")) / "finalists.csv"
+    run_id = champion.confirmation_run_id if work == "confirmation" else made.csv("openings.csv")["run_id"][0]
+    kept = tracking_client(made.stores).get_run(run_id)
+    file = Path(kept.info.artifact_uri.removeprefix("file://")) / name
     content = file.read_bytes()
     file.unlink()
     try:
         page = Made(made.stores, NAME, tmp_path, make_report(made.stores, NAME, tmp_path)).page
     finally:
         file.write_bytes(content)
-    said = f"finalists.csv are not in the confirmation's run {champion.confirmation_run_id} any more"
-    assert said in page.texts["p"]
-    assert [table for table in page.tables if table.source == "finalists.csv"] == []
+    assert re.search(f"not in (the {work}'s|its) run {run_id} any more", notices(page))
+    assert f"The files of the {work} are gone" in notices(page)
+    assert {made_table.source for made_table in page.tables}.isdisjoint({table})
+    assert page.table("openings.csv").rows == made.page.table("openings.csv").rows
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -428,7 +433,7 @@ def test_a_study_without_an_ended_trial(
     assert found["best trial"] == "no trial is complete yet"
     assert "No trial is complete yet, so there is nothing to confirm." in said
     assert "The study has no test split" in said
-    assert ("3 trials wait or run" in said) == bool(waiting)
+    assert ("Trials that wait or run: 3." in said) == bool(waiting)
     assert "bdqm-tune status small" in written.page.texts.get("code", []) or not waiting
     assert written.markdown.texts["h2"] == written.page.texts["h2"]
 
