@@ -5,6 +5,7 @@ import os
 import requests
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from mlflow.tracking.registry import UnsupportedModelRegistryStoreURIException
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from bdqm_tune.errors import BadInput, BdqmError, one_line
@@ -33,7 +34,7 @@ def tracking_client(stores: Stores) -> MlflowClient:
     try:
         return MlflowClient(stores.tracking_uri)
     # MLflow lets each library's own error through: of a database, of what is no address, of a driver that is not there.
-    except (SQLAlchemyError, ImportError, ValueError, TypeError) as error:
+    except (UnsupportedModelRegistryStoreURIException, SQLAlchemyError, ImportError, ValueError, TypeError) as error:
         where = without_password(stores.tracking_uri or "")
         kind = BdqmError if isinstance(error, DBAPIError) else BadInput
         raise kind(f"MLflow cannot use the tracking store {where}: {reason(error)}") from None
