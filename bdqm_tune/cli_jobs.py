@@ -186,7 +186,11 @@ def _for_workers(
         path = Path(parameters.get(name, "builtin")).expanduser()
         if str(path) == "builtin":
             continue
-        if not path.exists():
+        try:
+            there = path.exists()
+        except OSError:  # a name that is too long for one, for example
+            there = False
+        if not there:
             raise BadInput(f"--{name} {path}: no such file")
         parameters = parameters | {name: str(path.absolute())}
     config = load_config(parameters.get("config"), tune_overrides(parameters))

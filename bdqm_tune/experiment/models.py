@@ -40,7 +40,7 @@ def load_model(model: str, stores: Stores) -> Potential | Ensemble:
         BadInput: there is none; the message says what there is.
         BdqmError: the tracking store that has it does not answer.
     """
-    if Path(model).exists() or not (RUN_ID.fullmatch(model) or model.startswith(("runs:", "models:"))):
+    if _is_there(Path(model)) or not (RUN_ID.fullmatch(model) or model.startswith(("runs:", "models:"))):
         return load_folder(Path(model))
     quiet_libraries()
     client = _client(model, stores)
@@ -78,7 +78,7 @@ def load_folder(folder: Path) -> Potential | Ensemble:
     Raises:
         BadInput: there is none.
     """
-    if not folder.exists():
+    if not _is_there(folder):
         raise BadInput(f"{folder}: no potential there; a model is {FORMS}")
     if (folder / MLMODEL_FILE_NAME).exists():
         packed = [folder / "data" / name for name in MODEL_FOLDERS if (folder / "data" / name).is_dir()]
@@ -86,6 +86,13 @@ def load_folder(folder: Path) -> Potential | Ensemble:
             raise BadInput(f"{folder}: a model of MLflow's own kind, not one that `bdqm-tune register` made")
         folder = packed[0]
     return Ensemble.load(folder) if (folder / ENSEMBLE).exists() else Potential.load(folder)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long for one, for example
+        return False
 
 
 def _client(model: str, stores: Stores) -> MlflowClient:

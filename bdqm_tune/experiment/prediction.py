@@ -7,7 +7,7 @@ import ase.io
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from bdqm_tune.errors import BadInput, located
+from bdqm_tune.errors import BadInput, BdqmError, located
 from bdqm_tune.experiment.models import load_model
 from bdqm_tune.learning.calculator import untrained_forces
 from bdqm_tune.learning.ensemble import Ensemble
@@ -41,6 +41,7 @@ def predict_file(model: str, file: str, out: Path, stores: Stores) -> Prediction
 
     Raises:
         BadInput: no such model or file, or a structure that cannot be described.
+        BdqmError: `out` cannot be written.
     """
     found = load_model(model, stores)
     images = read_images(file)
@@ -49,12 +50,16 @@ def predict_file(model: str, file: str, out: Path, stores: Stores) -> Prediction
     for i, atoms in enumerate(images):
         with located(f"{file}, image {i}"):
             check_geometry(atoms)
-    if not out.parent.is_dir():
-        raise BadInput(f"{out}: there is no folder {out.parent}")
+    if out.is_dir() or not out.parent.is_dir():
+        problem = "is a folder, not a file" if out.is_dir() else f"there is no folder {out.parent}"
+        raise BadInput(f"{out}: {problem}")
     for i, atoms in track(enumerate(images), "Predictions", len(images)):
         with located(f"{file}, image {i}"):
             _predict(found, atoms)
-    ase.io.write(out, images, format="extxyz")
+    try:
+        ase.io.write(out.absolute(), images, format="extxyz")
+    except OSError as error:
+        raise BdqmError(f"{out}: cannot be written ({error.strerror or error})") from None
     columns = ("energy", "forces", *(name for name in (*COLUMNS, ATOM_COLUMN) if _has(images[0], name)))
     return Predictions(len(images), str(out), columns, found.trained_on_forces, untrained_forces(found))
 

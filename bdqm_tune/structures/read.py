@@ -75,9 +75,12 @@ def read_structures(path: str | Path) -> Structures:
 
 def read_images(path: str | Path) -> list[Atoms]:
     """All images of a file, unchecked. Raises BadInput if ASE cannot read it."""
-    if not Path(path).is_file():
-        problem = "is a folder, not a file" if Path(path).is_dir() else f"no such file (looked from {Path.cwd()})"
-        raise BadInput(f"{path}: {problem}")
+    try:
+        if not Path(path).is_file():
+            problem = "is a folder, not a file" if Path(path).is_dir() else f"no such file (looked from {Path.cwd()})"
+            raise BadInput(f"{path}: {problem}")
+    except OSError as error:  # a name that is too long for one, for example
+        raise BadInput(f"{path}: {error.strerror}") from None
     # By its whole path, as ASE takes names that begin with mysql for databases; and an @ in it is no index.
     whole = str(Path(path).absolute())
     try:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlflow.exceptions import MlflowException
 
-from bdqm_tune.experiment.serving import FIELDS, ServedModel, read_records
+from bdqm_tune.experiment.serving import ServedModel, read_records
 from tests.fuzzing import bounded, is_one_line, refused
 from tests.learning.test_potential import random_potential
 
