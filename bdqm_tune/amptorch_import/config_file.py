@@ -46,7 +46,8 @@ def _parsed(text: str, path: str) -> Any:
     try:
         return parse_yaml(text)
     except BadInput as error:
-        raise BadInput(f"{path}: neither JSON, nor a Python literal ({not_python}), and {error}") from None
+        why = str(error).removeprefix("not valid YAML: ")
+        raise BadInput(f"{path}: neither JSON, nor YAML ({why}), nor a Python literal ({not_python})") from None
 
 
 def _refuse_expressions(tree: ast.AST, path: str) -> None:
