@@ -60,7 +60,7 @@ def tune(data: Dataset, study: str | None = None, n_trials: int | None = None, *
     Args:
         study: its name; None: that of the configuration file.
         n_trials: trials to add; None: the configuration's number.
-        options: `sampler`, `pruner`, `seed`, and `epochs`.
+        options: `objectives`, `sampler`, `pruner`, `seed`, and `epochs`.
 
     Raises:
         BadInput: an option is not valid, or the study of that name asks another question.

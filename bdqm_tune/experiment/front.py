@@ -88,7 +88,7 @@ def front_lines(found: Front) -> list[str]:
     lines = [
         f"{found.study}: {len(found.trials)} of {found.complete} complete trials are on the front",
         *("  ".join(cell.rjust(_width(c) - 2) for c, cell in zip(columns, row, strict=True)) for row in _rows(columns)),
-        f"(* minimised together: no other trial is at least as good in {' and '.join(found.objectives)})",
+        "(* minimised together: no other trial is better in one of these and as good in the others)",
     ]
     same = [f"{name} {settings[name][0]}" for name in names if name not in varied]
     lines += [f"the same in all: {', '.join(same)}"] if same else []
