@@ -94,6 +94,7 @@ def confirm(
     seeds: int = confirmation.SEEDS,
     random: str = confirmation.EXISTING,
     train: str | Path | None = None,
+    trial: int | None = None,
 ) -> Confirmation:
     """Train the best configurations of a study anew with other seeds; `table` ranks them, `champion` is the chosen one.
 
@@ -103,32 +104,40 @@ def confirm(
         seeds: how many for each.
         random: the random search to compare with: `existing`, `run`, `none`, or a study's name.
         train: the training file, where it is no longer where it was.
+        trial: number of the one to confirm in their place; of a study of several objectives, one of its front.
 
     Raises:
         BadInput: no such study, no complete trial, a number is too small, or the training file is gone.
         BdqmError: a store failed, or no configuration could be trained.
     """
-    options = confirmation.Options(best, seeds, random, None if train is None else str(train))
+    options = confirmation.Options(best, seeds, random, None if train is None else str(train), trial=trial)
     return confirmation.confirm(find_stores(), _name(study), options)
 
 
-def evaluate(study: str | optuna.Study, reopen: str = "", train: str | Path | None = None) -> Evaluation:
+def evaluate(
+    study: str | optuna.Study, reopen: str = "", train: str | Path | None = None, trial: int | None = None
+) -> Evaluation:
     """Evaluate a study's champion, or else its best trial, on the test split, which is opened for one model, on record.
 
     Args:
         study: its name, or what `tune` returned.
         reopen: why the test split is opened for one more model; stays on record.
         train: the training file, where it is no longer where it was.
+        trial: number of the one to evaluate in their place; of a study of several objectives, one of its front.
 
     Raises:
         BadInput: no such study or model, no test split, or it was opened for another model.
         BdqmError: a store failed.
     """
-    return evaluate_best(find_stores(), _name(study), reopen, "" if train is None else str(train))
+    return evaluate_best(find_stores(), _name(study), reopen, "" if train is None else str(train), trial)
 
 
 def register(
-    study: str | optuna.Study, name: str = "", alias: str = ALIAS, train: str | Path | None = None
+    study: str | optuna.Study,
+    name: str = "",
+    alias: str = ALIAS,
+    train: str | Path | None = None,
+    trial: int | None = None,
 ) -> Registered:
     """Enter a study's champion, or else its best trial, in MLflow's registry; the alias points to it from then on.
 
@@ -136,12 +145,13 @@ def register(
         study: its name, or what `tune` returned.
         name: of the registered model; empty: the study's.
         train: the training file, where it is no longer where it was.
+        trial: number of the one to register in their place; of a study of several objectives, one of its front.
 
     Raises:
         BadInput: no such study, no complete trial, or a name that MLflow does not take.
         BdqmError: a store failed.
     """
-    return _register(find_stores(), _name(study), name, alias, None if train is None else str(train))
+    return _register(find_stores(), _name(study), name, alias, None if train is None else str(train), trial)
 
 
 def load_ensemble(

@@ -12,6 +12,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState
 
+import bdqm_tune as bt
 from bdqm_tune.config import Config
 from bdqm_tune.errors import BadInput
 from bdqm_tune.experiment import prediction_time
@@ -137,6 +138,15 @@ def test_a_trial_must_be_picked_from_a_front(study: optuna.Study, stores: Stores
     assert evaluate_best(stores, "several", trial=picked.number).trial == picked.number
     registered = register(stores, "several", trial=picked.number)
     assert (registered.trial, registered.run_id) == (picked.number, picked.user_attrs[RUN_ID])
+
+
+def test_from_python(study: optuna.Study, stores: Stores) -> None:
+    with pytest.raises(BadInput, match="pick one with --trial N"):
+        bt.evaluate(study)
+    picked = study.best_trials[0].number
+    assert bt.register(study, trial=picked).trial == picked
+    assert bt.confirm(study, seeds=2, random=NONE, trial=picked).champion.trial == picked
+    assert bt.evaluate("several", trial=picked).trial == picked
 
 
 def test_the_picked_trial_is_confirmed_and_becomes_the_champion(study: optuna.Study, stores: Stores) -> None:
