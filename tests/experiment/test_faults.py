@@ -131,7 +131,7 @@ def test_over_a_bad_network_the_same_comes_out(
     """100 ms each way to both servers, one chunk in a hundred lost, and every third connection reset."""
     mariadb.execute("CREATE DATABASE slow")
     far = Stores(workdir / "far", connection_file=workdir / "connection.json")
-    config = configure(**three_trials("network")).updated({"study": {"n_trials": 2}})
+    config = configure(**three_trials("network")).updated({"study": {"n_trials": 1}})
     reference = tune(prepare(config, stores.home), config, stores)
     open_storage(Stores(far.home, mariadb.url("slow")))  # whose tables are there, as those of the servers are
     network = Network(0.1, 0.01, reset_every=3)
@@ -149,7 +149,7 @@ def test_over_a_bad_network_the_same_comes_out(
     far.connection_file.write_text(
         connection_text(Connection("here", "now", mariadb.url("slow"), server.uri, "admin", server.password))
     )
-    assert_once(far, "network", 2, EPOCHS)
+    assert_once(far, "network", 1, EPOCHS)
 
 
 # A worker whose lease beats and runs out 20 times as fast, and whose epochs take a while.
