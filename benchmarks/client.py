@@ -34,6 +34,7 @@ from bdqm_tune.services.connection import Stores
 from benchmarks.sleeping import Sleeper
 
 STACK_BYTES = 512 * 1024  # of a thread; there can be thousands
+LOOK = 5.0  # seconds between two looks at the memory
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Measured:
     errors: dict[str, int] = field(default_factory=dict)  # of requests and of the database, by what was said
     failed: list[str] = field(default_factory=list)  # workers
     cpu: float = 0.0
-    memory: int = 0  # bytes of this process alone
+    memory: list[tuple[float, int]] = field(default_factory=list)  # bytes of this process alone, with the moment
 
 
 class Probe:
@@ -188,10 +189,11 @@ def work(order: Order) -> Measured:
         threads = [threading.Thread(target=worker, args=(start,)) for start in order.starts]
         for thread in threads:
             thread.start()
-        for thread in threads:
-            thread.join()
+        while any(thread.is_alive() for thread in threads):
+            measured.memory.append((time.time(), psutil.Process().memory_full_info().uss))
+            next((thread for thread in threads if thread.is_alive()), threads[0]).join(LOOK)
         measured.cpu = time.process_time() - started
-    measured.memory, measured.errors = psutil.Process().memory_full_info().uss, dict(probe.errors)
+    measured.errors = dict(probe.errors)
     return measured
 
 

@@ -66,7 +66,8 @@ def measure(
         "share": length / (length + float(np.mean([value for one in found for value in one.added]))),
         "cpu_per_trial": {name: value / len(ended) for name, value in used.items()},  # starts and ends included
         "client_cpu_per_trial": sum(one.cpu for one in found) / len(ended),
-        "client_bytes": [one.memory for one in found],
+        "client_bytes": [max(size for _, size in one.memory) for one in found],
+        "growth": _growth(watch, found, start, end),
         "server_bytes": {name: max(sample.memory[name] for sample in watch.samples) for name in used},
         "connections": max(sample.connections for sample in watch.samples),
         "bytes_per_trial": {name: value / len(ended) for name, value in stored.items()},
@@ -87,6 +88,17 @@ def _full_load(seen: tuple[Sample, Sample] | None, ended: list[float]) -> dict[s
     trials = sum(before.time < moment <= after.time for moment in ended)
     cores = {name: (after.cpu[name] - before.cpu[name]) / seconds for name in after.cpu}
     return {"seconds": seconds, "trials": trials, "trials_per_second": trials / seconds, **cores}
+
+
+def _growth(watch: Watch, found: list[Measured], start: float, end: float) -> dict[str, int] | None:
+    """Bytes that the servers, and the workers' process that grew most, gained in full load's last four fifths."""
+    start += (end - start) / 5
+    seen = watch.between(start, end)
+    clients = [[size for moment, size in one.memory if start <= moment <= end] for one in found]
+    if seen is None or not all(clients):
+        return None
+    servers = {name: seen[1].memory[name] - seen[0].memory[name] for name in seen[0].memory}
+    return {**servers, "clients": max(sizes[-1] - sizes[0] for sizes in clients)}
 
 
 def _run(orders: list[Order], limit: float) -> list[Measured]:
@@ -168,6 +180,9 @@ def show(result: dict[str, Any]) -> None:
         )
     for name, size in result["server_bytes"].items():
         print(f"  {name:<10} {result['cpu_per_trial'][name]:.3f} s of CPU a trial in all, {size / 2**20:.0f} MiB")
+    if growth := result["growth"]:
+        grown = ", ".join(f"{name} {size / 2**20:+.0f} MiB" for name, size in growth.items())
+        print(f"  memory     in the last four fifths of full load: {grown}")
     clients = result["client_bytes"]
     print(
         f"  clients    {result['client_cpu_per_trial']:.3f} s of CPU a trial; {len(clients)} processes, of "
