@@ -82,7 +82,7 @@ def test_a_bad_file_is_one_line_and_nothing_is_made(call: Call, write: Callable[
 BAD_OPTIONS: dict[str, tuple[dict[str, str], list[str]]] = {
     "no trials": ({"--n-trials": "0"}, ["study.n_trials", "greater than or equal to 1", "0"]),
     "trials in words": ({"--n-trials": "abc"}, ["study.n_trials", "'abc'"]),
-    "unknown sampler": ({"--sampler": "best"}, ["study.sampler", "'tpe', 'cmaes', 'random', 'gp', 'grid' or 'qmc'"]),
+    "unknown sampler": ({"--sampler": "best"}, ["study.sampler", "'tpe', 'cmaes', 'random', 'gp', 'grid', 'qmc' or"]),
     "unknown pruner": ({"--pruner": "all"}, ["study.pruner", "'hyperband'"]),
     "unknown backend": ({"--backend": "mine"}, ["backend", "'native'"]),
     "no such GPU": ({"--device": "cuda:77"}, ["device cuda:77", "usable GPUs"]),
