@@ -18,6 +18,7 @@ from bdqm_tune.structures.xyz_frames import check_frames
 HEAVIEST = 86  # Rn, the last element of the package's pseudo-densities
 # What a search for neighbours can do with, Å: coordinates, and the distance between periodic images.
 FARTHEST, NEAREST_IMAGE = 1e6, 0.1
+ENDLESS = {"cp2k-restart"}  # formats of which ASE's readers go on for ever where a file is cut off; none has energies
 
 
 class Geometries:
@@ -85,6 +86,8 @@ def read_images(path: str | Path) -> list[Atoms]:
     whole = str(Path(path).absolute())
     try:
         kind = filetype(whole)
+        if kind in ENDLESS:
+            raise BadInput(f"{path}: {kind} has no energies and is not read; extended XYZ (.extxyz), for example, is")
         if kind == "extxyz":
             with located(str(path)), open_with_compression(whole, "r") as text:
                 check_frames(text)

@@ -160,3 +160,9 @@ def test_a_file_may_have_any_name(workdir: Path, name: str) -> None:
     before = set(workdir.iterdir())
     assert len(read_images(name)) == 2
     assert set(workdir.iterdir()) == before
+
+
+def test_a_file_that_ase_would_read_for_ever_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "water-1.restart"
+    file.write_text("&FORCE_EVAL\n")
+    assert "cp2k-restart has no energies and is not read" in refused(lambda: read_structures(file))
