@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from mlflow.exceptions import MlflowException
 
@@ -66,6 +66,7 @@ def test_any_record_has_an_answer() -> None:
     model, answers = ServedModel(random_potential()), set()
 
     @given(record=records())
+    @example(record={"numbers": [1], **ONE})
     @bounded(120)
     def check(record: dict[str, Any]) -> None:
         try:
