@@ -10,6 +10,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from hypothesis.internal.conjecture import providers
 
 from bdqm_tune.backends.amptorch_adapters import import_amptorch
 from bdqm_tune.cli import main
@@ -19,6 +20,10 @@ from tests.commands import Call
 from tests.mariadb import MariaDb
 from tests.servers import Servers
 from tests.slurm import PROGRAMS, Slurm, is_installed
+
+# Hypothesis also draws what constants the imported code has: which tests ran before, and a change anywhere, would
+# change the examples of all others.
+providers._get_local_constants = lambda: providers._local_constants
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -13,10 +13,7 @@ LONGEST = 1500  # characters of a message: a line that lists what would be right
 
 
 def bounded(examples: int) -> Any:
-    """Settings of hypothesis: so many examples, the same in every run of the same code, however slow the machine is.
-
-    Hypothesis takes constants from the code that is imported: a change of it, or fewer tests, change the examples.
-    """
+    """Settings of hypothesis: so many examples, the same in every run, however slow the machine is."""
     return settings(
         max_examples=examples,
         deadline=None,
