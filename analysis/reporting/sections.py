@@ -36,7 +36,7 @@ def summary(facts: StudyFacts) -> Section:
     seconds = float(facts.ended["trial_seconds"].astype(float).sum())
     rows = [
         Fact("study", pieces(facts.name)),
-        Fact("judged by", pieces(f"{results.objective} ({unit}): the best epoch of a trial, on the validation split")),
+        Fact("judged by", pieces(_judged_by(facts, unit))),
         Fact("searched", pieces(", ".join(results.hyperparameters) or "nothing: every hyperparameter is fixed")),
         Fact("how", pieces(", ".join(ways) if len(results.runs) else "not known: there is no run of a worker")),
         Fact("trials", _trials_by_state(results.trials)),
@@ -50,6 +50,12 @@ def summary(facts: StudyFacts) -> Section:
     text = f"Not finished: this is how far the study is. Trials that wait or run: {left}."
     notices = [Notice(text, f"bdqm-tune status {_name(facts)}")]
     return Section("summary", "Summary", [Facts(rows), *(notices if left else []), *map(Notice, facts.lost)])
+
+
+def _judged_by(facts: StudyFacts, unit: str) -> str:
+    others = [name for name in facts.results.objectives if name != facts.results.objective]
+    beside = "".join(f"; beside it {name}" for name in others)
+    return f"{facts.results.objective} ({unit}): the best epoch of a trial, on the validation split{beside}"
 
 
 def _said(runs: pd.DataFrame, option: str) -> list[str]:
@@ -142,7 +148,10 @@ def finalists(facts: StudyFacts, found: Frames) -> Section:
     """The best configurations with other seeds, or that this has not been done."""
     command = f"bdqm-tune confirm --study {_name(facts)}"
     blocks: list[Block] = []
-    if facts.chosen is None:
+    if facts.chosen is None and best_row(facts) is not None:
+        text = "The study has several objectives, and none of its front was picked; the front shows what there is."
+        blocks.append(Notice(text, f"bdqm-tune front {_name(facts)}"))
+    elif facts.chosen is None:
         blocks.append(Notice("No trial is complete yet, so there is nothing to confirm."))
     elif facts.champion is None:
         text = "Not confirmed yet: the best trials were not trained anew with other seeds, so how much of the best "

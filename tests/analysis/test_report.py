@@ -460,6 +460,18 @@ def test_a_study_that_was_not_evaluated(
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_a_study_of_several_objectives_of_which_none_was_picked(
+    run: Callable[..., Any], stores: Stores, tmp_path: Path
+) -> None:
+    objectives = ["val_energy_mae", "n_parameters"]
+    run(study={"name": "small", "n_trials": 2, "pruner": "none", "objectives": objectives}, training={"epochs": 2})
+    written = Made(stores, "small", tmp_path / "out", make_report(stores, "small", tmp_path / "out"))
+    assert fields(written)["judged by"].endswith("; beside it n_parameters")
+    assert "none of its front was picked" in notices(written.page)
+    assert "bdqm-tune front small" in written.page.texts["code"]
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_a_model_that_stands_for_the_study_unevaluated_is_named(
     run: Callable[..., Any], stores: Stores, tmp_path: Path
 ) -> None:
