@@ -93,25 +93,24 @@ def _parts(ensemble: Ensemble) -> list[tuple[Descriptor, list[Potential]]]:
 
 
 def _least_seconds(work: Callable[[], object]) -> float:
-    """Processor's seconds of this thread for one call: the least of `PASSES`, but for the first, which may compile.
+    """Processor's seconds of this thread for one call: the least of `PASSES`.
 
     Whatever else runs can only add to it: it takes caches and memory, and no processor is faster for it.
     """
-    work()
-    found = []
-    for _ in range(PASSES):
-        start = time.thread_time()
-        work()
-        found.append(time.thread_time() - start)
-    return min(found)
+    return min(_seconds(work, PASSES, time.thread_time))
 
 
 def _median_seconds(work: Callable[[], object]) -> float:
-    """Processor's seconds of one call, but for the first, which may compile."""
+    """Processor's seconds of this process for one call: the median of `REPEATS`."""
+    return statistics.median(_seconds(work, REPEATS, time.process_time))
+
+
+def _seconds(work: Callable[[], object], passes: int, clock: Callable[[], float]) -> list[float]:
+    """What a clock says that each call took, but for the first, which may compile."""
     work()
     found = []
-    for _ in range(REPEATS):
-        start = time.process_time()
+    for _ in range(passes):
+        start = clock()
         work()
-        found.append(time.process_time() - start)
-    return statistics.median(found)
+        found.append(clock() - start)
+    return found
