@@ -64,7 +64,12 @@ class Cache(_CachedStorage):
         super().delete_study(study_id)
 
     def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
-        return self._backend.get_trial_system_attrs(trial_id)  # Optuna would read all else of the trial, too
+        known = self._trial_id_to_study_id_and_number.get(trial_id)
+        if known is None or not self._backend.in_block:
+            return self._backend.get_trial_system_attrs(trial_id)  # Optuna would read all else of the trial, too
+        study_id, number = known
+        self._read_trials_from_remote_storage(study_id)  # which come next anyway
+        return self._studies[study_id].trials[number].system_attrs | self._backend.unwritten_system_attrs(trial_id)
 
     def _read_trials_from_remote_storage(self, study_id: int) -> None:
         if self._backend.news_wanted():
@@ -72,7 +77,7 @@ class Cache(_CachedStorage):
 
 
 def together(trial: optuna.Trial) -> AbstractContextManager[None]:
-    """Write the hyperparameters that are suggested in the block in one transaction, where the storage can."""
+    """Write what is set of trials in the block in one transaction, and read them once, where the storage can."""
     return trial.storage.backend.together() if isinstance(trial.storage, Cache) else nullcontext()
 
 

@@ -2,39 +2,25 @@
 
 import copy
 import json
-import threading
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 from uuid import uuid4
 
 import sqlalchemy as sa
-from optuna.distributions import BaseDistribution
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
-from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.orm import Session
 
 from bdqm_tune.errors import BdqmError
+from bdqm_tune.experiment.batched_storage import BatchedStorage
 from bdqm_tune.experiment.patience import Patience
-from bdqm_tune.experiment.study_queries import MARK, Held, StudyQueries, patiently
-from bdqm_tune.experiment.unfinished import Unfinished
-
-ParamCall = tuple[int, str, float, BaseDistribution, BaseDistribution | None]
+from bdqm_tune.experiment.study_queries import MARK, Held, patiently
+from bdqm_tune.experiment.trial_writes import Writes
 
 LOST_TRIAL = "another worker was given the trial, as this one had not been heard of"
-
-
-@dataclass
-class _Block:
-    """What a thread did in a block of `together`."""
-
-    params: list[ParamCall] = field(default_factory=list)  # set, and not yet written
-    read: bool = False  # the trials
 
 
 class _NotWaiting(Exception):
@@ -45,7 +31,7 @@ class TrialLost(BdqmError):
     """The worker was thought dead, and its trial given to another one."""
 
 
-class PatientStorage(StudyQueries):
+class PatientStorage(BatchedStorage):
     """A storage whose operations wait for the database and may be repeated.
 
     Optuna calls it through a cache of its own (`optuna.storages.get_storage`), which is why some of the operations
@@ -54,12 +40,10 @@ class PatientStorage(StudyQueries):
 
     def __init__(self, url: str, patience: Patience, engine_options: dict[str, Any], make_tables: bool) -> None:
         self.patience = patience
-        self._unfinished = Unfinished(MARK)
         self._tried: set[str] = set()  # marks of what we began
         self._held: dict[int, str] = {}  # trials that we run, and the marks by which we took them
         self._lost: set[int] = set()  # trials that we ran until we were thought dead
         self.worker = ""  # stands in these marks
-        self._thread = threading.local()
         super().__init__(url, engine_options, skip_compatibility_check=True, skip_table_creation=not make_tables)
 
     def close(self) -> None:
@@ -76,12 +60,8 @@ class PatientStorage(StudyQueries):
     get_study_user_attrs = patiently(RDBStorage.get_study_user_attrs)
     get_study_system_attrs = patiently(RDBStorage.get_study_system_attrs)
     get_all_studies = patiently(RDBStorage.get_all_studies)
-    get_trial = patiently(RDBStorage.get_trial)
     get_trial_id_from_study_id_trial_number = patiently(RDBStorage.get_trial_id_from_study_id_trial_number)
     _get_best_trial_id = patiently(RDBStorage._get_best_trial_id)
-    set_trial_intermediate_value = patiently(RDBStorage.set_trial_intermediate_value)
-    set_trial_user_attr = patiently(RDBStorage.set_trial_user_attr)
-    set_trial_system_attr = patiently(RDBStorage.set_trial_system_attr)
     record_heartbeat = patiently(RDBStorage.record_heartbeat)
     _get_stale_trial_ids = patiently(RDBStorage._get_stale_trial_ids)
 
@@ -133,7 +113,8 @@ class PatientStorage(StudyQueries):
             numbers = range(there, there + n_trials)
             rows = [{"study_id": study_id, "number": number, "state": TrialState.WAITING} for number in numbers]
             session.execute(sa.insert(trial), rows)
-            super().set_trial_system_attr(of_study.filter_by(number=numbers[-1]).scalar(), MARK, mark)
+            last = of_study.filter_by(number=numbers[-1]).scalar()
+            Writes(system_attrs={(last, MARK): mark}).execute(session)
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
         """As Optuna's; a trial that we run is changed only as long as no other worker was given it.
@@ -146,8 +127,9 @@ class PatientStorage(StudyQueries):
         # Another thread of ours may have taken the trial that this one is about to take.
         held = None if state == TrialState.RUNNING else self._held.get(trial_id)
         mark = f"{self.worker}:{uuid4().hex}"
+        writes = self.take_writes() if state.is_finished() else Writes()
         try:
-            done = self._change_state(trial_id, state, values, mark, held)
+            done = self._change_state(trial_id, state, values, mark, held, writes)
         except UpdateFinishedTrialError:
             self._held.pop(trial_id, None)
             raise
@@ -169,8 +151,9 @@ class PatientStorage(StudyQueries):
             attributes: that the trial is given.
         """
         mark = f"{self.worker}:{uuid4().hex}"
+        writes = Writes(user_attrs={(trial.trial_id, key): value for key, value in attributes.items()})
         with suppress(TrialLost, UpdateFinishedTrialError):
-            return self._change_state(trial.trial_id, state, None, mark, trial.mark, attributes)
+            return self._change_state(trial.trial_id, state, None, mark, trial.mark, writes)
         return False
 
     def holds(self, trial_id: int) -> bool:
@@ -194,23 +177,19 @@ class PatientStorage(StudyQueries):
         values: Sequence[float] | None,
         mark: str,
         held: str | None,
-        attributes: Mapping[str, Any] = MappingProxyType({}),
+        writes: Writes,
     ) -> bool:
         again = self._again(mark)
         try:
             with self._one_transaction():
                 if held is not None:
                     self._check_mark(trial_id, held)
-                if state.is_finished():  # afterwards, attributes cannot be set
-                    super().set_trial_system_attr(trial_id, MARK, mark)
-                for key, value in attributes.items():
-                    super().set_trial_user_attr(trial_id, key, value)
                 if not super().set_trial_state_values(trial_id, state, values):
                     raise _NotWaiting
-                if not state.is_finished():
-                    super().set_trial_system_attr(trial_id, MARK, mark)
+                writes.add(Writes(system_attrs={(trial_id, MARK): mark}))
+                writes.execute(self.scoped_session())
         except (UpdateFinishedTrialError, _NotWaiting, TrialLost) as error:
-            if again and super().get_trial_system_attrs(trial_id).get(MARK) == mark:
+            if again and RDBStorage.get_trial_system_attrs(self, trial_id).get(MARK) == mark:
                 return True
             if isinstance(error, _NotWaiting):
                 return False
@@ -244,72 +223,3 @@ class PatientStorage(StudyQueries):
                 yield
         finally:
             self.scoped_session.remove()
-
-    def _build_frozen_trial_from_trial_model(self, trial: models.TrialModel) -> FrozenTrial:
-        frozen = super()._build_frozen_trial_from_trial_model(trial)
-        frozen._system_attrs.pop(MARK, None)
-        return frozen
-
-    @patiently
-    def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
-        attributes = super().get_trial_system_attrs(trial_id)
-        attributes.pop(MARK, None)
-        return attributes
-
-    @patiently
-    def _get_trials(
-        self,
-        study_id: int,
-        states: Container[TrialState] | None,
-        included_trial_ids: set[int],
-        trial_id_greater_than: int,
-    ) -> list[FrozenTrial]:
-        """The study's trials that the cache asks for: those it has that were not finished, and all that are newer.
-
-        Those in which nothing changed are left out.
-        """
-        with _create_scoped_session(self.scoped_session) as session:
-            same = self._unfinished.unchanged(session, study_id, included_trial_ids)
-        if same:
-            # The cache has all trials before these, since trials are added to a study one after the other.
-            trial_id_greater_than = max(trial_id_greater_than, *included_trial_ids)
-        trials = super()._get_trials(study_id, states, included_trial_ids - same, trial_id_greater_than)
-        self._unfinished.remember(trials)
-        return trials
-
-    @contextmanager
-    def together(self) -> Iterator[None]:
-        """Write the hyperparameters that are set in the block in one transaction at its end; none, if it fails.
-
-        In the block, the trials are read once.
-        """
-        self._thread.block = block = _Block()
-        try:
-            yield
-        finally:
-            self._thread.block = None
-        if block.params:
-            self._set_params(block.params)
-
-    def news_wanted(self) -> bool:
-        """Whether the trials may have changed since they were read, as far as this thread cares."""
-        block: _Block | None = getattr(self._thread, "block", None)
-        if block is None:
-            return True
-        first, block.read = not block.read, True
-        return first
-
-    def _set_trial_param(self, *call: Any) -> None:
-        block: _Block | None = getattr(self._thread, "block", None)
-        if block is None:
-            self._set_params([call])
-        else:
-            block.params.append(call)
-
-    @patiently
-    def _set_params(self, params: Sequence[ParamCall]) -> None:
-        # Where an answer was lost, they are there: all of them, as one transaction wrote them.
-        # And without a flush for each, one statement inserts them.
-        with _create_scoped_session(self.scoped_session, True) as session, session.no_autoflush:
-            for param in params:
-                self._set_trial_param_without_commit(session, *param)

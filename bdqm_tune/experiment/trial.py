@@ -261,9 +261,11 @@ class TrialRunner:
                 if record.epoch % every == 0 and record.epoch < self._config.training.epochs:
                     run.flush()
             if record.epoch in self._rungs and record.epoch >= max(reported, default=0):
-                if record.epoch not in reported:
-                    trial.report(self._best_value(training, record.epoch), record.epoch)
-                if trial.should_prune():
+                with together(trial):
+                    if record.epoch not in reported:
+                        trial.report(self._best_value(training, record.epoch), record.epoch)
+                    pruned = trial.should_prune()
+                if pruned:
                     return f"{self._config.study.pruner} pruner at epoch {record.epoch}"
         return ""
 

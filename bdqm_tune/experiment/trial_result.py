@@ -7,6 +7,7 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
+from bdqm_tune.experiment.cached_storage import together
 from bdqm_tune.experiment.checkpoints import TrialCheckpoint
 from bdqm_tune.experiment.patient_storage import TrialLost
 from bdqm_tune.experiment.study import RESULT, is_ours
@@ -43,8 +44,9 @@ def tell(trial: optuna.Trial, result: TrialResult, objectives: Sequence[str], ch
     if not is_ours(trial):
         return
     try:
-        trial.set_user_attr(RESULT, kept)
-        trial.study.tell(trial, values, state=OPTUNA_STATES[result.state])
+        with together(trial):
+            trial.set_user_attr(RESULT, kept)
+            trial.study.tell(trial, values, state=OPTUNA_STATES[result.state])
     except (TrialLost, UpdateFinishedTrialError):
         return
     except ValueError:  # of Optuna: one that waits cannot be told

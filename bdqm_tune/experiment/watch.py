@@ -3,7 +3,7 @@
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -18,8 +18,8 @@ LOST_AFTER = 80.0  # seconds without a count; a worker is noticed at most two be
 BLIND_AFTER = 4 * BEAT
 LOSSES_THAT_FAIL = 3
 # A look reads all workers. Of n, so many times the square root of n look at a beat, which still is enough to notice
-# soon who is gone; all of them, as long as they are few.
-LOOKS = 5
+# soon who is gone: the square of it look at one beat and at another one, later. All look, as long as they are few.
+LOOKS = 3
 
 
 class Watch:
@@ -49,6 +49,7 @@ class Watch:
         self._lost, self._taken_back, self._clock = lost, taken_back, clock
         self._workers = Workers(storage.engine, storage.patience, study_id)
         self._seen: dict[str, tuple[int, float]] = {}  # a worker's count, and when it was first seen
+        self._here: dict[str, Worker] = {}  # those of this machine, whose processes can be looked for
         self._latest, self._n_workers = clock(), 1  # turn, and workers at the latest look
 
     def take_turn(self, own: str = "") -> None:
@@ -73,23 +74,32 @@ class Watch:
         """See to all of them once."""
         now = self._now()
         trials = self._storage.running(self._study_id)  # before the workers, who enter before they take one
-        working = {worker.name: worker for worker in self._workers.all(RUNNING)}
+        working = self._workers.beats()
         self._n_workers = len(working)
-        for worker in list(working.values()):
-            if worker.name != own and self._stands_still(worker, now):
-                del working[worker.name]
-                note = "its process was gone" if worker.is_gone else f"not heard of for {LOST_AFTER:.0f} s"
-                if self._workers.end(worker.name, LOST, note, worker.beats):
-                    self._lost(worker, note)
+        self._meet(working)
+        suspects = {name for name, worker in self._here.items() if worker.is_gone}
+        suspects |= {name for name, beats in working.items() if self._stands_still(name, beats, now)}
+        suspects.discard(own)
+        for worker in self._workers.all(RUNNING, names=suspects) if suspects else []:
+            note = "its process was gone" if worker.is_gone else f"not heard of for {LOST_AFTER:.0f} s"
+            if self._workers.end(worker.name, LOST, note, working.pop(worker.name)):
+                self._lost(worker, note)
         for trial in trials:
             if trial.worker and trial.worker not in working:
                 self._take_back(trial)
 
-    def _stands_still(self, worker: Worker, now: float) -> bool:
-        beats, since = self._seen.get(worker.name, (-1, now))
-        if worker.beats != beats:
-            self._seen[worker.name] = (worker.beats, now)
-        return worker.is_gone or (worker.beats == beats and now - since >= LOST_AFTER)
+    def _meet(self, working: Mapping[str, int]) -> None:
+        """Learn which of the workers are on this machine; the others are read by their counts alone."""
+        self._here = {name: worker for name, worker in self._here.items() if name in working}
+        self._seen = {name: seen for name, seen in self._seen.items() if name in working}
+        if new := working.keys() - self._seen.keys():
+            self._here |= {worker.name: worker for worker in self._workers.all(names=new) if worker.is_here}
+
+    def _stands_still(self, name: str, beats: int, now: float) -> bool:
+        before, since = self._seen.get(name, (-1, now))
+        if beats != before:
+            self._seen[name] = (beats, now)
+        return beats == before and now - since >= LOST_AFTER
 
     def _take_back(self, held: Held) -> None:
         losses = int(self._storage.get_trial(held.trial_id).user_attrs.get(LOSSES, 0)) + 1

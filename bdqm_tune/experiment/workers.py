@@ -3,7 +3,7 @@
 import json
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -41,9 +41,13 @@ class Worker:
     @property
     def is_gone(self) -> bool:
         """Whether its process is known to be no more, as it ran on this machine since this was started."""
-        machine, _, process = self.description.get("process", "").rpartition("/")
-        pid, _, started = process.partition("@")
-        return machine == _machine() and pid.isdecimal() and started != _started(int(pid))
+        pid, _, started = self.description.get("process", "").rpartition("/")[2].partition("@")
+        return self.is_here and pid.isdecimal() and started != _started(int(pid))
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it ran on this machine since this was started, as far as is known."""
+        return self.description.get("process", "").rpartition("/")[0] == _machine()
 
 
 class Workers:
@@ -119,13 +123,32 @@ class Workers:
             chosen.append(TABLE.c.beats == beats)
         return bool(self._change(TABLE.update().where(*chosen).values(state=state, note=note)))
 
-    def all(self, *states: str) -> list[Worker]:
-        """Those of the study in these states, or in any; the first to come first."""
+    def beats(self) -> dict[str, int]:
+        """What each of the study's workers that run has counted up to, by name."""
+        if not self._there:
+            return {}
+        mine = sa.and_(TABLE.c.study_id == self._study_id, TABLE.c.state == RUNNING)
+        query = sa.select(TABLE.c.worker, TABLE.c.beats).where(mine)
+
+        def once() -> dict[str, int]:
+            with self._engine.begin() as connection:
+                return {row.worker: row.beats for row in connection.execute(query)}
+
+        return self._run(once)
+
+    def all(self, *states: str, names: Collection[str] | None = None) -> list[Worker]:
+        """Those of the study in these states, or in any; the first to come first.
+
+        Args:
+            names: of those to give; None: of all.
+        """
         if not self._there:
             return []
         query = sa.select(TABLE, sa.func.current_timestamp().label("now")).where(TABLE.c.study_id == self._study_id)
         if states:
             query = query.where(TABLE.c.state.in_(states))
+        if names is not None:
+            query = query.where(TABLE.c.worker.in_(names))
 
         def once() -> list[Worker]:
             with self._engine.begin() as connection:

@@ -1,0 +1,174 @@
+"""A storage that asks the database little: over a slow network, or with many workers, each question is a wait."""
+
+import threading
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+from optuna.distributions import BaseDistribution, check_distribution_compatibility, distribution_to_json
+from optuna.storages._rdb import models
+from optuna.storages._rdb.storage import _create_scoped_session
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.orm import Session
+
+from bdqm_tune.experiment.study_queries import MARK, StudyQueries, patiently
+from bdqm_tune.experiment.trial_rows import read_trials
+from bdqm_tune.experiment.trial_writes import Writes
+from bdqm_tune.experiment.unfinished import Unfinished
+
+
+@dataclass
+class _Block:
+    """What a thread did in a block of `together`."""
+
+    writes: Writes = field(default_factory=Writes)  # still to be done
+    read: bool = False  # the trials
+
+
+class BatchedStorage(StudyQueries):
+    """A storage that reads trials in few statements, and writes what is set of them in one transaction."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self._unfinished = Unfinished(MARK)
+        self._thread = threading.local()
+        super().__init__(*args, **options)
+
+    @patiently
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        with _create_scoped_session(self.scoped_session) as session:
+            trials = _without_marks(read_trials(session, models.TrialModel.trial_id == trial_id))
+        if not trials:
+            raise KeyError(models.NOT_FOUND_MSG)
+        return trials[0]
+
+    @patiently
+    def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
+        attributes = super().get_trial_system_attrs(trial_id)
+        attributes.pop(MARK, None)
+        return attributes
+
+    @patiently
+    def _get_trials(
+        self,
+        study_id: int,
+        states: Container[TrialState] | None,
+        included_trial_ids: set[int],
+        trial_id_greater_than: int,
+    ) -> list[FrozenTrial]:
+        """The study's trials that the cache asks for: those it has that were not finished, and all that are newer.
+
+        Those in which nothing changed are left out.
+        """
+        trial = models.TrialModel
+        with _create_scoped_session(self.scoped_session) as session:
+            if trial_id_greater_than < 0:
+                models.StudyModel.find_or_raise_by_id(study_id, session)
+            same = self._unfinished.unchanged(session, study_id, included_trial_ids)
+            if same:
+                # The cache has all trials before these, since trials are added to a study one after the other.
+                trial_id_greater_than = max(trial_id_greater_than, *included_trial_ids)
+            wanted = trial.trial_id > trial_id_greater_than
+            if changed := sorted(included_trial_ids - same):
+                # In the statement itself, where databases allow so many.
+                wanted |= trial.trial_id.in_(sa.bindparam("changed", changed, expanding=True, literal_execute=True))
+            trials = _without_marks(read_trials(session, trial.study_id == study_id, wanted))
+        self._unfinished.remember(trials)
+        return [one for one in trials if states is None or one.state in states]
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Write what is set of trials in the block in one transaction, at its end or where a trial ends in it.
+
+        If the block fails, nothing is written. In the block, the trials are read once.
+        """
+        self._thread.block = block = _Block()
+        try:
+            yield
+        finally:
+            self._thread.block = None
+        if block.writes:
+            self._write(block.writes)
+
+    def take_writes(self) -> Writes:
+        """What this thread has set in its block and not written, for the caller to write."""
+        writes = Writes()
+        if self._block is not None:
+            writes, self._block.writes = self._block.writes, writes
+        return writes
+
+    @property
+    def _block(self) -> _Block | None:
+        """The block of `together` in which this thread is."""
+        return getattr(self._thread, "block", None)
+
+    @property
+    def in_block(self) -> bool:
+        """Whether this thread is in a block of `together`."""
+        return self._block is not None
+
+    def unwritten_system_attrs(self, trial_id: int) -> dict[str, Any]:
+        """Those of a trial that this thread has set in its block."""
+        writes = self._block.writes if self._block is not None else Writes()
+        return {key: value for (trial, key), value in writes.system_attrs.items() if trial == trial_id}
+
+    def news_wanted(self) -> bool:
+        """Whether the trials may have changed since they were read, as far as this thread cares."""
+        if self._block is None:
+            return True
+        first, self._block.read = not self._block.read, True
+        return first
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        self._set(Writes(user_attrs={(trial_id, key): value}))
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        self._set(Writes(system_attrs={(trial_id, key): value}))
+
+    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
+        self._set(Writes(reports={(trial_id, step): intermediate_value}))
+
+    def _set_trial_param(self, *call: Any) -> None:
+        self._set(Writes(params=[call]))
+
+    def _set(self, writes: Writes) -> None:
+        if self._block is None:
+            self._write(writes)
+        else:
+            self._block.writes.add(writes)
+
+    @patiently
+    def _write(self, writes: Writes) -> None:
+        # Where an answer was lost, the parameters are there, and all else, as one transaction wrote it.
+        # And without a flush for each, one statement inserts them.
+        with _create_scoped_session(self.scoped_session, True) as session, session.no_autoflush:
+            for trial_id in writes.trial_ids():
+                trial: Any = models.TrialModel.find_or_raise_by_id(trial_id, session)
+                self.check_trial_is_updatable(trial_id, trial.state)
+            for call in writes.params:
+                self._set_trial_param_without_commit(session, *call)
+            writes.execute(session)
+
+    def _set_trial_param_without_commit(
+        self,
+        session: Session,
+        trial_id: int,
+        param_name: str,
+        param_value_internal: float,
+        distribution: BaseDistribution,
+        previous_distribution: BaseDistribution | None = None,
+    ) -> None:
+        if previous_distribution is None:  # Optuna looks for one
+            super()._set_trial_param_without_commit(session, trial_id, param_name, param_value_internal, distribution)
+            return
+        check_distribution_compatibility(previous_distribution, distribution)
+        text = distribution_to_json(distribution)
+        values = {"param_name": param_name, "param_value": param_value_internal, "distribution_json": text}
+        session.add(models.TrialParamModel(trial_id=trial_id, **values))
+
+
+def _without_marks(trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    for trial in trials:
+        trial._system_attrs.pop(MARK, None)
+    return trials

@@ -1,0 +1,77 @@
+"""What is written of a trial at once: one statement for each table, where Optuna takes two for each value."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+from optuna.distributions import BaseDistribution
+from optuna.storages._rdb import models
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.orm import Session
+
+ParamCall = tuple[int, str, float, BaseDistribution, BaseDistribution | None]  # as Optuna's cache hands it on
+
+INSERT: Mapping[str, Any] = {
+    "mysql": mysql.insert,
+    "mariadb": mysql.insert,
+    "postgresql": postgresql.insert,
+    "sqlite": sqlite.insert,
+}
+
+
+@dataclass
+class Writes:
+    """What is to be written of trials that have not finished; parameters once, of all else the latest counts."""
+
+    params: list[ParamCall] = field(default_factory=list)
+    user_attrs: dict[tuple[int, str], Any] = field(default_factory=dict)  # by trial and name
+    system_attrs: dict[tuple[int, str], Any] = field(default_factory=dict)
+    reports: dict[tuple[int, int], float] = field(default_factory=dict)  # by trial and step
+
+    def __bool__(self) -> bool:
+        return bool(self.trial_ids())
+
+    def add(self, other: "Writes") -> None:
+        """Write this after what there is."""
+        self.params += other.params
+        self.user_attrs |= other.user_attrs
+        self.system_attrs |= other.system_attrs
+        self.reports |= other.reports
+
+    def trial_ids(self) -> set[int]:
+        """The trials concerned."""
+        keyed = (*self.user_attrs, *self.system_attrs, *self.reports)
+        return {trial_id for trial_id, *_ in self.params} | {trial_id for trial_id, _ in keyed}
+
+    def execute(self, session: Session) -> None:
+        """Write all but the parameters."""
+        _upsert(session, models.TrialUserAttributeModel, _attribute_rows(self.user_attrs))
+        _upsert(session, models.TrialSystemAttributeModel, _attribute_rows(self.system_attrs))
+        model, rows = models.TrialIntermediateValueModel, []
+        for (trial_id, step), value in self.reports.items():
+            stored, kind = model.intermediate_value_to_stored_repr(value)
+            row = {"trial_id": trial_id, "step": step, "intermediate_value": stored, "intermediate_value_type": kind}
+            rows.append(row)
+        _upsert(session, model, rows)
+
+
+def _attribute_rows(attrs: Mapping[tuple[int, str], Any]) -> list[dict[str, Any]]:
+    return [{"trial_id": trial, "key": key, "value_json": json.dumps(value)} for (trial, key), value in attrs.items()]
+
+
+def _upsert(session: Session, model: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows, in place of those that say the same of the same trial."""
+    if not rows:
+        return
+    unique = next(one for one in model.__table__.constraints if isinstance(one, sa.UniqueConstraint)).columns.keys()
+    values = rows[0].keys() - set(unique)
+    insert = INSERT[session.get_bind().dialect.name](model).values(rows)
+    if hasattr(insert, "on_duplicate_key_update"):
+        statement = insert.on_duplicate_key_update({name: insert.inserted[name] for name in values})
+    else:
+        statement = insert.on_conflict_do_update(
+            index_elements=unique, set_={name: insert.excluded[name] for name in values}
+        )
+    session.execute(statement)
