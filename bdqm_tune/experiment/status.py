@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial
 
 from bdqm_tune.experiment.objectives import best_first, error_of, front_of, objectives_of
 from bdqm_tune.experiment.storage import not_made_yet, opened
-from bdqm_tune.experiment.study import LOSSES, QUESTION, RUN_ID, STATES, no_such_study
+from bdqm_tune.experiment.study import LOSSES, QUESTION, RUN_ID, STATES, no_such_study, study_id_of
 from bdqm_tune.experiment.study_queries import Held
 from bdqm_tune.experiment.workers import LOST, RUNNING, Worker, Workers
 from bdqm_tune.services.connection import Stores
@@ -77,10 +77,8 @@ def study_status(stores: Stores, name: str) -> StudyStatus:
         raise no_such_study(stores, name, [])
     with opened(stores) as storage:
         backend = storage.backend
-        try:
-            study_id = backend.get_study_id_from_name(name)
-        except KeyError:
-            raise no_such_study(stores, name, sorted(optuna.get_all_study_names(storage))) from None
+        if (study_id := study_id_of(storage, name)) is None:
+            raise no_such_study(stores, name, sorted(optuna.get_all_study_names(storage)))
         held = backend.running(study_id)  # before the trials, so that those of a worker are known
         trials, attributes = backend.get_all_trials(study_id), backend.get_study_user_attrs(study_id)
         workers = Workers(backend.engine, backend.patience, study_id).all(RUNNING, LOST)

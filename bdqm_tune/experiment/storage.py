@@ -72,7 +72,8 @@ class StudyDatabase:
             "creator": self.connect,
             "pool_size": 1,
             "max_overflow": 1,
-            "pool_recycle": RECYCLE,  # one that breaks before is noticed when it is used, and the use repeated
+            "pool_pre_ping": False,  # a connection that broke is noticed when it is used, and the use repeated
+            "pool_recycle": RECYCLE,
             "pool_reset_on_return": None,  # Optuna ends every transaction; one more rollback would be one more wait
         }
 

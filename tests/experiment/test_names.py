@@ -21,6 +21,7 @@ from bdqm_tune.experiment.models import load_model
 from bdqm_tune.experiment.registry import register
 from bdqm_tune.experiment.results import load_results
 from bdqm_tune.experiment.results_cache import cache_file
+from bdqm_tune.experiment.status import study_status
 from bdqm_tune.experiment.storage import opened
 from bdqm_tune.experiment.studies import all_studies
 from bdqm_tune.experiment.study import load_study, study_id_of
@@ -110,6 +111,7 @@ def test_a_database_that_does_not_tell_names_apart_is_told(
     assert is_one_line(message)
     assert "takes 'OC20' for the same name" in message
     assert "'OC20' for the same name" in refused(lambda: belongings(stores, "oc20"), BadInput)
+    assert "'OC20' for the same name" in refused(lambda: study_status(stores, "oc20"), BadInput)
     assert [study.study for study in all_studies(stores)] == ["OC20"]
 
 
