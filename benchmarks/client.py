@@ -174,8 +174,8 @@ def work(order: Order) -> Measured:
         # Each on a machine of its own, as far as others can tell.
         (tuning, "describe_process", lambda: describe_process() | {"process": f"{os.getpid()}-{next(numbers)}/1@1"}),
         (trials, "next_trial", probe.timing("ask", trials.next_trial)),
-        (trials, "suggest", probe.timing("suggest", trials.suggest)),
-        (optuna.Trial, "report", probe.timing("report", optuna.Trial.report)),
+        (trials.TrialRunner, "_suggest", probe.timing("suggest", trials.TrialRunner._suggest)),
+        (trials.TrialRunner, "_is_pruned", staticmethod(probe.timing("compare", trials.TrialRunner._is_pruned))),
         (optuna.Study, "tell", probe.timing("tell", optuna.Study.tell)),
         # Asked, and never obeyed, so that all trials are equally long.
         (optuna.Trial, "should_prune", lambda trial: should_prune(trial) and False),

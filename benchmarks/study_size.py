@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -106,12 +107,24 @@ def first_trial(study: optuna.Study, config: Config, n_train: int) -> None:
     study.add_trials([create_trial(state=TrialState.WAITING)])
     trial = next_trial(study)
     assert trial is not None
-    with together(trial):
-        suggest(trial, config, n_train)
+    choose_parameters(trial, config, n_train)
     trial.report(1.0, RUNG)
     trial.set_user_attr(RUN_ID, 32 * "0")
     trial.set_user_attr(RESULT, {"trial_seconds": 1.0, "reason": 100 * "x"})
     study.tell(trial, 1.0)
+
+
+def choose_parameters(trial: optuna.Trial, config: Config, n_train: int) -> None:
+    """As a worker does when a trial begins."""
+    with together(trial):
+        suggest(trial, config, n_train)
+
+
+def compare(trial: optuna.Trial) -> None:
+    """As a worker does at a rung."""
+    with together(trial):
+        trial.report(1.0, RUNG)
+        trial.should_prune()
 
 
 def measure(running: Servers, dataset: Dataset, finished: int, waiting: int, elsewhere: int) -> None:
@@ -128,10 +141,9 @@ def measure(running: Servers, dataset: Dataset, finished: int, waiting: int, els
     with closing(Lease(study._storage.backend, study._study_id, describe_process())) as lease:
         for repeat in range(REPEATS):
             trial = meter("ask" if repeat else "ask at first", lambda: next_trial(study))
-            with together(trial):
-                meter("suggest" if repeat else "suggest at first", lambda trial=trial: suggest(trial, config, n_train))
-            meter("report", lambda trial=trial: trial.report(1.0, RUNG))
-            meter("prune?", trial.should_prune)
+            choose = partial(choose_parameters, trial, config, n_train)
+            meter("suggest" if repeat else "suggest at first", choose)
+            meter("compare", lambda trial=trial: compare(trial))
             meter("tell", lambda trial=trial: study.tell(trial, 1.0))
             meter("others run?", lambda: others_run(study))
             meter("look of a lease", lease.look)

@@ -122,8 +122,7 @@ class TrialRunner:
 
     def _run(self, trial: optuna.Trial) -> TrialResult:
         with handed_back(trial):
-            with self._asking, together(trial):
-                tried = suggest(trial, self._config, len(self._dataset.train.structures))
+            tried = self._suggest(trial)
             run = self._open_run(trial, tried)
             checkpoint = TrialCheckpoint(self._checkpoints, trial.number)
             try:
@@ -138,6 +137,10 @@ class TrialRunner:
                 checkpoint.write()
                 raise
         return outcome.result
+
+    def _suggest(self, trial: optuna.Trial) -> Suggestion:
+        with self._asking, together(trial):
+            return suggest(trial, self._config, len(self._dataset.train.structures))
 
     def _send(self, trial: optuna.Trial, run: TrialRun, outcome: Outcome, checkpoint: TrialCheckpoint) -> None:
         """Send what came of a trial, and wait until the study knows of it, from which the next may learn.
@@ -261,13 +264,18 @@ class TrialRunner:
                 if record.epoch % every == 0 and record.epoch < self._config.training.epochs:
                     run.flush()
             if record.epoch in self._rungs and record.epoch >= max(reported, default=0):
-                with together(trial):
-                    if record.epoch not in reported:
-                        trial.report(self._best_value(training, record.epoch), record.epoch)
-                    pruned = trial.should_prune()
-                if pruned:
+                value = self._best_value(training, record.epoch) if record.epoch not in reported else None
+                if self._is_pruned(trial, record.epoch, value):
                     return f"{self._config.study.pruner} pruner at epoch {record.epoch}"
         return ""
+
+    @staticmethod
+    def _is_pruned(trial: optuna.Trial, epoch: int, value: float | None) -> bool:
+        """Report the value of an epoch, unless it was, and ask the pruner."""
+        with together(trial):
+            if value is not None:
+                trial.report(value, epoch)
+            return trial.should_prune()
 
     def _best_value(self, training: TrainingRun, epoch: int) -> float:
         """The least objective of the epochs up to this one."""
