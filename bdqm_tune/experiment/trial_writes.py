@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 ParamCall = tuple[int, str, float, BaseDistribution, BaseDistribution | None]  # as Optuna's cache hands it on
 
+# Of databases that can insert or update in one statement.
 INSERT: Mapping[str, Any] = {
     "mysql": mysql.insert,
     "mariadb": mysql.insert,
@@ -67,7 +68,13 @@ def _upsert(session: Session, model: Any, rows: Sequence[Mapping[str, Any]]) -> 
         return
     unique = next(one for one in model.__table__.constraints if isinstance(one, sa.UniqueConstraint)).columns.keys()
     values = rows[0].keys() - set(unique)
-    insert = INSERT[session.get_bind().dialect.name](model).values(rows)
+    dialect = session.get_bind().dialect.name
+    if dialect not in INSERT:
+        for row in rows:
+            session.execute(sa.delete(model).filter_by(**{name: row[name] for name in unique}))
+        session.execute(sa.insert(model), rows)
+        return
+    insert = INSERT[dialect](model).values(rows)
     if hasattr(insert, "on_duplicate_key_update"):
         statement = insert.on_duplicate_key_update({name: insert.inserted[name] for name in values})
     else:

@@ -74,7 +74,10 @@ def test_trials_are_read_as_optuna_reads_them(place: Place) -> None:
     plain.engine.dispose()
 
 
-def test_what_is_set_again_counts(place: Place) -> None:
+@pytest.mark.parametrize("can_upsert", [True, False])
+def test_what_is_set_again_counts(place: Place, can_upsert: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not can_upsert:
+        monkeypatch.setattr("bdqm_tune.experiment.trial_writes.INSERT", {})
     storage = open_storage(place.stores)
     study = optuna.create_study(storage=storage)
     trial = study.ask()
