@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
-from optuna.distributions import BaseDistribution, check_distribution_compatibility, distribution_to_json
+from optuna.distributions import BaseDistribution, check_distribution_compatibility, json_to_distribution
 from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
@@ -141,31 +141,24 @@ class BatchedStorage(StudyQueries):
     @patiently
     def _write(self, writes: Writes) -> None:
         # Where an answer was lost, the parameters are there, and all else, as one transaction wrote it.
-        # And without a flush for each, one statement inserts them.
-        with _create_scoped_session(self.scoped_session, True) as session, session.no_autoflush:
+        with _create_scoped_session(self.scoped_session, ignore_integrity_error=True) as session:
             for trial_id in writes.trial_ids():
                 trial: Any = models.TrialModel.find_or_raise_by_id(trial_id, session)
                 self.check_trial_is_updatable(trial_id, trial.state)
-            for call in writes.params:
-                self._set_trial_param_without_commit(session, *call)
+            for trial_id, name, _, distribution, cached in writes.params:
+                before = cached or _distribution_before(session, trial_id, name)
+                if before is not None:
+                    check_distribution_compatibility(before, distribution)
             writes.execute(session)
 
-    def _set_trial_param_without_commit(
-        self,
-        session: Session,
-        trial_id: int,
-        param_name: str,
-        param_value_internal: float,
-        distribution: BaseDistribution,
-        previous_distribution: BaseDistribution | None = None,
-    ) -> None:
-        if previous_distribution is None:  # Optuna looks for one
-            super()._set_trial_param_without_commit(session, trial_id, param_name, param_value_internal, distribution)
-            return
-        check_distribution_compatibility(previous_distribution, distribution)
-        text = distribution_to_json(distribution)
-        values = {"param_name": param_name, "param_value": param_value_internal, "distribution_json": text}
-        session.add(models.TrialParamModel(trial_id=trial_id, **values))
+
+def _distribution_before(session: Session, trial_id: int, param: str) -> BaseDistribution | None:
+    """From what some trial of the same study has drawn the parameter; None: from nothing."""
+    trial, params = models.TrialModel, models.TrialParamModel
+    study = sa.select(trial.study_id).where(trial.trial_id == trial_id).scalar_subquery()
+    found = session.query(params.distribution_json).join(trial).filter(trial.study_id == study)
+    text = found.filter(params.param_name == param).limit(1).scalar()
+    return json_to_distribution(text) if text is not None else None
 
 
 def _without_marks(trials: list[FrozenTrial]) -> list[FrozenTrial]:

@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.storages._rdb import models
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.orm import Session
 
 ParamCall = tuple[int, str, float, BaseDistribution, BaseDistribution | None]  # as Optuna's cache hands it on
+
+REPORT = models.TrialIntermediateValueModel
 
 # Of databases that can insert or update in one statement.
 INSERT: Mapping[str, Any] = {
@@ -47,19 +49,26 @@ class Writes:
         return {trial_id for trial_id, *_ in self.params} | {trial_id for trial_id, _ in keyed}
 
     def execute(self, session: Session) -> None:
-        """Write all but the parameters."""
+        """Write all."""
+        if self.params:
+            session.execute(sa.insert(models.TrialParamModel), [_param_row(*param) for param in self.params])
         _upsert(session, models.TrialUserAttributeModel, _attribute_rows(self.user_attrs))
         _upsert(session, models.TrialSystemAttributeModel, _attribute_rows(self.system_attrs))
-        model, rows = models.TrialIntermediateValueModel, []
-        for (trial_id, step), value in self.reports.items():
-            stored, kind = model.intermediate_value_to_stored_repr(value)
-            row = {"trial_id": trial_id, "step": step, "intermediate_value": stored, "intermediate_value_type": kind}
-            rows.append(row)
-        _upsert(session, model, rows)
+        _upsert(session, REPORT, [_report_row(*place, value) for place, value in self.reports.items()])
+
+
+def _param_row(trial_id: int, name: str, value: float, distribution: BaseDistribution, _: object) -> dict[str, Any]:
+    text = distribution_to_json(distribution)
+    return {"trial_id": trial_id, "param_name": name, "param_value": value, "distribution_json": text}
 
 
 def _attribute_rows(attrs: Mapping[tuple[int, str], Any]) -> list[dict[str, Any]]:
     return [{"trial_id": trial, "key": key, "value_json": json.dumps(value)} for (trial, key), value in attrs.items()]
+
+
+def _report_row(trial_id: int, step: int, value: float) -> dict[str, Any]:
+    stored, kind = REPORT.intermediate_value_to_stored_repr(value)
+    return {"trial_id": trial_id, "step": step, "intermediate_value": stored, "intermediate_value_type": kind}
 
 
 def _upsert(session: Session, model: Any, rows: Sequence[Mapping[str, Any]]) -> None:
