@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
+from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.orm import Session
 
@@ -155,6 +156,17 @@ class PatientStorage(BatchedStorage):
         with suppress(TrialLost, UpdateFinishedTrialError):
             return self._change_state(trial.trial_id, state, None, mark, trial.mark, writes)
         return False
+
+    @patiently
+    def others_run(self, study_id: int) -> bool:
+        """Whether other workers run trials of the study: a look at one of them, as many may ask again and again."""
+        trial, attribute = models.TrialModel, models.TrialSystemAttributeModel
+        with _create_scoped_session(self.scoped_session) as session:
+            running = session.query(trial.trial_id).filter_by(study_id=study_id, state=TrialState.RUNNING)
+            marked = running.join(attribute, (attribute.trial_id == trial.trial_id) & (attribute.key == MARK))
+            marks = attribute.value_json  # JSON of WORKER:…, and of :… where no worker with a lease runs it
+            others = marked.filter(marks.not_like('":%'), marks.not_like(f'"{self.worker}:%'))
+            return others.first() is not None
 
     def holds(self, trial_id: int) -> bool:
         """Whether we run the trial, as far as we know."""

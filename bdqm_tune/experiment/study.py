@@ -193,8 +193,7 @@ def _storage(study: optuna.Study) -> Cache:
 
 def others_run(study: optuna.Study) -> bool:
     """Whether other workers run trials of the study, which could come back to be run here."""
-    backend = _storage(study).backend
-    return any(trial.worker and not backend.holds(trial.trial_id) for trial in backend.running(study._study_id))
+    return _storage(study).backend.others_run(study._study_id)
 
 
 def is_ours(trial: optuna.Trial) -> bool:
