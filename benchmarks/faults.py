@@ -29,7 +29,7 @@ from bdqm_tune.learning.dataset import prepare
 from bdqm_tune.services.connection import connection_text, read_connection
 from benchmarks.servers import HOST, Servers, find_processes, servers
 from benchmarks.slow_network import Network
-from benchmarks.workers import FIRST_START, measure
+from benchmarks.workers import FIRST_START, found_of, measure, stop_if_lost
 
 FAULTS = ["network", "mlflow-hangs:60", "mlflow-killed:60", "database-hangs:60", "database-killed:60"]
 LOAD = "4:3:30:1.0"
@@ -100,7 +100,7 @@ def show(name: str, result: dict[str, Any], reference: dict[str, Any]) -> None:
     waited, before = (one["waited"] for one in (result, reference))
     length = result["trial_seconds"]
     print(
-        f"{name:<20} {result['trials']} trials of {length:.0f} s: none lost, none doubled; each takes "
+        f"{name:<20} {result['trials']} trials of {length:.0f} s: {found_of(result)}; each takes "
         f"{length / result['share'] - length:.1f} s more than it sleeps; "
         f"pace {result['share'] / reference['share']:.3f} of that without; between the epochs of a trial "
         f"{waited['p50'] / 10 / length:.2f} % of its time (p95 {waited['p95'] / 10 / length:.2f} %), "
@@ -133,6 +133,7 @@ def main() -> None:
         if options.out:
             with options.out.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"fault": name, **result}) + "\n")
+        stop_if_lost(result)
 
 
 if __name__ == "__main__":

@@ -54,10 +54,11 @@ def measure(
         found = _run(orders, FIRST_START + length * (trials + 1) + LIMIT)
     used = {name: value - used[name] for name, value in running.cpu().items()}
     stored = {name: value - stored[name] for name, value in running.stored().items()}
-    _check(running, study, workers * trials, epochs, found)
+    problems = _problems(running, study, workers * trials, epochs, found)
     ended = [moment for one in found for _, moment in one.ended]
-    start, end = max(moment for one in found for moment in one.ready), min(min(one.done) for one in found)
+    start, end = max(moment for one in found for moment in one.ready), min(done for one in found for done in one.done)
     return {
+        "problems": problems,
         "workers": workers,
         "trials": len(ended),
         "epochs": epochs,
@@ -140,8 +141,8 @@ def _quantiles(seconds: list[float]) -> dict[str, float]:
     return {"count": len(seconds), **{f"p{q}": float(np.percentile(seconds, q)) * 1000 for q in (50, 95)}}
 
 
-def _check(running: Servers, study: str, expected: int, epochs: int, found: list[Measured]) -> None:
-    """Stop with what is lost or doubled of a load's trials, runs and metrics, if anything is."""
+def _problems(running: Servers, study: str, expected: int, epochs: int, found: list[Measured]) -> list[str]:
+    """What is lost or doubled of a load's trials, runs and metrics; nothing, as a rule."""
     problems = [problem for one in found for problem in one.failed]
     numbers = sorted(number for one in found for number, _ in one.ended)
     if numbers != list(range(expected)):
@@ -163,15 +164,25 @@ def _check(running: Servers, study: str, expected: int, epochs: int, found: list
     metrics = expected * epochs * len(epoch_record(1, 1.0, 1.0).metrics())
     if counted != [(metrics, metrics)]:
         problems.append(f"{counted[0]} metrics (with and without doubles), not {metrics}")
-    if problems:
-        sys.exit("\n".join(f"{problem} ({count} times)" for problem, count in Counter(problems).items()))
+    return [f"{problem} ({count} times)" for problem, count in Counter(problems).items()]
+
+
+def stop_if_lost(result: dict[str, Any]) -> None:
+    """End with exit status 1 and what is lost or doubled, if anything is."""
+    if result["problems"]:
+        sys.exit("\n".join(result["problems"]))
+
+
+def found_of(result: dict[str, Any]) -> str:
+    """Whether all trials, runs and metrics are there."""
+    return "NOT as it should be, see below" if result["problems"] else "none lost, none doubled"
 
 
 def show(result: dict[str, Any]) -> None:
     """Print what a load cost."""
     print(
         f"\n{result['workers']} workers, {result['trials']} trials of {result['trial_seconds']:.0f} s, "
-        f"{result['epochs']} epochs: none lost, none doubled; {result['share']:.3f} of what sleep alone allows"
+        f"{result['epochs']} epochs: {found_of(result)}; {result['share']:.3f} of what sleep alone allows"
     )
     if full := result["full"]:
         print(
@@ -214,6 +225,7 @@ def main() -> None:
             if options.out:
                 with options.out.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(result) + "\n")
+            stop_if_lost(result)
 
 
 if __name__ == "__main__":

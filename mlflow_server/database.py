@@ -75,6 +75,8 @@ def configuration(places: Places, mariadb: bool, bind: str, port: int) -> str:
     options: dict[str, object] = {
         "datadir": places.data,
         "socket": places.socket,
+        # Its own: a server that starts removes what it takes for leftovers there, other servers' tables too.
+        "tmpdir": places.socket.parent,
         "pid-file": places.database / "database.pid",
         "bind-address": bind,
         "port": port,

@@ -55,7 +55,13 @@ class MariaDb:
             "ssl-key": "server.key",
         }
         command = [f"--{name}={self.folder / file}" for name, file in options.items()]
-        command += [f"--port={self.port}", "--bind-address=127.0.0.1", "--skip-name-resolve", "--max-connections=300"]
+        command += [
+            f"--tmpdir={self.folder}",
+            f"--port={self.port}",
+            "--bind-address=127.0.0.1",
+            "--skip-name-resolve",
+            "--max-connections=300",
+        ]
         command += ["--transaction-isolation=READ-COMMITTED", "--character-set-server=utf8mb4"]
         command += ["--collation-server=utf8mb4_bin", f"--user={getpass.getuser()}"]
         self.process = subprocess.Popen([shutil.which("mariadbd") or "/usr/sbin/mariadbd", "--no-defaults", *command])

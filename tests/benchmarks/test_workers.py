@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,8 +27,13 @@ def test_eight_workers_run_each_trial_once(
     running: Servers, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checks = []
-    check = workers._check
-    monkeypatch.setattr(workers, "_check", lambda *given: (check(*given), checks.append(given)))
+    check = workers._problems
+
+    def kept(*given: Any) -> list[str]:
+        checks.append(given)
+        return check(*given)
+
+    monkeypatch.setattr(workers, "_problems", kept)
     result = workers.measure(running, WORKERS, TRIALS, EPOCHS, 0.5, n_processes=4)
     workers.show(result)
     assert result["trials"] == WORKERS * TRIALS
@@ -35,10 +41,12 @@ def test_eight_workers_run_each_trial_once(
     (given,) = checks
     *where, expected, epochs, found = given
     found[0].ended.append(found[1].ended[0])
-    with pytest.raises(SystemExit, match="17 ends of 16 trials, not of 16"):
-        check(*where, expected, epochs, found)
+    assert "17 ends of 16 trials, not of 16 (1 times)" in check(*where, expected, epochs, found)
     del found[0].ended[-1], found[1].ended[0]
-    with pytest.raises(SystemExit, match="15 ends of 15 trials, not of 16"):
-        check(*where, expected, epochs, found)
-    with pytest.raises(SystemExit, match="metrics"):
-        check(*where, expected, epochs + 1, found)
+    lost = check(*where, expected, epochs, found)
+    assert lost == ["15 ends of 15 trials, not of 16 (1 times)"]
+    assert "metrics" in " ".join(check(*where, expected, epochs + 1, found))
+    workers.show(result | {"problems": lost})
+    assert "9 epochs: NOT as it should be" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="15 ends"):
+        workers.stop_if_lost(result | {"problems": lost})

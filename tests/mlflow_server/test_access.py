@@ -70,6 +70,12 @@ def test_the_database_takes_tls_only_and_proves_who_it_is(storage: URL, tmp_path
     assert "certificate verify failed" in refused(storage, ssl={"ca": str(other / "ca.pem")})
 
 
+def test_temporary_tables_lie_where_no_other_server_clears_up(servers: Servers, admin: Any) -> None:
+    admin.execute("CREATE TEMPORARY TABLE optuna.temporary (a INT) ENGINE=MyISAM")
+    assert list(servers.places.socket.parent.glob("#sql*"))
+    admin.execute("DROP TEMPORARY TABLE optuna.temporary")
+
+
 def test_nobody_without_a_password_gets_in(storage: URL, admin: Any) -> None:
     for user, password in (("root", ""), ("", ""), (storage.username, ""), (storage.username, "wrong")):
         assert "Access denied" in refused(storage, user=user, password=password)
