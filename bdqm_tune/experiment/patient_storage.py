@@ -12,6 +12,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.orm import Session
 
@@ -65,6 +66,19 @@ class PatientStorage(BatchedStorage):
     _get_best_trial_id = patiently(RDBStorage._get_best_trial_id)
     record_heartbeat = patiently(RDBStorage.record_heartbeat)
     _get_stale_trial_ids = patiently(RDBStorage._get_stale_trial_ids)
+
+    @patiently
+    def create_study(self, name: str, directions: Sequence[StudyDirection], user_attrs: Mapping[str, Any]) -> None:
+        """Create a study with its attributes in one transaction, unless there is one of that name."""
+        of_objectives = [
+            models.StudyDirectionModel(objective=objective, direction=direction)
+            for objective, direction in enumerate(directions)
+        ]
+        attributes = [
+            models.StudyUserAttributeModel(key=key, value_json=json.dumps(value)) for key, value in user_attrs.items()
+        ]
+        with _create_scoped_session(self.scoped_session, ignore_integrity_error=True) as session:
+            session.add(models.StudyModel(study_name=name, directions=of_objectives, user_attributes=attributes))
 
     def delete_study(self, study_id: int) -> None:
         self._delete_study(study_id, uuid4().hex)

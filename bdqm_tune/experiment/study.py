@@ -10,6 +10,7 @@ from uuid import uuid4
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.exceptions import StorageInternalError
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from bdqm_tune.config import Config
@@ -115,19 +116,12 @@ def study_id_of(storage: Cache, name: str) -> int | None:
 
 def open_study(stores: Stores, config: Config, dataset: Dataset) -> optuna.Study:
     """Create the study of a configuration, or go on with it; `check_study` says whether it fits."""
-    options = config.study
-    study = optuna.create_study(
-        study_name=options.name,
-        storage=open_storage(stores, config.patience * 60),
-        directions=["minimize"] * len(config.objectives),
-        load_if_exists=True,
-        pruner=make_pruner(options.pruner, config.training.epochs),
-    )
-    n_existing = _storage(study).backend.count_trials(study._study_id)
-    study.sampler = make_sampler(options.sampler, options.seed, n_existing)
-    if QUESTION not in study.user_attrs:
-        study.set_user_attr(IDENTITY, uuid4().hex[:12])
-        study.set_user_attr(QUESTION, question(config, dataset))
+    options, storage = config.study, open_storage(stores, config.patience * 60)
+    attributes = {IDENTITY: uuid4().hex[:12], QUESTION: question(config, dataset)}
+    storage.backend.create_study(options.name, [StudyDirection.MINIMIZE] * len(config.objectives), attributes)
+    pruner = make_pruner(options.pruner, config.training.epochs)
+    study = optuna.load_study(study_name=options.name, storage=storage, pruner=pruner)
+    study.sampler = make_sampler(options.sampler, options.seed, storage.backend.count_trials(study._study_id))
     return study
 
 

@@ -36,6 +36,7 @@ def test_eight_workers_run_each_trial_once(
     monkeypatch.setattr(workers, "_problems", kept)
     result = workers.measure(running, WORKERS, TRIALS, EPOCHS, 0.5, n_processes=4)
     workers.show(result)
+    assert result["problems"] == []
     assert result["trials"] == WORKERS * TRIALS
     assert "16 trials of 4 s, 9 epochs: none lost, none doubled" in capsys.readouterr().out
     (given,) = checks

@@ -30,9 +30,18 @@ from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.experiment import storage as opening
 from bdqm_tune.experiment.cached_storage import hurry, together
 from bdqm_tune.experiment.patient_storage import PatientStorage
-from bdqm_tune.experiment.storage import open_storage, turn
-from bdqm_tune.experiment.study import QUESTION, add_trials, handed_back, load_study, next_trial
+from bdqm_tune.experiment.storage import open_storage, opened, turn
+from bdqm_tune.experiment.study import (
+    QUESTION,
+    add_trials,
+    check_study,
+    handed_back,
+    load_study,
+    next_trial,
+    open_study,
+)
 from bdqm_tune.experiment.study_queries import MARK
+from bdqm_tune.learning.dataset import prepare
 from bdqm_tune.services.connection import Stores
 from tests.mariadb import MariaDb
 from tests.places import Place
@@ -578,3 +587,26 @@ tune(prepare(config, stores.home), config, stores)
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 8
     assert ["fixed_params" in trial.system_attrs for trial in trials] == [True] + [False] * 7
     assert study.user_attrs[QUESTION]["training"]["epochs"] == 2
+
+
+def test_a_study_is_there_whole_or_not_at_all(configure: Callable[..., Config], place: Place) -> None:
+    config = configure(study={"name": "s"})
+    dataset = prepare(config, place.stores.home)
+    open_storage(place.stores)
+    looks, seen = [False], set[bool]()
+
+    def look(_: sqlalchemy.Connection) -> None:
+        if looks[0]:
+            return
+        looks[0] = True
+        check_study(place.stores, config, dataset)  # as another worker does that starts at this moment
+        with opened(place.stores) as storage:
+            seen.add(bool(storage.get_all_studies()))
+        looks[0] = False
+
+    sqlalchemy.event.listen(sqlalchemy.Engine, "begin", look)
+    try:
+        open_study(place.stores, config, dataset)
+    finally:
+        sqlalchemy.event.remove(sqlalchemy.Engine, "begin", look)
+    assert seen == {False, True}
