@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Container, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,11 +37,19 @@ class BatchedStorage(StudyQueries):
 
     @patiently
     def get_trial(self, trial_id: int) -> FrozenTrial:
-        with _create_scoped_session(self.scoped_session) as session:
+        with self._reading() as session:
             trials = _without_marks(read_trials(session, models.TrialModel.trial_id == trial_id))
         if not trials:
             raise KeyError(models.NOT_FOUND_MSG)
         return trials[0]
+
+    @patiently
+    def waiting(self, study_id: int, most: int) -> list[int]:
+        """The first of the study's trials that wait."""
+        with self._reading() as session:
+            trial = models.TrialModel
+            rows = session.query(trial.trial_id).filter_by(study_id=study_id, state=TrialState.WAITING)
+            return [row.trial_id for row in rows.order_by(trial.trial_id).limit(most)]
 
     @patiently
     def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
@@ -62,9 +70,7 @@ class BatchedStorage(StudyQueries):
         Those in which nothing changed are left out.
         """
         trial = models.TrialModel
-        with _create_scoped_session(self.scoped_session) as session:
-            if trial_id_greater_than < 0:
-                models.StudyModel.find_or_raise_by_id(study_id, session)
+        with self._reading() as session:
             same = self._unfinished.unchanged(session, study_id, included_trial_ids)
             if same:
                 # The cache has all trials before these, since trials are added to a study one after the other.
@@ -74,6 +80,8 @@ class BatchedStorage(StudyQueries):
                 # In the statement itself, where databases allow so many.
                 wanted |= trial.trial_id.in_(sa.bindparam("changed", changed, expanding=True, literal_execute=True))
             trials = _without_marks(read_trials(session, trial.study_id == study_id, wanted))
+            if not trials and trial_id_greater_than < 0:
+                models.StudyModel.find_or_raise_by_id(study_id, session)
         self._unfinished.remember(trials)
         return [one for one in trials if states is None or one.state in states]
 
@@ -81,15 +89,42 @@ class BatchedStorage(StudyQueries):
     def together(self) -> Iterator[None]:
         """Write what is set of trials in the block in one transaction, at its end or where a trial ends in it.
 
-        If the block fails, nothing is written. In the block, the trials are read once.
+        If the block fails, nothing is written. In the block, the trials are read once, in the same transaction.
         """
         self._thread.block = block = _Block()
         try:
             yield
+            if block.writes:
+                self._write(block.writes)
         finally:
             self._thread.block = None
-        if block.writes:
-            self._write(block.writes)
+            self._end_reading()
+
+    @contextmanager
+    def _reading(self) -> Iterator[Session]:
+        """A session to read in, whose transaction ends with it or, within a block, is left to what is written there."""
+        if not self.in_block:
+            with _create_scoped_session(self.scoped_session) as session:
+                yield session
+            return
+        try:
+            yield self.scoped_session()
+        except BaseException:
+            self._end_reading()
+            raise
+
+    @contextmanager
+    def _writing(self, ignore_integrity_error: bool = False) -> Iterator[Session]:
+        """A session to write in; it goes on with the transaction of this thread's block, if that has read."""
+        with _create_scoped_session(self.scoped_session, ignore_integrity_error) as session:
+            if self.engine.name == "sqlite":  # whose rows cannot be locked; two workers would take one trial
+                session.connection().exec_driver_sql("BEGIN IMMEDIATE")
+            yield session
+
+    def _end_reading(self) -> None:
+        """End the transaction in which this thread has read, if it goes on."""
+        with suppress(sa.exc.SQLAlchemyError):  # else it has ended with its connection
+            self.scoped_session.remove()
 
     def take_writes(self) -> Writes:
         """What this thread has set in its block and not written, for the caller to write."""
@@ -141,9 +176,10 @@ class BatchedStorage(StudyQueries):
     @patiently
     def _write(self, writes: Writes) -> None:
         # Where an answer was lost, the parameters are there, and all else, as one transaction wrote it.
-        with _create_scoped_session(self.scoped_session, ignore_integrity_error=True) as session:
+        with self._writing(ignore_integrity_error=True) as session:
             for trial_id in writes.trial_ids():
-                trial: Any = models.TrialModel.find_or_raise_by_id(trial_id, session)
+                # As it is now, whatever was read before; and until the transaction ends.
+                trial: Any = models.TrialModel.find_or_raise_by_id(trial_id, session, for_update=True)
                 self.check_trial_is_updatable(trial_id, trial.state)
             for trial_id, name, _, distribution, cached in writes.params:
                 before = cached or _distribution_before(session, trial_id, name)

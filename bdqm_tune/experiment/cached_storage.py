@@ -38,11 +38,12 @@ class Cache(_CachedStorage):
     def take_waiting(self, study_id: int) -> int | None:
         """Take a waiting trial and give its id; None if there is none. It is the first, unless others want it too."""
         most = 1
-        while waiting := self._backend.waiting(study_id, most):
-            trial_id = random.choice(waiting)
-            if self.take(study_id, trial_id):
-                return trial_id
-            most = min(2 * most, CROWD)  # so that workers which look at the same time find different ones
+        with self._backend.together():  # in one transaction
+            while waiting := self._backend.waiting(study_id, most):
+                trial_id = random.choice(waiting)
+                if self.take(study_id, trial_id):
+                    return trial_id
+                most = min(2 * most, CROWD)  # so that workers which look at the same time find different ones
         return None
 
     def take(self, study_id: int, trial_id: int) -> bool:

@@ -18,9 +18,10 @@ from bdqm_tune.errors import one_line
 
 Answer = TypeVar("Answer")
 
-# MySQL's numbers for: too many connections, shutting down, lock wait timeout, deadlock, connection killed, no server
-# at the socket or the address, connection lost before and during a query.
-PASSING = {1040, 1053, 1205, 1213, 1927, 2002, 2003, 2006, 2013}
+# MySQL's numbers for: a row that changed since the transaction read it, too many connections, shutting down, lock wait
+# timeout, deadlock, connection killed, no server at the socket or the address, connection lost before and during a
+# query.
+PASSING = {1020, 1040, 1053, 1205, 1213, 1927, 2002, 2003, 2006, 2013}
 WRONG_PASSWORD = 1045
 FIRST_WAIT, LONGEST_WAIT = 0.02, 10.0  # seconds between two attempts
 TOLD_AFTER = 0.3  # seconds; a deadlock is over before

@@ -2,8 +2,9 @@
 
 import copy
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
+from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
@@ -23,10 +24,6 @@ from bdqm_tune.experiment.study_queries import MARK, Held, patiently
 from bdqm_tune.experiment.trial_writes import Writes
 
 LOST_TRIAL = "another worker was given the trial, as this one had not been heard of"
-
-
-class _NotWaiting(Exception):
-    """Another worker took the trial."""
 
 
 class TrialLost(BdqmError):
@@ -116,9 +113,8 @@ class PatientStorage(BatchedStorage):
 
     @patiently
     def _add_waiting(self, study_id: int, n_trials: int, mark: str) -> None:
-        again = self._again(mark)
-        with self._one_transaction():
-            session, trial = self.scoped_session(), models.TrialModel
+        again, trial = self._again(mark), models.TrialModel
+        with self._writing() as session:
             models.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)  # one adds after the other
             of_study = session.query(trial.trial_id).filter_by(study_id=study_id)
             added = of_study.join(models.TrialSystemAttributeModel).filter_by(key=MARK, value_json=json.dumps(mark))
@@ -206,46 +202,36 @@ class PatientStorage(BatchedStorage):
         writes: Writes,
     ) -> bool:
         again = self._again(mark)
-        try:
-            with self._one_transaction():
-                if held is not None:
-                    self._check_mark(trial_id, held)
-                if not super().set_trial_state_values(trial_id, state, values):
-                    raise _NotWaiting
-                writes.add(Writes(system_attrs={(trial_id, MARK): mark}))
-                writes.execute(self.scoped_session())
-        except (UpdateFinishedTrialError, _NotWaiting, TrialLost) as error:
-            if again and RDBStorage.get_trial_system_attrs(self, trial_id).get(MARK) == mark:
+        with self._writing() as session:
+            trial: Any = models.TrialModel.find_or_raise_by_id(trial_id, session, for_update=True)
+            found = self._find_mark(session, trial_id) if again or held is not None else None
+            if again and found == mark:
                 return True
-            if isinstance(error, _NotWaiting):
-                return False
-            raise
+            if held is not None and found != held:
+                raise TrialLost(LOST_TRIAL)
+            self.check_trial_is_updatable(trial_id, trial.state)
+            if state == TrialState.RUNNING:
+                if trial.state != TrialState.WAITING:
+                    return False
+                trial.datetime_start = datetime.now()
+            if state.is_finished():
+                trial.datetime_complete = datetime.now()
+            trial.state = state
+            of_objectives = {(trial_id, objective): value for objective, value in enumerate(values or ())}
+            writes.add(Writes(values=of_objectives, system_attrs={(trial_id, MARK): mark}))
+            writes.execute(session)
         return True
 
-    def _check_mark(self, trial_id: int, expected: str) -> None:
-        """Raise TrialLost if the trial's mark is another one; until the transaction ends, nobody changes it."""
-        session = self.scoped_session()
-        models.TrialModel.find_or_raise_by_id(trial_id, session, for_update=True)
+    @staticmethod
+    def _find_mark(session: Session, trial_id: int) -> str | None:
+        """The trial's mark as it is now, whatever was read before."""
         attribute = models.TrialSystemAttributeModel
-        found = session.query(attribute.value_json).filter_by(trial_id=trial_id, key=MARK).scalar()
-        if found != json.dumps(expected):
-            raise TrialLost(LOST_TRIAL)
+        marks = session.query(attribute.value_json).filter_by(trial_id=trial_id, key=MARK).with_for_update()
+        found = marks.scalar()
+        return json.loads(found) if found is not None else None
 
     def _again(self, mark: str) -> bool:
         """Whether what bears this mark was tried before, and may have been done."""
         again = mark in self._tried
         self._tried.add(mark)
         return again
-
-    @contextmanager
-    def _one_transaction(self) -> Iterator[None]:
-        """Make one transaction of what this thread does in the block."""
-        self.scoped_session.remove()
-        try:
-            with self.engine.begin() as connection:
-                if self.engine.name == "sqlite":  # whose rows cannot be locked; two workers would take one trial
-                    connection.exec_driver_sql("BEGIN IMMEDIATE")
-                self.scoped_session(bind=connection, join_transaction_mode="rollback_only")
-                yield
-        finally:
-            self.scoped_session.remove()

@@ -60,14 +60,6 @@ class StudyQueries(RDBStorage):
     patience: Patience
 
     @patiently
-    def waiting(self, study_id: int, most: int) -> list[int]:
-        """The first of the study's trials that wait."""
-        with _create_scoped_session(self.scoped_session) as session:
-            trial = models.TrialModel
-            rows = session.query(trial.trial_id).filter_by(study_id=study_id, state=TrialState.WAITING)
-            return [row.trial_id for row in rows.order_by(trial.trial_id).limit(most)]
-
-    @patiently
     def count_trials(self, study_id: int) -> int:
         """How many trials the study has."""
         with _create_scoped_session(self.scoped_session) as session:

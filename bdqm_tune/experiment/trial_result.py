@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
+from optuna.study._tell import _tell_with_warning
 from optuna.trial import TrialState
 
 from bdqm_tune.experiment.cached_storage import together
@@ -46,7 +47,8 @@ def tell(trial: optuna.Trial, result: TrialResult, objectives: Sequence[str], ch
     try:
         with together(trial):
             trial.set_user_attr(RESULT, kept)
-            trial.study.tell(trial, values, state=OPTUNA_STATES[result.state])
+            # `Study.tell`, which would read the trial once more, to give it.
+            _tell_with_warning(trial.study, trial, values, OPTUNA_STATES[result.state])
     except (TrialLost, UpdateFinishedTrialError):
         return
     except ValueError:  # of Optuna: one that waits cannot be told

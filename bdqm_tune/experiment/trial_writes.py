@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 ParamCall = tuple[int, str, float, BaseDistribution, BaseDistribution | None]  # as Optuna's cache hands it on
 
-REPORT = models.TrialIntermediateValueModel
+REPORT, VALUE = models.TrialIntermediateValueModel, models.TrialValueModel
 
 # Of databases that can insert or update in one statement.
 INSERT: Mapping[str, Any] = {
@@ -32,6 +32,7 @@ class Writes:
     user_attrs: dict[tuple[int, str], Any] = field(default_factory=dict)  # by trial and name
     system_attrs: dict[tuple[int, str], Any] = field(default_factory=dict)
     reports: dict[tuple[int, int], float] = field(default_factory=dict)  # by trial and step
+    values: dict[tuple[int, int], float] = field(default_factory=dict)  # by trial and objective
 
     def __bool__(self) -> bool:
         return bool(self.trial_ids())
@@ -42,10 +43,11 @@ class Writes:
         self.user_attrs |= other.user_attrs
         self.system_attrs |= other.system_attrs
         self.reports |= other.reports
+        self.values |= other.values
 
     def trial_ids(self) -> set[int]:
         """The trials concerned."""
-        keyed = (*self.user_attrs, *self.system_attrs, *self.reports)
+        keyed = (*self.user_attrs, *self.system_attrs, *self.reports, *self.values)
         return {trial_id for trial_id, *_ in self.params} | {trial_id for trial_id, _ in keyed}
 
     def execute(self, session: Session) -> None:
@@ -55,6 +57,7 @@ class Writes:
         _upsert(session, models.TrialUserAttributeModel, _attribute_rows(self.user_attrs))
         _upsert(session, models.TrialSystemAttributeModel, _attribute_rows(self.system_attrs))
         _upsert(session, REPORT, [_report_row(*place, value) for place, value in self.reports.items()])
+        _upsert(session, VALUE, [_value_row(*place, value) for place, value in self.values.items()])
 
 
 def _param_row(trial_id: int, name: str, value: float, distribution: BaseDistribution, _: object) -> dict[str, Any]:
@@ -69,6 +72,11 @@ def _attribute_rows(attrs: Mapping[tuple[int, str], Any]) -> list[dict[str, Any]
 def _report_row(trial_id: int, step: int, value: float) -> dict[str, Any]:
     stored, kind = REPORT.intermediate_value_to_stored_repr(value)
     return {"trial_id": trial_id, "step": step, "intermediate_value": stored, "intermediate_value_type": kind}
+
+
+def _value_row(trial_id: int, objective: int, value: float) -> dict[str, Any]:
+    stored, kind = VALUE.value_to_stored_repr(value)
+    return {"trial_id": trial_id, "objective": objective, "value": stored, "value_type": kind}
 
 
 def _upsert(session: Session, model: Any, rows: Sequence[Mapping[str, Any]]) -> None:
