@@ -1,11 +1,12 @@
-"""A process of simulated workers: each is `tune` itself in a thread, with a storage, a tracker and a lease of its own.
+"""Processes of simulated workers: each is `tune` itself in a thread, with a storage, a tracker and a lease of its own.
 
-Started by `benchmarks.workers`: reads an `Order` (JSON) from standard input, and prints what it measured as its last
-line.
+Started by `benchmarks.workers`: reads a list of `Order` (JSON) from standard input, one for each process, and prints
+what they measured as its last line.
 """
 
 import itertools
 import json
+import multiprocessing
 import os
 import sys
 import threading
@@ -39,7 +40,7 @@ LOOK = 5.0  # seconds between two looks at the memory
 
 @dataclass(frozen=True)
 class Order:
-    """What the process is to do."""
+    """What a process is to do."""
 
     home: str
     connection: str
@@ -197,5 +198,13 @@ def work(order: Order) -> Measured:
     return measured
 
 
+def main() -> None:
+    orders = [Order(**order) for order in json.load(sys.stdin)]
+    # Forked after the imports, so that they share the memory of the libraries, and a machine holds many.
+    with multiprocessing.get_context("fork").Pool(len(orders)) as pool:
+        measured = pool.map(work, orders, chunksize=1)
+    print(json.dumps([asdict(one) for one in measured]))
+
+
 if __name__ == "__main__":
-    print(json.dumps(asdict(work(Order(**json.load(sys.stdin))))))
+    main()

@@ -10,11 +10,13 @@ load is full. Afterwards every trial and every metric is looked for. Needs Maria
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -103,27 +105,21 @@ def _growth(watch: Watch, found: list[Measured], start: float, end: float) -> di
 
 
 def _run(orders: list[Order], limit: float) -> list[Measured]:
-    command = [sys.executable, "-m", "benchmarks.client"]
     # MLflow's own repetitions are off in the thread that sends, and the first to end would turn them on for all.
     settings = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_DISABLE_TELEMETRY": "true", "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | settings)
-        for _ in orders
-    ]
-    found, deadline = [], time.monotonic() + limit
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.client"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | settings,
+        start_new_session=True,
+    )
     try:
-        for process, order in zip(processes, orders, strict=True):
-            assert process.stdin is not None
-            process.stdin.write(json.dumps(asdict(order)).encode())
-            process.stdin.close()
-            process.stdin = None
-        for process in processes:
-            output, _ = process.communicate(timeout=deadline - time.monotonic())
-            found.append(Measured(**json.loads(output.splitlines()[-1])))
+        output, _ = process.communicate(json.dumps([asdict(order) for order in orders]).encode(), limit)
     finally:
-        for process in processes:
-            process.kill()
-    return found
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    return [Measured(**one) for one in json.loads(output.splitlines()[-1])]
 
 
 def _calls(found: list[Measured]) -> dict[str, list[float]]:
@@ -196,8 +192,8 @@ def show(result: dict[str, Any]) -> None:
         print(f"  memory     in the last four fifths of full load: {grown}")
     clients = result["client_bytes"]
     print(
-        f"  clients    {result['client_cpu_per_trial']:.3f} s of CPU a trial; {len(clients)} processes, of "
-        f"{max(clients) / 2**20:.0f} MiB each; {result['connections']} connections to the database at most"
+        f"  clients    {result['client_cpu_per_trial']:.3f} s of CPU a trial; {len(clients)} processes, each of "
+        f"{max(clients) / 2**20:.0f} MiB beside what they share; {result['connections']} connections to the database"
     )
     stored = ", ".join(f"{name} {value / 1024:.1f} KiB" for name, value in result["bytes_per_trial"].items())
     print(f"  a trial    {stored}; {result['transactions_per_trial']:.1f} transactions")
