@@ -170,13 +170,10 @@ class PatientStorage(BatchedStorage):
     @patiently
     def others_run(self, study_id: int) -> bool:
         """Whether other workers run trials of the study: a look at one of them, as many may ask again and again."""
-        trial, attribute = models.TrialModel, models.TrialSystemAttributeModel
+        marks = models.TrialSystemAttributeModel.value_json  # WORKER:…, and :… where no worker with a lease runs it
         with _create_scoped_session(self.scoped_session) as session:
-            running = session.query(trial.trial_id).filter_by(study_id=study_id, state=TrialState.RUNNING)
-            marked = running.join(attribute, (attribute.trial_id == trial.trial_id) & (attribute.key == MARK))
-            marks = attribute.value_json  # JSON of WORKER:…, and of :… where no worker with a lease runs it
-            others = marked.filter(marks.not_like('":%'), marks.not_like(f'"{self.worker}:%'))
-            return others.first() is not None
+            running = self._running(session, study_id)
+            return running.filter(marks.not_like('":%'), marks.not_like(f'"{self.worker}:%')).first() is not None
 
     def holds(self, trial_id: int) -> bool:
         """Whether we run the trial, as far as we know."""

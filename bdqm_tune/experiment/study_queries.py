@@ -12,6 +12,7 @@ from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import TrialState
 from sqlalchemy import Executable
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Query, Session
 
 from bdqm_tune.errors import BdqmError
 from bdqm_tune.experiment.patience import Patience, reason
@@ -78,12 +79,17 @@ class StudyQueries(RDBStorage):
     def running(self, study_id: int) -> list[Held]:
         """The study's trials that run."""
         with _create_scoped_session(self.scoped_session) as session:
-            trial, attribute = models.TrialModel, models.TrialSystemAttributeModel
-            rows = session.query(trial.trial_id, attribute.value_json).filter_by(
-                study_id=study_id, state=TrialState.RUNNING
-            )
-            marked = rows.outerjoin(attribute, (attribute.trial_id == trial.trial_id) & (attribute.key == MARK))
-            return [Held(row.trial_id, json.loads(row.value_json or '""')) for row in marked.all()]
+            rows = self._running(session, study_id).all()
+        return [Held(row.trial_id, json.loads(row.value_json or '""')) for row in rows]
+
+    @staticmethod
+    def _running(session: Session, study_id: int) -> Query[Any]:
+        """The study's trials that run, with their marks as JSON."""
+        trial, attribute = models.TrialModel, models.TrialSystemAttributeModel
+        rows = session.query(trial.trial_id, attribute.value_json).filter_by(
+            study_id=study_id, state=TrialState.RUNNING
+        )
+        return rows.outerjoin(attribute, (attribute.trial_id == trial.trial_id) & (attribute.key == MARK))
 
     @patiently
     def ask(self, query: Executable) -> Sequence[Any]:
