@@ -26,6 +26,7 @@ import requests
 import sqlalchemy
 
 from bdqm_tune.config import load_config
+from bdqm_tune.experiment import comparisons
 from bdqm_tune.experiment import trial as trials
 from bdqm_tune.experiment import tune as tuning
 from bdqm_tune.experiment.trial_result import TrialResult
@@ -176,7 +177,7 @@ def work(order: Order) -> Measured:
         (tuning, "describe_process", lambda: describe_process() | {"process": f"{os.getpid()}-{next(numbers)}/1@1"}),
         (trials, "next_trial", probe.timing("ask", trials.next_trial)),
         (trials.TrialRunner, "_suggest", probe.timing("suggest", trials.TrialRunner._suggest)),
-        (trials.TrialRunner, "_is_pruned", staticmethod(probe.timing("compare", trials.TrialRunner._is_pruned))),
+        (comparisons, "is_pruned", probe.timing("compare", comparisons.is_pruned)),
         (trials, "tell", probe.timing("tell", trials.tell)),
         # Asked, and never obeyed, so that all trials are equally long.
         (optuna.Trial, "should_prune", lambda trial: should_prune(trial) and False),

@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 from uuid import uuid4
@@ -36,6 +36,7 @@ class EndedTrial:
     ended: int  # timestamp of these (ms)
     files: dict[str, str]  # artifacts, by path: base64
     result: dict[str, Any]  # a `TrialResult`
+    reports: list[tuple[int, float]] = field(default_factory=list)  # epoch and value, that the study may not have
 
     def write_files(self, folder: Path) -> None:
         """Write the artifacts into a folder."""
@@ -147,7 +148,8 @@ def _trial(one: bytes) -> EndedTrial | None:
     fields = {key: value for key, value in plain.items() if key != "format"}
     if plain["format"] != FORMAT or any(_leads_out(name) for name in plain["files"]):
         return None
-    return EndedTrial(**{**fields, "metrics": [tuple(one) for one in plain["metrics"]]})
+    lists = {name: [tuple(one) for one in plain.get(name, [])] for name in ("metrics", "reports")}
+    return EndedTrial(**{**fields, **lists})
 
 
 def _leads_out(name: str) -> bool:

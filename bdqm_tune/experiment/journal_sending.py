@@ -111,7 +111,7 @@ def _tell(stores: Stores, study: optuna.Study, tracker: Tracker, ended: EndedTri
         trial.set_user_attr(RUN_ID, run_id)
 
     def let_know(client: MlflowClient) -> None:
-        tell(trial, result, objectives_of(study.user_attrs[QUESTION]), checkpoint)
+        tell(trial, result, objectives_of(study.user_attrs[QUESTION]), checkpoint, dict(ended.reports))
 
     run = tracker.open_run(Opening(**ended.opening), trial.user_attrs.get(RUN_ID), opened_run, tried=True)
     run.metrics += ended.metrics

@@ -23,6 +23,7 @@ from bdqm_tune.config import Config
 from bdqm_tune.experiment import training_record
 from bdqm_tune.experiment.cached_storage import together
 from bdqm_tune.experiment.checkpoints import TrialCheckpoint
+from bdqm_tune.experiment.comparisons import Comparisons
 from bdqm_tune.experiment.journal import EndedTrial, Journal, read_files
 from bdqm_tune.experiment.patient_storage import TrialLost
 from bdqm_tune.experiment.prediction_time import PredictionTime
@@ -50,6 +51,7 @@ class Outcome:
     result: TrialResult
     tags: dict[str, str]
     best: dict[str, float]  # metrics for the study's run
+    reports: dict[int, float]  # by epoch, those that the study may not have
     write: Callable[[Path], None]  # writes the artifacts into a folder
     ended: int  # timestamp, ms
 
@@ -150,7 +152,7 @@ class TrialRunner:
         taking = mark(trial)
 
         def let_know(client: MlflowClient) -> None:
-            tell(trial, outcome.result, self._config.objectives, checkpoint)
+            tell(trial, outcome.result, self._config.objectives, checkpoint, outcome.reports)
             self._journal.told(taking)
 
         try:
@@ -188,6 +190,7 @@ class TrialRunner:
                     ended=outcome.ended,
                     files=files,
                     result=asdict(outcome.result),
+                    reports=list(outcome.reports.items()),
                 )
             )
         except OSError as error:
@@ -199,6 +202,7 @@ class TrialRunner:
         training: TrainingRun | None = None
         time_per_atom: float | None = None
         state, reason, error = "complete", "", ""
+        comparisons = Comparisons(trial)
         try:
             dataset = self._dataset
             if self._config.descriptor_spaces:
@@ -206,7 +210,7 @@ class TrialRunner:
             training = self._backend.start(tried.hyperparameters, self._config.study.seed, dataset)
             checkpoint.restore(training)
             before = sum(record.epoch_seconds for record in training.records)
-            reason = self._train(trial, training, run, checkpoint)
+            reason = self._train(trial, training, run, checkpoint, comparisons)
             state = "pruned" if reason else "complete"
             if len(self._config.objectives) > 1:
                 time_per_atom = self._time.per_atom(trial.study, training.potential())
@@ -216,6 +220,8 @@ class TrialRunner:
             raise
         except Exception as exception:
             state, reason, error = "failed", f"{type(exception).__name__}: {exception}", traceback.format_exc()
+        finally:
+            comparisons.close()
         best = training.best if training else None
         result = TrialResult(
             number=trial.number,
@@ -241,11 +247,19 @@ class TrialRunner:
             result,
             {"reason": result.reason[:500]} if result.reason else {},
             training_record.best_metrics(best if state == "complete" else None),
+            comparisons.unanswered(),
             write,
             get_current_time_millis(),
         )
 
-    def _train(self, trial: optuna.Trial, training: TrainingRun, run: TrialRun, checkpoint: TrialCheckpoint) -> str:
+    def _train(
+        self,
+        trial: optuna.Trial,
+        training: TrainingRun,
+        run: TrialRun,
+        checkpoint: TrialCheckpoint,
+        comparisons: Comparisons,
+    ) -> str:
         """Train to the end, or until the pruner says no; returns why it was pruned, empty if it was not.
 
         The epochs before a checkpoint come first once more: what of them was not recorded yet is recorded now.
@@ -265,17 +279,10 @@ class TrialRunner:
                     run.flush()
             if record.epoch in self._rungs and record.epoch >= max(reported, default=0):
                 value = self._best_value(training, record.epoch) if record.epoch not in reported else None
-                if self._is_pruned(trial, record.epoch, value):
-                    return f"{self._config.study.pruner} pruner at epoch {record.epoch}"
+                comparisons.ask(record.epoch, value)
+            if (epoch := comparisons.pruned_at()) is not None:
+                return f"{self._config.study.pruner} pruner at epoch {epoch}"
         return ""
-
-    @staticmethod
-    def _is_pruned(trial: optuna.Trial, epoch: int, value: float | None) -> bool:
-        """Report the value of an epoch, unless it was, and ask the pruner."""
-        with together(trial):
-            if value is not None:
-                trial.report(value, epoch)
-            return trial.should_prune()
 
     def _best_value(self, training: TrainingRun, epoch: int) -> float:
         """The least objective of the epochs up to this one."""

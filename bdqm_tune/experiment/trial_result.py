@@ -1,6 +1,6 @@
 """How a trial ended, and telling the study of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import optuna
@@ -38,14 +38,26 @@ class TrialResult:
         return [float(getattr(self, name)) for name in objectives]
 
 
-def tell(trial: optuna.Trial, result: TrialResult, objectives: Sequence[str], checkpoint: TrialCheckpoint) -> None:
-    """Let the study know, unless another worker has the trial by now."""
+def tell(
+    trial: optuna.Trial,
+    result: TrialResult,
+    objectives: Sequence[str],
+    checkpoint: TrialCheckpoint,
+    reports: Mapping[int, float],
+) -> None:
+    """Let the study know, unless another worker has the trial by now.
+
+    Args:
+        reports: values by epoch that it may not know yet.
+    """
     kept = {key: value for key, value in asdict(result).items() if key not in ("number", "state", "error")}
     values = result.values(objectives) if result.state == "complete" else None
     if not is_ours(trial):
         return
     try:
         with together(trial):
+            for epoch, value in reports.items():
+                trial.storage.set_trial_intermediate_value(trial._trial_id, epoch, value)
             trial.set_user_attr(RESULT, kept)
             # `Study.tell`, which would read the trial once more, to give it.
             _tell_with_warning(trial.study, trial, values, OPTUNA_STATES[result.state])

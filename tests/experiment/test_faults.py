@@ -10,13 +10,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import optuna
 import pytest
 import yaml
 from optuna.trial import TrialState
 
 from bdqm_tune.config import Config
 from bdqm_tune.experiment import trial as trials
+from bdqm_tune.experiment.samplers import rungs
 from bdqm_tune.experiment.storage import open_storage
 from bdqm_tune.experiment.study import LOSSES, load_study
 from bdqm_tune.experiment.trial_run import TrialRun
@@ -48,8 +51,15 @@ def at_epochs(monkeypatch: pytest.MonkeyPatch, act: Callable[[int, int], None]) 
         yield seen
 
 
-def three_trials(name: str) -> dict[str, Any]:
-    study = {"name": name, "n_trials": 3, "pruner": "none", "sampler": "random"}
+def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def three_trials(name: str, pruner: str = "none") -> dict[str, Any]:
+    study = {"name": name, "n_trials": 3, "pruner": pruner, "sampler": "random"}
     return {"study": study, "training": {"epochs": EPOCHS, "early_stopping": None}}
 
 
@@ -81,47 +91,101 @@ def test_training_goes_on_while_mlflow_is_away(
     assert not list(served.home.glob("checkpoints/*/*")) + list(served.home.glob("journal/*"))
 
 
+class Leaving:
+    """A database that is killed once, and comes back at another port with another password."""
+
+    def __init__(self, mariadb: MariaDb, folder: Path) -> None:
+        self._mariadb, self._schema, self._tracking = mariadb, f"s{uuid4().hex[:8]}", f"sqlite:///{folder}/mlflow.db"
+        mariadb.execute(f"CREATE DATABASE {self._schema}")
+        self.stores = Stores(folder, connection_file=folder / "connection.json")
+        self.returning: threading.Thread | None = None
+        self._announce()
+
+    def go(self) -> None:
+        self._mariadb.kill()
+        self.returning = threading.Thread(target=self._come_back)
+        self.returning.start()
+
+    @property
+    def is_away(self) -> bool:
+        return self.returning is not None and self.returning.is_alive()
+
+    def _come_back(self) -> None:
+        time.sleep(AWAY)
+        self._mariadb.start()
+        self._announce()
+
+    def _announce(self) -> None:
+        assert self.stores.connection_file is not None
+        connection = Connection("here", "now", self._mariadb.url(self._schema), self._tracking)
+        self.stores.connection_file.write_text(connection_text(connection))
+
+
+@pytest.fixture
+def leaving(mariadb: MariaDb, workdir: Path) -> Iterator[Leaving]:
+    database = Leaving(mariadb, workdir)
+    yield database
+    if database.returning is not None:
+        database.returning.join()
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("pruner", ["none", "median"])
 def test_a_trial_is_trained_to_its_end_while_the_database_is_away(
-    mariadb: MariaDb,
-    workdir: Path,
+    pruner: str,
+    leaving: Leaving,
     configure: Callable[..., Config],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It is killed and comes back at another port with another password; no report, trial or state is lost."""
-    mariadb.execute("CREATE DATABASE away")
-    stores = Stores(workdir, connection_file=workdir / "connection.json")
-    name, back = "away", threading.Event()
-
-    def announce() -> None:
-        assert stores.connection_file is not None
-        uri = f"sqlite:///{workdir}/mlflow.db"
-        stores.connection_file.write_text(connection_text(Connection("here", "now", mariadb.url("away"), uri)))
-
-    def come_back() -> None:
-        time.sleep(AWAY)
-        mariadb.start()
-        announce()
-        back.set()
+    """No report, trial or state is lost; the pruner, which compares after each epoch, is not waited for."""
+    monkeypatch.setattr("bdqm_tune.experiment.comparisons.WITHIN", 0.3)
 
     def act(trial: int, epoch: int) -> None:
         if (trial, epoch) == (1, 3):
-            mariadb.kill()
-            threading.Thread(target=come_back).start()
+            leaving.go()
         if (trial, epoch) == (1, EPOCHS):
-            trained_without.append(not back.is_set())
+            trained_without.append(leaving.is_away)
 
-    announce()
     trained_without: list[bool] = []
-    config = configure(**three_trials(name))
+    stores, config = leaving.stores, configure(**three_trials("away", pruner))
     with at_epochs(monkeypatch, act) as seen:
         tune(prepare(config, stores.home), config, stores)
     assert trained_without == [True]
     assert len(seen) == 3 * EPOCHS
-    assert_once(stores, name, 3, EPOCHS)
+    assert_once(stores, "away", 3, EPOCHS)
     assert "answers again" in caplog.text
-    assert all(LOSSES not in trial.user_attrs for trial in load_study(stores, name).trials)
+    found = load_study(stores, "away").trials
+    assert all(LOSSES not in trial.user_attrs for trial in found)
+    assert all(trial.intermediate_values.keys() == set(rungs(config.study.pruner, EPOCHS)) for trial in found)
+
+
+@pytest.mark.slow
+def test_a_pruner_that_answers_late_ends_the_trial_then(
+    leaving: Leaving, configure: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bdqm_tune.experiment.comparisons.WITHIN", 0.3)
+    monkeypatch.setattr(optuna.Trial, "should_prune", lambda trial: trial.number == 1 and 3 in reported(trial))
+
+    def reported(trial: optuna.Trial) -> dict[int, float]:
+        return trial._cached_frozen_trial.intermediate_values
+
+    def act(trial: int, epoch: int) -> None:
+        if (trial, epoch) == (1, 3):
+            leaving.go()
+        if (trial, epoch) == (1, 5):
+            wait_until(lambda: not leaving.is_away and 3 in load_study(stores, "away").trials[1].intermediate_values)
+            time.sleep(1)  # for the answer to arrive
+
+    stores, config = leaving.stores, configure(**three_trials("away", "median"))
+    with at_epochs(monkeypatch, act) as seen:
+        tune(prepare(config, stores.home), config, stores)
+    trial = load_study(stores, "away").trials[1]
+    assert trial.state == TrialState.PRUNED
+    assert trial.user_attrs["result"]["reason"] == "median pruner at epoch 3"
+    epochs = max(epoch for number, epoch in seen if number == 1)
+    assert trial.user_attrs["result"]["epochs"] == epochs == 5
+    assert trial.intermediate_values.keys() == {1, 2, 3, 4, 5}
 
 
 @pytest.mark.slow

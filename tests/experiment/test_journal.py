@@ -20,6 +20,7 @@ from bdqm_tune.errors import BdqmError
 from bdqm_tune.experiment import trial as trials
 from bdqm_tune.experiment.journal import EndedTrial, Journal, journal_folder, line, read_journal, taken
 from bdqm_tune.experiment.journal_sending import send_journals
+from bdqm_tune.experiment.samplers import rungs
 from bdqm_tune.experiment.study import LOSSES, load_study
 from bdqm_tune.experiment.trial_run import TrialRun
 from bdqm_tune.experiment.tune import tune
@@ -37,7 +38,8 @@ def ended(number: int) -> EndedTrial:
     opening = {"number": number, "parameters": {"lr": "0.1"}}
     metrics = [({"val_energy_mae": 0.1, "lr": 1e-3}, 1, 1)]
     files, result = {"model/potential.json": "e30="}, {"state": "complete"}
-    return EndedTrial("s", "id", number, f"w:{number}", "run", opening, metrics, {}, {}, 2, files, result)
+    mark, reports = f"w:{number}", [(1, 0.5)]
+    return EndedTrial("s", "id", number, mark, "run", opening, metrics, {}, {}, 2, files, result, reports)
 
 
 def files(stores: Stores) -> list[Path]:
@@ -127,9 +129,9 @@ def cut_off(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], None
     return arrange
 
 
-def options(n_trials: int, **other: Any) -> dict[str, Any]:
+def options(n_trials: int, pruner: str = "none", **other: Any) -> dict[str, Any]:
     return {
-        "study": {"name": "small", "n_trials": n_trials, "pruner": "none"},
+        "study": {"name": "small", "n_trials": n_trials, "pruner": pruner},
         "training": {"epochs": EPOCHS, "early_stopping": None},
         "": {"cohort": 1, **other},
     }
@@ -260,7 +262,8 @@ def test_both_servers_killed_when_the_worker_ends(
     (workdir / "services").mkdir(mode=0o700)
     mariadb.execute("CREATE DATABASE `both`")
     announce()
-    config = configure(**options(3, patience=0.05))
+    monkeypatch.setattr("bdqm_tune.experiment.comparisons.WITHIN", 0.1)
+    config = configure(**options(3, "median", patience=0.05))
     cut_off(1, kill)
     with pytest.raises(BdqmError, match=r"^(the MLflow tracking store|the study database) .* failed: "):
         tune(prepare(config, stores.home), config, stores)
@@ -277,3 +280,5 @@ def test_both_servers_killed_when_the_worker_ends(
     assert SENT in err
     assert_once(stores, "small", 4, EPOCHS)
     assert files(stores) == []
+    reports = set(rungs(config.study.pruner, EPOCHS))
+    assert all(trial.intermediate_values.keys() == reports for trial in load_study(stores, "small").trials)

@@ -1,0 +1,58 @@
+"""The pruner's questions about a trial, for which training does not wait where the database is away."""
+
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+
+import optuna
+
+from bdqm_tune.experiment.cached_storage import together
+
+WITHIN = 5.0  # seconds that training waits for an answer
+
+
+class Comparisons:
+    """Reports a trial's values and asks whether to go on, one question after the other, in a thread of its own."""
+
+    def __init__(self, trial: optuna.Trial) -> None:
+        self._trial = trial
+        self._thread = ThreadPoolExecutor(1, "pruner")
+        self._open: dict[int, tuple[float | None, Future[bool]]] = {}  # questions without an answer, by epoch
+
+    def ask(self, epoch: int, value: float | None) -> None:
+        """Report the value of an epoch, None if it was, and ask the pruner; where that takes too long, come back.
+
+        While one question waits for the database, no other one is waited for.
+        """
+        seconds = 0.0 if self._open else WITHIN
+        self._open[epoch] = value, self._thread.submit(is_pruned, self._trial, epoch, value)
+        wait([self._open[epoch][1]], seconds)
+
+    def pruned_at(self) -> int | None:
+        """The epoch at which the trial was to end, as far as the pruner has answered.
+
+        Raises:
+            StorageInternalError: the database stayed away, or refused what was asked.
+            TrialLost: another worker was given the trial.
+        """
+        for epoch, (_, answer) in list(self._open.items()):
+            if not answer.done():
+                break
+            del self._open[epoch]
+            if answer.result():
+                return epoch
+        return None
+
+    def unanswered(self) -> dict[int, float]:
+        """The values, by epoch, that the database may not have."""
+        return {epoch: value for epoch, (value, _) in self._open.items() if value is not None}
+
+    def close(self) -> None:
+        """Ask no more; the answers that are still to come are of no use."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def is_pruned(trial: optuna.Trial, epoch: int, value: float | None) -> bool:
+    """Report the value of an epoch, unless it was, and ask the pruner."""
+    with together(trial):
+        if value is not None:
+            trial.report(value, epoch)
+        return trial.should_prune()
