@@ -118,6 +118,8 @@ def main() -> None:
     options = parser.parse_args()
     *counts, seconds = options.load.split(":")
     workers, trials, epochs = map(int, counts)
+    if trials < 2:
+        parser.error("--load: what a fault costs is seen from one trial of a worker to its next: 2 TRIALS or more")
     reference: dict[str, Any] = {}
     for name in ["none", *options.faults]:
         with tempfile.TemporaryDirectory(prefix="bdqm-") as folder, ExitStack() as stack:

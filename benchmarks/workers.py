@@ -58,6 +58,7 @@ def measure(
     stored = {name: value - stored[name] for name, value in running.stored().items()}
     problems = _problems(running, study, workers * trials, epochs, found)
     ended = [moment for one in found for _, moment in one.ended]
+    added = [value for one in found for value in one.added]  # from one trial of a worker to its next
     start, end = max(moment for one in found for moment in one.ready), min(done for one in found for done in one.done)
     return {
         "problems": problems,
@@ -66,7 +67,7 @@ def measure(
         "epochs": epochs,
         "trial_seconds": length,
         "full": _full_load(watch.between(start, end), ended),
-        "share": length / (length + float(np.mean([value for one in found for value in one.added]))),
+        "share": length / (length + float(np.mean(added))) if added else None,  # where each has one trial
         "cpu_per_trial": {name: value / len(ended) for name, value in used.items()},  # starts and ends included
         "client_cpu_per_trial": sum(one.cpu for one in found) / len(ended),
         "client_bytes": [max(size for _, size in one.memory) for one in found],
@@ -76,7 +77,7 @@ def measure(
         "bytes_per_trial": {name: value / len(ended) for name, value in stored.items()},
         "transactions_per_trial": sum(one.transactions for one in found) / len(ended),
         "calls": {kind: _quantiles(values) for kind, values in sorted(_calls(found).items())},
-        "added": _quantiles([value for one in found for value in one.added]),
+        "added": _quantiles(added),
         "waited": _quantiles([value for one in found for value in one.waited]),
         "errors": dict(sum((Counter(one.errors) for one in found), Counter())),
     }
@@ -176,9 +177,10 @@ def found_of(result: dict[str, Any]) -> str:
 
 def show(result: dict[str, Any]) -> None:
     """Print what a load cost."""
+    share = f"; {result['share']:.3f} of what sleep alone allows" if result["share"] else ""
     print(
         f"\n{result['workers']} workers, {result['trials']} trials of {result['trial_seconds']:.0f} s, "
-        f"{result['epochs']} epochs: {found_of(result)}; {result['share']:.3f} of what sleep alone allows"
+        f"{result['epochs']} epochs: {found_of(result)}{share}"
     )
     if full := result["full"]:
         print(
@@ -193,7 +195,8 @@ def show(result: dict[str, Any]) -> None:
     clients = result["client_bytes"]
     print(
         f"  clients    {result['client_cpu_per_trial']:.3f} s of CPU a trial; {len(clients)} processes, each of "
-        f"{max(clients) / 2**20:.0f} MiB beside what they share; {result['connections']} connections to the database"
+        f"{max(clients) / 2**20:.0f} MiB beside what they share; at most {result['connections']} connections to the "
+        "database"
     )
     stored = ", ".join(f"{name} {value / 1024:.1f} KiB" for name, value in result["bytes_per_trial"].items())
     print(f"  a trial    {stored}; {result['transactions_per_trial']:.1f} transactions")

@@ -3,8 +3,10 @@
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 
 from bdqm_tune.experiment.cached_storage import together
+from bdqm_tune.experiment.patient_storage import LOST_TRIAL, TrialLost
 
 WITHIN = 5.0  # seconds that training waits for an answer
 
@@ -31,7 +33,7 @@ class Comparisons:
 
         Raises:
             StorageInternalError: the database stayed away, or refused what was asked.
-            TrialLost: another worker was given the trial.
+            TrialLost: another worker was given the trial, and has come to its end.
         """
         for epoch, (_, answer) in list(self._open.items()):
             if not answer.done():
@@ -51,8 +53,11 @@ class Comparisons:
 
 
 def is_pruned(trial: optuna.Trial, epoch: int, value: float | None) -> bool:
-    """Report the value of an epoch, unless it was, and ask the pruner."""
-    with together(trial):
-        if value is not None:
-            trial.report(value, epoch)
-        return trial.should_prune()
+    """Report the value of an epoch, unless it was, and ask the pruner. Raises as `Comparisons.pruned_at` does."""
+    try:
+        with together(trial):
+            if value is not None:
+                trial.report(value, epoch)
+            return trial.should_prune()
+    except UpdateFinishedTrialError as error:
+        raise TrialLost(LOST_TRIAL) from error

@@ -118,11 +118,12 @@ def open_study(stores: Stores, config: Config, dataset: Dataset) -> optuna.Study
     """Create the study of a configuration, or go on with it; `check_study` says whether it fits."""
     options, storage = config.study, open_storage(stores, config.patience * 60)
     attributes = {IDENTITY: uuid4().hex[:12], QUESTION: question(config, dataset)}
-    storage.backend.create_study(options.name, [StudyDirection.MINIMIZE] * len(config.objectives), attributes)
+    directions = [StudyDirection.MINIMIZE] * len(config.objectives)
+    storage.backend.create_study(options.name, directions, attributes)
+    there = storage.backend.count_trials(storage.get_study_id_from_name(options.name))
+    sampler = make_sampler(options.sampler, options.seed, there)
     pruner = make_pruner(options.pruner, config.training.epochs)
-    study = optuna.load_study(study_name=options.name, storage=storage, pruner=pruner)
-    study.sampler = make_sampler(options.sampler, options.seed, storage.backend.count_trials(study._study_id))
-    return study
+    return optuna.load_study(study_name=options.name, storage=storage, sampler=sampler, pruner=pruner)
 
 
 def question(config: Config, dataset: Dataset) -> dict[str, Any]:

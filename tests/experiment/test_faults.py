@@ -25,10 +25,12 @@ from bdqm_tune.experiment.study import LOSSES, load_study
 from bdqm_tune.experiment.trial_run import TrialRun
 from bdqm_tune.experiment.tune import tune
 from bdqm_tune.learning.dataset import prepare
-from bdqm_tune.services.connection import Connection, Stores, connection_text
+from bdqm_tune.services.connection import Stores
 from benchmarks.slow_network import Network
 from tests.conftest import find_faketime
 from tests.mariadb import MariaDb
+from tests.places import write_connection
+from tests.waiting import eventually
 from tests.whole import assert_once
 
 EPOCHS = 9
@@ -49,13 +51,6 @@ def at_epochs(monkeypatch: pytest.MonkeyPatch, act: Callable[[int, int], None]) 
     with monkeypatch.context() as patch:
         patch.setattr(TrialRun, "log_metrics", logged)
         yield seen
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
 
 
 def three_trials(name: str, pruner: str = "none") -> dict[str, Any]:
@@ -116,9 +111,7 @@ class Leaving:
         self._announce()
 
     def _announce(self) -> None:
-        assert self.stores.connection_file is not None
-        connection = Connection("here", "now", self._mariadb.url(self._schema), self._tracking)
-        self.stores.connection_file.write_text(connection_text(connection))
+        write_connection(self.stores, self._mariadb.url(self._schema), self._tracking)
 
 
 @pytest.fixture
@@ -174,7 +167,7 @@ def test_a_pruner_that_answers_late_ends_the_trial_then(
         if (trial, epoch) == (1, 3):
             leaving.go()
         if (trial, epoch) == (1, 5):
-            wait_until(lambda: not leaving.is_away and 3 in load_study(stores, "away").trials[1].intermediate_values)
+            eventually(lambda: not leaving.is_away and 3 in load_study(stores, "away").trials[1].intermediate_values)
             time.sleep(1)  # for the answer to arrive
 
     stores, config = leaving.stores, configure(**three_trials("away", "median"))
@@ -202,17 +195,12 @@ def test_over_a_bad_network_the_same_comes_out(
     port = int(server.uri.rpartition(":")[2])
     with network.to("127.0.0.1", mariadb.port) as database_port, network.to("127.0.0.1", port) as mlflow_port:
         url = mariadb.url("slow").replace(f":{mariadb.port}/", f":{database_port}/")
-        uri = f"http://127.0.0.1:{mlflow_port}"
-        connection = Connection("here", "now", url, uri, "admin", server.password)
-        assert far.connection_file is not None
-        far.connection_file.write_text(connection_text(connection))
+        write_connection(far, url, f"http://127.0.0.1:{mlflow_port}", "admin", server.password)
         study = tune(prepare(config, far.home), config, far)
         assert [trial.values for trial in study.trials] == [trial.values for trial in reference.trials]
         assert [trial.params for trial in study.trials] == [trial.params for trial in reference.trials]
     assert network.resets > 0
-    far.connection_file.write_text(
-        connection_text(Connection("here", "now", mariadb.url("slow"), server.uri, "admin", server.password))
-    )
+    write_connection(far, mariadb.url("slow"), server.uri, "admin", server.password)
     assert_once(far, "network", 1, EPOCHS)
 
 

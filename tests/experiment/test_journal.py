@@ -25,9 +25,10 @@ from bdqm_tune.experiment.study import LOSSES, load_study
 from bdqm_tune.experiment.trial_run import TrialRun
 from bdqm_tune.experiment.tune import tune
 from bdqm_tune.learning.dataset import prepare
-from bdqm_tune.services.connection import Connection, Stores, connection_text
+from bdqm_tune.services.connection import Stores
 from tests.commands import Call
 from tests.mariadb import MariaDb
+from tests.places import write_connection
 from tests.whole import assert_once
 
 EPOCHS = 9
@@ -251,9 +252,7 @@ def test_both_servers_killed_when_the_worker_ends(
     stores = Stores(workdir / ".bdqm", connection_file=workdir / "services" / "connection.json")
 
     def announce() -> None:
-        assert stores.connection_file is not None
-        connection = Connection("here", "now", mariadb.url("both"), server.uri, "admin", server.password)
-        stores.connection_file.write_text(connection_text(connection))
+        write_connection(stores, mariadb.url("both"), server.uri, "admin", server.password)
 
     def kill() -> None:
         mariadb.kill()

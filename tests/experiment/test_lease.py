@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy
 from optuna.trial import FrozenTrial, TrialState
 
+from bdqm_tune.experiment.comparisons import Comparisons
 from bdqm_tune.experiment.lease import Lease
 from bdqm_tune.experiment.patient_storage import TrialLost
 from bdqm_tune.experiment.storage import open_storage
@@ -221,6 +222,19 @@ def test_a_lost_worker_that_wakes_up_cannot_touch_its_trial(
         raise KeyboardInterrupt
     assert other.states() == before
     assert other.trials[0].values is None
+
+
+def test_a_lost_worker_that_asks_the_pruner_has_lost_its_trial(node: Callable[..., Node], clock: Clock) -> None:
+    """Another one was given it, and has ended it: there is nothing more to be trained or reported."""
+    sleeper, other = node(), node()
+    comparisons = Comparisons(sleeper.take())
+    pass_time(clock, 120, other)
+    other.study.tell(other.take(), 1.0)
+    comparisons.ask(1, 2.0)
+    with pytest.raises(TrialLost):
+        comparisons.pruned_at()
+    comparisons.close()
+    assert other.trials[0].intermediate_values == {}
 
 
 def test_a_lost_worker_enters_anew_and_works_on(node: Callable[..., Node], clock: Clock) -> None:

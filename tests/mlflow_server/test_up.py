@@ -19,6 +19,7 @@ from mlflow_server.database import connect
 from mlflow_server.processes import holder, leftovers
 from mlflow_server.tracking import answers
 from tests.servers import Servers
+from tests.waiting import eventually
 
 
 def database_answers(connection: Connection) -> bool:
@@ -27,13 +28,6 @@ def database_answers(connection: Connection) -> bool:
     except pymysql.MySQLError:
         return False
     return True
-
-
-def eventually(condition, seconds: float = 60.0) -> None:  # type: ignore[no-untyped-def]
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to be"
-        time.sleep(0.2)
 
 
 def process_of(servers: Servers, part: str) -> psutil.Process:
