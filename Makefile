@@ -71,6 +71,7 @@ setup: $(VENV)/.installed ## the environment, with the versions in constraints.t
 $(VENV)/.installed: pyproject.toml constraints.txt | system
 	@echo "Installing into $(VENV): a minute or two"
 	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --upgrade pip
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@command -v pyenv > /dev/null || { \
 		there="$(VENV)/pyenv/versions/$$($(BIN)/python -c 'import platform; print(platform.python_version())')/bin"; \
