@@ -4,6 +4,7 @@ Started by `benchmarks.workers`: reads a list of `Order` (JSON) from standard in
 what they measured as its last line.
 """
 
+import gc
 import itertools
 import json
 import multiprocessing
@@ -201,7 +202,9 @@ def work(order: Order) -> Measured:
 
 def main() -> None:
     orders = [Order(**order) for order in json.load(sys.stdin)]
-    # Forked after the imports, so that they share the memory of the libraries, and a machine holds many.
+    # Forked after the imports, so that they share the memory of the libraries, and a machine holds many; for good, as
+    # the collector of garbage, which would write to all of it, leaves alone what is frozen.
+    gc.freeze()
     with multiprocessing.get_context("fork").Pool(len(orders)) as pool:
         measured = pool.map(work, orders, chunksize=1)
     print(json.dumps([asdict(one) for one in measured]))
