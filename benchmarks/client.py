@@ -164,7 +164,8 @@ def work(order: Order) -> Measured:
         time.sleep(max(0.0, start - time.time()))
         try:
             tuning.tune(dataset, config, stores, on_trial)
-            measured.done.append(mine.ended[-1])
+            if mine.ended:  # else others were quicker to take what it added
+                measured.done.append(mine.ended[-1])
         except Exception as error:
             measured.failed.append(f"{type(error).__name__}: {error}")
 
