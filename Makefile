@@ -72,7 +72,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt | system
 	@echo "Installing into $(VENV): a minute or two"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --upgrade pip
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@# setuptools warns, many lines long, of folders that are called like an editable package
+	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@command -v pyenv > /dev/null || { \
 		there="$(VENV)/pyenv/versions/$$($(BIN)/python -c 'import platform; print(platform.python_version())')/bin"; \
 		mkdir -p "$$there"; \
