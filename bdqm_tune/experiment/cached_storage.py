@@ -82,6 +82,11 @@ def together(trial: optuna.Trial) -> AbstractContextManager[None]:
     return trial.storage.backend.together() if isinstance(trial.storage, Cache) else nullcontext()
 
 
+def is_file(storage: BaseStorage) -> bool:
+    """Whether the database is a file, and no server, which may be away."""
+    return isinstance(storage, Cache) and storage.backend.engine.name == "sqlite"
+
+
 def hurry(storage: BaseStorage) -> None:
     """Wait for the database a few seconds at most from now on: the process is about to end."""
     if isinstance(storage, Cache):

@@ -5,10 +5,11 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 
-from bdqm_tune.experiment.cached_storage import together
+from bdqm_tune.experiment.cached_storage import is_file, together
 from bdqm_tune.experiment.patient_storage import LOST_TRIAL, TrialLost
+from bdqm_tune.progress import check
 
-WITHIN = 5.0  # seconds that training waits for an answer
+WITHIN = 5.0  # seconds that training waits for a server's answer
 
 
 class Comparisons:
@@ -17,16 +18,20 @@ class Comparisons:
     def __init__(self, trial: optuna.Trial) -> None:
         self._trial = trial
         self._thread = ThreadPoolExecutor(1, "pruner")
+        # A file is never away, but its disk may be slow, and what comes out must not depend on that.
+        self._waits = is_file(trial.storage)
         self._open: dict[int, tuple[float | None, Future[bool]]] = {}  # questions without an answer, by epoch
 
     def ask(self, epoch: int, value: float | None) -> None:
-        """Report the value of an epoch, None if it was, and ask the pruner; where that takes too long, come back.
+        """Report the value of an epoch, None if it was, and ask the pruner; where a server takes too long, come back.
 
-        While one question waits for the database, no other one is waited for.
+        While one question waits for the server, no other one is waited for.
         """
-        seconds = 0.0 if self._open else WITHIN
-        self._open[epoch] = value, self._thread.submit(is_pruned, self._trial, epoch, value)
-        wait([self._open[epoch][1]], seconds)
+        seconds = 0.0 if self._open and not self._waits else WITHIN
+        question = self._thread.submit(is_pruned, self._trial, epoch, value)
+        self._open[epoch] = value, question
+        while not wait([question], seconds).done and self._waits:
+            check()
 
     def pruned_at(self) -> int | None:
         """The epoch at which the trial was to end, as far as the pruner has answered.
