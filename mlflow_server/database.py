@@ -15,7 +15,7 @@ from sqlalchemy import URL
 
 from bdqm_tune.errors import BdqmError, one_line
 from mlflow_server.places import Places, write_private
-from mlflow_server.processes import start, tail, wait_for
+from mlflow_server.processes import start, stop, tail, wait_for
 from mlflow_server.programs import Programs
 
 # Two for each of 1000 workers, and those that the MLflow server may open (see tracking.py and settings.py). One that is
@@ -165,6 +165,7 @@ def start_database(places: Places, programs: Programs, database: Database, bind:
     environment = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "TMPDIR") if name in os.environ}
     process = start([programs.server, f"--defaults-file={file}"], places.folder, log, environment)
     if not wait_for(lambda: answers(database), process, START_SECONDS):
+        stop([process], 20)  # it may be in the middle of a recovery
         problems = [line for line in tail(log, 40).splitlines() if "ERROR" in line]
         raise BdqmError(
             f"the database does not start: {' / '.join(problems[-3:]) or 'it does not answer'} (log: {log})"

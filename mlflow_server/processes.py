@@ -155,6 +155,20 @@ def free_port(host: str, preferred: Sequence[int] = ()) -> int:
     raise BdqmError(f"no free port on {host}; is it an address of this machine?")
 
 
+def listens(process: psutil.Popen, port: int) -> bool:
+    """Whether a process, or one that it started, listens on a port: another program may have taken it first."""
+    for one in _family(process):
+        try:
+            found = one.net_connections("tcp")
+        except psutil.NoSuchProcess:
+            continue
+        except (psutil.Error, OSError):  # a system that does not say: whatever answers is taken for ours
+            return True
+        if any(each.status == psutil.CONN_LISTEN and each.laddr.port == port for each in found):
+            return True
+    return False
+
+
 def tail(log: Path, lines: int) -> str:
     """The last lines of a log, empty if there is none."""
     try:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,6 +34,7 @@ from mlflow_server.settings import Choices, Settings, choose, installed, load_se
 
 TRACKING_PORTS = range(5000, 5020)
 STOP_SECONDS = {"mlflow": 8.0, "database": 18.0}  # together under the 30 s that a scheduler gives at the end of a job
+PORTS_TRIED = 5  # that others take before ours starts; each start takes seconds
 LONGEST_WAIT = 60.0  # seconds between two attempts to start again what ended
 PACKAGES = {"optuna": "optuna", "mlflow": "mlflow", "mlflow_auth": "mlflow"}
 
@@ -110,11 +111,14 @@ class Servers:
         if not places.data.exists():
             self.say("database: making the data directory")
             initialise(places, self._programs)
-        last = self.settings.database_port
-        port = free_port(choices.bind, [last] if last else [])
-        self.database = own_database(places, choices.host, port)
-        self.say(f"database: starting on port {port}")
-        self.processes["database"] = start_database(places, self._programs, self.database, choices.bind)
+        programs, last = self._programs, self.settings.database_port
+
+        def start(port: int) -> psutil.Popen:
+            self.database = own_database(places, choices.host, port)
+            self.say(f"database: starting on port {port}")
+            return start_database(places, programs, self.database, choices.bind)
+
+        port, self.processes["database"] = self._on_a_free_port([last] if last else [], start)
         self._remember(replace(self.settings, database_port=port))
 
     def _bring_schemas(self) -> None:
@@ -170,13 +174,35 @@ class Servers:
 
     def _start_tracking(self) -> None:
         choices, last = self.choices, self.settings.tracking_port
-        port = free_port(choices.bind, [last, *TRACKING_PORTS] if last else TRACKING_PORTS)
-        self.address = tracking.Address(choices.bind, choices.host, port, tls=choices.public)
-        self.say(f"MLflow: starting at {self.address.uri}")
-        self.processes["mlflow"] = tracking.start_tracking(
-            self.places, self.database, self.passwords, self.address, choices.names, choices.processes
-        )
+
+        def start(port: int) -> psutil.Popen:
+            self.address = tracking.Address(choices.bind, choices.host, port, tls=choices.public)
+            self.say(f"MLflow: starting at {self.address.uri}")
+            return tracking.start_tracking(
+                self.places, self.database, self.passwords, self.address, choices.names, choices.processes
+            )
+
+        preferred = [last, *TRACKING_PORTS] if last else TRACKING_PORTS
+        port, self.processes["mlflow"] = self._on_a_free_port(preferred, start)
         self._remember(replace(self.settings, tracking_port=port).with_tracking(self.address.uri))
+
+    def _on_a_free_port(
+        self, preferred: Sequence[int], start: Callable[[int], psutil.Popen]
+    ) -> tuple[int, psutil.Popen]:
+        """Start a server on a free port; on another one if a program took it between the look and the start.
+
+        Raises:
+            BdqmError: it does not start, and not for its port.
+        """
+        for _ in range(PORTS_TRIED):
+            port = free_port(self.choices.bind, preferred)
+            try:
+                return port, start(port)
+            except BdqmError as error:
+                if free_port(self.choices.bind, [port]) == port:
+                    raise
+                problem = error
+        raise problem
 
     def _publish(self) -> Connection:
         """Write the connection file, by which clients find the servers."""

@@ -18,7 +18,7 @@ from mlflow_server import app
 from mlflow_server.database import Database
 from mlflow_server.passwords import Passwords
 from mlflow_server.places import Places, write_private
-from mlflow_server.processes import start, tail, wait_for
+from mlflow_server.processes import listens, start, stop, tail, wait_for
 from mlflow_server.schemas import AUTH, MLFLOW, account
 
 USER = "bdqm"  # MLflow's account of workers and of people at the page; `admin` manages accounts
@@ -119,7 +119,8 @@ def start_tracking(
     log = places.log("mlflow")
     variables = environment(places, database, passwords)
     process = start(command(places, address, names, processes), places.folder, log, variables)
-    if not wait_for(lambda: answers(address.uri, places.ca), process, START_SECONDS):
+    if not wait_for(lambda: listens(process, address.port) and answers(address.uri, places.ca), process, START_SECONDS):
+        stop([process], 5)
         last = " / ".join(tail(log, 5).splitlines())
         raise BdqmError(f"the MLflow server does not start: {last} (log: {log})")
     return process
