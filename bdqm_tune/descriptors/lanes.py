@@ -4,7 +4,7 @@ LLVM turns a loop over arrays into vector instructions only after checks that no
 as one over the widths of a descriptor the checks cost more than the work. Here the vector is a type of its own,
 `Lanes`, with `load`, `store`, `spread`, `exp`, `+`, `-` and `*`.
 
-A function that uses these is taken from numba's cache even if this file has changed: delete `__pycache__` then.
+A function that uses these is taken from numba's cache even if this file has changed: `make compiled` notices.
 """
 
 # Numba compiles these, and llvmlite, which writes the instructions, is without types.
