@@ -1,8 +1,11 @@
-# `make` lists what there is. PYTHON=... chooses the interpreter, VENV=... the environment.
+# `make` lists what there is. PYTHON=... chooses the interpreter, VENV=... the environment, CONSTRAINTS=... its versions.
 PYTHON ?= python3
 VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
 STUDY ?= builtin
-PYTEST_ARGS ?= -m "not slow"
+# Processes of pytest; most tests wait for a server or a worker now and then.
+WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n > 8 ? 16 : 2 * n)))
+PYTEST_ARGS ?= -m "not endurance and not soak"
 
 BIN = $(abspath $(VENV))/bin
 # MLflow and the tests start `python` and `mlflow` by name.
@@ -10,7 +13,7 @@ ACTIVE = VIRTUAL_ENV="$(abspath $(VENV))" PATH="$(BIN):$$PATH"
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help system system-servers system-slurm setup run report test test-all lint security tutorial clean clean-compiled
+.PHONY: help system system-servers system-slurm setup run report test endurance compiled lint security tutorial clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -66,14 +69,18 @@ esac
 endef
 export PYENV
 
-setup: $(VENV)/.installed ## the environment, with the versions in constraints.txt
+setup: compiled ## the environment, with the versions in constraints.txt, and what numba compiles
 
-$(VENV)/.installed: pyproject.toml constraints.txt | system
+compiled: $(VENV)/.installed
+	@$(BIN)/python -m scripts.compile
+
+$(VENV)/.installed: pyproject.toml $(CONSTRAINTS) | system
 	@echo "Installing into $(VENV): a minute or two"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --upgrade pip
-	@# setuptools warns, many lines long, of folders that are called like an editable package
-	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) --upgrade pip
+	@# setuptools warns, many lines long, of folders that are called like an editable package; of all these files Python
+	@# compiles those that are used
+	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c $(CONSTRAINTS) -e '.[dev]'
 	@command -v pyenv > /dev/null || { \
 		there="$(VENV)/pyenv/versions/$$($(BIN)/python -c 'import platform; print(platform.python_version())')/bin"; \
 		mkdir -p "$$there"; \
@@ -95,14 +102,14 @@ run: setup ## tune, evaluate and report on the built-in data; again: 20 more tri
 report: setup ## the report of a study: make report STUDY=...
 	$(ACTIVE) bdqm-tune report $(STUDY)
 
-test: setup ## the tests but the slow ones; others by PYTEST_ARGS='...'
-	$(ACTIVE) python -m pytest $(PYTEST_ARGS)
-	@[ -n "$$CI" ] || echo "Next: 'make test-all' adds the slow tests, 'make lint' checks style and types, 'make run' tunes a model."
+test: setup ## the tests but those of endurance; others by PYTEST_ARGS='-k gmp'; WORKERS=4 at once
+	$(ACTIVE) python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder --durations 25 $(PYTEST_ARGS)
+	@[ -n "$$CI" ] || echo "Next: 'make endurance' adds what is slow by nature, 'make lint' checks style and types, 'make run' tunes a model."
 
-test-all: ## all tests
-	$(MAKE) test PYTEST_ARGS=
+endurance: ## the tests that are slow by nature: loads, long faults, environments, jobs of many minutes
+	$(MAKE) test WORKERS=2 PYTEST_ARGS='-m "endurance or soak"'
 
-lint: setup ## style and types
+lint: $(VENV)/.installed ## style and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -110,13 +117,10 @@ lint: setup ## style and types
 tutorial: setup ## run docs/tutorial.ipynb and make its page anew; TUTORIAL_ARGS=--page only makes the page
 	$(ACTIVE) PYTHONPATH="$(CURDIR)" python scripts/tutorial.py $(TUTORIAL_ARGS)
 
-security: setup ## bandit on the code, and known vulnerabilities of the dependencies
+security: $(VENV)/.installed ## bandit on the code, and known vulnerabilities of the dependencies
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive bdqm_tune mlflow_server analysis scripts
 	$(BIN)/python scripts/audit.py
 
-clean-compiled: ## remove what numba compiled, which does not notice changes in other files
-	find bdqm_tune \( -name '*.nbi' -o -name '*.nbc' \) -delete
-
 clean: ## remove the environment and caches; studies, runs and figures stay
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	find bdqm_tune analysis tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find bdqm_tune analysis tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -18,6 +18,8 @@ from bdqm_tune.errors import BadInput, BdqmError
 from mlflow_server.programs import find_programs
 from tests.commands import Call
 from tests.mariadb import MariaDb
+from tests.mlflow_tables import copied_tables
+from tests.once import made_once
 from tests.servers import Servers
 from tests.slurm import PROGRAMS, Slurm, is_installed
 
@@ -75,11 +77,56 @@ def pytest_configure() -> None:
     os.environ["BDQM_SERVICES"] = str(Path(tempfile.gettempdir()) / "bdqm-tune-tests-no-servers")
 
 
+# Tests of what takes long to start or to make share a process, which does so once.
+GROUPS = ("servers", "up_servers", "started_server", "made")
+# What tests wait for more than they compute; others use the processors meanwhile.
+WAITED_FOR = ("slurm", "new_servers", "own_servers", *GROUPS)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """For pytest-xdist: say which tests go to one process, and mix those that wait with those that compute."""
+    if not hasattr(config, "workerinput"):
+        return
+    waiting, others = [], []
+    for item in items:
+        names = set(item.fixturenames)  # type: ignore[attr-defined]
+        if getattr(item, "callspec", None) is not None and item.callspec.params.get("both") == "served":  # type: ignore[attr-defined]
+            names.add("started_server")
+        group = next((name for name in GROUPS if name in names), None)
+        if group is not None:
+            item.add_marker(pytest.mark.xdist_group(group))
+        is_long = _is_long(item)
+        (waiting if is_long or names.intersection(WAITED_FOR) else others).append(item)
+    ranked = sorted(waiting, key=lambda item: (_group(item) is None, not _is_long(item)))
+    units = {unit: number for number, unit in enumerate(dict.fromkeys(_group(item) or item.nodeid for item in ranked))}
+    # The last ones begin when a quarter of the others is left, so that no process ends long after all others.
+    places = [(0.75 * units[_group(item) or item.nodeid] / len(units), 0, item) for item in ranked]
+    places += [(number / len(others), 1, item) for number, item in enumerate(others)]
+    items[:] = [item for *_, item in sorted(places, key=lambda place: place[:2])]
+
+
+def _is_long(item: pytest.Item) -> bool:
+    return any(item.get_closest_marker(name) is not None for name in ("endurance", "soak"))
+
+
+def _group(item: pytest.Item) -> str | None:
+    mark = item.get_closest_marker("xdist_group")
+    return None if mark is None else str(mark.args[0])
+
+
 @pytest.fixture(autouse=True)
 def _environment_restored() -> Iterator[None]:
     """MLflow sets variables as it runs; none reaches the next test."""
     with mock.patch.dict(os.environ):
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_core() -> None:
+    """As a worker has it for each trial; two that wait for each other are slower by far on networks so small."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -104,8 +151,14 @@ def shared(require: Callable[[str], None]) -> Path:
     return SHARED
 
 
+@pytest.fixture(scope="session")
+def _tables_of_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with copied_tables(tmp_path_factory.mktemp("mlflow") / "template.db"):
+        yield
+
+
 @pytest.fixture
-def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _tables_of_mlflow: None) -> Path:
     """An empty working directory."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -118,27 +171,75 @@ def new_servers(require: Callable[[str], None], tmp_path_factory: pytest.TempPat
     servers = Servers(tmp_path_factory.mktemp("servers") / "a folder")
     yield servers
     servers.services("down", status=None)
+    shutil.rmtree(servers.places.data, ignore_errors=True)  # 100 MB
 
 
 @pytest.fixture(scope="session")
-def servers(require: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    """Servers that run, for tests that do not harm them."""
+def servers_that_ran(require: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory) -> Servers:
+    """Servers that were up once and are down: to be copied."""
     require("mariadb")
-    servers = Servers(tmp_path_factory.mktemp("servers"))
+
+    def make(folder: Path) -> None:
+        servers = Servers(folder)
+        try:
+            servers.services("up")
+        finally:
+            servers.services("down")
+
+    return Servers(made_once(tmp_path_factory, "servers-that-ran", make))
+
+
+@pytest.fixture
+def own_servers(servers_that_ran: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """Servers of a test's own, down, whose tables are made; stopped after it."""
+    servers = servers_that_ran.copy(tmp_path_factory.mktemp("servers") / "a folder")
+    yield servers
+    servers.services("down", status=None)
+    shutil.rmtree(servers.places.data, ignore_errors=True)  # 100 MB
+
+
+@pytest.fixture(scope="session")
+def started_servers(servers_that_ran: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    servers = servers_that_ran.copy(tmp_path_factory.mktemp("servers") / "a folder")
+    yield servers
+    servers.services("down")
+
+
+@pytest.fixture
+def up_servers(started_servers: Servers) -> Servers:
+    """Servers that run, for tests that end or move them; each test has them up, whatever the one before it did."""
+    started_servers.services("up")
+    return started_servers
+
+
+@pytest.fixture(scope="session")
+def servers(servers_that_ran: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """Servers that run, for tests that do not harm them."""
+    servers = servers_that_ran.copy(tmp_path_factory.mktemp("servers") / "folder")
     servers.services("up")
     yield servers
     servers.services("down")
 
 
-@pytest.fixture(scope="module")
-def mariadb(require: Callable[[str], None]) -> Iterator[MariaDb]:
-    """A database server that a user has, one for all tests of a file: names of schemas must differ."""
+@pytest.fixture(scope="session")
+def started_mariadb(require: Callable[[str], None]) -> Iterator[MariaDb]:
     require("mariadb")
     with tempfile.TemporaryDirectory(prefix="bdqm", dir="/tmp") as folder:  # a socket's path must be short
         server = MariaDb(Path(folder))
         server.start()
         yield server
         server.kill()
+
+
+@pytest.fixture
+def mariadb(started_mariadb: MariaDb) -> MariaDb:
+    """A database server that a user has, one for all tests: names of schemas must differ.
+
+    A test may kill it: the next one starts it again.
+    """
+    if not started_mariadb.runs:
+        started_mariadb.start()
+    return started_mariadb
 
 
 @pytest.fixture(scope="session")

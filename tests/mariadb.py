@@ -60,17 +60,22 @@ class MariaDb:
             f"--port={self.port}",
             "--bind-address=127.0.0.1",
             "--skip-name-resolve",
-            "--max-connections=300",
+            "--max-connections=1000",
         ]
         command += ["--transaction-isolation=READ-COMMITTED", "--character-set-server=utf8mb4"]
         command += ["--collation-server=utf8mb4_bin", f"--user={getpass.getuser()}"]
         self.process = subprocess.Popen([shutil.which("mariadbd") or "/usr/sbin/mariadbd", "--no-defaults", *command])
-        for _ in range(200):
+        deadline = time.monotonic() + 60
+        while self.runs and time.monotonic() < deadline:
             try:
                 return self.execute("SELECT 1")
             except pymysql.MySQLError:
                 time.sleep(0.05)
         pytest.fail((self.folder / "log").read_text())
+
+    @property
+    def runs(self) -> bool:
+        return self.process is not None and self.process.poll() is None
 
     def kill(self) -> None:
         assert self.process is not None

@@ -2,13 +2,16 @@
 
 import json
 import os
+import shutil
 import subprocess
-import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bdqm_tune.services.connection import Connection, read_connection
 from mlflow_server.places import Places
+from mlflow_server.processes import free_port
+from mlflow_server.settings import load_settings, save_settings
+from tests.forked import run
 
 
 @dataclass(frozen=True)
@@ -32,16 +35,23 @@ class Servers:
 
     def services(self, *arguments: str, status: int | None = 0, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run `bdqm-tune services …`, and see that it ends with `status` (None: any)."""
-        done = subprocess.run(
-            [sys.executable, "-m", "bdqm_tune", "services", *arguments],
-            env=self.environ | variables,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
+        done = run(["-m", "bdqm_tune", "services", *arguments], self.environ | variables, timeout=300)
         if status is not None:
             assert done.returncode == status, f"{done.stdout}\n{done.stderr}"
         return done
+
+    def copy(self, folder: Path) -> "Servers":
+        """The same servers, which must be down, in another folder; they will be at another port."""
+        shutil.copytree(self.folder, folder)
+        for log in folder.glob("logs/*"):
+            log.unlink()
+        copied = Servers(folder)
+        settings = load_settings(copied.places.settings)
+        port = free_port("127.0.0.1")  # any, as those of the usual range are few
+        save_settings(
+            copied.places.settings, replace(settings, database_port=None, tracking_port=port, tracking_uris=())
+        )
+        return copied
 
     def secrets(self) -> list[str]:
         """All passwords and private keys of these servers."""

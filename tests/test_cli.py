@@ -22,6 +22,7 @@ from bdqm_tune.errors import BdqmError
 from bdqm_tune.experiment.study import load_study
 from bdqm_tune.services.connection import Stores, find_stores
 from tests.commands import Call
+from tests.forked import Forked
 
 QUICK = {"--n-trials": "2", "--epochs": "3", "--set": "num_layers=1,num_nodes=4"}
 
@@ -255,12 +256,7 @@ def test_help_has_an_example_for_every_command(call: Call) -> None:
 def test_a_signal_hands_the_trial_back(workdir: Path, number: int, status: int, said: str) -> None:
     Path("endless.yaml").write_text("training: {epochs: 1000000, early_stopping: null}\n")
     options = {"--config": "endless.yaml", "--epochs": "", "--study": "long", "--pruner": "none"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "bdqm_tune", *tune(**options)],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
-    )
+    process = Forked(["-m", "bdqm_tune", *tune(**options)])
     stores = find_stores()
     deadline = time.monotonic() + 120
     while not _first_trial_is_training(stores) and time.monotonic() < deadline:

@@ -10,8 +10,9 @@ from typer.testing import CliRunner, Result
 from bdqm_tune.cli import app
 from bdqm_tune.errors import BadInput
 from bdqm_tune.services.submission import SCHEDULERS
-from tests.jobs.conftest import FakeProject, project, until, write_site
+from tests.jobs.conftest import FakeProject, project, write_site
 from tests.test_layers import PACKAGE
+from tests.waiting import eventually
 
 __all__ = ["project"]
 JOBS = PACKAGE.parent / "jobs"
@@ -94,7 +95,7 @@ def test_on_a_workstation_from_submission_to_cancellation(
     made = json.loads(
         call("submit", "--scheduler", "local", "--workers", "2", "--study", "a b", "--json").output.splitlines()[-1]
     )
-    until(lambda: len(project.report) == 2, 60, str(list((tmp_path / "home/jobs/logs").iterdir())))
+    eventually(lambda: len(project.report) == 2, 60, str(list((tmp_path / "home/jobs/logs").iterdir())))
     assert project.report == ["tune " + f"{made['job_id']} --study a b"] * 2
     listed = json.loads(call("jobs", "--json").output)
     assert {(one["job_id"], one["study"], one["state"]) for one in listed} == {

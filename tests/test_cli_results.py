@@ -1,9 +1,7 @@
 """confirm and register as a user types them, and the script that `mlflow run -e confirm` calls."""
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from bdqm_tune.experiment.tune import tune
 from bdqm_tune.learning.dataset import prepare
 from bdqm_tune.services.connection import Stores
 from tests.experiment.conftest import configure, files, stores
+from tests.forked import run
 
 __all__ = ["configure", "files", "stores"]
 
@@ -26,8 +25,7 @@ PROJECT = Path(__file__).parents[1]
 
 
 def call(*command: str) -> "subprocess.CompletedProcess[str]":
-    environ = os.environ | {"PYTHONPATH": str(PROJECT)}
-    return subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, env=environ)
+    return run(["-m", *command])
 
 
 def test_from_confirm_to_a_registered_champion(stores: Stores, configure: Callable[..., Config]) -> None:

@@ -1,11 +1,8 @@
 """A worker that is killed, as its user sees it: status, doctor, delete-study."""
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,19 +15,16 @@ from bdqm_tune.errors import BdqmError
 from bdqm_tune.experiment.status import study_status
 from bdqm_tune.services.connection import find_stores
 from tests.commands import Call
+from tests.forked import Forked
 
 
 @contextmanager
-def worker_that_trains() -> Iterator[subprocess.Popen[bytes]]:
+def worker_that_trains() -> Iterator[Forked]:
     """One on the study `s`, with two trials of three, which never ends by itself."""
     Path("endless.yaml").write_text("training: {epochs: 1000000, early_stopping: null}\nstudy: {pruner: none}\n")
     options = ["--config", "endless.yaml", "--study", "s", "--n-trials", "3", "--cohort", "2"]
     options += ["--set", "num_layers=1,num_nodes=4"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "bdqm_tune", "tune", *options],
-        stderr=subprocess.DEVNULL,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
-    )
+    process = Forked(["-m", "bdqm_tune", "tune", *options])
     try:
         deadline = time.monotonic() + 180
         while not _both_have_runs():
@@ -59,7 +53,6 @@ def _experiment() -> str:
     return str(experiment.experiment_id)
 
 
-@pytest.mark.slow
 def test_a_worker_that_is_killed(call: Call) -> None:
     with worker_that_trains() as process:
         code, out, _ = call("status", "s", "--json")

@@ -98,14 +98,20 @@ def test_every_folder_is_a_package() -> None:
     assert [str(path.parent) for path in FILES if not (path.parent / "__init__.py").exists()] == []
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_follow_the_layers(path: Path) -> None:
-    assert violations(path.read_text(encoding="utf-8"), module_name(path)) == []
+def test_imports_follow_the_layers() -> None:
+    assert len(FILES) > 100
+    found = {
+        str(path.relative_to(PACKAGE)): violations(path.read_text(encoding="utf-8"), module_name(path))
+        for path in FILES
+    }
+    assert {file: lines for file, lines in found.items() if lines} == {}
 
 
-@pytest.mark.parametrize("path", sorted((PACKAGE.parent / "mlflow_server").glob("*.py")), ids=lambda path: path.name)
-def test_the_servers_know_nothing_of_experiments(path: Path) -> None:
-    assert servers_violations(path.read_text(encoding="utf-8")) == []
+def test_the_servers_know_nothing_of_experiments() -> None:
+    files = sorted((PACKAGE.parent / "mlflow_server").glob("*.py"))
+    assert len(files) > 10
+    found = {path.name: servers_violations(path.read_text(encoding="utf-8")) for path in files}
+    assert {file: lines for file, lines in found.items() if lines} == {}
     assert len(servers_violations("from bdqm_tune.experiment import study\nimport bdqm_tune")) == 2
 
 

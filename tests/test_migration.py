@@ -121,7 +121,7 @@ def test_arrays_become_structures(workdir: Path) -> None:
         np.testing.assert_allclose(written.positions, given.positions, atol=1e-7)
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_the_commands_do_what_the_page_says(project: Path, shared: Path, call: Call) -> None:
     shutil.copytree(shared / "data" / "GMP" / "valence_gaussians", project / "data" / "GMP" / "valence_gaussians")
     for block in blocks("bash"):

@@ -69,11 +69,16 @@ def runs(project: Path) -> list[Run]:
     return client.search_runs(experiments, order_by=["attributes.start_time ASC"])
 
 
-@pytest.mark.slow
+LOCAL = ("--env-manager", "local")
+
+
 def test_with_the_active_environment(project: Path) -> None:
-    local = ("--env-manager", "local")
+    tune_and_evaluate(project)
+
+
+def tune_and_evaluate(project: Path) -> None:
     options = [f"-P{name}" for name in ("train=train.xyz", "test=test.xyz", "study=oc20", "n_trials=2", "epochs=4")]
-    done = mlflow_run(project, *local, *options)
+    done = mlflow_run(project, *LOCAL, *options)
     assert done.returncode == 0, done.stderr
     parent, *trials = runs(project)
     assert parent.info.status == "FINISHED"
@@ -81,7 +86,7 @@ def test_with_the_active_environment(project: Path) -> None:
     assert [run.info.run_name for run in trials] == ["trial-000", "trial-001"]
     assert {run.data.tags["mlflow.parentRunId"] for run in trials} == {parent.info.run_id}
 
-    done = mlflow_run(project, *local, "-e", "evaluate", "-P", "study=oc20")
+    done = mlflow_run(project, *LOCAL, "-e", "evaluate", "-P", "study=oc20")
     assert done.returncode == 0, done.stderr
     (evaluation,) = [run for run in runs(project) if run.data.tags.get("kind") == "evaluation"]
     assert evaluation.data.metrics["test_energy_mae"] > 0
@@ -89,18 +94,22 @@ def test_with_the_active_environment(project: Path) -> None:
     artifacts = {file.path for file in client.list_artifacts(evaluation.info.run_id)}
     assert {"parity.png", "errors.csv", "test_metrics.json"} <= artifacts
 
-    done = mlflow_run(project, *local, "-e", "ensemble", "-P", "study=oc20", "-P", "best=2", "-P", "coverage=0.7")
+
+@pytest.mark.soak
+def test_every_entry_point(project: Path) -> None:
+    tune_and_evaluate(project)
+    done = mlflow_run(project, *LOCAL, "-e", "ensemble", "-P", "study=oc20", "-P", "best=2", "-P", "coverage=0.7")
     assert done.returncode == 0, done.stderr
-    done = mlflow_run(project, *local, "-e", "evaluate", "-P", "study=oc20", "-P", "ensemble=latest")
+    done = mlflow_run(project, *LOCAL, "-e", "evaluate", "-P", "study=oc20", "-P", "ensemble=latest")
     assert done.returncode != 0
     assert "the test split of study 'oc20' was opened on" in done.stderr
     reopen = ("-P", "ensemble=latest", "-P", "reopen=planned from the start")
-    done = mlflow_run(project, *local, "-e", "evaluate", "-P", "study=oc20", *reopen)
+    done = mlflow_run(project, *LOCAL, "-e", "evaluate", "-P", "study=oc20", *reopen)
     assert done.returncode == 0, done.stderr
     kinds = [run.data.tags.get("kind") for run in runs(project)]
     assert (kinds.count("ensemble"), kinds.count("evaluation")) == (1, 2)
 
-    done = mlflow_run(project, *local, "-e", "confirm", "-P", "study=oc20", "-P", "best=1", "-P", "seeds=2")
+    done = mlflow_run(project, *LOCAL, "-e", "confirm", "-P", "study=oc20", "-P", "best=1", "-P", "seeds=2")
     assert done.returncode == 0, done.stderr
     (confirmation,) = [run for run in runs(project) if run.data.tags.get("kind") == "confirmation"]
     trained = [run for run in runs(project) if run.data.tags.get("kind") == "confirm"]
@@ -108,14 +117,13 @@ def test_with_the_active_environment(project: Path) -> None:
     assert {run.data.tags["mlflow.parentRunId"] for run in trained} == {confirmation.info.run_id}
     assert confirmation.info.status == "FINISHED"
 
-    done = mlflow_run(project, *local, "-e", "prepare", "-P", "train=train.xyz")
+    done = mlflow_run(project, *LOCAL, "-e", "prepare", "-P", "train=train.xyz")
     assert done.returncode == 0, done.stderr
     assert "training_structures" in done.stdout
 
 
-@pytest.mark.slow
 def test_bad_input_fails_the_run_with_one_line(project: Path) -> None:
-    done = mlflow_run(project, "--env-manager", "local", "-P", "n_trials=abc")
+    done = mlflow_run(project, *LOCAL, "-P", "n_trials=abc")
     assert done.returncode != 0
     assert "bdqm-tune: options: study.n_trials: Input should be a valid integer" in done.stderr
     (parent,) = runs(project)
@@ -123,7 +131,7 @@ def test_bad_input_fails_the_run_with_one_line(project: Path) -> None:
     assert not (project / ".bdqm").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(1200)
 def test_with_the_environment_that_mlflow_builds(project: Path) -> None:
     done = mlflow_run(project, "-P", "train=train.xyz", "-P", "n_trials=2", "-P", "epochs=4")

@@ -12,6 +12,8 @@ from bdqm_tune.experiment.tune import tune
 from bdqm_tune.learning.dataset import prepare
 from bdqm_tune.services.connection import find_stores
 
+pytestmark = pytest.mark.endurance
+
 
 def tuned_test_error(train: Path, test: Path, n_trials: int, epochs: int) -> float:
     """Test MAE (eV) of the best of `n_trials`."""
@@ -28,14 +30,12 @@ def tuned_test_error(train: Path, test: Path, n_trials: int, epochs: int) -> flo
     return evaluate_best(stores, "default").metrics["test_energy_mae"]
 
 
-@pytest.mark.slow
 def test_oc20_beats_reference_energies_alone(shared: Path, workdir: Path) -> None:
     data = shared / "data"
     error = tuned_test_error(data / "oc20_300_train.traj", data / "oc20_300_test.traj", n_trials=20, epochs=60)
     assert error < 17.8
 
 
-@pytest.mark.slow
 def test_water_is_learnt_to_a_few_hundredths_of_an_electronvolt(shared: Path, workdir: Path) -> None:
     images = ase.io.read(shared / "data" / "water_2d.traj", ":")
     order = np.random.default_rng(0).permutation(len(images))

@@ -4,9 +4,9 @@ import time
 from collections.abc import Callable
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    """Wait until the condition holds, and fail if it does not within so many seconds."""
+def eventually(condition: Callable[[], bool], seconds: float = 180.0, what: str = "it did not come to be") -> None:
+    """Wait until the condition holds, and fail, saying `what`, if it does not within so many seconds."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "it did not come to be"
-        time.sleep(0.2)
+        assert time.monotonic() < deadline, what
+        time.sleep(0.1)

@@ -22,7 +22,7 @@ def running(require: Callable[[str], None], tmp_path: Path) -> Iterator[Servers]
         yield found
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_eight_workers_run_each_trial_once(
     running: Servers, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

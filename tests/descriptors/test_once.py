@@ -3,8 +3,6 @@
 import os
 import queue
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -15,6 +13,7 @@ import pytest
 from bdqm_tune.descriptors import once
 from bdqm_tune.descriptors.once import make_once
 from bdqm_tune.progress import interruptible
+from tests.forked import Forked
 
 # A worker that needs what there is of five structures, and writes a line if it computes that itself.
 WORKER = """
@@ -48,15 +47,8 @@ else:
 """
 
 
-def start(folder: Path, kind: str, seconds: float) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-c", WORKER, str(folder), kind, str(seconds)],
-        cwd=Path(__file__).parents[2],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+def start(folder: Path, kind: str, seconds: float) -> Forked:
+    return Forked(["-c", WORKER, folder, kind, str(seconds)], os.environ | {"OMP_NUM_THREADS": "1"})
 
 
 def computed(folder: Path) -> list[str]:
@@ -87,7 +79,6 @@ def test_a_process_that_is_killed_in_the_middle_holds_nobody_up(tmp_path: Path) 
         assert killed.poll() is None, killed.communicate()
         time.sleep(0.05)
     waiting = start(tmp_path, "features", 0.0)
-    assert waiting.stderr is not None
     assert "another trial or worker computes them; waiting" in waiting.stderr.readline()
     killed.send_signal(signal.SIGKILL)
     killed.communicate()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,7 @@ class Server:
                 start_new_session=True,
             )
         deadline = time.monotonic() + 300
-        while not self._answers():
+        while not self.answers():
             assert self.process.poll() is None, (self.folder / "server.log").read_text()
             assert time.monotonic() < deadline
             time.sleep(0.1)
@@ -141,15 +142,16 @@ class Server:
         connection = Connection("here", "now", "sqlite:///none.db", self.uri, "admin", password or self.password)
         self.file.write_text(connection_text(connection))
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
         try:
-            return requests.get(f"{self.uri}/health", timeout=1).ok
+            return requests.get(f"{self.uri}/health", timeout=10).ok
         except requests.RequestException:
             return False
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         if self.process is not None:
-            os.killpg(self.process.pid, number)
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, number)
             self.process.wait(30)
             self.process = None
 
@@ -164,7 +166,13 @@ def started_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]
 
 @pytest.fixture
 def server(started_server: Server, workdir: Path) -> Server:
-    """A running server of MLflow, one for all tests: names of studies must differ."""
+    """A running server of MLflow, one for all tests: names of studies must differ.
+
+    A test may kill it or hold it up: the next one starts it again.
+    """
+    if not started_server.answers():
+        started_server.stop(signal.SIGKILL)
+        started_server.start()
     started_server.write_connection()
     return started_server
 
@@ -175,7 +183,7 @@ def served(server: Server, workdir: Path) -> Stores:
     return Stores(workdir / ".bdqm", f"sqlite:///{workdir}/optuna.db", None, server.file)
 
 
-@pytest.fixture(params=["embedded", "served"])
+@pytest.fixture(params=["embedded", pytest.param("served", marks=pytest.mark.endurance)])
 def both(request: pytest.FixtureRequest) -> Stores:
     """MLflow's own default store, and its server with passwords."""
     name: str = {"embedded": "stores", "served": "served"}[request.param]

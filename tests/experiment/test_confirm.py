@@ -2,8 +2,6 @@
 
 import json
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +29,7 @@ from bdqm_tune.experiment.tune import tune
 from bdqm_tune.experiment.verdict import decide, table
 from bdqm_tune.learning.dataset import prepare
 from bdqm_tune.services.connection import Stores
+from tests.forked import Forked
 
 Tuned = Callable[..., optuna.Study]
 
@@ -130,7 +129,6 @@ def test_from_a_study_to_its_champion(both: Stores, tuned: Tuned, files: dict[st
     assert "1 trials were added since" in chosen_model(study).why
 
 
-@pytest.mark.slow
 def test_it_is_compared_with_a_random_search_of_the_same_budget(stores: Stores, tuned: Tuned) -> None:
     study = tuned(stores)
     none = confirm(stores, "small", Options(best=2, seeds=2))
@@ -277,15 +275,14 @@ def test_one_that_diverges_with_a_seed_is_not_chosen(configure: Callable[..., Co
         decide(*candidates(configure, a=([0.1, nan], 5)), "eV")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.endurance
 def test_an_interrupted_confirmation_goes_on(
     stores: Stores, tuned: Tuned, workdir: Path, number: signal.Signals
 ) -> None:
     tuned(stores, n_trials=2, training={"epochs": 200, "early_stopping": None})
-    command = [sys.executable, "-m", "bdqm_tune", "confirm", "--study", "small", "--best", "2", "--seeds", "8"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
+    command = ["-m", "bdqm_tune", "confirm", "--study", "small", "--best", "2", "--seeds", "8"]
+    process = Forked(command)
     while "4/24" not in process.stderr.readline():
         assert process.poll() is None
     process.send_signal(number)

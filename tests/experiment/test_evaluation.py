@@ -9,6 +9,7 @@ import numpy as np
 import optuna
 import pytest
 import sklearn.metrics
+import torch
 from mlflow.tracking import MlflowClient
 
 import bdqm_tune as bt
@@ -79,6 +80,7 @@ def test_the_test_split_is_evaluated_in_pieces(
 ) -> None:
     data = prepare(configure(), tmp_path)
     assert data.test is not None
+    torch.manual_seed(0)  # of some networks an energy is so near to zero that its last digits are none
     options = Hyperparameters(num_nodes=5, initialization="default")
     potential = Potential.from_dataset(data, options, make_network(data.descriptor.n_features, options, []))
     whole = predict(potential, data.test, tmp_path).energies

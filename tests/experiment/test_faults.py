@@ -58,7 +58,6 @@ def three_trials(name: str, pruner: str = "none") -> dict[str, Any]:
     return {"study": study, "training": {"epochs": EPOCHS, "early_stopping": None}}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("how", ["hangs", "killed"])
 def test_training_goes_on_while_mlflow_is_away(
     served: Stores, server: Any, configure: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, how: str
@@ -122,7 +121,6 @@ def leaving(mariadb: MariaDb, workdir: Path) -> Iterator[Leaving]:
         database.returning.join()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("pruner", ["none", "median"])
 def test_a_trial_is_trained_to_its_end_while_the_database_is_away(
     pruner: str,
@@ -153,7 +151,6 @@ def test_a_trial_is_trained_to_its_end_while_the_database_is_away(
     assert all(trial.intermediate_values.keys() == set(rungs(config.study.pruner, EPOCHS)) for trial in found)
 
 
-@pytest.mark.slow
 def test_a_pruner_that_answers_late_ends_the_trial_then(
     leaving: Leaving, configure: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,7 +178,7 @@ def test_a_pruner_that_answers_late_ends_the_trial_then(
     assert trial.intermediate_values.keys() == {1, 2, 3, 4, 5}
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_over_a_bad_network_the_same_comes_out(
     mariadb: MariaDb, server: Any, workdir: Path, configure: Callable[..., Config], stores: Stores
 ) -> None:
@@ -217,7 +214,7 @@ main()
 """
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_clock_that_jumps_kills_no_worker(
     stores: Stores, configure: Callable[..., Config], workdir: Path, require: Callable[[str], None]
 ) -> None:

@@ -1,8 +1,6 @@
 """Trials that end while the stores are away: kept on the disk, sent by the next command, and nothing twice."""
 
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,6 +25,7 @@ from bdqm_tune.experiment.tune import tune
 from bdqm_tune.learning.dataset import prepare
 from bdqm_tune.services.connection import Stores
 from tests.commands import Call
+from tests.forked import run
 from tests.mariadb import MariaDb
 from tests.places import write_connection
 from tests.whole import assert_once
@@ -77,7 +76,7 @@ with taken(Path({str(journal.path)!r})) as content:
 """
     seen = []
     for _ in range(2):
-        seen.append(subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True).stdout)
+        seen.append(run(["-c", look]).stdout)
         journal.close()
     assert seen == ["True\n", "False\n"]
     with taken(journal.path) as first, taken(journal.path) as second:
@@ -237,7 +236,6 @@ def test_a_journal_of_another_database_is_left(
     assert_once(stores, "small", 1, EPOCHS)
 
 
-@pytest.mark.slow
 def test_both_servers_killed_when_the_worker_ends(
     mariadb: MariaDb,
     server: Any,

@@ -2,10 +2,8 @@
 
 import ast
 import json
-import os
 import pickle
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +28,7 @@ from bdqm_tune.experiment.tune import tune
 from bdqm_tune.learning.dataset import prepare
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.structures import read_structures
+from tests.forked import Forked
 
 PROJECT = Path(__file__).resolve().parents[2]
 VALIDATION = {"validation": {"fraction": 0.3}}
@@ -216,12 +215,8 @@ def test_nothing_that_fails_before_the_opening_opens_it(
 def test_of_two_models_evaluated_at_once_one_wins(run: Run, stores: Stores, files: dict[str, str]) -> None:
     tuned(run, files)
     record_ensemble(stores, assemble(stores, "small", 2, 0.7))
-    environ = os.environ | {"PYTHONPATH": str(PROJECT)}
-    command = [sys.executable, "-m", "bdqm_tune", "evaluate", "--study", "small", "--json"]
-    processes = [
-        subprocess.Popen([*command, *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ)
-        for more in ([], ["--ensemble", "latest"])
-    ]
+    command = ["-m", "bdqm_tune", "evaluate", "--study", "small", "--json"]
+    processes = [Forked([*command, *more]) for more in ([], ["--ensemble", "latest"])]
     outputs = [process.communicate(timeout=300) for process in processes]
     assert sorted(process.returncode for process in processes) == [0, 2], outputs
     winner, loser = sorted(range(2), key=lambda i: processes[i].returncode)

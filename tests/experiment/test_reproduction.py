@@ -2,9 +2,7 @@
 
 import io
 import json
-import os
 import subprocess
-import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +27,7 @@ from bdqm_tune.experiment.tracking_client import tracking_client
 from bdqm_tune.experiment.tune import tune
 from bdqm_tune.learning.dataset import prepare
 from bdqm_tune.services.connection import Stores
+from tests import forked
 
 Tuned = Callable[..., optuna.Study]
 
@@ -147,8 +146,7 @@ def test_the_command_says_it_by_its_status(stores: Stores, tuned: Tuned, workdir
     run_id = tuned(stores).best_trial.user_attrs["mlflow_run_id"]
 
     def call(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "bdqm_tune", "reproduce", run_id, *arguments]
-        return subprocess.run(command, capture_output=True, text=True, env=os.environ)
+        return forked.run(["-m", "bdqm_tune", "reproduce", run_id, *arguments])
 
     done = call()
     assert done.returncode == 0, done.stderr
@@ -208,7 +206,7 @@ def test_the_archive_is_all_that_is_needed(
     (command,) = [line.split() for line in (there / "README.md").read_text().splitlines() if " tune " in line]
     monkeypatch.chdir(there)
     arguments = [files["train"] if part == "TRAIN" else part for part in command[1:]]
-    done = subprocess.run([sys.executable, "-m", "bdqm_tune", *arguments], capture_output=True, text=True)
+    done = forked.run(["-m", "bdqm_tune", *arguments])
     assert done.returncode == 0, done.stderr
     best = study.best_trial
     assert f"val MAE {best.value:.4f} eV at epoch {best.user_attrs['result']['best_epoch']}" in done.stderr

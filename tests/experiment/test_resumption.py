@@ -1,9 +1,6 @@
 """Trials that go on elsewhere: from their checkpoint, in the same run, one curve, the same numbers."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +20,7 @@ from bdqm_tune.experiment.tune import tune
 from bdqm_tune.learning.dataset import prepare
 from bdqm_tune.learning.fit import EpochRecord, Fit
 from bdqm_tune.services.connection import Stores
+from tests.forked import Forked
 
 Run = Callable[..., Any]
 SPACE: dict[str, Any] = {
@@ -158,12 +156,7 @@ def test_another_worker_goes_on_where_one_was_killed(
     config = configure(**options)
     Path("config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
     Path("slow.py").write_text(SLOW)
-    worker = subprocess.Popen(
-        [sys.executable, "slow.py", "tune", "--config", "config.yaml"],
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    worker = Forked(["slow.py", "tune", "--config", "config.yaml"])
     deadline = time.monotonic() + 120
     while (
         not list(stores.home.glob("checkpoints/*/trial-000.checkpoint"))

@@ -1,8 +1,6 @@
 """Studies whose descriptor is searched: what a trial records, repeats and leaves on the disk."""
 
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +29,7 @@ from bdqm_tune.learning.dataset import prepare
 from bdqm_tune.learning.potential import Potential
 from bdqm_tune.learning.room import Room
 from bdqm_tune.services.connection import Stores
+from tests.forked import Forked
 
 Run = Callable[..., Any]
 
@@ -275,13 +274,9 @@ def test_workers_compute_each_descriptor_once(workdir: Path, files: dict[str, st
         "study": {"name": "workers", "n_trials": 5, "sampler": "random", "pruner": "none"},
     }
     (workdir / "config.yaml").write_text(yaml.safe_dump(config))
-    project = Path(__file__).parents[2]
-    environment = os.environ | {"PYTHONPATH": str(project), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", COUNTING, "tune", "--config", "config.yaml", "--device", "cpu"]
-    workers = [
-        subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = ["-c", COUNTING, "tune", "--config", "config.yaml", "--device", "cpu"]
+    workers = [Forked(command, environment) for _ in range(2)]
     ends = [worker.communicate(timeout=300) for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], ends
     trials = load_study(Stores(workdir / ".bdqm"), "workers").get_trials()

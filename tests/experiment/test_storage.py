@@ -3,8 +3,6 @@
 import inspect
 import re
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -41,8 +39,10 @@ from bdqm_tune.experiment.study import (
     open_study,
 )
 from bdqm_tune.experiment.study_queries import MARK
+from bdqm_tune.experiment.tracking_client import tracking_client
 from bdqm_tune.learning.dataset import prepare
 from bdqm_tune.services.connection import Stores
+from tests.forked import run
 from tests.mariadb import MariaDb
 from tests.places import Place
 
@@ -352,52 +352,60 @@ def test_a_worker_holds_two_connections_at_most(served: Place, mariadb: MariaDb)
     assert_all_done(served.stores, 16)
 
 
+# Imports once, and then forks n processes that begin at the same moment; each writes to a file of its own.
+FORKS = """
+import os, sys, time, traceback
+from pathlib import Path
+import optuna
+from bdqm_tune.config import load_config
+from bdqm_tune.experiment.storage import open_storage, turn
+from bdqm_tune.experiment.study import next_trial
+from bdqm_tune.experiment.tune import tune
+from bdqm_tune.learning.dataset import prepare
+from bdqm_tune.services.connection import Stores
+stores, children, (waiting, begin) = {stores}, [], os.pipe()
+for number in range({n}):
+    child = os.fork()
+    children.append(child)
+    if child == 0:
+        status = 1
+        try:
+            os.close(begin)
+            os.dup2(os.open(f"output-{{number}}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
+            os.read(waiting, 1)  # until all are there
+            exec(compile({code!r}, "code", "exec"))
+            sys.stdout.flush()
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+os.close(begin)
+sys.exit(sum(os.waitpid(child, 0)[1] != 0 for child in children))
+"""
+
+
 def processes(code: str, n: int, stores: Stores, timeout: float = 120) -> list[str]:
     """What each of n processes prints that run the code, with `stores`, at the same time; all must succeed."""
     file = f"Path({str(stores.connection_file)!r})" if stores.connection_file else None
     shown = f"Stores(Path({str(stores.home)!r}), {stores.storage!r}, None, {file})"
-    imports = "from pathlib import Path\nfrom bdqm_tune.services.connection import Stores\n"
-    imports += "from bdqm_tune.experiment.storage import open_storage, turn\n"
-    command = [sys.executable, "-c", f"{imports}stores = {shown}\n{code}"]
-    started = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(n)]
-    outputs = [process.communicate(timeout=timeout) for process in started]
-    assert [process.returncode for process in started] == [0] * n, [error for _, error in outputs]
-    return [output for output, _ in outputs]
+    script = FORKS.format(stores=shown, n=n, code=code)
+    done = run(["-c", script], timeout=timeout)
+    assert done.returncode == 0, f"{done.returncode} failed\n{done.stderr}"
+    return [Path(f"output-{number}").read_text() for number in range(n)]
 
 
-def test_eight_processes_at_an_empty_database_do_no_harm(place: Place) -> None:
-    processes("open_storage(stores)", 8, place.stores)
-    storage = open_storage(place.stores)
-    engine = storage._backend.engine
-    with engine.connect() as connection:
-        for table in ("alembic_version", "version_info"):
-            assert connection.exec_driver_sql(f"SELECT COUNT(*) FROM {table}").scalar() == 1
-
-
-@pytest.mark.slow
-def test_a_hundred_processes_at_an_empty_database_do_no_harm(place: Place) -> None:
-    """They are forked, so that all of them begin at the same moment, as two do that have taken long to import."""
+@pytest.mark.parametrize("n", [8, pytest.param(100, marks=pytest.mark.soak)])
+def test_processes_at_an_empty_database_do_no_harm(place: Place, n: int) -> None:
     code = """
-import os, time
-import optuna
-start, children = time.monotonic() + 1, []
-for _ in range(100):
-    if (child := os.fork()) == 0:
-        try:
-            time.sleep(max(0, start - time.monotonic()))
-            storage = open_storage(stores)
-            with turn(stores, "s"):
-                study = optuna.create_study(study_name="s", storage=storage, load_if_exists=True)
-            study.enqueue_trial({})
-            os._exit(0)
-        finally:
-            os._exit(1)
-    children.append(child)
-print(sum(os.waitpid(child, 0)[1] != 0 for child in children))
+storage = open_storage(stores)
+with turn(stores, "s"):
+    study = optuna.create_study(study_name="s", storage=storage, load_if_exists=True)
+study.enqueue_trial({})
 """
-    assert processes(code, 1, place.stores, timeout=300) == ["0\n"]
+    processes(code, n, place.stores, timeout=300)
     study = load_study(place.stores, "s")
-    assert [trial.number for trial in study.trials] == list(range(100))
+    assert [trial.number for trial in study.trials] == list(range(n))
     with open_storage(place.stores).backend.engine.connect() as connection:
         for table in ("alembic_version", "version_info", "studies"):
             assert connection.exec_driver_sql(f"SELECT COUNT(*) FROM {table}").scalar() == 1
@@ -406,8 +414,6 @@ print(sum(os.waitpid(child, 0)[1] != 0 for child in children))
 def test_processes_take_every_trial_once_and_turns_one_after_the_other(place: Place, workdir: Path) -> None:
     new_study(open_storage(place.stores), 20)
     code = """
-import optuna, time
-from bdqm_tune.experiment.study import next_trial
 with turn(stores, "s"):
     begin = time.time(); time.sleep(0.1); end = time.time()
 study = optuna.load_study(study_name="s", storage=open_storage(stores))
@@ -424,7 +430,7 @@ print(begin, end, taken)
     assert sorted(taken) == list(range(20))
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_sixty_four_workers_at_once(served: Place) -> None:
     new_study(open_storage(served.stores), 96)
     barrier = threading.Barrier(64)
@@ -597,7 +603,6 @@ def test_hurrying_shortens_patience_and_never_lengthens_it(workdir: Path) -> Non
     hurry(optuna.storages.InMemoryStorage())
 
 
-@pytest.mark.slow
 def test_four_workers_at_once_make_one_study(place: Place, configure: Callable[..., Config], workdir: Path) -> None:
     config = configure(study={"n_trials": 2, "sampler": "random", "pruner": "none"}, training={"epochs": 2})
     (workdir / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
@@ -605,12 +610,10 @@ def test_four_workers_at_once_make_one_study(place: Place, configure: Callable[.
     if place.server is not None:
         stores = replace(stores, storage=place.server.url(place.schema), connection_file=None)
     code = """
-from bdqm_tune.config import load_config
-from bdqm_tune.experiment.tune import tune
-from bdqm_tune.learning.dataset import prepare
 config = load_config("config.yaml")
 tune(prepare(config, stores.home), config, stores)
 """
+    tracking_client(stores).search_experiments()  # so that MLflow's tables are there, whose making is its own affair
     processes(code, 4, stores)
     study = load_study(stores, "small")
     trials = study.get_trials()

@@ -2,13 +2,13 @@
 
 import shutil
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
+
+from tests.waiting import eventually
 
 PROJECT = Path(__file__).parents[2]
 
@@ -95,19 +95,12 @@ class FakeProject:
 
     def until(self, line: str, seconds: float = 60) -> None:
         """Wait until the report has a line that starts so."""
-        until(lambda: any(text.startswith(line) for text in self.report), seconds, str(self.report))
+        eventually(lambda: any(text.startswith(line) for text in self.report), seconds, str(self.report))
 
     def runs(self) -> list[str]:
         """Status of the runs that `mlflow run` made."""
         client = MlflowClient(f"sqlite:///{self.folder / 'mlflow.db'}")
         return [run.info.status for run in client.search_runs(["0"])]
-
-
-def until(true: Callable[[], bool], seconds: float, what: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.1)
 
 
 def write_site(path: Path, warning: int = 20, walltime: str = "10:00") -> Path:

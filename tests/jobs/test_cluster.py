@@ -1,10 +1,9 @@
 """A study on a cluster from `submit` to `cancel`: the servers as a job, an array of workers, real training.
 
-`pytest tests/jobs/test_cluster.py` takes about ten minutes; Slurm's limits have a resolution of a minute.
+`pytest tests/jobs/test_cluster.py` takes about ten minutes, most of them waiting: Slurm's limits count minutes.
 """
 
 import json
-import os
 import re
 import shutil
 import signal
@@ -12,6 +11,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,14 +27,15 @@ from bdqm_tune.experiment.study import load_study
 from bdqm_tune.experiment.tracking_client import tracking_client
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.structures import builtin_structures
-from tests.jobs.conftest import PROJECT, until, write_site
+from tests.jobs.conftest import PROJECT, write_site
 from tests.servers import Servers
 from tests.slurm import Slurm
+from tests.waiting import eventually
 
 QUICK = ["--set", "num_layers=1,num_nodes=4"]
 FINISHED = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED"}
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = pytest.mark.timeout(1200)
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,16 @@ class Cluster:
             steps = [metric.step for metric in client.get_metric_history(run.info.run_id, "val_energy_mae")]
             assert steps == list(range(1, len(steps) + 1)), "one curve, no epoch twice"
 
+    def workers(self, job: str) -> list[psutil.Process]:
+        """The Python processes of a job's workers; other clusters on this machine have jobs of the same number."""
+        mine = {"BDQM_SUBMISSION": f"slurm-{job}", "SLURM_CONF": self.slurm.environ["SLURM_CONF"]}
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if "bdqm_tune" in process.cmdline() and "tune" in process.cmdline():
+                    found += [process] if mine.items() <= process.environ().items() else []
+        return found
+
 
 @pytest.fixture
 def cluster(slurm: Slurm, new_servers: Servers, tmp_path: Path) -> Iterator[Cluster]:
@@ -100,9 +111,10 @@ def cluster(slurm: Slurm, new_servers: Servers, tmp_path: Path) -> Iterator[Clus
     yield Cluster(slurm, new_servers, tmp_path)
     for job in ("tune", "servers"):
         slurm.run("scancel", f"--name=bdqm-{job}", status=None)
-    until(lambda: slurm.run("squeue", "--noheader").stdout == "", 150, "jobs are left")
+    eventually(lambda: slurm.run("squeue", "--noheader").stdout == "", 150, "jobs are left")
 
 
+@pytest.mark.endurance
 def test_from_submission_to_cancellation(cluster: Cluster) -> None:
     submitted = cluster.bdqm(
         "submit", "--workers", "2", "--n-trials", "4", "--study", "slurm", "--epochs", "3", "--json", *QUICK
@@ -118,14 +130,16 @@ def test_from_submission_to_cancellation(cluster: Cluster) -> None:
     again = cluster.bdqm("submit", "--n-trials", "1", "--study", "slurm", "--epochs", "3", "--json", *QUICK)
     assert len([one for one in json.loads(cluster.bdqm("jobs", "--json")) if one["job"] == "servers"]) == 1
     cluster.slurm.wait(json.loads(again)["job_id"], 200)
-    until(lambda: "analysis" not in cluster.bdqm("jobs"), 200, "analysis")
+    eventually(lambda: "analysis" not in cluster.bdqm("jobs"), 200, "analysis")
     assert "test_energy_mae" in cluster.output()
     assert "cancelled: job" in cluster.bdqm("cancel", "servers")
-    until(lambda: cluster.bdqm("jobs") == "no job waits or runs; --all shows those that have ended\n", 60, "servers")
+    none = "no job waits or runs; --all shows those that have ended\n"
+    eventually(lambda: cluster.bdqm("jobs") == none, 60, "servers")
     assert not cluster.servers.places.connection.exists()
     assert cluster.output().count(" down\n") == 1
 
 
+@pytest.mark.endurance
 def test_the_commands_of_the_documentation_run(cluster: Cluster) -> None:
     """docs/pace.md, frame by frame, in a folder that looks like the project's with one's own site.toml and data."""
     folder = cluster.folder / "bdqm-tune"
@@ -146,12 +160,13 @@ def test_the_commands_of_the_documentation_run(cluster: Cluster) -> None:
         logs = "\n".join(path.read_text()[-2000:] for path in folder.glob(".bdqm/jobs/logs/*"))
         assert done.returncode == 0, f"{frame}\n{done.stdout}\n{done.stderr}\n{logs}"
         queue = ["squeue", "--noheader", "--name=bdqm-tune,bdqm-analysis"]
-        until(lambda queue=queue: cluster.slurm.run(*queue).stdout == "", 400, frame)  # type: ignore[misc]
+        eventually(lambda queue=queue: cluster.slurm.run(*queue).stdout == "", 400, frame)  # type: ignore[misc]
     assert len(list((folder / "figures" / "oc20").glob("*.png"))) >= 4, logs
     assert (folder / "reports" / "oc20" / "report.html").is_file(), logs
-    until(lambda: not cluster.servers.places.connection.exists(), 60, "the servers are down in the end")
+    eventually(lambda: not cluster.servers.places.connection.exists(), 60, "the servers are down in the end")
 
 
+@pytest.mark.soak
 def test_forty_trials_through_all_that_ends_workers(cluster: Cluster) -> None:
     """Three workers of two minutes, one killed, one cancelled, the rest warned and queued again: 40 trials."""
     write_site(cluster.folder / "site.toml", warning=60, walltime="2:00")
@@ -159,14 +174,15 @@ def test_forty_trials_through_all_that_ends_workers(cluster: Cluster) -> None:
     (cluster.folder / "config.yaml").write_text(yaml.safe_dump(config))
     options = ["--study", "forty", "--n-trials", "40", "--config", str(cluster.folder / "config.yaml"), "--cohort", "1"]
     job = json.loads(cluster.bdqm("submit", "--workers", "3", "--wait", "5", "--json", *options, *QUICK))["job_id"]
-    until(lambda: cluster.finished("forty") >= 1, 300, "a trial")
+    eventually(lambda: cluster.finished("forty") >= 1, 300, "a trial")
     assert len(cluster.trials("forty")) == 40, "n_trials is the total"
     # All of them may be in the queue again for a moment, warned on a machine where their start took that long.
-    until(lambda: bool(workers(f"slurm-{job}")), 300, cluster.output())
-    (killed, *_) = workers(f"slurm-{job}")
+    eventually(lambda: bool(cluster.workers(job)), 300, cluster.output())
+    (killed, *_) = cluster.workers(job)
     killed.send_signal(signal.SIGKILL)
-    until(lambda: cluster.output().count("trials are left: the job goes back to the queue") >= 1, 300, cluster.output())
-    until(lambda: any(process.is_running() for process in workers(f"slurm-{job}")), 120, cluster.output())
+    requeued = "trials are left: the job goes back to the queue"
+    eventually(lambda: requeued in cluster.output(), 300, cluster.output())
+    eventually(lambda: any(process.is_running() for process in cluster.workers(job)), 120, cluster.output())
     left = [one["job_id"] for one in json.loads(cluster.bdqm("jobs", "--json")) if one["job"] == "tune"]
     assert len(left) >= 2, "the killed one has failed, or been warned at the same time; the others go on"
     cluster.slurm.run("scancel", left[-1])
@@ -184,16 +200,3 @@ def write_structures(folder: Path) -> None:
         for atoms, energy in zip(images, structures.energies, strict=False):
             atoms.calc = SinglePointCalculator(atoms, energy=energy)
         ase.io.write(folder / name, images)
-
-
-def workers(submission: str) -> list[psutil.Process]:
-    """The Python processes of a submission's workers."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if "bdqm_tune" in process.cmdline() and "tune" in process.cmdline():
-                found += [process] if process.environ().get("BDQM_SUBMISSION") == submission else []
-        except psutil.Error:
-            continue
-    assert os.getpid() not in {process.pid for process in found}
-    return found

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.jobs.conftest import FakeProject, until, write_site
+from tests.jobs.conftest import FakeProject, write_site
 from tests.slurm import HOST, Slurm
+from tests.waiting import eventually
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.endurance  # Slurm counts its limits in minutes
 SMALL = ["--gres=none", "--cpus-per-task=1", "--mem=500M"]
 
 
@@ -31,7 +32,7 @@ def test_a_cancelled_worker_hands_back_and_stays_away(slurm: Slurm, project: Fak
     project.runs()  # which makes MLflow's file: two at once could not
     submitted = slurm.run("sbatch", "--parsable", *SMALL, "--array=1-2", "jobs/tune.sbatch", "-P", "device=cpu")
     job_id = submitted.stdout.strip()
-    until(lambda: len(project.report) == 2, 60, output(project))
+    eventually(lambda: len(project.report) == 2, 60, output(project))
     slurm.run("scancel", job_id)
     slurm.wait(job_id, 60)
     begun = [f"tune slurm-{job_id} --study default"] * 2
@@ -54,7 +55,7 @@ def test_the_servers_come_back(slurm: Slurm, project: FakeProject) -> None:
     submitted = slurm.run("sbatch", "--parsable", *SMALL, "--time=1", "--signal=B:USR1@50", "jobs/servers.sbatch")
     job_id = submitted.stdout.strip()
     up = f"servers up up --host {os.uname().nodename} --foreground"
-    until(lambda: project.report[:3] == [up, "servers down", up], 120, output(project))
+    eventually(lambda: project.report[:3] == [up, "servers down", up], 120, output(project))
     slurm.run("scancel", job_id)
     slurm.wait(job_id, 60)
 
@@ -67,8 +68,8 @@ def test_pbs_workers_have_successors(slurm: Slurm, project: FakeProject) -> None
     variables = {"BDQM_PARAMETERS": "-P device=cpu", "BDQM_WALLTIME": "0:01:00", "BDQM_SUCCESSOR": successor}
     job_id = slurm.run("qsub", "-V", "-N", "bdqm-tune", *resources, "jobs/tune.pbs", **variables).stdout.strip()
     begun = f"tune pbs-{job_id} --study default"
-    until(lambda: project.report == [begun, "got SIGUSR1", "handed back", begun], 120, output(project))
-    until(lambda: slurm.run("squeue", "--noheader", "--name=bdqm-tune").stdout == "", 90, "successor")
+    eventually(lambda: project.report == [begun, "got SIGUSR1", "handed back", begun], 120, output(project))
+    eventually(lambda: slurm.run("squeue", "--noheader", "--name=bdqm-tune").stdout == "", 90, "successor")
 
 
 def test_an_interactive_session_has_the_environment(slurm: Slurm, project: FakeProject, tmp_path: Path) -> None:

@@ -47,7 +47,6 @@ def test_the_warning_reaches_the_worker_and_the_run_is_finished(project: FakePro
     assert project.runs() == ["FINISHED"]
 
 
-@pytest.mark.slow
 def test_an_mlflow_that_lingers_does_not_use_up_the_time(project: FakeProject, tmp_path: Path) -> None:
     """As it does where the servers have moved: it asks the old ones for minutes."""
     environment = tmp_path / "environment" / "bin"

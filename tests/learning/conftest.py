@@ -6,7 +6,6 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import pytest
-import torch
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
@@ -14,12 +13,6 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from bdqm_tune.config import Config, load_config
 from bdqm_tune.learning.dataset import Dataset, prepare
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_core() -> None:
-    """As a worker has it for each trial; two that wait for each other are slower by far on networks so small."""
-    torch.set_num_threads(1)
 
 
 def rattled_alloys(n: int = 24, seed: int = 0) -> list[Atoms]:

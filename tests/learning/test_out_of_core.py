@@ -177,7 +177,7 @@ print(8 * rows * columns, after - before)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_memory_does_not_grow_with_the_features(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     for name, n in (("small.xyz", 40), ("large.xyz", 4000)):

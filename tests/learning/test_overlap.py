@@ -72,7 +72,7 @@ def test_columns_that_are_all_alike_do_not_count() -> None:
     assert np.isfinite(found.table["distance"]).all()
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_ten_thousand_among_fifty_thousand_are_compared_in_a_minute() -> None:
     random = np.random.default_rng(0)
     points = random.normal(size=(50_000, 64))

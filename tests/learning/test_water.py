@@ -12,7 +12,6 @@ from bdqm_tune.learning.dataset import prepare
 AMPTORCH_FORCES_MAE, AMPTORCH_ENERGY_MAE = 0.54, 0.054  # eV/Å and eV, of the 40 validation images after 300 epochs
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("lr", [3e-3, 1e-2])
 def test_300_epochs_on_water_are_no_worse_than_amptorchs(shared: Path, tmp_path: Path, lr: float) -> None:
     config = load_config(

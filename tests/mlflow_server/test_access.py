@@ -193,11 +193,10 @@ def test_a_password_cannot_be_recorded(servers: Servers, stores: Stores, tmp_pat
     assert not [run for run in everything if "t0ps3cret" in str(run.to_dictionary())]
 
 
-@pytest.mark.slow
-def test_servers_that_other_machines_reach(new_servers: Servers, workdir: Path) -> None:
+def test_servers_that_other_machines_reach(own_servers: Servers, workdir: Path) -> None:
     """With the node's address everything goes through TLS, MLflow too; names that are not the node's are refused."""
-    new_servers.services("up", "--host", "0.0.0.0")
-    connection = new_servers.connection
+    own_servers.services("up", "--host", "0.0.0.0")
+    connection = own_servers.connection
     assert connection.host == socket.gethostname()
     uri, url = make_url(connection.tracking_uri), make_url(connection.storage_url)
     assert (uri.drivername, uri.host, url.host) == ("https", socket.gethostname(), socket.gethostname())
@@ -215,11 +214,11 @@ def test_servers_that_other_machines_reach(new_servers: Servers, workdir: Path) 
         requests.get(connection.tracking_uri + SEARCH, auth=auth, timeout=30)
     connect(url).close()
     assert "1045" in refused(url, ssl=None, ssl_disabled=True)
-    stores = Stores(workdir / ".bdqm", connection_file=new_servers.places.connection)
+    stores = Stores(workdir / ".bdqm", connection_file=own_servers.places.connection)
     saved = {name: os.environ.get(name) for name in connection.tracking_environment()}
     try:
         assert tracking_client(stores).create_experiment("through TLS")
     finally:
         for name, value in saved.items():
             os.environ.pop(name, None) if value is None else os.environ.update({name: value})
-    assert f"-L {uri.port}:{uri.host}:{uri.port}" in new_servers.services("url").stdout
+    assert f"-L {uri.port}:{uri.host}:{uri.port}" in own_servers.services("url").stdout

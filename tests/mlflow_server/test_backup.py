@@ -2,10 +2,7 @@
 
 import gzip
 import io
-import subprocess
-import sys
 import tarfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +19,7 @@ from bdqm_tune.experiment.tracking_client import tracking_client
 from bdqm_tune.services.connection import Stores
 from mlflow_server.backup import restore
 from mlflow_server.places import Places
+from tests.forked import Forked
 from tests.servers import Servers
 
 
@@ -30,34 +28,31 @@ def stores_of(servers: Servers, folder: Path) -> Stores:
 
 
 @pytest.fixture
-def worker(new_servers: Servers, workdir: Path, configure: Callable[..., Any]) -> "subprocess.Popen[str]":
+def worker(up_servers: Servers, workdir: Path, configure: Callable[..., Any]) -> Forked:
     """Tunes through the servers for longer than a backup takes."""
-    new_servers.services("up")
     config = configure(study={"name": "saved", "n_trials": 300, "pruner": "none"}, training={"epochs": 10})
     (workdir / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
-    command = [sys.executable, "-m", "bdqm_tune", "tune", "--config", "config.yaml"]
-    return subprocess.Popen(command, env=new_servers.environ, stderr=subprocess.PIPE, text=True)
+    return Forked(["-m", "bdqm_tune", "tune", "--config", "config.yaml"], up_servers.environ)
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_a_backup_is_of_one_moment_and_comes_back(
-    worker: "subprocess.Popen[str]", new_servers: Servers, workdir: Path, tmp_path_factory: pytest.TempPathFactory
+    worker: Forked, up_servers: Servers, workdir: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    assert worker.stderr is not None
     for line in worker.stderr:
         if line.startswith("trial 010"):
             break
     file = workdir / "backup.tar.gz"
-    done = new_servers.services("backup", "--out", str(file))
+    done = up_servers.services("backup", "--out", str(file))
     assert worker.poll() is None, "the worker was at work all the time"
     assert str(file) in done.stdout
     assert file.stat().st_mode & 0o777 == 0o600
-    assert "exists" in new_servers.services("backup", "--out", str(file), status=2).stderr
+    assert "exists" in up_servers.services("backup", "--out", str(file), status=2).stderr
     worker.terminate()
     worker.communicate(timeout=60)
     with tarfile.open(file) as archived:
         assert {"schemas.sql", "backup.json"} < set(archived.getnames())
-    assert not [secret for secret in new_servers.secrets() if secret.encode() in gzip.decompress(file.read_bytes())]
+    assert not [secret for secret in up_servers.secrets() if secret.encode() in gzip.decompress(file.read_bytes())]
 
     other = Servers(tmp_path_factory.mktemp("restored") / "place")
     assert "bdqm-tune services up" in other.services("restore", str(file)).stdout
@@ -76,7 +71,7 @@ def test_a_backup_is_of_one_moment_and_comes_back(
         assert len(finished) >= 10
         for run in finished[:: max(1, len(finished) // 10)]:
             load_potential(f"runs:/{run.info.run_id}/model", stores)
-        assert other.secrets() != new_servers.secrets(), "a restored place has passwords of its own"
+        assert other.secrets() != up_servers.secrets(), "a restored place has passwords of its own"
     finally:
         other.services("down")
 
@@ -84,7 +79,7 @@ def test_a_backup_is_of_one_moment_and_comes_back(
     other.services("restore", str(file), "--replace")
     (aside,) = other.folder.glob("replaced-*")
     assert {path.name for path in aside.iterdir()} == {"data", "artifacts"}
-    assert "first: bdqm-tune services down" in new_servers.services("restore", str(file), "--replace", status=2).stderr
+    assert "first: bdqm-tune services down" in up_servers.services("restore", str(file), "--replace", status=2).stderr
 
 
 def archive(path: Path, files: dict[str, bytes]) -> None:
@@ -143,7 +138,5 @@ def test_a_backup_needs_servers_that_run_and_a_folder(servers: Servers, tmp_path
     assert "there is no folder" in missing.stderr
     down = Servers(tmp_path / "none").services("backup", status=1)
     assert "`bdqm-tune services up` starts them" in down.stderr
-    start = time.monotonic()
     servers.services("backup", "--out", str(tmp_path / "file.tar.gz"))
-    assert time.monotonic() - start < 60
     assert [path.name for path in tmp_path.iterdir()] == ["file.tar.gz"], "no half file is left"

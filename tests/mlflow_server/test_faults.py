@@ -36,20 +36,20 @@ def servers_of(servers: Servers, name: str) -> list[psutil.Process]:
     return [process for process in leftovers(servers.folder) if (process.name() == "mariadbd") == (name == "database")]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(900)
 def test_four_workers_through_all_that_happens_to_servers_and_workers(
-    new_servers: Servers, workdir: Path, configure: Callable[..., Any]
+    own_servers: Servers, workdir: Path, configure: Callable[..., Any]
 ) -> None:
-    new_servers.services("up")
+    own_servers.services("up")
     study = {"name": "faults", "n_trials": TRIALS, "pruner": "none", "sampler": "random"}
     training = {"epochs": EPOCHS, "early_stopping": None}
     config = configure(study=study, training=training)
     (workdir / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
     (workdir / "slow.py").write_text(SLOW)
-    environ = new_servers.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    environ = own_servers.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "slow.py", "tune", "--config", "config.yaml"]
-    stores = Stores(workdir / ".bdqm", connection_file=new_servers.places.connection)
+    stores = Stores(workdir / ".bdqm", connection_file=own_servers.places.connection)
     logs = [workdir / f"{number}.log" for number in range(WORKERS)]
 
     def start(number: int) -> "subprocess.Popen[str]":
@@ -62,11 +62,11 @@ def test_four_workers_through_all_that_happens_to_servers_and_workers(
         assert all(worker.poll() is None for worker in workers), [log.read_text()[-500:] for log in logs]
         assert time.monotonic() < deadline
         time.sleep(0.2)
-    mlflow = servers_of(new_servers, "mlflow")
+    mlflow = servers_of(own_servers, "mlflow")
     for process in mlflow:
         process.send_signal(signal.SIGSTOP)
     workers[0].kill()
-    for process in servers_of(new_servers, "database"):
+    for process in servers_of(own_servers, "database"):
         process.kill()  # whoever watches over them starts it again
     time.sleep(AWAY)
     for process in mlflow:

@@ -1,8 +1,6 @@
 """Servers that go away and come back on other ports while a worker tunes: it follows, and nothing is lost."""
 
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,41 +14,40 @@ from sqlalchemy import make_url
 from bdqm_tune.experiment.study import load_study
 from bdqm_tune.experiment.tracking_client import tracking_client
 from bdqm_tune.services.connection import Stores
+from tests.forked import Forked
 from tests.servers import Servers
 
 TRIALS, EPOCHS = 12, 40
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_a_worker_follows_its_servers_to_other_ports(
-    new_servers: Servers, workdir: Path, configure: Callable[..., Any]
+    up_servers: Servers, workdir: Path, configure: Callable[..., Any]
 ) -> None:
-    new_servers.services("up")
-    before = new_servers.connection
+    before = up_servers.connection
     config = configure(study={"name": "moved", "n_trials": TRIALS, "pruner": "none"}, training={"epochs": EPOCHS})
     (workdir / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
-    command = [sys.executable, "-m", "bdqm_tune", "tune", "--config", "config.yaml"]
-    environ = new_servers.environ | before.tracking_environment()  # as after `services env`
-    worker = subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert worker.stderr is not None
+    command = ["-m", "bdqm_tune", "tune", "--config", "config.yaml"]
+    environ = up_servers.environ | before.tracking_environment()  # as after `services env`
+    worker = Forked(command, environ)
     for line in worker.stderr:
         if line.startswith("trial 003"):
             break
-    new_servers.services("down")
+    up_servers.services("down")
     with ExitStack() as taken:
         for url in map(make_url, (before.storage_url, before.tracking_uri)):
             other = taken.enter_context(socket.socket())
             other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             other.bind(("127.0.0.1", url.port or 0))
             other.listen()
-        new_servers.services("up")
-    assert make_url(new_servers.connection.storage_url).port != make_url(before.storage_url).port
-    assert new_servers.connection.tracking_uri != before.tracking_uri
+        up_servers.services("up")
+    assert make_url(up_servers.connection.storage_url).port != make_url(before.storage_url).port
+    assert up_servers.connection.tracking_uri != before.tracking_uri
     output, errors = worker.communicate(timeout=180)
     assert worker.returncode == 0, errors
-    assert new_servers.connection.tracking_uri in output
+    assert up_servers.connection.tracking_uri in output
 
-    stores = Stores(workdir / ".bdqm", connection_file=new_servers.places.connection)
+    stores = Stores(workdir / ".bdqm", connection_file=up_servers.places.connection)
     trials, client = load_study(stores, "moved").get_trials(), tracking_client(stores)
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * TRIALS
     for trial in trials:

@@ -1,8 +1,6 @@
 """Servers that the user has: only what is missing is started, and only the schemas are made on them."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from sqlalchemy import make_url
 from bdqm_tune.experiment.study import load_study
 from bdqm_tune.services.connection import Stores
 from mlflow_server.processes import leftovers
+from tests.forked import run
 from tests.mariadb import MariaDb
 from tests.servers import Servers
 
@@ -21,18 +20,13 @@ from tests.servers import Servers
 def tune(servers: Servers, configure: Callable[..., Any], folder: Path, **variables: str) -> None:
     config = configure(study={"name": "given", "n_trials": 2, "pruner": "none"}, training={"epochs": 2})
     (folder / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
-    done = subprocess.run(
-        [sys.executable, "-m", "bdqm_tune", "tune", "--config", "config.yaml"],
-        env=servers.environ | variables,
-        capture_output=True,
-        text=True,
-    )
+    done = run(["-m", "bdqm_tune", "tune", "--config", "config.yaml"], servers.environ | variables)
     assert done.returncode == 0, done.stderr
     study = load_study(Stores(folder / ".bdqm", connection_file=servers.places.connection), "given")
     assert len(study.get_trials()) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_on_a_database_that_the_user_has_only_mlflow_is_started(
     new_servers: Servers, mariadb: MariaDb, workdir: Path, configure: Callable[..., Any]
 ) -> None:
@@ -62,7 +56,6 @@ def test_on_a_database_that_the_user_has_only_mlflow_is_started(
         own.services("down")
 
 
-@pytest.mark.slow
 def test_with_both_given_nothing_is_started(
     new_servers: Servers, mariadb: MariaDb, server: Any, workdir: Path, configure: Callable[..., Any]
 ) -> None:
@@ -84,7 +77,6 @@ def test_with_both_given_nothing_is_started(
     tune(new_servers, configure, workdir, **tracking)
 
 
-@pytest.mark.slow
 def test_with_mlflow_given_only_the_database_is_started(new_servers: Servers, server: Any) -> None:
     new_servers.services("up", MLFLOW_TRACKING_URI=server.uri)
     names = {process.name() for process in leftovers(new_servers.folder)}
@@ -94,12 +86,8 @@ def test_with_mlflow_given_only_the_database_is_started(new_servers: Servers, se
 
 def test_one_database_for_optuna_and_mlflow_is_refused(workdir: Path) -> None:
     same = "mysql+pymysql://me:secret@db.example/both"
-    done = subprocess.run(
-        [sys.executable, "-m", "bdqm_tune", "tune", "--n-trials", "1"],
-        env=os.environ | {"BDQM_STORAGE": same, "MLFLOW_TRACKING_URI": f"{same}?charset=utf8mb4"},
-        capture_output=True,
-        text=True,
-    )
+    variables = {"BDQM_STORAGE": same, "MLFLOW_TRACKING_URI": f"{same}?charset=utf8mb4"}
+    done = run(["-m", "bdqm_tune", "tune", "--n-trials", "1"], os.environ | variables)
     assert done.returncode == 2
     assert "are the same database, mysql+pymysql://me:***@db.example/both" in done.stderr
     assert "secret" not in done.stderr

@@ -32,7 +32,7 @@ WORKERS, TRIALS, EPOCHS = 4, 20, 12  # each worker adds as many trials
 STATES = {TrialState.COMPLETE: ("FINISHED", "complete"), TrialState.PRUNED: ("KILLED", "pruned")}
 TROUBLE = re.compile(r"\b(error|traceback|exception|warning: |critical|does not answer)\b", re.IGNORECASE)
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.endurance
 
 
 @dataclass

@@ -97,41 +97,41 @@ def contents(servers: Servers) -> tuple[str, str]:
     return experiment, study
 
 
-@pytest.mark.slow
-def test_older_tables_are_backed_up_and_upgraded_and_it_can_be_undone(new_servers: Servers) -> None:
-    new_servers.services("up")
-    newest = {schema: revision(new_servers, schema) for schema in ("mlflow", "optuna")}
-    older = {"mlflow": make_older_mlflow(new_servers), "optuna": make_older_optuna(new_servers)}
+@pytest.mark.endurance
+def test_older_tables_are_backed_up_and_upgraded_and_it_can_be_undone(own_servers: Servers) -> None:
+    own_servers.services("up")
+    newest = {schema: revision(own_servers, schema) for schema in ("mlflow", "optuna")}
+    older = {"mlflow": make_older_mlflow(own_servers), "optuna": make_older_optuna(own_servers)}
     assert older["mlflow"] != newest["mlflow"]
-    new_servers.services("down")
+    own_servers.services("down")
 
-    done = new_servers.services("up")
-    assert {schema: revision(new_servers, schema) for schema in older} == newest
-    assert contents(new_servers) == ("kept", "kept")
+    done = own_servers.services("up")
+    assert {schema: revision(own_servers, schema) for schema in older} == newest
+    assert contents(own_servers) == ("kept", "kept")
     said = re.search(r"to undo it: pip install mlflow==\S+ optuna==\S+; (.*); (.*)$", done.stderr, re.MULTILINE)
     assert said is not None, done.stderr
     for line in said.groups():
-        new_servers.services(*shlex.split(line)[2:])
-    with database_alone(new_servers):
-        assert {schema: revision(new_servers, schema) for schema in older} == older
-        assert contents(new_servers) == ("kept", "kept")
-    new_servers.services("up")
-    assert {schema: revision(new_servers, schema) for schema in older} == newest
+        own_servers.services(*shlex.split(line)[2:])
+    with database_alone(own_servers):
+        assert {schema: revision(own_servers, schema) for schema in older} == older
+        assert contents(own_servers) == ("kept", "kept")
+    own_servers.services("up")
+    assert {schema: revision(own_servers, schema) for schema in older} == newest
 
 
-@pytest.mark.slow
-def test_tables_of_a_newer_program_and_half_upgraded_ones_are_refused(new_servers: Servers) -> None:
-    new_servers.services("up")
-    before = {schema: revision(new_servers, schema) for schema in TABLES}
-    new_servers.services("down")
+@pytest.mark.endurance
+def test_tables_of_a_newer_program_and_half_upgraded_ones_are_refused(own_servers: Servers) -> None:
+    own_servers.services("up")
+    before = {schema: revision(own_servers, schema) for schema in TABLES}
+    own_servers.services("down")
     for schema in ("optuna", "mlflow"):
-        with_database_alone(new_servers, schema, "UPDATE alembic_version SET version_num = 'from_the_future'")
-        last = new_servers.services("up", status=1).stderr.splitlines()[-1]
+        with_database_alone(own_servers, schema, "UPDATE alembic_version SET version_num = 'from_the_future'")
+        last = own_servers.services("up", status=1).stderr.splitlines()[-1]
         assert re.search(rf"schema {schema} was written by a newer {schema} .*: pip install --upgrade {schema}$", last)
-        assert new_servers.services("status", status=1).stdout.startswith("servers       down")
-        with_database_alone(new_servers, schema, f"UPDATE alembic_version SET version_num = '{before[schema]}'")
-    with_database_alone(new_servers, "mlflow", "CREATE TABLE bdqm_upgrading (id INT)")
-    refused = new_servers.services("up", status=1).stderr
+        assert own_servers.services("status", status=1).stdout.startswith("servers       down")
+        with_database_alone(own_servers, schema, f"UPDATE alembic_version SET version_num = '{before[schema]}'")
+    with_database_alone(own_servers, "mlflow", "CREATE TABLE bdqm_upgrading (id INT)")
+    refused = own_servers.services("up", status=1).stderr
     assert "an upgrade of the schema mlflow was cut off" in refused
     assert "services restore" in refused
 
@@ -161,7 +161,7 @@ def start_migrate(request: dict[str, object]) -> "subprocess.Popen[str]":
     return process
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_eight_at_empty_schemas_do_no_harm(request_: dict[str, object], mariadb: MariaDb) -> None:
     """Also the trap of MLflow's accounts: its own migration of them fails on MariaDB."""
     processes = [start_migrate(request_) for _ in range(8)]

@@ -59,7 +59,7 @@ def test_the_files_that_the_tutorial_names_are_there(notebook: NotebookNode) -> 
         assert (DOCS / link).exists(), link
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 @pytest.mark.timeout(1800)
 def test_the_notebook_runs_in_an_empty_folder(
     notebook: NotebookNode, workdir: Path, monkeypatch: pytest.MonkeyPatch

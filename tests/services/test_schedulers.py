@@ -2,8 +2,7 @@
 
 import os
 import shlex
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from bdqm_tune.services.pbs import Pbs, parse_qstat
 from bdqm_tune.services.site import Resources, Site
 from bdqm_tune.services.slurm import Slurm
 from bdqm_tune.services.submission import SCHEDULERS, make_scheduler
+from tests.waiting import eventually
 
 NOTHING = Resources(walltime="5:00", cores=1, memory="100M")
 PLAIN = Site(scheduler="slurm", tune=NOTHING, servers=NOTHING, interactive=NOTHING, analysis=NOTHING)
@@ -58,7 +58,7 @@ def spec(tmp_path: Path) -> JobSpec:
 def submitted(scheduler: Scheduler, spec: JobSpec) -> Iterator[str]:
     """The id of that job, which has begun."""
     job_id = scheduler.submit(spec)
-    until(lambda: report(spec) == [spec.variables["VALUE"]] * 2)
+    eventually(lambda: report(spec) == [spec.variables["VALUE"]] * 2)
     yield job_id
     scheduler.cancel(job_id)
 
@@ -66,13 +66,6 @@ def submitted(scheduler: Scheduler, spec: JobSpec) -> Iterator[str]:
 def report(spec: JobSpec) -> list[str]:
     file = Path(spec.variables["REPORT"])
     return file.read_text().splitlines() if file.exists() else []
-
-
-def until(true: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def test_workers_run_with_their_variables_and_end_by_sigterm(
@@ -84,8 +77,8 @@ def test_workers_run_with_their_variables_and_end_by_sigterm(
     assert {state.job_id.partition("_")[0] for state in states} == {submitted}
     assert scheduler.states(["999999"]) == []
     scheduler.cancel(submitted)
-    until(lambda: report(spec)[2:] == ["ended"] * 2)
-    until(lambda: scheduler.states([submitted]) == [])
+    eventually(lambda: report(spec)[2:] == ["ended"] * 2)
+    eventually(lambda: scheduler.states([submitted]) == [])
     scheduler.cancel(submitted)  # once more, which changes nothing
     assert list(spec.logs.iterdir()), "output is where it was asked for"
 
