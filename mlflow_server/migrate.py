@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # There while the tables of an empty schema are made, and while they are upgraded: the database cannot undo either, so
 # that what was cut off must be seen by the next.
 MAKING, UPGRADING = "bdqm_making", "bdqm_upgrading"
-LOCK, LOCK_SECONDS = "bdqm-tune schemas", 120
+LOCK, LOCK_SECONDS = "bdqm-tune schemas", 300  # eight that begin together on two busy cores take two minutes and more
 DEFAULT_EXPERIMENT = "0"
 
 

@@ -123,14 +123,14 @@ def test_from_submission_to_cancellation(cluster: Cluster) -> None:
     assert (job["scheduler"], job["study"], job["workers"]) == ("slurm", "slurm", 2)
     listed = {(one["job"], one["state"]) for one in json.loads(cluster.bdqm("jobs", "--json"))}
     assert ("servers", "running") in listed
-    cluster.slurm.wait(job["job_id"], 400)
+    cluster.slurm.wait(job["job_id"], 800)
     assert len(cluster.trials("slurm")) == 4, "n_trials is the total of all workers"
     cluster.runs_agree("slurm")
     cluster.bdqm("submit", "--job", "analysis", "--study", "slurm", "--json")
     again = cluster.bdqm("submit", "--n-trials", "1", "--study", "slurm", "--epochs", "3", "--json", *QUICK)
     assert len([one for one in json.loads(cluster.bdqm("jobs", "--json")) if one["job"] == "servers"]) == 1
-    cluster.slurm.wait(json.loads(again)["job_id"], 200)
-    eventually(lambda: "analysis" not in cluster.bdqm("jobs"), 200, "analysis")
+    cluster.slurm.wait(json.loads(again)["job_id"], 400)
+    eventually(lambda: "analysis" not in cluster.bdqm("jobs"), 400, "analysis")
     assert "test_energy_mae" in cluster.output()
     assert "cancelled: job" in cluster.bdqm("cancel", "servers")
     none = "no job waits or runs; --all shows those that have ended\n"
@@ -139,7 +139,7 @@ def test_from_submission_to_cancellation(cluster: Cluster) -> None:
     assert cluster.output().count(" down\n") == 1
 
 
-@pytest.mark.endurance
+@pytest.mark.soak
 def test_the_commands_of_the_documentation_run(cluster: Cluster) -> None:
     """docs/pace.md, frame by frame, in a folder that looks like the project's with one's own site.toml and data."""
     folder = cluster.folder / "bdqm-tune"

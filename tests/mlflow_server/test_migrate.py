@@ -161,11 +161,11 @@ def start_migrate(request: dict[str, object]) -> "subprocess.Popen[str]":
     return process
 
 
-@pytest.mark.endurance
+@pytest.mark.soak
 def test_eight_at_empty_schemas_do_no_harm(request_: dict[str, object], mariadb: MariaDb) -> None:
     """Also the trap of MLflow's accounts: its own migration of them fails on MariaDB."""
     processes = [start_migrate(request_) for _ in range(8)]
-    outputs = [process.communicate(timeout=300) for process in processes]
+    outputs = [process.communicate(timeout=500) for process in processes]
     assert [process.returncode for process in processes] == [0] * 8, outputs
     states = sorted(tuple(schema["state"] for schema in json.loads(output.splitlines()[-1])) for output, _ in outputs)
     assert states == [("current",) * 3] * 7 + [("made",) * 3]
