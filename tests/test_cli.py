@@ -262,7 +262,7 @@ def test_a_signal_hands_the_trial_back(workdir: Path, number: int, status: int, 
     while not _first_trial_is_training(stores) and time.monotonic() < deadline:
         time.sleep(0.5)
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=180)
     assert process.returncode == status, err
     assert said in err.splitlines()[-1]
     assert [trial.state.name for trial in load_study(stores, "long").get_trials()] == ["WAITING"] * 2

@@ -165,7 +165,7 @@ def test_another_worker_goes_on_where_one_was_killed(
     ):
         time.sleep(0.02)
     worker.send_signal(how)
-    _, err = worker.communicate(timeout=60)
+    _, err = worker.communicate(timeout=180)
     assert worker.returncode == (0 if how == signal.SIGUSR1 else -how), err
     epochs = count_epochs(
         lambda: tune(prepare(config, stores.home), config.updated({"study": {"n_trials": 1}}), stores)

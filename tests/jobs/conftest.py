@@ -93,7 +93,7 @@ class FakeProject:
     def leave(self, trials: int) -> None:
         (self.folder / "left").write_text(str(trials))
 
-    def until(self, line: str, seconds: float = 60) -> None:
+    def until(self, line: str, seconds: float = 180) -> None:
         """Wait until the report has a line that starts so."""
         eventually(lambda: any(text.startswith(line) for text in self.report), seconds, str(self.report))
 

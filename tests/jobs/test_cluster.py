@@ -134,7 +134,7 @@ def test_from_submission_to_cancellation(cluster: Cluster) -> None:
     assert "test_energy_mae" in cluster.output()
     assert "cancelled: job" in cluster.bdqm("cancel", "servers")
     none = "no job waits or runs; --all shows those that have ended\n"
-    eventually(lambda: cluster.bdqm("jobs") == none, 60, "servers")
+    eventually(lambda: cluster.bdqm("jobs") == none, 180, "servers")
     assert not cluster.servers.places.connection.exists()
     assert cluster.output().count(" down\n") == 1
 

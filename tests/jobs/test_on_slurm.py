@@ -21,7 +21,7 @@ def test_a_worker_goes_back_to_the_queue_before_its_time_is_over(slurm: Slurm, p
     """`left` says 1 at first: a trial is left when the warning comes, and none when the worker has begun again."""
     warned = [*SMALL, "--time=1", "--signal=B:USR1@45"]
     job_id = slurm.run("sbatch", "--parsable", *warned, "jobs/tune.sbatch", "-P", "device=cpu").stdout.strip()
-    slurm.wait(job_id, 120)
+    slurm.wait(job_id, 300)
     begun = f"tune slurm-{job_id} --study default"
     assert project.report == [begun, "got SIGUSR1", "handed back", begun], output(project)
     assert project.runs() == ["FINISHED", "FINISHED"]
@@ -32,9 +32,9 @@ def test_a_cancelled_worker_hands_back_and_stays_away(slurm: Slurm, project: Fak
     project.runs()  # which makes MLflow's file: two at once could not
     submitted = slurm.run("sbatch", "--parsable", *SMALL, "--array=1-2", "jobs/tune.sbatch", "-P", "device=cpu")
     job_id = submitted.stdout.strip()
-    eventually(lambda: len(project.report) == 2, 60, output(project))
+    eventually(lambda: len(project.report) == 2, 180, output(project))
     slurm.run("scancel", job_id)
-    slurm.wait(job_id, 60)
+    slurm.wait(job_id, 180)
     begun = [f"tune slurm-{job_id} --study default"] * 2
     assert sorted(project.report) == sorted([*begun, *["got SIGTERM"] * 2, *["handed back"] * 2]), output(project)
 
@@ -46,7 +46,7 @@ def test_a_worker_cancelled_while_it_asks_what_is_left_stays_away(slurm: Slurm, 
     slurm.run("scancel", "--signal=USR1", "--batch", job_id)
     project.until("asked for what is left")
     slurm.run("scancel", job_id)
-    slurm.wait(job_id, 60)
+    slurm.wait(job_id, 180)
     begun = f"tune slurm-{job_id} --study default"
     assert project.report == [begun, "got SIGUSR1", "handed back", "asked for what is left"], output(project)
 
@@ -55,9 +55,9 @@ def test_the_servers_come_back(slurm: Slurm, project: FakeProject) -> None:
     submitted = slurm.run("sbatch", "--parsable", *SMALL, "--time=1", "--signal=B:USR1@50", "jobs/servers.sbatch")
     job_id = submitted.stdout.strip()
     up = f"servers up up --host {os.uname().nodename} --foreground"
-    eventually(lambda: project.report[:3] == [up, "servers down", up], 120, output(project))
+    eventually(lambda: project.report[:3] == [up, "servers down", up], 300, output(project))
     slurm.run("scancel", job_id)
-    slurm.wait(job_id, 60)
+    slurm.wait(job_id, 180)
 
 
 def test_pbs_workers_have_successors(slurm: Slurm, project: FakeProject) -> None:
@@ -68,8 +68,8 @@ def test_pbs_workers_have_successors(slurm: Slurm, project: FakeProject) -> None
     variables = {"BDQM_PARAMETERS": "-P device=cpu", "BDQM_WALLTIME": "0:01:00", "BDQM_SUCCESSOR": successor}
     job_id = slurm.run("qsub", "-V", "-N", "bdqm-tune", *resources, "jobs/tune.pbs", **variables).stdout.strip()
     begun = f"tune pbs-{job_id} --study default"
-    eventually(lambda: project.report == [begun, "got SIGUSR1", "handed back", begun], 120, output(project))
-    eventually(lambda: slurm.run("squeue", "--noheader", "--name=bdqm-tune").stdout == "", 90, "successor")
+    eventually(lambda: project.report == [begun, "got SIGUSR1", "handed back", begun], 300, output(project))
+    eventually(lambda: slurm.run("squeue", "--noheader", "--name=bdqm-tune").stdout == "", 180, "successor")
 
 
 def test_an_interactive_session_has_the_environment(slurm: Slurm, project: FakeProject, tmp_path: Path) -> None:

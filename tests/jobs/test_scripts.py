@@ -31,7 +31,7 @@ def start(script: str, *arguments: str, **variables: str) -> subprocess.Popen[st
 
 
 def finish(process: subprocess.Popen[str], status: int) -> str:
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=180)
     assert process.returncode == status, output
     return output
 
