@@ -150,9 +150,9 @@ def _own_revision(storage: PatientStorage) -> str:
 
 
 def _check_version(storage: PatientStorage, database: StudyDatabase) -> None:
-    if storage.get_current_version() == _own_revision(storage):
-        return
     current = storage.get_current_version()
+    if current == _own_revision(storage):
+        return
     with storage.engine.connect() as connection:
         theirs = connection.scalar(sqlalchemy.text("SELECT library_version FROM version_info"))
     storage.close()

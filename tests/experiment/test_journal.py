@@ -76,7 +76,9 @@ with taken(Path({str(journal.path)!r})) as content:
 """
     seen = []
     for _ in range(2):
-        seen.append(run(["-c", look]).stdout)
+        done = run(["-c", look])
+        assert done.returncode == 0, done.stderr
+        seen.append(done.stdout)
         journal.close()
     assert seen == ["True\n", "False\n"]
     with taken(journal.path) as first, taken(journal.path) as second:

@@ -4,6 +4,7 @@
 """
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -102,6 +103,7 @@ class Cluster:
             with suppress(psutil.Error):
                 if "bdqm_tune" in process.cmdline() and "tune" in process.cmdline():
                     found += [process] if mine.items() <= process.environ().items() else []
+        assert os.getpid() not in {process.pid for process in found}
         return found
 
 
