@@ -66,14 +66,19 @@ def held(lock: Path) -> Iterator[None]:
 
 def holder(lock: Path) -> Holder | None:
     """The process that holds the lock, whatever the host; None: nobody does."""
-    try:
-        with lock.open("r+", encoding="utf-8") as file:
-            if _lock(file, fcntl.LOCK_SH):
-                return None
-            host, _, pid = file.read().strip().partition(" ")
-            return Holder(host, int(pid or 0))
-    except FileNotFoundError:
-        return None
+    deadline = time.monotonic() + GLANCE
+    while True:
+        try:
+            with lock.open("r+", encoding="utf-8") as file:
+                if _lock(file, fcntl.LOCK_SH):
+                    return None
+                host, _, pid = file.read().strip().partition(" ")
+        except FileNotFoundError:
+            return None
+        found = Holder(host, int(pid or 0))
+        if not found.here or psutil.pid_exists(found.pid) or time.monotonic() > deadline:
+            return found
+        time.sleep(0.01)  # who has just taken the lock has not written yet: this is the one before, which has ended
 
 
 def _lock(file: IO[str], kind: int) -> bool:
@@ -120,16 +125,17 @@ def leftovers(mark: Path) -> list[psutil.Process]:
 
 def stop(processes: Sequence[psutil.Process], patience: float) -> None:
     """End processes and what they started: SIGTERM, and SIGKILL to those that are there after `patience` seconds."""
-    family = {child for process in processes for child in _family(process)}
+    everyone = {child for process in processes for child in family(process)}
     for process in processes:
         _signal(process, signal.SIGTERM)
-    _, alive = psutil.wait_procs(list(family), timeout=patience)
+    _, alive = psutil.wait_procs(list(everyone), timeout=patience)
     for process in alive:
         _signal(process, signal.SIGKILL)
     psutil.wait_procs(alive, timeout=5)
 
 
-def _family(process: psutil.Process) -> list[psutil.Process]:
+def family(process: psutil.Process) -> list[psutil.Process]:
+    """A process and all that it started, and they; empty once it has ended."""
     try:
         return [process, *process.children(recursive=True)]
     except psutil.NoSuchProcess:
@@ -157,7 +163,7 @@ def free_port(host: str, preferred: Sequence[int] = ()) -> int:
 
 def listens(process: psutil.Popen, port: int) -> bool:
     """Whether a process, or one that it started, listens on a port: another program may have taken it first."""
-    for one in _family(process):
+    for one in family(process):
         try:
             found = one.net_connections("tcp")
         except psutil.NoSuchProcess:

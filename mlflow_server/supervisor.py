@@ -27,7 +27,7 @@ from mlflow_server.certificates import make_certificates
 from mlflow_server.database import Database, given_database, initialise, own_database, start_database
 from mlflow_server.passwords import Passwords, load_passwords
 from mlflow_server.places import Places, write_private
-from mlflow_server.processes import AlreadyRunning, free_port, held, leftovers, stop
+from mlflow_server.processes import AlreadyRunning, family, free_port, held, leftovers, stop
 from mlflow_server.programs import Programs, find_programs
 from mlflow_server.schemas import OPTUNA, SCHEMAS, account, prepare_schemas
 from mlflow_server.settings import Choices, Settings, choose, installed, load_settings, save_settings
@@ -79,6 +79,7 @@ class Servers:
             for name in ended:
                 self.say(f"the {name} server ended with status {self.processes[name].returncode}; starting it again")
             try:
+                self._stop_orphans()
                 if "database" in ended:
                     self._start_database()
                 if "mlflow" in ended:
@@ -99,6 +100,11 @@ class Servers:
                 self.say(f"stopping the {name} server")
                 stop([process], STOP_SECONDS[name])
         self.say("down")
+
+    def _stop_orphans(self) -> None:
+        """Stop what a server that was killed had started: it would keep its port."""
+        ours = {member for process in self.processes.values() for member in family(process)}
+        stop([process for process in leftovers(self.places.folder) if process not in ours], STOP_SECONDS["mlflow"])
 
     def _start_database(self) -> None:
         places, choices = self.places, self.choices

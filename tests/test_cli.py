@@ -250,8 +250,10 @@ def test_help_has_an_example_for_every_command(call: Call) -> None:
 
 @pytest.mark.parametrize(
     ("number", "status", "said"),
-    [(signal.SIGTERM, 130, "interrupted"), (signal.SIGUSR1, 0, "the walltime is near")],
-    ids=["SIGTERM", "SIGUSR1"],
+    [
+        pytest.param(signal.SIGTERM, 130, "interrupted", id="SIGTERM"),
+        pytest.param(signal.SIGUSR1, 0, "the walltime is near", id="SIGUSR1", marks=pytest.mark.endurance),
+    ],
 )
 def test_a_signal_hands_the_trial_back(workdir: Path, number: int, status: int, said: str) -> None:
     Path("endless.yaml").write_text("training: {epochs: 1000000, early_stopping: null}\n")

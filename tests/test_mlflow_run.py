@@ -72,6 +72,7 @@ def runs(project: Path) -> list[Run]:
 LOCAL = ("--env-manager", "local")
 
 
+@pytest.mark.endurance
 def test_with_the_active_environment(project: Path) -> None:
     tune_and_evaluate(project)
 

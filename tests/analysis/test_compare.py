@@ -195,7 +195,11 @@ def test_compare_of_several_objectives(workdir: Path, monkeypatch: pytest.Monkey
     assert {path.stem for path in Path("figures/oc20").glob("*.png")} == {*FIGURES, "hypervolume"}
 
 
-@pytest.mark.parametrize("rows", [[], [2], [0], [1], [4]], ids=["empty", "failed", "pruned", "one", "waiting"])
+@pytest.mark.parametrize(
+    "rows",
+    [[], *(pytest.param([row], marks=pytest.mark.endurance) for row in (2, 0, 4)), [1]],
+    ids=["empty", "failed", "pruned", "waiting", "one"],
+)
 def test_compare_of_hardly_anything(rows: list[int], workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = study_results(trials_frame().iloc[rows])
     given(monkeypatch, replace(found, curves=found.curves.head(0)))

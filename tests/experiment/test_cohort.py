@@ -44,7 +44,7 @@ def curves(study: optuna.Study) -> dict[int, list[tuple[int, float]]]:
     }
 
 
-@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("float64", marks=pytest.mark.endurance)])
 def test_a_trial_does_not_depend_on_who_else_trains(run: Run, precision: str) -> None:
     options: dict[str, Any] = {"training": {"precision": precision, "early_stopping": 3}, "search": SPACE}
     enqueue = [

@@ -129,6 +129,7 @@ def test_from_a_study_to_its_champion(both: Stores, tuned: Tuned, files: dict[st
     assert "1 trials were added since" in chosen_model(study).why
 
 
+@pytest.mark.endurance
 def test_it_is_compared_with_a_random_search_of_the_same_budget(stores: Stores, tuned: Tuned) -> None:
     study = tuned(stores)
     none = confirm(stores, "small", Options(best=2, seeds=2))

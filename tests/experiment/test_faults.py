@@ -58,6 +58,7 @@ def three_trials(name: str, pruner: str = "none") -> dict[str, Any]:
     return {"study": study, "training": {"epochs": EPOCHS, "early_stopping": None}}
 
 
+@pytest.mark.endurance
 @pytest.mark.parametrize("how", ["hangs", "killed"])
 def test_training_goes_on_while_mlflow_is_away(
     served: Stores, server: Any, configure: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, how: str
@@ -121,6 +122,7 @@ def leaving(mariadb: MariaDb, workdir: Path) -> Iterator[Leaving]:
         database.returning.join()
 
 
+@pytest.mark.endurance
 @pytest.mark.parametrize("pruner", ["none", "median"])
 def test_a_trial_is_trained_to_its_end_while_the_database_is_away(
     pruner: str,
@@ -178,7 +180,7 @@ def test_a_pruner_that_answers_late_ends_the_trial_then(
     assert trial.intermediate_values.keys() == {1, 2, 3, 4, 5}
 
 
-@pytest.mark.endurance
+@pytest.mark.soak
 def test_over_a_bad_network_the_same_comes_out(
     mariadb: MariaDb, server: Any, workdir: Path, configure: Callable[..., Config], stores: Stores
 ) -> None:

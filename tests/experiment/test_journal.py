@@ -238,6 +238,7 @@ def test_a_journal_of_another_database_is_left(
     assert_once(stores, "small", 1, EPOCHS)
 
 
+@pytest.mark.endurance
 def test_both_servers_killed_when_the_worker_ends(
     mariadb: MariaDb,
     server: Any,

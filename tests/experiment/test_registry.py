@@ -227,6 +227,7 @@ def serve(workdir: Path) -> Iterator[Callable[[str], str]]:
         process.wait(30)
 
 
+@pytest.mark.endurance
 def test_mlflow_serves_it(stores: Stores, tuned: Tuned, files: dict[str, str], serve: Callable[[str], str]) -> None:
     best = tuned(stores, n_trials=1)
     register(stores, "small")

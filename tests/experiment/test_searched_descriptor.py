@@ -264,6 +264,7 @@ main()
 """
 
 
+@pytest.mark.endurance
 def test_workers_compute_each_descriptor_once(workdir: Path, files: dict[str, str]) -> None:
     search = FIXED | {"descriptor.orders": {"choice": [[0], [0, 1]]}, "descriptor.sigmas": {"choice": [2, 3]}}
     config = {

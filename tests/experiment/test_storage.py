@@ -430,7 +430,7 @@ print(begin, end, taken)
     assert sorted(taken) == list(range(20))
 
 
-@pytest.mark.endurance
+@pytest.mark.soak
 def test_sixty_four_workers_at_once(served: Place) -> None:
     new_study(open_storage(served.stores), 96)
     barrier = threading.Barrier(64)

@@ -45,6 +45,7 @@ def trial_runs(stores: Stores, tracker: Tracker) -> list[Run]:
     )
 
 
+@pytest.mark.endurance
 def test_nothing_is_lost_or_doubled_while_the_server_is_killed_and_comes_back_elsewhere(
     served: Stores, server: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -95,7 +95,7 @@ class FakeProject:
 
     def until(self, line: str, seconds: float = 180) -> None:
         """Wait until the report has a line that starts so."""
-        eventually(lambda: any(text.startswith(line) for text in self.report), seconds, str(self.report))
+        eventually(lambda: any(text.startswith(line) for text in self.report), seconds, lambda: str(self.report))
 
     def runs(self) -> list[str]:
         """Status of the runs that `mlflow run` made."""

@@ -179,12 +179,12 @@ def test_forty_trials_through_all_that_ends_workers(cluster: Cluster) -> None:
     eventually(lambda: cluster.finished("forty") >= 1, 300, "a trial")
     assert len(cluster.trials("forty")) == 40, "n_trials is the total"
     # All of them may be in the queue again for a moment, warned on a machine where their start took that long.
-    eventually(lambda: bool(cluster.workers(job)), 300, cluster.output())
+    eventually(lambda: bool(cluster.workers(job)), 300, cluster.output)
     (killed, *_) = cluster.workers(job)
     killed.send_signal(signal.SIGKILL)
     requeued = "trials are left: the job goes back to the queue"
-    eventually(lambda: requeued in cluster.output(), 300, cluster.output())
-    eventually(lambda: any(process.is_running() for process in cluster.workers(job)), 120, cluster.output())
+    eventually(lambda: requeued in cluster.output(), 300, cluster.output)
+    eventually(lambda: any(process.is_running() for process in cluster.workers(job)), 120, cluster.output)
     left = [one["job_id"] for one in json.loads(cluster.bdqm("jobs", "--json")) if one["job"] == "tune"]
     assert len(left) >= 2, "the killed one has failed, or been warned at the same time; the others go on"
     cluster.slurm.run("scancel", left[-1])

@@ -11,15 +11,18 @@ from tests.waiting import eventually
 
 pytestmark = pytest.mark.endurance  # Slurm counts its limits in minutes
 SMALL = ["--gres=none", "--cpus-per-task=1", "--mem=500M"]
+# A warning after 45 s: `mlflow run` takes half a minute to start a worker while other tests have the processors.
+MINUTES, WARNING = 2, 75
 
 
 def output(project: FakeProject) -> str:
-    return "\n".join(path.read_text() for path in project.folder.glob("bdqm-*.o*"))
+    written = [path.read_text() for path in project.folder.glob("bdqm-*.o*")]
+    return "\n".join([f"reported: {project.report}", *written])
 
 
 def test_a_worker_goes_back_to_the_queue_before_its_time_is_over(slurm: Slurm, project: FakeProject) -> None:
     """`left` says 1 at first: a trial is left when the warning comes, and none when the worker has begun again."""
-    warned = [*SMALL, "--time=1", "--signal=B:USR1@45"]
+    warned = [*SMALL, f"--time={MINUTES}", f"--signal=B:USR1@{WARNING}"]
     job_id = slurm.run("sbatch", "--parsable", *warned, "jobs/tune.sbatch", "-P", "device=cpu").stdout.strip()
     slurm.wait(job_id, 300)
     begun = f"tune slurm-{job_id} --study default"
@@ -32,7 +35,7 @@ def test_a_cancelled_worker_hands_back_and_stays_away(slurm: Slurm, project: Fak
     project.runs()  # which makes MLflow's file: two at once could not
     submitted = slurm.run("sbatch", "--parsable", *SMALL, "--array=1-2", "jobs/tune.sbatch", "-P", "device=cpu")
     job_id = submitted.stdout.strip()
-    eventually(lambda: len(project.report) == 2, 180, output(project))
+    eventually(lambda: len(project.report) == 2, 180, lambda: output(project))
     slurm.run("scancel", job_id)
     slurm.wait(job_id, 180)
     begun = [f"tune slurm-{job_id} --study default"] * 2
@@ -52,23 +55,24 @@ def test_a_worker_cancelled_while_it_asks_what_is_left_stays_away(slurm: Slurm, 
 
 
 def test_the_servers_come_back(slurm: Slurm, project: FakeProject) -> None:
-    submitted = slurm.run("sbatch", "--parsable", *SMALL, "--time=1", "--signal=B:USR1@50", "jobs/servers.sbatch")
-    job_id = submitted.stdout.strip()
+    warned = [*SMALL, f"--time={MINUTES}", f"--signal=B:USR1@{WARNING}"]
+    job_id = slurm.run("sbatch", "--parsable", *warned, "jobs/servers.sbatch").stdout.strip()
     up = f"servers up up --host {os.uname().nodename} --foreground"
-    eventually(lambda: project.report[:3] == [up, "servers down", up], 300, output(project))
+    eventually(lambda: project.report[:3] == [up, "servers down", up], 300, lambda: output(project))
     slurm.run("scancel", job_id)
     slurm.wait(job_id, 180)
 
 
 def test_pbs_workers_have_successors(slurm: Slurm, project: FakeProject) -> None:
     """By Slurm's qsub, which starts the same script a second time, for the same submission."""
-    write_site(project.folder / "jobs" / "site.toml", warning=45)
-    resources = ["-l", "nodes=1:ppn=1,mem=500mb,walltime=0:01:00"]
+    write_site(project.folder / "jobs" / "site.toml", warning=WARNING)
+    walltime = f"0:{MINUTES:02}:00"
+    resources = ["-l", f"nodes=1:ppn=1,mem=500mb,walltime={walltime}"]
     successor = f"qsub -V -N bdqm-tune {' '.join(resources)} jobs/tune.pbs"
-    variables = {"BDQM_PARAMETERS": "-P device=cpu", "BDQM_WALLTIME": "0:01:00", "BDQM_SUCCESSOR": successor}
+    variables = {"BDQM_PARAMETERS": "-P device=cpu", "BDQM_WALLTIME": walltime, "BDQM_SUCCESSOR": successor}
     job_id = slurm.run("qsub", "-V", "-N", "bdqm-tune", *resources, "jobs/tune.pbs", **variables).stdout.strip()
     begun = f"tune pbs-{job_id} --study default"
-    eventually(lambda: project.report == [begun, "got SIGUSR1", "handed back", begun], 300, output(project))
+    eventually(lambda: project.report == [begun, "got SIGUSR1", "handed back", begun], 300, lambda: output(project))
     eventually(lambda: slurm.run("squeue", "--noheader", "--name=bdqm-tune").stdout == "", 180, "successor")
 
 

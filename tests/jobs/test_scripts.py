@@ -47,6 +47,7 @@ def test_the_warning_reaches_the_worker_and_the_run_is_finished(project: FakePro
     assert project.runs() == ["FINISHED"]
 
 
+@pytest.mark.endurance
 def test_an_mlflow_that_lingers_does_not_use_up_the_time(project: FakeProject, tmp_path: Path) -> None:
     """As it does where the servers have moved: it asks the old ones for minutes."""
     environment = tmp_path / "environment" / "bin"
@@ -86,6 +87,7 @@ def test_a_worker_that_fails_fails_its_job(project: FakeProject) -> None:
     assert project.runs() == ["FAILED"]
 
 
+@pytest.mark.endurance
 def test_pbs_warns_itself_and_submits_a_successor(project: FakeProject) -> None:
     variables = {
         "BDQM_WALLTIME": "0:00:30",

@@ -193,6 +193,7 @@ def test_a_password_cannot_be_recorded(servers: Servers, stores: Stores, tmp_pat
     assert not [run for run in everything if "t0ps3cret" in str(run.to_dictionary())]
 
 
+@pytest.mark.endurance
 def test_servers_that_other_machines_reach(own_servers: Servers, workdir: Path) -> None:
     """With the node's address everything goes through TLS, MLflow too; names that are not the node's are refused."""
     own_servers.services("up", "--host", "0.0.0.0")

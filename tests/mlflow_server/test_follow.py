@@ -20,7 +20,7 @@ from tests.servers import Servers
 TRIALS, EPOCHS = 12, 40
 
 
-@pytest.mark.endurance
+@pytest.mark.soak
 def test_a_worker_follows_its_servers_to_other_ports(
     up_servers: Servers, workdir: Path, configure: Callable[..., Any]
 ) -> None:

@@ -56,6 +56,7 @@ def test_on_a_database_that_the_user_has_only_mlflow_is_started(
         own.services("down")
 
 
+@pytest.mark.endurance
 def test_with_both_given_nothing_is_started(
     new_servers: Servers, mariadb: MariaDb, server: Any, workdir: Path, configure: Callable[..., Any]
 ) -> None:

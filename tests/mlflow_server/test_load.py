@@ -16,7 +16,7 @@ from tests.servers import Servers
 CLIENTS, BATCHES, METRICS = 64, 10, 80
 
 
-@pytest.mark.endurance
+@pytest.mark.soak
 def test_sixty_four_clients_at_once_lose_nothing(
     servers: Servers, workdir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

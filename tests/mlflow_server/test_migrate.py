@@ -119,7 +119,7 @@ def test_older_tables_are_backed_up_and_upgraded_and_it_can_be_undone(own_server
     assert {schema: revision(own_servers, schema) for schema in older} == newest
 
 
-@pytest.mark.endurance
+@pytest.mark.soak
 def test_tables_of_a_newer_program_and_half_upgraded_ones_are_refused(own_servers: Servers) -> None:
     own_servers.services("up")
     before = {schema: revision(own_servers, schema) for schema in TABLES}
@@ -179,6 +179,7 @@ def test_eight_at_empty_schemas_do_no_harm(request_: dict[str, object], mariadb:
                 assert sorted(names) == [("admin", 1), ("bdqm", 0)]
 
 
+@pytest.mark.endurance
 def test_an_account_without_the_right_to_make_triggers_is_refused_before_anything_is_made(
     request_: dict[str, object], mariadb: MariaDb
 ) -> None:

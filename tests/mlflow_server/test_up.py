@@ -18,7 +18,7 @@ from sqlalchemy import make_url
 from bdqm_tune.experiment.tracking_client import tracking_client
 from bdqm_tune.services.connection import Connection, Stores
 from mlflow_server.database import connect
-from mlflow_server.processes import free_port, holder, leftovers
+from mlflow_server.processes import family, free_port, holder, leftovers
 from mlflow_server.settings import Settings, load_settings, save_settings
 from mlflow_server.tracking import answers
 from tests.servers import Servers
@@ -39,6 +39,7 @@ def process_of(servers: Servers, part: str) -> psutil.Process:
     return min(found, key=lambda one: one.create_time())
 
 
+@pytest.mark.endurance
 def test_up_again_status_and_down(new_servers: Servers) -> None:
     new_servers.places.make()  # with a port outside the usual range, which other tests' servers do not take meanwhile
     save_settings(new_servers.places.settings, Settings(tracking_port=free_port("127.0.0.1")))
@@ -89,16 +90,23 @@ def test_in_the_foreground_it_stays_and_ends_cleanly_at_sigterm(up_servers: Serv
     assert "recovery" not in up_servers.places.log("database").read_text().removeprefix(log)
 
 
+@pytest.mark.endurance
 def test_a_server_that_dies_is_started_again(up_servers: Servers) -> None:
     for part in ("mariadbd", "mlflow"):
+        before = up_servers.connection
         killed = process_of(up_servers, part)
+        everyone = family(killed)
         killed.kill()
-        psutil.wait_procs([killed], timeout=10)
+        _, alive = psutil.wait_procs(everyone, timeout=60)
+        assert alive == [], "what it had started is stopped"
         eventually(lambda: up_servers.services("status", status=None).returncode == 0)
         assert database_answers(up_servers.connection)
         assert answers(up_servers.connection.tracking_uri)
+        assert up_servers.connection.tracking_uri == before.tracking_uri, "on the same ports"
+        assert up_servers.connection.storage_url == before.storage_url
 
 
+@pytest.mark.endurance
 def test_what_the_supervisor_leaves_when_it_is_killed_is_mended_by_the_next_up(up_servers: Servers) -> None:
     supervisor = holder(up_servers.places.lock)
     assert supervisor is not None
@@ -131,6 +139,7 @@ def test_an_up_that_is_killed_at_any_step_is_finished_by_the_next(new_servers: S
     assert answers(new_servers.connection.tracking_uri)
 
 
+@pytest.mark.endurance
 def test_two_at_once_start_one(new_servers: Servers) -> None:
     command = [sys.executable, "-m", "bdqm_tune", "services", "up"]
     both = [subprocess.Popen(command, env=new_servers.environ, stdout=subprocess.PIPE, text=True) for _ in range(2)]
@@ -141,7 +150,7 @@ def test_two_at_once_start_one(new_servers: Servers) -> None:
     assert len(servers) == 1
 
 
-@pytest.mark.endurance
+@pytest.mark.soak
 def test_servers_of_two_folders_that_begin_at_once_with_one_port_both_come_up(
     own_servers: Servers, servers_that_ran: Servers, tmp_path: Path
 ) -> None:
@@ -164,7 +173,7 @@ def test_servers_of_two_folders_that_begin_at_once_with_one_port_both_come_up(
         both[1].services("down")
 
 
-@pytest.mark.endurance
+@pytest.mark.soak
 def test_a_port_that_was_taken_meanwhile_is_no_obstacle(up_servers: Servers) -> None:
     url = make_url(up_servers.connection.storage_url)
     up_servers.services("down")

@@ -65,6 +65,7 @@ def test_training_and_test_split_share_nothing() -> None:
     assert len(set(everything)) == len(everything)
 
 
+@pytest.mark.endurance
 def test_another_process_makes_the_same_structures() -> None:
     program = (
         "from bdqm_tune.structures import builtin_structures, digest\n"

@@ -1,0 +1,53 @@
+"""Who holds the lock of a folder's servers."""
+
+import fcntl
+import os
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from mlflow_server.processes import AlreadyRunning, Holder, held, holder
+
+
+@pytest.fixture
+def ended() -> int:
+    """The number of a process that has ended."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+def test_nobody_holds_a_lock_that_is_not_there_or_that_nobody_took(tmp_path: Path, ended: int) -> None:
+    lock = tmp_path / "lock"
+    assert holder(lock) is None
+    lock.write_text(f"{os.uname().nodename} {ended}\n")
+    assert holder(lock) is None, "who held it has ended"
+
+
+def test_the_holder_is_told_and_no_other_gets_the_lock(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    with held(lock):
+        assert holder(lock) == Holder(os.uname().nodename, os.getpid())
+        with pytest.raises(AlreadyRunning), held(lock):
+            pass
+    assert holder(lock) is None
+
+
+def test_whoever_has_just_taken_the_lock_is_told_not_the_one_before(tmp_path: Path, ended: int) -> None:
+    """Between taking the lock and writing its name a process may be kept waiting; what stands there is old."""
+    lock = tmp_path / "lock"
+    lock.write_text(f"{os.uname().nodename} {ended}\n")
+    with lock.open("r+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        found: list[Holder | None] = []
+        asks = threading.Thread(target=lambda: found.append(holder(lock)))
+        asks.start()
+        time.sleep(0.1)
+        assert found == []
+        file.write(f"{os.uname().nodename} {os.getpid()}\n")
+        file.flush()
+        asks.join(10)
+    assert found == [Holder(os.uname().nodename, os.getpid())]
