@@ -14,12 +14,12 @@ from hypothesis.internal.conjecture import providers
 
 from bdqm_tune.backends.amptorch_adapters import import_amptorch
 from bdqm_tune.cli import main
+from bdqm_tune.descriptors.once import make_once
 from bdqm_tune.errors import BadInput, BdqmError
 from mlflow_server.programs import find_programs
 from tests.commands import Call
 from tests.mariadb import MariaDb
 from tests.mlflow_tables import copied_tables
-from tests.once import made_once
 from tests.servers import Servers
 from tests.slurm import PROGRAMS, Slurm, is_installed
 
@@ -179,14 +179,19 @@ def servers_that_ran(require: Callable[[str], None], tmp_path_factory: pytest.Te
     """Servers that were up once and are down: to be copied."""
     require("mariadb")
 
-    def make(folder: Path) -> None:
-        servers = Servers(folder)
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "servers-that-ran"
+
+    def make() -> None:
+        servers = Servers(folder.with_suffix(".new.partial"))
         try:
             servers.services("up")
         finally:
             servers.services("down")
+        servers.folder.rename(folder)
 
-    return Servers(made_once(tmp_path_factory, "servers-that-ran", make))
+    make_once(folder, "servers", make)
+    return Servers(folder)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import getpass
 import secrets
 import shutil
-import socket
 import subprocess
 import time
 from contextlib import closing
@@ -12,6 +11,8 @@ from typing import Any
 
 import pymysql
 import pytest
+
+from mlflow_server.processes import free_port
 
 
 class MariaDb:
@@ -35,9 +36,7 @@ class MariaDb:
 
     def start(self) -> None:
         """Start, at another port and with another password than before."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port("127.0.0.1")
         self.password = secrets.token_hex(8)
         (self.folder / "init.sql").write_text(
             "DELETE FROM mysql.global_priv WHERE User = '';\nFLUSH PRIVILEGES;\n"

@@ -4,13 +4,14 @@ import getpass
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from mlflow_server.processes import free_port
 
 PATH = f"{os.environ['PATH']}:/usr/sbin"
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "qsub")
@@ -82,7 +83,7 @@ class Slurm:
         account = "munge" if os.getuid() == 0 else getpass.getuser()  # which will not run as root
         for path in (munge, key):
             shutil.chown(path, account)
-        ports = [_free_port(), _free_port()]
+        ports = [free_port("127.0.0.1"), free_port("127.0.0.1")]
         (self.folder / "slurm.conf").write_text(
             CONFIGURATION.format(
                 host=HOST, user=getpass.getuser(), controller=ports[0], daemon=ports[1], munge=munge,
@@ -158,9 +159,3 @@ class Slurm:
                 logs = "\n".join(f"{path}:\n{path.read_text()[-2000:]}" for path in self.folder.glob("*.log"))
                 pytest.fail(f"{what} does not come up\n{logs}")
             time.sleep(0.1)
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])

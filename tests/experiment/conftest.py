@@ -3,7 +3,6 @@
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ from bdqm_tune.config import Config, load_config
 from bdqm_tune.experiment.tune import tune
 from bdqm_tune.learning.dataset import prepare
 from bdqm_tune.services.connection import Connection, Stores, connection_text, find_stores
+from mlflow_server.processes import free_port
 from tests.mariadb import MariaDb
 from tests.places import Place
 
@@ -109,9 +109,7 @@ class Server:
 
     def start(self) -> None:
         """Start on a port of its own, wait until it answers, and write the connection file."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port("127.0.0.1")
         self.uri = f"http://127.0.0.1:{port}"
         variables = {
             "MLFLOW_AUTH_CONFIG_PATH": str(self.folder / "auth.ini"),
