@@ -1,15 +1,13 @@
-"""One file with all schemas, as of one moment, and the artifacts; and back again, into an empty place."""
+"""One file with all schemas, as of one moment, and the artifacts."""
 
 import hashlib
 import io
 import json
 import os
 import re
-import shutil
 import subprocess
 import tarfile
 import tempfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,11 +17,10 @@ from typing import IO, Any
 
 from bdqm_tune.errors import BadInput, BdqmError, one_line
 from bdqm_tune.progress import track
-from mlflow_server.certificates import make_certificates
-from mlflow_server.database import Database, initialise, own_database, start_database
+from mlflow_server.data_lock import data_shared
+from mlflow_server.database import Database
 from mlflow_server.places import Places, write_private
-from mlflow_server.processes import free_port, holder, leftovers, stop
-from mlflow_server.programs import Programs, find_programs
+from mlflow_server.programs import find_programs
 from mlflow_server.schemas import SCHEMAS
 
 FORMAT = 1
@@ -57,7 +54,7 @@ def make_backup(places: Places, database: Database, file: Path, versions: Mappin
         versions: of the programs that wrote the schemas, to be kept with them.
 
     Raises:
-        BadInput: there is a file of this name, or no place for it.
+        BadInput: there is a file of this name, or no place for it, or a restore is at work.
         BdqmError: a part cannot be read.
     """
     if file.exists():
@@ -66,7 +63,7 @@ def make_backup(places: Places, database: Database, file: Path, versions: Mappin
         raise BadInput(f"{file}: there is no folder {file.parent}")
     partial = file.with_name(f".{file.name}.partial")
     try:
-        with tempfile.TemporaryDirectory(dir=places.folder, prefix="backup-") as scratch:
+        with data_shared(places), tempfile.TemporaryDirectory(dir=places.folder, prefix="backup-") as scratch:
             dump = Path(scratch) / DUMP
             _dump(places, database, dump)
             with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as raw:
@@ -131,7 +128,7 @@ def _dump(places: Places, database: Database, out: Path) -> None:
     schemas = {database.schema(name): name for name in SCHEMAS if database.schema(name) in there}
     program = find_programs().find("mariadb-dump", "mysqldump")
     wanted = ("--single-transaction", "--quick", "--hex-blob", "--routines", "--triggers")
-    with _client(places, database) as options, out.open("wb") as file:
+    with client_option(places, database) as options, out.open("wb") as file:
         process = subprocess.Popen(
             [str(program), options, *wanted, "--databases", *schemas],
             stdout=subprocess.PIPE,
@@ -155,7 +152,7 @@ def _renamed(line: bytes, names: Mapping[str, str]) -> bytes:
 
 
 @contextmanager
-def _client(places: Places, database: Database) -> Iterator[str]:
+def client_option(places: Places, database: Database) -> Iterator[str]:
     """The option that tells the database's own clients how to reach it; a file, for there is a password in it."""
     file = places.database / f"client-{os.getpid()}.cnf"
     url = database.admin
@@ -166,83 +163,3 @@ def _client(places: Places, database: Database) -> Iterator[str]:
         yield f"--defaults-file={file}"
     finally:
         file.unlink(missing_ok=True)
-
-
-def restore(places: Places, file: Path, replace: bool) -> Contents:
-    """Put the schemas and artifacts of a backup into a folder of servers that are down.
-
-    Everything is made beside what is there and then moved into its place.
-
-    Args:
-        replace: what is there is put aside, into `replaced-DATE`; else there may be nothing.
-
-    Raises:
-        BadInput: the file is no backup or damaged, servers run, or there is data.
-        BdqmError: the database cannot be made.
-    """
-    if holder(places.lock) is not None or leftovers(places.folder):
-        raise BadInput("the servers are up; first: bdqm-tune services down")
-    if places.data.exists() and not replace:
-        raise BadInput(
-            f"there is a database in {places.folder}; --replace puts it aside, BDQM_SERVICES=FOLDER names another place"
-        )
-    places.make()
-    scratch = places.folder / "restoring"
-    shutil.rmtree(scratch, ignore_errors=True)
-    inner = Places(scratch)
-    try:
-        inner.make()
-        contents = _unpack(file, scratch)
-        _load(inner, scratch / DUMP)
-        aside = places.folder / f"replaced-{datetime.now():%Y%m%d-%H%M%S}"
-        for old, new in ((places.data, inner.data), (places.artifacts, inner.artifacts)):
-            if old.exists() and any(old.iterdir()):
-                aside.mkdir(mode=0o700, exist_ok=True)
-                old.rename(aside / old.name)
-            elif old.exists():
-                old.rmdir()
-            new.rename(old)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-        shutil.rmtree(inner.socket.parent, ignore_errors=True)
-    return contents
-
-
-def _unpack(file: Path, folder: Path) -> Contents:
-    """Unpack a backup and compare every file with its digest."""
-    wrong = f"{file} is no whole backup of `bdqm-tune services backup`"
-    try:
-        with tarfile.open(file, "r:gz") as archive:
-            archive.extractall(folder, filter="data")
-        content = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-        if content.pop("format") != FORMAT:
-            raise BadInput(f"{wrong}: its format is not {FORMAT}; a newer bdqm-tune may read it")
-        contents = Contents(**content)
-    except (OSError, EOFError, ValueError, KeyError, TypeError, tarfile.TarError, zlib.error) as error:
-        raise BadInput(f"{wrong}: {one_line(error)}") from None
-    for name, digest in contents.sha256.items():
-        path = folder / name
-        if not path.is_file() or hashlib.file_digest(path.open("rb"), "sha256").hexdigest() != digest:
-            raise BadInput(f"{wrong}: {name} has changed")
-    return contents
-
-
-def _load(places: Places, dump: Path) -> None:
-    """Make a data directory with the schemas of a dump."""
-    programs = find_programs()
-    make_certificates(places.tls, ["127.0.0.1"])
-    initialise(places, programs)
-    database = own_database(places, "127.0.0.1", free_port("127.0.0.1"))
-    process = start_database(places, programs, database, "127.0.0.1")
-    try:
-        _run_dump(places, programs, database, dump)
-    finally:
-        stop([process], 30)
-
-
-def _run_dump(places: Places, programs: Programs, database: Database, dump: Path) -> None:
-    client = programs.find("mariadb", "mysql")
-    with _client(places, database) as options, dump.open("rb") as file:
-        done = subprocess.run([client, options], stdin=file, capture_output=True, text=True)
-    if done.returncode:
-        raise BdqmError(f"the database does not take the backup: {one_line(Exception(done.stderr))}")

@@ -118,10 +118,12 @@ def backup(
 
     from bdqm_tune.units import bytes_text
     from mlflow_server.backup import backup_name, make_backup
+    from mlflow_server.data_lock import refuse_during_restore
     from mlflow_server.settings import load_settings
     from mlflow_server.supervisor import running_database
 
     places = _places()
+    refuse_during_restore(places)
     connection = _connection(places)
     file = Path(out).expanduser().absolute() if out else places.backups / backup_name()
     database = running_database(places, make_url(connection.storage_url))
@@ -138,10 +140,10 @@ def restore(
 ) -> None:
     """Bring back what is in a backup, into an empty place; the servers must be down."""
     from bdqm_tune.units import bytes_text
-    from mlflow_server.backup import restore as bring_back
+    from mlflow_server.restore import restore as bring_back
 
     places = _places()
-    found = bring_back(places, Path(file).expanduser().absolute(), replace)
+    found = bring_back(places, Path(file).expanduser().absolute(), replace, _progress)
     print(
         f"{places.folder}: as of {found.made}; all schemas and {found.artifacts} artifacts ({bytes_text(found.bytes)})"
     )

@@ -12,9 +12,11 @@ from pathlib import Path
 from bdqm_tune.errors import BdqmError
 from bdqm_tune.services.connection import Connection, read_connection, without_password
 from mlflow_server import supervisor, tracking
+from mlflow_server.data_lock import refuse_during_restore
 from mlflow_server.database import connect
 from mlflow_server.places import Places
 from mlflow_server.processes import holder, leftovers, stop
+from mlflow_server.restore import restore_state
 from mlflow_server.settings import LOOPBACK, choose, load_settings
 
 LINE = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d (.*)$", re.MULTILINE)  # of the supervisor's log
@@ -33,6 +35,7 @@ class Status:
     tracking: str = ""
     artifacts_bytes: int = 0
     database_bytes: int = 0  # of its files, which are larger than the data at first
+    restore: str = ""  # that is at work, or was cut off
 
 
 def up(places: Places, bind: str, foreground: bool, say: Callable[[str], None]) -> Connection:
@@ -43,12 +46,13 @@ def up(places: Places, bind: str, foreground: bool, say: Callable[[str], None]) 
         foreground: stay, and stop them at SIGTERM or SIGINT.
 
     Raises:
-        BadInput: the place or an address cannot be used.
+        BadInput: the place or an address cannot be used, or a restore is at work.
         BdqmError: they do not start.
     """
     choices = choose(bind, load_settings(places.settings))
     if (elsewhere := _elsewhere(places)) is not None:
         return elsewhere
+    refuse_during_restore(places)
     if foreground:
         reached: list[Connection] = []
 
@@ -151,6 +155,7 @@ def status(places: Places) -> Status:
         folder=str(places.folder),
         artifacts_bytes=folder_bytes(places.artifacts),
         database_bytes=folder_bytes(places.data),
+        restore=restore_state(places),
     )
     if not places.connection.exists():
         return found

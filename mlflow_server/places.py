@@ -35,6 +35,21 @@ class Places:
         return self.folder / "lock"
 
     @property
+    def data_lock(self) -> Path:
+        """Held by a restore alone; shared by all others that use the data: who runs the servers, a backup."""
+        return self.folder / "data.lock"
+
+    @property
+    def restoring(self) -> Path:
+        """Where a restore makes what it will move into its place."""
+        return self.folder / "restoring"
+
+    @property
+    def restore_record(self) -> Path:
+        """What a restore is about to do; there until it is done."""
+        return self.folder / "restore.json"
+
+    @property
     def tls(self) -> Path:
         return self.folder / "tls"
 

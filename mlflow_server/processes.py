@@ -1,5 +1,6 @@
 """The servers' processes: started apart from the terminal, found again by a mark in their environment, stopped."""
 
+import errno
 import fcntl
 import os
 import signal
@@ -14,15 +15,11 @@ from typing import IO
 
 import psutil
 
-from bdqm_tune.errors import BdqmError
+from bdqm_tune.errors import BdqmError, one_line
 
 MARK = "BDQM_SERVERS_OF"  # variable of every server's environment: the folder that it belongs to
 GLANCE = 2.0  # seconds; whoever only looks who holds the lock has it for a moment
 LOG_BYTES = 20_000_000  # a log that is longer is put aside at the next start
-
-
-class AlreadyRunning(BdqmError):
-    """Another process runs the servers of this folder."""
 
 
 @dataclass(frozen=True)
@@ -46,46 +43,65 @@ class Holder:
 
 
 @contextmanager
-def held(lock: Path) -> Iterator[None]:
-    """Hold the lock of a folder's servers; the operating system lets go of it when this process ends, however.
+def held(lock: Path, refused: Callable[[], BdqmError], shared: bool = False) -> Iterator[None]:
+    """Hold a lock in the folder of the servers; the operating system lets go of it when this process ends, however.
+
+    Args:
+        refused: the error to raise where another process has it.
+        shared: others may hold it as well, if they share it; who they are is not kept.
 
     Raises:
-        AlreadyRunning: another process has it.
+        BdqmError: `refused()`, or the file system has no locks.
     """
     with os.fdopen(os.open(lock, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="utf-8") as file:
         deadline = time.monotonic() + GLANCE
-        while not _lock(file, fcntl.LOCK_EX):
+        while not _lock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX):
             if time.monotonic() > deadline:
-                raise AlreadyRunning(f"another process runs the servers of {lock.parent}")
+                raise refused()
             time.sleep(0.05)
-        file.truncate(0)
-        file.write(f"{os.uname().nodename} {os.getpid()}\n")
-        file.flush()
+        if not shared:
+            file.truncate(0)
+            file.write(f"{os.uname().nodename} {os.getpid()}\n")
+            file.flush()
         yield
 
 
 def holder(lock: Path) -> Holder | None:
-    """The process that holds the lock, whatever the host; None: nobody does."""
+    """The process that holds the lock alone, whatever the host; None: nobody does."""
     deadline = time.monotonic() + GLANCE
     while True:
         try:
             with lock.open("r+", encoding="utf-8") as file:
                 if _lock(file, fcntl.LOCK_SH):
                     return None
-                host, _, pid = file.read().strip().partition(" ")
         except FileNotFoundError:
             return None
-        found = Holder(host, int(pid or 0))
+        found = last_holder(lock) or Holder("", 0)
         if not found.here or psutil.pid_exists(found.pid) or time.monotonic() > deadline:
             return found
         time.sleep(0.01)  # who has just taken the lock has not written yet: this is the one before, which has ended
 
 
+def last_holder(lock: Path) -> Holder | None:
+    """The process that held the lock alone last, whether it still does or not; None: nobody did."""
+    try:
+        host, _, pid = lock.read_text(encoding="utf-8").strip().partition(" ")
+    except FileNotFoundError:
+        return None
+    return Holder(host, int(pid)) if pid.isdecimal() else None
+
+
 def _lock(file: IO[str], kind: int) -> bool:
+    """Take the lock, unless another process has it. On NFS, Linux lets it hold on all machines."""
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except OSError:
-        return False
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return False
+        raise BdqmError(
+            f"{file.name}: no locks on this file system ({one_line(error)}); "
+            "choose a folder on another one: BDQM_SERVICES"
+        ) from None
     return True
 
 

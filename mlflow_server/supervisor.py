@@ -24,11 +24,13 @@ from bdqm_tune.services.connection import Connection, connection_text
 from mlflow_server import tracking
 from mlflow_server.backup import backup_name, make_backup
 from mlflow_server.certificates import make_certificates
+from mlflow_server.data_lock import data_shared
 from mlflow_server.database import Database, given_database, initialise, own_database, start_database
 from mlflow_server.passwords import Passwords, load_passwords
 from mlflow_server.places import Places, write_private
-from mlflow_server.processes import AlreadyRunning, family, free_port, held, leftovers, stop
+from mlflow_server.processes import family, free_port, held, leftovers, stop
 from mlflow_server.programs import Programs, find_programs
+from mlflow_server.restore import settle
 from mlflow_server.schemas import OPTUNA, SCHEMAS, account, prepare_schemas
 from mlflow_server.settings import Choices, Settings, choose, installed, load_settings, save_settings
 
@@ -37,6 +39,10 @@ STOP_SECONDS = {"mlflow": 8.0, "database": 18.0}  # together under the 30 s that
 PORTS_TRIED = 5  # that others take before ours starts; each start takes seconds
 LONGEST_WAIT = 60.0  # seconds between two attempts to start again what ended
 PACKAGES = {"optuna": "optuna", "mlflow": "mlflow", "mlflow_auth": "mlflow"}
+
+
+class AlreadyRunning(BdqmError):
+    """Another process runs the servers of this folder."""
 
 
 class Servers:
@@ -244,25 +250,31 @@ def run(places: Places, choices: Choices, say: Callable[[str], None], ready: Cal
 
     Raises:
         AlreadyRunning: another process does this.
+        BadInput: a restore is at work in the folder.
         BdqmError: they do not start.
     """
     places.make()
-    with held(places.lock):
-        servers = Servers(places, choices, say)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, _interrupt)
-        try:
-            ready(servers.start())
-            if not servers.processes:
-                return
-            servers.watch()
-        except KeyboardInterrupt:
-            pass
-        finally:
-            for number in (signal.SIGTERM, signal.SIGINT):  # a second one must not leave a server behind
-                signal.signal(number, signal.SIG_IGN)
-            if servers.processes:
-                servers.stop()
+    with held(places.lock, lambda: AlreadyRunning(f"another process runs the servers of {places.folder}")):
+        settle(places, say)
+        with data_shared(places):
+            _start_and_watch(Servers(places, choices, say), ready)
+
+
+def _start_and_watch(servers: Servers, ready: Callable[[Connection], None]) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _interrupt)
+    try:
+        ready(servers.start())
+        if not servers.processes:
+            return
+        servers.watch()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):  # a second one must not leave a server behind
+            signal.signal(number, signal.SIG_IGN)
+        if servers.processes:
+            servers.stop()
 
 
 def running_database(places: Places, storage: URL, environ: Mapping[str, str] = os.environ) -> Database:

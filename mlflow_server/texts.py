@@ -62,6 +62,8 @@ def status_lines(status: Status) -> list[str]:
             f"database      {status.database or 'does not answer'}",
             f"MLflow        {status.tracking or 'does not answer'}",
         ]
+    if status.restore:
+        lines.append(f"restore       {status.restore}")
     database, artifacts = bytes_text(status.database_bytes), bytes_text(status.artifacts_bytes)
     lines.append(f"disk          database {database}, artifacts {artifacts}")
     if status.state in ("down", "failing"):

@@ -17,10 +17,12 @@ from bdqm_tune.experiment.models import load_potential
 from bdqm_tune.experiment.study import load_study
 from bdqm_tune.experiment.tracking_client import tracking_client
 from bdqm_tune.services.connection import Stores
-from mlflow_server.backup import restore
 from mlflow_server.places import Places
+from mlflow_server.processes import leftovers
+from mlflow_server.restore import restore
 from tests.forked import Forked
 from tests.servers import Servers
+from tests.waiting import eventually
 
 
 def stores_of(servers: Servers, folder: Path) -> Stores:
@@ -76,7 +78,15 @@ def test_a_backup_is_of_one_moment_and_comes_back(
         other.services("down")
 
     assert "--replace puts it aside" in other.services("restore", str(file), status=2).stderr
-    other.services("restore", str(file), "--replace")
+    killed = Forked(["-m", "bdqm_tune", "services", "restore", str(file), "--replace"], other.environ)
+    eventually(lambda: bool(leftovers(other.places.restoring)), what="no database to load the backup into")
+    for command in (["up"], ["backup"], ["restore", str(file), "--replace"]):
+        assert f"is at work (process {killed.pid} on" in other.services(*command, status=2).stderr
+    assert "restore       " in other.services("status", status=1).stdout
+    killed.kill()
+    again = other.services("restore", str(file), "--replace")
+    assert "was cut off before it changed anything; it is undone" in again.stderr
+    assert leftovers(other.places.restoring) == []
     (aside,) = other.folder.glob("replaced-*")
     assert {path.name for path in aside.iterdir()} == {"data", "artifacts"}
     assert "first: bdqm-tune services down" in up_servers.services("restore", str(file), "--replace", status=2).stderr
@@ -103,7 +113,8 @@ SUMMARY = b'{"format": 1, "made": "now", "versions": {}, "sha256": {"schemas.sql
         ({"backup.json": SUMMARY}, "schemas.sql has changed"),
         ({"backup.json": SUMMARY, "schemas.sql": b"DROP DATABASE mysql"}, "schemas.sql has changed"),
         ({"../../outside": b"x"}, "outside"),
-        ({"/tmp/outside": b"x", "backup.json": SUMMARY}, "has changed"),
+        ({"/tmp/outside": b"x", "backup.json": SUMMARY}, "outside is none of its files"),
+        ({"artifacts/../lock": b"x", "backup.json": SUMMARY}, "lock is none of its files"),
     ],
 )
 def test_what_is_no_whole_backup_is_refused_and_nothing_is_left(
@@ -114,7 +125,7 @@ def test_what_is_no_whole_backup_is_refused_and_nothing_is_left(
     if files is not None:
         archive(path, files)
     with pytest.raises(BadInput, match="is no whole backup") as raised:
-        restore(Places(folder), path, replace=False)
+        restore(Places(folder), path, False, print)
     assert message in str(raised.value)
     assert not (folder / "restoring").exists()
     assert not (folder / "database" / "data").exists()
@@ -130,7 +141,7 @@ def test_a_file_that_was_cut_off_is_refused(tmp_path: Path, require: Callable[[s
     for length in (0, 10, len(whole) // 2, len(whole) - 5):
         path.write_bytes(whole[:length])
         with pytest.raises(BadInput, match="is no whole backup"):
-            restore(Places(tmp_path / "services"), path, replace=False)
+            restore(Places(tmp_path / "services"), path, False, print)
 
 
 def test_a_backup_needs_servers_that_run_and_a_folder(servers: Servers, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Who holds the lock of a folder's servers."""
 
+import errno
 import fcntl
 import os
 import subprocess
@@ -9,7 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_server.processes import AlreadyRunning, Holder, held, holder
+from bdqm_tune.errors import BdqmError
+from mlflow_server.processes import Holder, held, holder
+
+
+def taken() -> BdqmError:
+    return BdqmError("it is taken")
 
 
 @pytest.fixture
@@ -29,11 +35,29 @@ def test_nobody_holds_a_lock_that_is_not_there_or_that_nobody_took(tmp_path: Pat
 
 def test_the_holder_is_told_and_no_other_gets_the_lock(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
-    with held(lock):
+    with held(lock, taken):
         assert holder(lock) == Holder(os.uname().nodename, os.getpid())
-        with pytest.raises(AlreadyRunning), held(lock):
-            pass
+        for shared in (False, True):
+            with pytest.raises(BdqmError, match="it is taken"), held(lock, taken, shared):
+                pass
     assert holder(lock) is None
+
+
+def test_who_shares_a_lock_keeps_out_whoever_wants_it_alone(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    with held(lock, taken, shared=True), held(lock, taken, shared=True):
+        assert holder(lock) is None
+        with pytest.raises(BdqmError, match="it is taken"), held(lock, taken):
+            pass
+
+
+def test_a_file_system_without_locks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with pytest.raises(BdqmError, match="no locks on this file system.*BDQM_SERVICES"), held(tmp_path / "lock", taken):
+        pass
 
 
 def test_whoever_has_just_taken_the_lock_is_told_not_the_one_before(tmp_path: Path, ended: int) -> None:

@@ -1,0 +1,211 @@
+"""A restore is alone with the data, and one that is killed anywhere is finished or undone by what comes next."""
+
+import hashlib
+import io
+import json
+import os
+import signal
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from bdqm_tune.errors import BadInput, BdqmError
+from mlflow_server.backup import make_backup
+from mlflow_server.control import status, up
+from mlflow_server.data_lock import data_alone, data_shared
+from mlflow_server.database import own_database
+from mlflow_server.node import servers_node
+from mlflow_server.places import Places, write_private
+from mlflow_server.processes import held
+from mlflow_server.restore import restore, settle
+from tests.forked import Forked
+
+# The restore itself, but for the database that it makes, which is a file here; it is killed before its N-th move.
+RESTORE = """
+import os, sys, time
+from pathlib import Path
+from mlflow_server import restore
+from mlflow_server.places import Places
+
+def load(places, dump):
+    places.data.mkdir()
+    (places.data / "who").write_text("new")
+    print("loading", flush=True)
+    time.sleep(float(sys.argv[4]))
+
+def rename(path, target, moves=[]):
+    if len(moves) == int(sys.argv[3]):
+        os.kill(os.getpid(), 9)
+    moves.append(target)
+    return move(path, target)
+
+restore._load, move, Path.rename = load, Path.rename, rename
+restore.restore(Places(Path(sys.argv[1])), Path(sys.argv[2]), True, print)
+"""
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Places:
+    """Of servers that are down, with data."""
+    places = Places(tmp_path / "services")
+    places.make()
+    places.data.mkdir()
+    for folder in (places.data, places.artifacts):
+        (folder / "who").write_text("old")
+    return places
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A backup."""
+    files = {"schemas.sql": b"", "artifacts/who": b"new"}
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    summary = {"format": 1, "made": "then", "versions": {}, "sha256": digests, "artifacts": 1, "bytes": 3}
+    files["backup.json"] = json.dumps(summary).encode()
+    path = tmp_path / "backup.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+@pytest.fixture
+def start(places: Places, file: Path) -> Iterator[Callable[..., Forked]]:
+    """`start(kill_before, seconds)` begins a restore in a process of its own, whose database takes so long."""
+    started: list[Forked] = []
+
+    def begin(kill_before: int = 9, seconds: float = 0.0) -> Forked:
+        started.append(Forked(["-c", RESTORE, places.folder, file, str(kill_before), str(seconds)]))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        process.kill()
+
+
+def who(folder: Path) -> tuple[str, str]:
+    """Whose database and whose artifacts are in a folder."""
+    return (folder / "database" / "data" / "who").read_text(), (folder / "artifacts" / "who").read_text()
+
+
+def test_nothing_else_touches_the_data_during_a_restore(
+    places: Places, file: Path, start: Callable[..., Forked], tmp_path: Path
+) -> None:
+    process = start(seconds=60)
+    assert process.stdout.readline() == "loading\n"
+    at_work = rf"is at work \(process {process.pid} on {os.uname().nodename}\); wait until it has ended"
+    with pytest.raises(BadInput, match=at_work):
+        up(places, "127.0.0.1", False, print)
+    with pytest.raises(BadInput, match=at_work):
+        up(places, "127.0.0.1", True, print)
+    with pytest.raises(BadInput, match=at_work):
+        make_backup(places, own_database(places, "127.0.0.1", 0), tmp_path / "other.tar.gz", {})
+    with pytest.raises(BadInput, match=at_work):
+        restore(places, file, True, print)
+    assert status(places).restore.startswith(f"{file}, since ")
+    assert who(places.folder) == ("old", "old")
+    process.send_signal(signal.SIGKILL)
+    process.wait(20)
+    assert status(places).restore == f"{file}, cut off; bdqm-tune services up undoes it"
+
+
+def test_nothing_is_restored_while_servers_run_or_a_backup_is_written(places: Places, file: Path) -> None:
+    with data_shared(places), data_shared(places):
+        with pytest.raises(BadInput, match="a backup of .* is being written; wait"):
+            restore(places, file, True, print)
+        with held(places.lock, lambda: BdqmError()), pytest.raises(BadInput, match="bdqm-tune services down"):
+            restore(places, file, True, print)
+    assert who(places.folder) == ("old", "old")
+
+
+def test_a_restore_that_is_killed_while_it_prepares_is_undone(
+    places: Places, file: Path, start: Callable[..., Forked]
+) -> None:
+    process = start(seconds=60)
+    assert process.stdout.readline() == "loading\n"
+    process.kill()
+    process.wait(20)
+    said: list[str] = []
+    settle(places, said.append)
+    assert "before it changed anything" in said[0]
+    assert f"bdqm-tune services restore {file}" in said[0]
+    assert who(places.folder) == ("old", "old")
+    assert not places.restoring.exists()
+    settle(places, said.append)
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("moves", range(4))
+def test_a_restore_that_is_killed_between_two_moves_is_finished(
+    places: Places, start: Callable[..., Forked], moves: int
+) -> None:
+    assert start(kill_before=moves).wait(60) == -signal.SIGKILL
+    assert status(places).restore.endswith("bdqm-tune services up finishes it")
+    said: list[str] = []
+    settle(places, said.append)
+    (aside,) = places.folder.glob("replaced-*")
+    assert "it is finished now" in said[0]
+    assert str(aside) in said[0]
+    assert who(places.folder) == ("new", "new")
+    assert ((aside / "data" / "who").read_text(), (aside / "artifacts" / "who").read_text()) == ("old", "old")
+    assert not places.restoring.exists()
+    assert status(places).restore == ""
+
+
+def test_an_interrupted_restore_leaves_what_was_there(places: Places, start: Callable[..., Forked]) -> None:
+    process = start(seconds=60)
+    assert process.stdout.readline() == "loading\n"
+    process.send_signal(signal.SIGINT)
+    process.wait(20)
+    assert who(places.folder) == ("old", "old")
+    assert not places.restoring.exists()
+    assert status(places).restore == ""
+
+
+def test_one_that_began_on_another_machine_is_settled_there_or_by_who_insists(
+    places: Places, file: Path, start: Callable[..., Forked], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Locks may end at the machine, on some file systems: it may be at work there, though nobody here has the lock."""
+    assert start(kill_before=1).wait(60) == -signal.SIGKILL
+    record = json.loads(places.restore_record.read_text())
+    write_private(places.restore_record, json.dumps({**record, "host": "node7"}))
+    with pytest.raises(BadInput, match=r"began on node7 and has not ended.*--replace"):
+        settle(places, print)
+    with pytest.raises(BadInput, match=r"began on node7 and has not ended"):
+        restore(places, file, False, print)
+    monkeypatch.setattr("mlflow_server.restore._load", lambda inner, dump: inner.data.mkdir())
+    said: list[str] = []
+    restore(places, file, True, said.append)
+    assert len(said) == 1
+    assert (places.artifacts / "who").read_text() == "new"
+    kept = {(path.parent.name, path.read_text()) for path in places.folder.glob("replaced-*/*/who")}
+    assert ("data", "old") in kept
+    assert ("artifacts", "old") in kept
+
+
+def test_servers_that_are_up_on_another_node_are_named(places: Places, file: Path) -> None:
+    """Even where the lock of that node is not seen here."""
+    places.lock.write_text("node7 4711\n")
+    places.connection.write_text("{}")
+    assert servers_node(places) == "node7"
+    with pytest.raises(BadInput, match=r"the servers run on node7; there, first: bdqm-tune services down"):
+        restore(places, file, True, print)
+
+
+def test_a_damaged_record_is_named_and_nothing_touched(places: Places, file: Path) -> None:
+    places.restore_record.write_text("{")
+    places.restoring.mkdir()
+    for act in (lambda: settle(places, print), lambda: restore(places, file, True, print)):
+        with pytest.raises(BdqmError, match=r"restore\.json is damaged"):
+            act()
+    assert places.restoring.exists()
+    assert who(places.folder) == ("old", "old")
+
+
+def test_whoever_restores_is_alone(places: Places) -> None:
+    with data_alone(places), pytest.raises(BadInput, match="a restore into"), data_shared(places):
+        pass
