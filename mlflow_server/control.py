@@ -15,7 +15,7 @@ from mlflow_server import supervisor, tracking
 from mlflow_server.data_lock import refuse_during_restore
 from mlflow_server.database import connect
 from mlflow_server.places import Places
-from mlflow_server.processes import holder, leftovers, stop
+from mlflow_server.processes import holder, leftovers, stop, uninterrupted
 from mlflow_server.restore import restore_state
 from mlflow_server.settings import LOOPBACK, choose, load_settings
 
@@ -48,6 +48,7 @@ def up(places: Places, bind: str, foreground: bool, say: Callable[[str], None]) 
     Raises:
         BadInput: the place or an address cannot be used, or a restore is at work.
         BdqmError: they do not start.
+        KeyboardInterrupt: before they were up; what this call had started is stopped.
     """
     choices = choose(bind, load_settings(places.settings))
     if (elsewhere := _elsewhere(places)) is not None:
@@ -67,7 +68,7 @@ def up(places: Places, bind: str, foreground: bool, say: Callable[[str], None]) 
     offset = log.stat().st_size if log.exists() else 0
     process = None
     if holder(places.lock) is None:
-        with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a") as output:
+        with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a") as output, uninterrupted():
             process = subprocess.Popen(
                 [sys.executable, "-m", "mlflow_server.supervisor", places.folder, bind],
                 stdin=subprocess.DEVNULL,
@@ -75,7 +76,14 @@ def up(places: Places, bind: str, foreground: bool, say: Callable[[str], None]) 
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-    return _await(places, process, log, offset, say)
+    try:
+        return _await(places, process, log, offset, say)
+    except KeyboardInterrupt:
+        if process is not None:
+            say("stopping what was started")
+            process.terminate()
+            process.wait(DOWN_SECONDS)
+        raise
 
 
 def _await(

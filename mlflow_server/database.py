@@ -15,7 +15,7 @@ from sqlalchemy import URL
 
 from bdqm_tune.errors import BdqmError, one_line
 from mlflow_server.places import Places, write_private
-from mlflow_server.processes import start, stop, tail, wait_for
+from mlflow_server.processes import marked, start, stop, tail, wait_for
 from mlflow_server.programs import Programs
 
 # Two for each of 1000 workers, and those that the MLflow server may open (see tracking.py and settings.py). One that is
@@ -140,7 +140,8 @@ def initialise(places: Places, programs: Programs) -> None:
         )
     if os.getuid() == 0:
         command += ["--user=root"]
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    environment = marked(os.environ, places.folder)
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, env=environment)
     if done.returncode:
         raise BdqmError(f"cannot initialise the database: {one_line(Exception(done.stderr or done.stdout))}")
     link.unlink()
@@ -148,29 +149,34 @@ def initialise(places: Places, programs: Programs) -> None:
 
 
 def start_database(places: Places, programs: Programs, database: Database, bind: str) -> psutil.Popen:
-    """Start the instance and wait until it answers.
+    """Start the instance; `await_database` waits for it.
 
     Args:
         database: where it is to be, as `own_database` says.
         bind: the address that it listens at.
-
-    Raises:
-        BdqmError: it does not start; the message has the end of its log.
     """
     assert database.public.port is not None
     file = places.database / "my.cnf"
     write_private(file, configuration(places, programs.mariadb, bind, database.public.port))
     places.socket.unlink(missing_ok=True)
-    log = places.log("database")
     environment = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "TMPDIR") if name in os.environ}
-    process = start([programs.server, f"--defaults-file={file}"], places.folder, log, environment)
-    if not wait_for(lambda: answers(database), process, START_SECONDS):
+    log = places.log("database")
+    return start([programs.server, f"--defaults-file={file}"], places.folder, log, environment)
+
+
+def await_database(places: Places, database: Database, process: psutil.Popen) -> None:
+    """Wait until the instance answers.
+
+    Raises:
+        BdqmError: it does not start, and was stopped; the message has the end of its log.
+    """
+    log = places.log("database")
+    if not wait_for(lambda: answers(database), [process], START_SECONDS):
         stop([process], 20)  # it may be in the middle of a recovery
         problems = [line for line in tail(log, 40).splitlines() if "ERROR" in line]
         raise BdqmError(
             f"the database does not start: {' / '.join(problems[-3:]) or 'it does not answer'} (log: {log})"
         )
-    return process
 
 
 def answers(database: Database) -> bool:

@@ -108,6 +108,8 @@ def _lock(file: IO[str], kind: int) -> bool:
 def start(command: Sequence[str | Path], mark: Path, log: Path, environment: Mapping[str, str]) -> psutil.Popen:
     """Start a server in a session of its own, so that the terminal's Ctrl-C is the caller's alone.
 
+    Whoever calls this in `uninterrupted` has the process in hand whatever comes.
+
     Args:
         mark: the folder that it belongs to.
         log: file to which its output goes.
@@ -121,10 +123,34 @@ def start(command: Sequence[str | Path], mark: Path, log: Path, environment: Map
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**environment, MARK: str(mark)},
+            env=marked(environment, mark),
             cwd=mark,
             start_new_session=True,
         )
+
+
+def marked(environment: Mapping[str, str], mark: Path) -> dict[str, str]:
+    """Variables by which a process is found to belong to a folder."""
+    return {**environment, MARK: str(mark)}
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Put off SIGTERM and SIGINT until the block is over, so that whoever stops a process knows of it.
+
+    For the main thread, which alone gets them.
+    """
+    came: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    for each in handlers:
+        signal.signal(each, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
+        if came:
+            signal.raise_signal(came[0])
 
 
 def leftovers(mark: Path) -> list[psutil.Process]:
@@ -201,11 +227,11 @@ def tail(log: Path, lines: int) -> str:
         return ""
 
 
-def wait_for(ready: Callable[[], bool], process: psutil.Popen, seconds: float) -> bool:
-    """Call `ready` until it is true; False if the process ended or the time is over first."""
+def wait_for(ready: Callable[[], bool], processes: Sequence[psutil.Popen], seconds: float) -> bool:
+    """Call `ready` until it is true; False if one of the processes ended or the time is over first."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if process.poll() is not None:
+        if any(process.poll() is not None for process in processes):
             return False
         if ready():
             return True

@@ -22,10 +22,10 @@ from bdqm_tune.errors import BadInput, BdqmError, one_line, printable
 from mlflow_server.backup import ARTIFACTS, DUMP, FORMAT, SUMMARY, Contents, client_option
 from mlflow_server.certificates import make_certificates
 from mlflow_server.data_lock import data_alone
-from mlflow_server.database import Database, initialise, own_database, start_database
+from mlflow_server.database import Database, await_database, initialise, own_database, start_database
 from mlflow_server.node import servers_node
 from mlflow_server.places import Places, write_private
-from mlflow_server.processes import free_port, holder, leftovers, stop
+from mlflow_server.processes import free_port, holder, leftovers, stop, uninterrupted
 from mlflow_server.programs import Programs, find_programs
 
 
@@ -228,8 +228,10 @@ def _load(places: Places, dump: Path) -> None:
     make_certificates(places.tls, ["127.0.0.1"])
     initialise(places, programs)
     database = own_database(places, "127.0.0.1", free_port("127.0.0.1"))
-    process = start_database(places, programs, database, "127.0.0.1")
+    with uninterrupted():
+        process = start_database(places, programs, database, "127.0.0.1")
     try:
+        await_database(places, database, process)
         _run_dump(places, programs, database, dump)
     finally:
         stop([process], 30)

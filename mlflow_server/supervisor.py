@@ -25,10 +25,10 @@ from mlflow_server import tracking
 from mlflow_server.backup import backup_name, make_backup
 from mlflow_server.certificates import make_certificates
 from mlflow_server.data_lock import data_shared
-from mlflow_server.database import Database, given_database, initialise, own_database, start_database
+from mlflow_server.database import Database, await_database, given_database, initialise, own_database, start_database
 from mlflow_server.passwords import Passwords, load_passwords
 from mlflow_server.places import Places, write_private
-from mlflow_server.processes import family, free_port, held, leftovers, stop
+from mlflow_server.processes import family, free_port, held, leftovers, marked, stop, uninterrupted, wait_for
 from mlflow_server.programs import Programs, find_programs
 from mlflow_server.restore import settle
 from mlflow_server.schemas import OPTUNA, SCHEMAS, account, prepare_schemas
@@ -36,6 +36,7 @@ from mlflow_server.settings import Choices, Settings, choose, installed, load_se
 
 TRACKING_PORTS = range(5000, 5020)
 STOP_SECONDS = {"mlflow": 8.0, "database": 18.0}  # together under the 30 s that a scheduler gives at the end of a job
+STOPPING = (signal.SIGTERM, signal.SIGINT)  # what ends the process that runs the servers
 PORTS_TRIED = 5  # that others take before ours starts; each start takes seconds
 LONGEST_WAIT = 60.0  # seconds between two attempts to start again what ended
 PACKAGES = {"optuna": "optuna", "mlflow": "mlflow", "mlflow_auth": "mlflow"}
@@ -71,7 +72,7 @@ class Servers:
         self._start_database()
         self._bring_schemas()
         if choices.tracking is None:
-            self._start_tracking()
+            self._start_tracking_first()
         return self._publish()
 
     def watch(self) -> None:
@@ -96,15 +97,21 @@ class Servers:
                 failures += 1
                 wait = min(2.0**failures, LONGEST_WAIT)
                 self.say(f"{error}; again in {wait:.0f} s")
-                time.sleep(wait)
+                self._pause(wait)
+
+    def _pause(self, seconds: float) -> None:
+        """Wait so long, or until another server ends."""
+        running = [process for process in self.processes.values() if process.poll() is None]
+        wait_for(lambda: False, running, seconds)
 
     def stop(self) -> None:
-        """Shut both down cleanly, first what uses the other."""
+        """Shut both down cleanly, first what uses the other, and what was being started."""
         self.places.connection.unlink(missing_ok=True)
         for name in ("mlflow", "database"):
             if process := self.processes.pop(name, None):
                 self.say(f"stopping the {name} server")
                 stop([process], STOP_SECONDS[name])
+        stop(leftovers(self.places.folder), STOP_SECONDS["database"])
         self.say("down")
 
     def _stop_orphans(self) -> None:
@@ -128,9 +135,13 @@ class Servers:
         def start(port: int) -> psutil.Popen:
             self.database = own_database(places, choices.host, port)
             self.say(f"database: starting on port {port}")
-            return start_database(places, programs, self.database, choices.bind)
+            with uninterrupted():
+                process = start_database(places, programs, self.database, choices.bind)
+                self.processes["database"] = process
+            await_database(places, self.database, process)
+            return process
 
-        port, self.processes["database"] = self._on_a_free_port([last] if last else [], start)
+        port, _ = self._on_a_free_port([last] if last else [], start)
         self._remember(replace(self.settings, database_port=port))
 
     def _bring_schemas(self) -> None:
@@ -173,7 +184,11 @@ class Servers:
         }
         log = self.places.log("schemas")
         done = subprocess.run(
-            [sys.executable, "-m", "mlflow_server.migrate"], input=json.dumps(request), capture_output=True, text=True
+            [sys.executable, "-m", "mlflow_server.migrate"],
+            input=json.dumps(request),
+            capture_output=True,
+            text=True,
+            env=marked(os.environ, self.places.folder),
         )
         write_private(log, done.stderr)
         try:
@@ -190,13 +205,30 @@ class Servers:
         def start(port: int) -> psutil.Popen:
             self.address = tracking.Address(choices.bind, choices.host, port, tls=choices.public)
             self.say(f"MLflow: starting at {self.address.uri}")
-            return tracking.start_tracking(
-                self.places, self.database, self.passwords, self.address, choices.names, choices.processes
-            )
+            with uninterrupted():
+                process = tracking.start_tracking(
+                    self.places, self.database, self.passwords, self.address, choices.names, choices.processes
+                )
+                self.processes["mlflow"] = process
+            needed = [one for name, one in self.processes.items() if name != "mlflow"]
+            tracking.await_tracking(self.places, self.address, process, needed)
+            return process
 
         preferred = [last, *TRACKING_PORTS] if last else TRACKING_PORTS
-        port, self.processes["mlflow"] = self._on_a_free_port(preferred, start)
+        port, _ = self._on_a_free_port(preferred, start)
         self._remember(replace(self.settings, tracking_port=port).with_tracking(self.address.uri))
+
+    def _start_tracking_first(self) -> None:
+        """Start MLflow's server for the first time; if the database ends meanwhile, that comes first once more."""
+        try:
+            self._start_tracking()
+        except BdqmError as error:
+            database = self.processes.get("database")
+            if database is None or database.poll() is None:
+                raise
+            self.say(f"{error}; starting both again")
+            self._start_database()
+            self._start_tracking()
 
     def _on_a_free_port(
         self, preferred: Sequence[int], start: Callable[[int], psutil.Popen]
@@ -252,7 +284,10 @@ def run(places: Places, choices: Choices, say: Callable[[str], None], ready: Cal
         AlreadyRunning: another process does this.
         BadInput: a restore is at work in the folder.
         BdqmError: they do not start.
+        KeyboardInterrupt: one of the signals came before they were up; nothing of them is left.
     """
+    for number in STOPPING:
+        signal.signal(number, _interrupt)
     places.make()
     with held(places.lock, lambda: AlreadyRunning(f"another process runs the servers of {places.folder}")):
         settle(places, say)
@@ -261,20 +296,18 @@ def run(places: Places, choices: Choices, say: Callable[[str], None], ready: Cal
 
 
 def _start_and_watch(servers: Servers, ready: Callable[[Connection], None]) -> None:
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _interrupt)
+    are_up = False
     try:
-        ready(servers.start())
-        if not servers.processes:
-            return
-        servers.watch()
-    except KeyboardInterrupt:
-        pass
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):  # a second one must not leave a server behind
-            signal.signal(number, signal.SIG_IGN)
+        connection = servers.start()
+        are_up = True
+        ready(connection)
         if servers.processes:
-            servers.stop()
+            servers.watch()
+    except BaseException as error:
+        _heed_no_more()
+        servers.stop()
+        if not (are_up and isinstance(error, KeyboardInterrupt)):
+            raise
 
 
 def running_database(places: Places, storage: URL, environ: Mapping[str, str] = os.environ) -> Database:
@@ -290,7 +323,14 @@ def running_database(places: Places, storage: URL, environ: Mapping[str, str] = 
 
 
 def _interrupt(*_: object) -> None:
+    _heed_no_more()
     raise KeyboardInterrupt
+
+
+def _heed_no_more() -> None:
+    """Let no second signal leave a server behind. Python complains where SIG_IGN meets one that has just come."""
+    for number in STOPPING:
+        signal.signal(number, lambda *_: None)
 
 
 def say(text: str) -> None:
@@ -308,6 +348,9 @@ def main() -> None:
     except BdqmError as error:
         say(f"error: {error}")
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        say("error: interrupted before the servers were up; none is left")
+        sys.exit(130)
     except Exception as error:  # a defect of ours; whoever waits for the servers must learn of it
         traceback.print_exc()
         say(f"error: {type(error).__name__}: {one_line(error)} (traceback: {places.log('services')})")

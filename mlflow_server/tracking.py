@@ -110,20 +110,32 @@ def _url(database: Database, schema: str, password: str) -> URL:
 def start_tracking(
     places: Places, database: Database, passwords: Passwords, address: Address, names: Sequence[str], processes: int
 ) -> psutil.Popen:
-    """Start the MLflow server and wait until it answers; the arguments are those of `command`.
+    """Start the MLflow server; the arguments are those of `command`. `await_tracking` waits for it."""
+    write_private(places.mlflow / "auth.ini", auth_configuration(database, passwords))
+    variables = environment(places, database, passwords)
+    return start(command(places, address, names, processes), places.folder, places.log("mlflow"), variables)
+
+
+def await_tracking(places: Places, address: Address, process: psutil.Popen, needed: Sequence[psutil.Popen]) -> None:
+    """Wait until the MLflow server answers.
+
+    Args:
+        needed: processes without which it is of no use, its database's.
 
     Raises:
-        BdqmError: it does not start; the message has the end of its log.
+        BdqmError: it does not start, or one of those ended, and it was stopped.
     """
-    write_private(places.mlflow / "auth.ini", auth_configuration(database, passwords))
     log = places.log("mlflow")
-    variables = environment(places, database, passwords)
-    process = start(command(places, address, names, processes), places.folder, log, variables)
-    if not wait_for(lambda: listens(process, address.port) and answers(address.uri, places.ca), process, START_SECONDS):
+
+    def ready() -> bool:
+        return listens(process, address.port) and answers(address.uri, places.ca)
+
+    if not wait_for(ready, [process, *needed], START_SECONDS):
         stop([process], 5)
+        if any(one.poll() is not None for one in needed):
+            raise BdqmError(f"the database ended while MLflow was starting (log: {places.log('database')})")
         last = " / ".join(tail(log, 5).splitlines())
         raise BdqmError(f"the MLflow server does not start: {last} (log: {log})")
-    return process
 
 
 def answers(uri: str, ca: Path | None = None) -> bool:

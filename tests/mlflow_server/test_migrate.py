@@ -16,7 +16,7 @@ import sqlalchemy
 from alembic import command
 from sqlalchemy import Engine, text
 
-from mlflow_server.database import own_database, start_database
+from mlflow_server.database import await_database, own_database, start_database
 from mlflow_server.migrate import TABLES
 from mlflow_server.processes import free_port, stop
 from mlflow_server.programs import find_programs
@@ -46,6 +46,7 @@ def database_alone(servers: Servers) -> Iterator[None]:
     """The database of servers that are down, without MLflow, as whoever mends something has it."""
     database = own_database(servers.places, "127.0.0.1", free_port("127.0.0.1"))
     process = start_database(servers.places, find_programs(), database, "127.0.0.1")
+    await_database(servers.places, database, process)
     try:
         yield
     finally:

@@ -1,0 +1,167 @@
+"""Signals and deaths while the servers are being started: nothing of them is left behind, and nothing is waited for."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+import psutil
+import pytest
+
+from mlflow_server.places import Places
+from mlflow_server.processes import holder, leftovers, uninterrupted
+from tests.forked import Forked
+from tests.servers import Servers
+from tests.waiting import eventually
+
+# The process that looks after the servers itself; they are two that sleep. MLflow's answers once there
+# is a file `answers`.
+SUPERVISOR = """
+import os, sys
+from mlflow_server import supervisor, tracking
+from mlflow_server.processes import start
+
+def sleeping(places, *_):
+    command = [sys.executable, "-c", "import time; time.sleep(600)"]
+    return start(command, places.folder, places.log("sleeping"), os.environ)
+
+class Programs:
+    version = "none"
+
+supervisor.find_programs, supervisor.initialise = Programs, lambda *_: None
+supervisor.start_database, supervisor.await_database = sleeping, lambda *_: None
+supervisor.Servers._bring_schemas = lambda _: None
+tracking.start_tracking, tracking.listens = sleeping, lambda *_: True
+tracking.answers = lambda *_: os.path.exists("answers")
+supervisor.main()
+"""
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Places:
+    return Places(tmp_path / "services")
+
+
+@pytest.fixture
+def supervise(places: Places) -> Iterator[Callable[[], Forked]]:
+    """`supervise()` starts both "servers"."""
+    started: list[Forked] = []
+
+    def begin() -> Forked:
+        started.append(Forked(["-c", SUPERVISOR, places.folder, "127.0.0.1"], cwd=places.folder.parent))
+        return started[-1]
+
+    yield begin
+    for process in [*started, *leftovers(places.folder)]:
+        process.kill()
+
+
+def read_until(lines: IO[str], part: str) -> str:
+    """What is printed until a line has `part`, with that line."""
+    found = ""
+    for line in lines:
+        found += line
+        if part in line:
+            return found
+    pytest.fail(f"no line with {part!r}: {found}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_a_server_starts_leaves_none(
+    places: Places, supervise: Callable[[], Forked], number: int
+) -> None:
+    process = supervise()
+    read_until(process.stdout, "MLflow: starting")
+    eventually(lambda: len(leftovers(places.folder)) == 2)
+    process.send_signal(number)
+    output, errors = process.communicate(60)
+    assert process.wait() == 130
+    assert leftovers(places.folder) == []
+    assert "error: interrupted before the servers were up" in output
+    assert "Traceback" not in output + errors
+    assert holder(places.lock) is None
+
+
+def test_signals_at_any_moment_leave_no_server(places: Places, supervise: Callable[[], Forked]) -> None:
+    (places.folder.parent / "answers").touch()
+    for delay in (0.0, 0.02, 0.05, 0.1, 0.2, 0.4):
+        process = supervise()
+        read_until(process.stdout, "database: none")
+        time.sleep(delay)
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(60)
+        assert process.wait() in (0, 130)
+        assert leftovers(places.folder) == [], f"after {delay} s: {output}"
+        assert "Traceback" not in output + errors
+
+
+def test_a_database_that_dies_while_mlflow_starts_is_started_again_at_once(
+    places: Places, supervise: Callable[[], Forked]
+) -> None:
+    process = supervise()
+    read_until(process.stdout, "MLflow: starting")
+    eventually(lambda: len(leftovers(places.folder)) == 2)
+    database, mlflow = sorted(leftovers(places.folder), key=psutil.Process.create_time)
+    database.kill()
+    killed = time.monotonic()
+    output = read_until(process.stdout, "database: starting")
+    assert time.monotonic() - killed < 15
+    assert "the database ended while MLflow was starting" in output
+    assert not mlflow.is_running()
+    (places.folder.parent / "answers").touch()
+    read_until(process.stdout, "up: http")
+    assert len(leftovers(places.folder)) == 2
+    process.terminate()
+    assert process.wait(60) == 0
+    assert leftovers(places.folder) == []
+
+
+def test_what_a_signal_would_cut_off_is_done_first() -> None:
+    done: list[str] = []
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        with uninterrupted():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)
+            done.append("registered")
+        done.append("too late")
+    assert done == ["registered"]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.endurance
+def test_real_servers_are_given_up_or_started_again_in_the_middle_of_a_start(own_servers: Servers) -> None:
+    command = [sys.executable, "-m", "bdqm_tune", "services", "up"]
+    environ = own_servers.environ | {"PYTHONUNBUFFERED": "1"}
+
+    def start(*options: str) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [*command, *options], env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    for options, part in ((), "database: starting"), ((), "MLflow: starting"), (("--foreground",), "MLflow: starting"):
+        process = start(*options)
+        assert process.stdout is not None
+        read_until(process.stdout, part)
+        process.send_signal(signal.SIGINT)
+        output = process.communicate(timeout=120)[0]
+        assert process.returncode == 130, output
+        assert output.endswith("bdqm-tune: interrupted\n")
+        assert "Traceback" not in output
+        assert leftovers(own_servers.folder) == []
+
+    process = start("--foreground")
+    assert process.stdout is not None
+    read_until(process.stdout, "MLflow: starting")
+    (database,) = [one for one in leftovers(own_servers.folder) if one.name() in ("mariadbd", "mysqld")]
+    database.kill()
+    read_until(process.stdout, "up: ")
+    own_servers.services("status")
+    process.terminate()
+    assert process.wait(timeout=120) == 0
+    assert leftovers(own_servers.folder) == []
