@@ -1,40 +1,44 @@
-"""The MLflow server's application: MLflow's own with passwords, which also refuses to record a password, and answers
-with histories of many runs at once.
+"""The MLflow server's application: MLflow's own with passwords, less what nobody here needs and what it should not
+record, and with histories of many runs at once.
 
 `mlflow server --app-name bdqm-tune` finds it through the entry point in pyproject.toml.
 """
 
 from typing import TYPE_CHECKING, Any
 
-from bdqm_tune.services.secrets import has_secret
-from mlflow_server.histories import add_histories
-
 if TYPE_CHECKING:
-    from flask import Response
+    from mlflow_server.allowed import Allowed, Who
 
 NAME = "bdqm-tune"
-# Whatever of a run is text: `mlflow run` records parameters before it calls us, so that we could only refuse them late.
-RECORDING = ("/mlflow/runs/", "/mlflow/experiments/")
 
 
-def create_app() -> Any:
-    """MLflow's application with basic authentication."""
+def create_app() -> "Allowed":
+    """MLflow's application with basic authentication, for uvicorn."""
+    from flask import Flask
     from mlflow.server import app
     from mlflow.server.auth import create_app as with_passwords
 
-    application = with_passwords(app)
+    from mlflow_server.allowed import Allowed
+    from mlflow_server.histories import add_histories
+    from mlflow_server.refusals import refuse
+
+    application: Any = with_passwords(app)
+    if isinstance(application, Flask):  # what it is elsewhere, where nothing can stand around it
+        raise RuntimeError(f"--app-name {NAME} needs uvicorn, which `mlflow server` uses by default")
     add_histories(app)
-    app.before_request(refuse_secrets)  # after who asks was looked at
-    return application
+    app.before_request(refuse)  # after who asks was looked at
+    return Allowed(application, is_of)
 
 
-def refuse_secrets() -> "Response | None":
-    """Answer a request that would record a URL with a password; others go on."""
-    from flask import jsonify, make_response, request
+def is_of(authorization: str, who: "Who") -> bool:
+    """Whether the value of a header `Authorization` has the password of an account, or of an administrator."""
+    from flask import Response
+    from mlflow.server import app, auth
 
-    if request.method != "POST" or not any(part in request.path for part in RECORDING):
-        return None
-    if not has_secret(request.get_data(as_text=True)):
-        return None
-    message = "a parameter or tag holds a URL with a password, which would be recorded for all to read"
-    return make_response(jsonify(error_code="INVALID_PARAMETER_VALUE", message=message), 400)
+    from mlflow_server.allowed import Who
+
+    with app.test_request_context(headers={"Authorization": authorization}) as context:
+        given = context.request.authorization
+        if given is None or given.type != "basic" or isinstance(auth.authenticate_request(), Response):
+            return False
+        return who is Who.ACCOUNT or bool(auth.sender_is_admin())
