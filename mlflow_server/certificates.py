@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -14,16 +15,18 @@ from mlflow_server.places import write_private
 
 YEARS = 10
 SLACK = timedelta(days=1)  # for clocks that differ between nodes
+LEAST = timedelta(days=365)  # that a certificate is valid when the servers start
 
 
-def make_certificates(folder: Path, hosts: Sequence[str]) -> None:
-    """Write `ca.pem` and `ca.key`, unless they are there and valid, and a new `server.pem` and `server.key`.
+def make_certificates(folder: Path, hosts: Sequence[str], new: bool = False) -> None:
+    """Write `ca.pem` and `ca.key`, `server.pem` and `server.key`, unless they are there and will be valid for a year.
 
     Args:
-        hosts: names and addresses that the server's certificate is for.
+        hosts: names and addresses that the server's certificate is for; other ones need another certificate.
+        new: write them all the same.
     """
     ca, key = folder / "ca.pem", folder / "ca.key"
-    if not (ca.exists() and key.exists() and _is_valid(ca)):
+    if new or not _is_valid(ca, key):
         authority = ec.generate_private_key(ec.SECP256R1())
         name = _name("bdqm-tune authority")
         built = (
@@ -36,6 +39,9 @@ def make_certificates(folder: Path, hosts: Sequence[str]) -> None:
     signer = serialization.load_pem_private_key(key.read_bytes(), password=None)
     issuer = x509.load_pem_x509_certificate(ca.read_bytes())
     assert isinstance(signer, ec.EllipticCurvePrivateKey)
+    certificate = folder / "server.pem"
+    if _is_valid(certificate, folder / "server.key") and _is_for(certificate, issuer, hosts):
+        return
     private = ec.generate_private_key(ec.SECP256R1())
     built = (
         _certificate(_name("bdqm-tune server"), issuer.subject, private.public_key())
@@ -49,7 +55,19 @@ def make_certificates(folder: Path, hosts: Sequence[str]) -> None:
         )
     )
     write_private(folder / "server.key", _key_text(private))
-    write_private(folder / "server.pem", _text(built.sign(signer, hashes.SHA256())))
+    write_private(certificate, _text(built.sign(signer, hashes.SHA256())))
+
+
+def expiry(folder: Path) -> datetime | None:
+    """When the first of the certificates in a folder becomes invalid; None: they are not there."""
+    found = [_read(folder / name) for name in ("ca.pem", "server.pem")]
+    return min((one.not_valid_after_utc for one in found if one is not None), default=None)
+
+
+def fingerprint(path: Path) -> str:
+    """The SHA-256 fingerprint of a certificate as browsers show it; empty if there is none."""
+    certificate = _read(path)
+    return "" if certificate is None else certificate.fingerprint(hashes.SHA256()).hex(":").upper()
 
 
 def _certificate(
@@ -68,13 +86,35 @@ def _certificate(
     )
 
 
-def _is_valid(path: Path) -> bool:
-    """Whether a certificate can be read and is valid for another year."""
+def _read(path: Path) -> x509.Certificate | None:
     try:
-        certificate = x509.load_pem_x509_certificate(path.read_bytes())
-    except ValueError:
+        return x509.load_pem_x509_certificate(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _is_valid(path: Path, key: Path) -> bool:
+    """Whether a certificate can be read and is valid, will be for another year, and is that of a key."""
+    certificate, now = _read(path), datetime.now(UTC)
+    if certificate is None or not certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc - LEAST:
         return False
-    return certificate.not_valid_after_utc > datetime.now(UTC) + timedelta(days=365)
+    try:  # one of the two may have been written alone
+        private = serialization.load_pem_private_key(key.read_bytes(), password=None)
+    except (FileNotFoundError, ValueError):
+        return False
+    return private.public_key() == certificate.public_key()
+
+
+def _is_for(path: Path, issuer: x509.Certificate, hosts: Sequence[str]) -> bool:
+    """Whether a certificate was signed by this authority, for just these hosts."""
+    certificate = _read(path)
+    assert certificate is not None
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (InvalidSignature, ValueError, TypeError):
+        return False
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return set(names) == {_alternative(host) for host in hosts}
 
 
 def _name(common: str) -> x509.Name:

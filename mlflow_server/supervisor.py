@@ -203,7 +203,7 @@ class Servers:
         choices, last = self.choices, self.settings.tracking_port
 
         def start(port: int) -> psutil.Popen:
-            self.address = tracking.Address(choices.bind, choices.host, port, tls=choices.public)
+            self.address = tracking.Address(choices.bind, choices.host, port)
             self.say(f"MLflow: starting at {self.address.uri}")
             with uninterrupted():
                 process = tracking.start_tracking(
@@ -261,7 +261,7 @@ class Servers:
             tracking_uri=self.address.uri if own else str(self.choices.tracking),
             tracking_username=tracking.USER if own else "",
             tracking_password=self.passwords.tracking_user if own else "",
-            tracking_ca=str(self.places.ca) if own and self.address.tls else "",
+            tracking_ca=str(self.places.ca) if own else "",
             earlier_tracking_uris=self.settings.tracking_uris[1:] if own else (),
         )
         write_private(self.places.connection, connection_text(connection))

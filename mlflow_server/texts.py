@@ -4,9 +4,11 @@ import getpass
 import os
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 
 from bdqm_tune.services.connection import Connection
 from bdqm_tune.units import bytes_text
+from mlflow_server.certificates import fingerprint
 from mlflow_server.control import Status
 from mlflow_server.settings import LOOPBACK
 
@@ -36,14 +38,17 @@ def address(connection: Connection, here: str, password: bool, environ: Mapping[
     from sqlalchemy import make_url
 
     url = make_url(connection.tracking_uri)
+    page = f"{url.drivername}://localhost:{url.port}"
     lines = [f"MLflow        {connection.tracking_uri}"]
     if connection.tracking_username:
         shown = connection.tracking_password if password else "bdqm-tune services url --show-password"
         lines += [f"user          {connection.tracking_username}", f"password      {shown}"]
         lines += [
             f"on a laptop   {tunnel(connection, here, environ)}",
-            f"              then {url.drivername}://localhost:{url.port} in its browser",
+            f"              then {page} in its browser, which warns of the certificate",
         ]
+    if found := fingerprint(Path(connection.tracking_ca).with_name("server.pem")) if connection.tracking_ca else "":
+        lines.append(f"certificate   SHA-256 {found}")
     return "\n".join(lines)
 
 

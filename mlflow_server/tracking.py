@@ -35,11 +35,10 @@ class Address:
     bind: str  # the address it listens at
     host: str  # the name that clients use
     port: int
-    tls: bool
 
     @property
     def uri(self) -> str:
-        return f"{'https' if self.tls else 'http'}://{_bracketed(self.host)}:{self.port}"
+        return f"https://{_bracketed(self.host)}:{self.port}"
 
 
 def command(places: Places, address: Address, names: Sequence[str], processes: int) -> list[str | Path]:
@@ -54,10 +53,10 @@ def command(places: Places, address: Address, names: Sequence[str], processes: i
         *("--host", address.bind, "--port", str(address.port), "--workers", str(processes), "--app-name", app.NAME),
         *("--artifacts-destination", places.artifacts, "--allowed-hosts", ",".join(allowed)),
     ]
+    options += ["--cors-allowed-origins", ",".join(f"https://{_bracketed(name)}:{address.port}" for name in names)]
     uvicorn = ["--no-access-log"]  # a line for each request fills a disk
-    if address.tls:
-        uvicorn += [f"--ssl-keyfile={places.tls / 'server.key'}", f"--ssl-certfile={places.tls / 'server.pem'}"]
-        options += ["--cors-allowed-origins", ",".join(f"https://{_bracketed(name)}:{address.port}" for name in names)]
+    # On loopback too: a port there is whose process takes it first, and clients send their password to it.
+    uvicorn += [f"--ssl-keyfile={places.tls / 'server.key'}", f"--ssl-certfile={places.tls / 'server.pem'}"]
     options += ["--uvicorn-opts", shlex.join(uvicorn)]
     return [sys.executable, "-m", "mlflow", "server", *options]
 

@@ -48,7 +48,7 @@ def test_up_again_status_and_down(new_servers: Servers) -> None:
     assert connection.tracking_uri in first.stdout
     assert "ssh -N -L" in first.stdout
     assert database_answers(connection)
-    assert answers(connection.tracking_uri)
+    assert answers(connection.tracking_uri, Path(connection.tracking_ca))
 
     again = new_servers.services("up")
     assert again.stdout == first.stdout
@@ -101,7 +101,7 @@ def test_a_server_that_dies_is_started_again(up_servers: Servers) -> None:
         assert alive == [], "what it had started is stopped"
         eventually(lambda: up_servers.services("status", status=None).returncode == 0)
         assert database_answers(up_servers.connection)
-        assert answers(up_servers.connection.tracking_uri)
+        assert answers(up_servers.connection.tracking_uri, up_servers.places.ca)
         assert up_servers.connection.tracking_uri == before.tracking_uri, "on the same ports"
         assert up_servers.connection.storage_url == before.storage_url
 
@@ -136,7 +136,7 @@ def test_an_up_that_is_killed_at_any_step_is_finished_by_the_next(new_servers: S
     process.wait()
     new_servers.services("up")
     assert database_answers(new_servers.connection)
-    assert answers(new_servers.connection.tracking_uri)
+    assert answers(new_servers.connection.tracking_uri, new_servers.places.ca)
 
 
 @pytest.mark.endurance
