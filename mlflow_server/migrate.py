@@ -7,17 +7,19 @@ line, and prints a list of `Schema` (JSON) as its last line.
 import json
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Sequence
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import pymysql
 import sqlalchemy
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, inspect, text
 
 from bdqm_tune.errors import BdqmError, one_line
+from bdqm_tune.services.database_lock import DatabaseLock
 from bdqm_tune.services.tables import make_tables
 
 if TYPE_CHECKING:
@@ -176,8 +178,11 @@ TABLES: dict[str, type[Tables]] = {"optuna": OptunaTables, "mlflow": MlflowTable
 def migrate(request: Request) -> list[Schema]:
     """Make the tables of empty schemas, look at the others, and upgrade them if asked."""
     engines = {name: sqlalchemy.create_engine(url) for name, url in request.urls.items()}
-    with _alone(next(iter(engines.values()))):
-        found = [_bring(name, TABLES[name](engine), request.upgrade) for name, engine in engines.items()]
+    found = []
+    with closing(DatabaseLock(_connect(next(iter(engines.values()))), LOCK, LOCK_SECONDS, "making schemas")) as lock:
+        for name, engine in engines.items():
+            lock.check()
+            found.append(_bring(name, TABLES[name](engine), request.upgrade))
         usable = all(schema.state in ("made", "current", "upgraded") for schema in found)
         if usable and "mlflow_auth" in request.urls:
             _set_accounts(request)
@@ -186,15 +191,12 @@ def migrate(request: Request) -> list[Schema]:
     return found
 
 
-@contextmanager
-def _alone(engine: Engine) -> Iterator[None]:
-    """The only one who makes or upgrades schemas on this server."""
-    with engine.connect() as connection:
-        name = {"name": LOCK, "seconds": LOCK_SECONDS}
-        if not connection.scalar(text("SELECT GET_LOCK(:name, :seconds)"), name):
-            raise BdqmError(f"another process has been making the schemas for {LOCK_SECONDS} s; try again")
-        yield
-        connection.execute(text("SELECT RELEASE_LOCK(:name)"), name)
+def _connect(engine: Engine) -> Any:
+    """A connection of the driver, which the engine forgets."""
+    pooled = engine.raw_connection()
+    connection = pooled.driver_connection
+    pooled.detach()
+    return connection
 
 
 def _bring(name: str, tables: Tables, upgrade: bool) -> Schema:
@@ -278,7 +280,7 @@ def main() -> None:
     request = Request(**json.load(sys.stdin))
     try:
         found: Sequence[Schema] = migrate(request)
-    except (BdqmError, sqlalchemy.exc.SQLAlchemyError) as error:
+    except (BdqmError, sqlalchemy.exc.SQLAlchemyError, pymysql.MySQLError) as error:
         print(json.dumps({"error": one_line(getattr(error, "orig", None) or error)}))
         sys.exit(1)
     print(json.dumps([asdict(schema) for schema in found]))

@@ -60,6 +60,7 @@ class MariaDb:
             "--bind-address=127.0.0.1",
             "--skip-name-resolve",
             "--max-connections=1000",
+            "--max-user-connections=1000",  # some number, so that it can be changed while the server runs
         ]
         command += ["--transaction-isolation=READ-COMMITTED", "--character-set-server=utf8mb4"]
         command += ["--collation-server=utf8mb4_bin", f"--user={getpass.getuser()}"]

@@ -79,9 +79,11 @@ def delete_study(stores: Stores, found: Belongings) -> None:
         BadInput: there is no such study any more.
         BdqmError: workers run, or a store failed; what was deleted before stays deleted, and it may be repeated.
     """
-    with turn(stores, found.study), opened(stores) as storage:  # so that nobody begins to work on it
+    with turn(stores, found.study) as check, opened(stores) as storage:  # so that nobody begins to work on it
         _idle(stores, storage, found.study)
+        check()
         _delete_runs(stores, found)
+        check()
         study_id = storage.get_study_id_from_name(found.study)
         _remove_from_home(stores, storage, storage.get_study_user_attrs(study_id), study_id)
         Workers(storage.backend.engine, storage.backend.patience, study_id).forget()

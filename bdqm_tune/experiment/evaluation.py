@@ -73,7 +73,7 @@ def evaluate(stores: Stores, name: str, choose: Choose, reopen: str = "", train:
     quiet_libraries()
     refuse_secrets({"reopen": reopen})
     load_study(stores, name)  # without a study there are no turns
-    with turn(stores, name, "evaluation"):
+    with turn(stores, name, "evaluation") as check:
         study, client = load_study(stores, name), tracking_client(stores)
         test = load_test_split(study, stores.home)
         try:
@@ -84,6 +84,7 @@ def evaluate(stores: Stores, name: str, choose: Choose, reopen: str = "", train:
             data = study_data(trial_config(client, candidate.trained), candidate.trained, train or None)
             predicted = predict(candidate.model, test, stores.home)
             known = measure_unlabelled(candidate.model, test, data, stores.home)
+            check()
             put_on_record(study, opening)  # now: whatever happens from here on, the labels were looked at
             labelled = open_labels(test, stores.home)
             found = measure(candidate.model, predicted, labelled, data.structures.select(data.train))

@@ -18,10 +18,15 @@ from bdqm_tune.errors import one_line
 
 Answer = TypeVar("Answer")
 
-# MySQL's numbers for: a row that changed since the transaction read it, too many connections, shutting down, lock wait
-# timeout, deadlock, connection killed, no server at the socket or the address, connection lost before and during a
-# query.
-PASSING = {1020, 1040, 1053, 1205, 1213, 1927, 2002, 2003, 2006, 2013}
+# MySQL's numbers for: too many connections, and more of them, or of queries in an hour, than an account may have.
+FULL = {1040, 1203, 1226}
+POSTGRES_FULL = "53300"
+# PostgreSQL's words where it refuses a connection, for which drivers give no number.
+POSTGRES_SAYS = ("too many clients", "too many connections for", "remaining connection slots are reserved")
+FEWER = "a worker has up to three connections: let fewer run at once, or let the limit be raised"
+# For: a row that changed since the transaction read it, shutting down, lock wait timeout, deadlock, connection killed,
+# no server at the socket or the address, connection lost before and during a query.
+PASSING = {1020, 1053, 1205, 1213, 1927, 2002, 2003, 2006, 2013} | FULL
 WRONG_PASSWORD = 1045
 FIRST_WAIT, LONGEST_WAIT = 0.02, 10.0  # seconds between two attempts
 TOLD_AFTER = 0.3  # seconds; a deadlock is over before
@@ -39,6 +44,7 @@ class Patience:
     seconds: float  # from the first failure of a call to its last
     name: Callable[[], str]  # what is waited for, without a password; it may move
     follows: bool = False  # the password may change too, and is read again for every connection
+    full: float = 0.0  # seconds, if more than those, while the server answers that it has no connection left
     _told: bool = field(default=False, init=False)
     _thread: threading.local = field(default_factory=threading.local, init=False)
 
@@ -60,8 +66,9 @@ class Patience:
             except (StorageInternalError, SQLAlchemyError, pymysql.MySQLError) as error:
                 now = time.monotonic()
                 start = start or now
-                problem = self._passes(error)
-                if problem is None or now - start >= self.seconds:
+                problem = passing(error, self.follows)
+                seconds = max(self.seconds, self.full) if is_full(error) else self.seconds
+                if problem is None or now - start >= seconds:
                     raise
             else:
                 if start and self._told:
@@ -70,42 +77,65 @@ class Patience:
                 return answer
             if now - start > TOLD_AFTER and not self._told:
                 self._told = True
-                _log.warning("%s does not answer (%s); waiting %s", self.name(), problem, _duration(self.seconds))
-            time.sleep(min(wait * random.uniform(0.5, 1), start + self.seconds - now))
+                _log.warning("%s does not answer (%s); waiting %s", self.name(), problem, duration(seconds))
+            time.sleep(min(wait * random.uniform(0.5, 1), start + seconds - now))
             wait = min(2 * wait, LONGEST_WAIT)
 
-    def _passes(self, error: BaseException | None) -> str | None:
-        """What the database or its driver said, if it may answer when asked again."""
-        while error is not None:
-            # A second query of a session whose connection was lost in the first; the next session has a new one.
-            if isinstance(error, PendingRollbackError):
-                return "connection lost"
-            if isinstance(error, TimeoutError):
-                return "no connection is free"
-            cause = error.orig if isinstance(error, DBAPIError) else error
-            if isinstance(getattr(cause, "original_exception", None), ssl.SSLError) and not self.follows:
-                return None
-            if isinstance(cause, pymysql.MySQLError) and (
-                isinstance(cause, pymysql.err.InterfaceError)  # the connection is closed
-                or cause.args[0] in PASSING
-                or (self.follows and cause.args[0] == WRONG_PASSWORD)
-            ):
-                return reason(cause)
-            if isinstance(cause, sqlite3.OperationalError) and cause.sqlite_errorcode in (
-                sqlite3.SQLITE_BUSY,
-                sqlite3.SQLITE_LOCKED,
-            ):
-                return reason(cause)
-            error = error.__cause__
-        return None
+
+def passing(error: BaseException | None, follows: bool = False) -> str | None:
+    """What the database or its driver said, if it may answer when asked again.
+
+    Args:
+        follows: a password that is wrong may be right then.
+    """
+    while error is not None:
+        # A second query of a session whose connection was lost in the first; the next session has a new one.
+        if isinstance(error, PendingRollbackError):
+            return "connection lost"
+        if isinstance(error, TimeoutError):
+            return "no connection is free"
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        if isinstance(getattr(cause, "original_exception", None), ssl.SSLError) and not follows:
+            return None
+        if isinstance(cause, pymysql.MySQLError) and (
+            isinstance(cause, pymysql.err.InterfaceError)  # the connection is closed
+            or cause.args[0] in PASSING
+            or (follows and cause.args[0] == WRONG_PASSWORD)
+        ):
+            return reason(cause)
+        if isinstance(cause, sqlite3.OperationalError) and cause.sqlite_errorcode in (
+            sqlite3.SQLITE_BUSY,
+            sqlite3.SQLITE_LOCKED,
+        ):
+            return reason(cause)
+        if is_full(error):
+            return reason(error)
+        error = error.__cause__
+    return None
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether the server answered that it, or the account, has no connection left."""
+    while error is not None:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        if isinstance(cause, pymysql.MySQLError) and cause.args and cause.args[0] in FULL:
+            return True
+        if POSTGRES_FULL in (getattr(cause, "sqlstate", None), getattr(cause, "pgcode", None)):
+            return True
+        if isinstance(error, DBAPIError) and any(text in str(cause) for text in POSTGRES_SAYS):
+            return True
+        error = error.__cause__
+    return False
 
 
 def reason(error: BaseException) -> str:
-    """What the database or its driver said, in one line."""
+    """What the database or its driver said, in one line, and what to do where that is known."""
+    hint = f"; {FEWER}" if is_full(error) else ""
     while error.__cause__ is not None:
         error = error.__cause__
-    return one_line(Exception(error.args[-1]) if isinstance(error, pymysql.MySQLError) else error)
+    return one_line(Exception(error.args[-1]) if isinstance(error, pymysql.MySQLError) else error) + hint
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """How long something is waited for, to be said."""
     return f"up to {seconds / 60:.0f} min" if seconds >= 120 else f"up to {seconds:.0f} s"

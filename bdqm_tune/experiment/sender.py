@@ -4,24 +4,25 @@ import math
 import os
 import queue
 import random
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from mlflow.tracking import MlflowClient
 from optuna.exceptions import StorageInternalError
 
 from bdqm_tune.experiment.tracking_client import TrackingFailed, is_passing, reason
+from bdqm_tune.progress import note
 from bdqm_tune.services.secrets import without_secrets
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0  # seconds between two attempts; they double
 HURRY = 10.0  # seconds that an interrupted process still tries
 RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 
+Answer = TypeVar("Answer")
 Request = Callable[[MlflowClient], Any]
 
 
@@ -74,7 +75,7 @@ class Sender(threading.Thread):
             raise TrackingFailed(f"the MLflow tracking store {self._where} does not answer; what waits is not sent")
 
     def run(self) -> None:
-        with _one_attempt_each():
+        with one_attempt_each():
             while (entry := self._requests.get()) is not None:
                 request, done = entry
                 try:
@@ -85,38 +86,72 @@ class Sender(threading.Thread):
                     done.set_exception(error)
 
     def _send(self, request: Request) -> Any:
-        failures, since = 0, 0.0
-        while True:
-            try:
-                client = self._connect()
-                self._where = without_secrets(client.tracking_uri)
-                result = request(client)
-            except StorageInternalError:  # of the study's database, which a request may write to
-                raise
-            except Exception as error:
-                now = time.monotonic()
-                failures, since = failures + 1, since or now
-                left = min(since + self._patience, self._deadline) - now
-                if not is_passing(error) or left <= 0:
-                    raise TrackingFailed(f"the MLflow tracking store {self._where} failed: {reason(error)}") from error
-                if failures == 2:  # one failure alone is not worth a line
-                    _say(f"the MLflow tracking store {self._where} does not answer; training goes on, this waits")
-                self._pause(failures, left)
-            else:
-                if failures > 1:
-                    away = time.monotonic() - since
-                    _say(f"the MLflow tracking store {self._where} answers again, after {away:.0f} s")
-                return result
+        def attempt() -> Any:
+            client = self._connect()
+            self._where = without_secrets(client.tracking_uri)
+            return request(client)
 
-    def _pause(self, failures: int, left: float) -> None:
-        longest = LONGEST_WAIT if self._deadline == math.inf else 1.0
-        wait = min(FIRST_WAIT * 2.0 ** min(failures - 1, 10), longest) * random.uniform(0.5, 1.0)
-        self._wake.wait(min(wait, left))
+        try:
+            meanwhile = "training goes on, this waits"
+            return repeated(attempt, self._patience, self._store, meanwhile, lambda: self._deadline, self._pause)
+        except StorageInternalError:  # of the study's database, which a request may write to
+            raise
+        except Exception as error:
+            raise TrackingFailed(f"{self._store()} failed: {reason(error)}") from error
+
+    def _store(self) -> str:
+        return f"the MLflow tracking store {self._where}"
+
+    def _pause(self, seconds: float) -> None:
+        self._wake.wait(seconds)
         self._wake.clear()
 
 
+def repeated(
+    attempt: Callable[[], Answer],
+    patience: float,
+    name: Callable[[], str],
+    meanwhile: str,
+    deadline: Callable[[], float] = lambda: math.inf,
+    pause: Callable[[float], Any] = time.sleep,
+    passes: Callable[[Exception], bool] = is_passing,
+) -> Answer:
+    """The answer of MLflow, which is asked again while it does not answer; raises what the last attempt raised.
+
+    Args:
+        attempt: asks; safe to repeat, as an answer may get lost.
+        patience: seconds from the first failure to giving up.
+        name: what is asked, without a password.
+        meanwhile: what happens while it does not answer, to be said.
+        deadline: when to give up in any case, by time.monotonic; it may come closer.
+        pause: waits so many seconds, or less.
+        passes: whether the same may succeed later.
+    """
+    failures, since = 0, 0.0
+    while True:
+        try:
+            answer = attempt()
+        except StorageInternalError:
+            raise
+        except Exception as error:
+            now = time.monotonic()
+            failures, since = failures + 1, since or now
+            left = min(since + patience, deadline()) - now
+            if not passes(error) or left <= 0:
+                raise
+            if failures == 2:  # one failure alone is not worth a line
+                note(f"bdqm-tune: {name()} does not answer; {meanwhile}")
+            longest = LONGEST_WAIT if deadline() == math.inf else 1.0
+            wait = min(FIRST_WAIT * 2.0 ** min(failures - 1, 10), longest) * random.uniform(0.5, 1.0)
+            pause(min(wait, left))
+        else:
+            if failures > 1:
+                note(f"bdqm-tune: {name()} answers again, after {time.monotonic() - since:.0f} s")
+            return answer
+
+
 @contextmanager
-def _one_attempt_each() -> Iterator[None]:
+def one_attempt_each() -> Iterator[None]:
     """MLflow's own repetitions are off: they know neither a new address nor that a run is there already."""
     before = os.environ.get(RETRIES)
     os.environ[RETRIES] = "0"
@@ -127,7 +162,3 @@ def _one_attempt_each() -> Iterator[None]:
             os.environ.pop(RETRIES, None)
         else:
             os.environ[RETRIES] = before
-
-
-def _say(message: str) -> None:
-    print(f"bdqm-tune: {message}", file=sys.stderr, flush=True)

@@ -2,7 +2,7 @@
 
 import fcntl
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,12 @@ from bdqm_tune.experiment.cached_storage import Cache
 from bdqm_tune.experiment.patience import Patience, reason
 from bdqm_tune.experiment.patient_storage import PatientStorage
 from bdqm_tune.services.connection import Stores
+from bdqm_tune.services.database_lock import DatabaseLock
 
 SERVERS_PATIENCE, OTHER_PATIENCE = 30.0, 5.0  # seconds to wait for a database when opening it: ours, and a given one
 CONNECT_TIMEOUT, QUERY_TIMEOUT = 10, 60  # seconds
 RECYCLE = 1800  # seconds after which a connection is replaced
-TURN = 600  # seconds to wait for one's turn
+TURN = 600  # seconds to wait for one's turn, and for a connection where the server has none left
 
 
 class StudyDatabase:
@@ -85,14 +86,14 @@ class StudyDatabase:
         timeouts = {"connect_timeout": CONNECT_TIMEOUT, "read_timeout": QUERY_TIMEOUT, "write_timeout": QUERY_TIMEOUT}
         return dialect.import_dbapi().connect(*arguments, **{**timeouts, **options})
 
-    def patience(self, seconds: float) -> Patience:
-        """Patience with it."""
-        return Patience(seconds, self.__str__, self.follows)
+    def patience(self, seconds: float, full: float = 0.0) -> Patience:
+        """Patience with it, and with one that has no connection left."""
+        return Patience(seconds, self.__str__, self.follows, full)
 
     @property
     def opening_patience(self) -> Patience:
         """Patience when it is opened; one that was given and cannot be reached is wrong, more likely than late."""
-        return self.patience(SERVERS_PATIENCE if self.follows else OTHER_PATIENCE)
+        return self.patience(SERVERS_PATIENCE if self.follows else OTHER_PATIENCE, TURN)
 
 
 def sqlite_file(url: sqlalchemy.URL) -> Path | None:
@@ -201,11 +202,12 @@ def not_made_yet(stores: Stores) -> bool:
 
 
 @contextmanager
-def turn(stores: Stores, study: str, what: str = "study") -> Iterator[None]:
+def turn(stores: Stores, study: str, what: str = "study") -> Iterator[Callable[[], None]]:
     """Let one process after the other, on all nodes, into the block of a study.
 
-    A turn ends with its process, and also when the server of the database ends in the middle of it. In SQLite all
-    studies take turns; databases other than it, MySQL and MariaDB are not asked.
+    The block is given a function to call just before it does what must be done by one process alone: it raises
+    LockLost where the turn was lost, as the server of the database ended or cut the connection. A turn ends with its
+    process. In SQLite all studies take turns; databases other than it, MySQL and MariaDB are not asked.
 
     Args:
         what: turns at one thing do not wait for turns at another.
@@ -216,31 +218,25 @@ def turn(stores: Stores, study: str, what: str = "study") -> Iterator[None]:
     database = StudyDatabase(stores)
     with ExitStack() as stack:
         with _explained(database):
-            stack.enter_context(_turn(database, what, study))
-        yield
+            check = stack.enter_context(_turn(database, what, study))
+        yield check
 
 
 @contextmanager
-def _turn(database: StudyDatabase, what: str, name: str = "") -> Iterator[None]:
+def _turn(database: StudyDatabase, what: str, name: str = "") -> Iterator[Callable[[], None]]:
     if database.file is not None:
         database.file.parent.mkdir(parents=True, exist_ok=True)
         with Path(f"{database.file}.{what}.lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+            yield lambda: None
     elif database.is_mysql:
-        with closing(database.opening_patience(lambda: _locked(database, f"{what} {name}"))):
-            yield
+        with closing(database.opening_patience(lambda: _lock(database, f"{what} {name}"))) as lock:
+            yield lock.check
     else:
-        yield
+        yield lambda: None
 
 
-def _locked(database: StudyDatabase, name: str) -> Any:
-    """A connection of its own, which holds the server's lock of this name until it is closed."""
-    connection = database.connect()
+def _lock(database: StudyDatabase, name: str) -> DatabaseLock:
+    """The server's lock of this name, held by a connection of its own."""
     lock = "bdqm-tune " + hashlib.sha256(f"{database.url().database}/{name}".encode()).hexdigest()[:40]
-    cursor = connection.cursor()
-    for _ in range(TURN // (QUERY_TIMEOUT // 2)):
-        cursor.execute("SELECT GET_LOCK(%s, %s)", (lock, QUERY_TIMEOUT // 2))
-        if cursor.fetchone()[0]:
-            return connection
-    raise BdqmError(f"another process has been opening {database} for {TURN} s; try again")
+    return DatabaseLock(database.connect(), lock, TURN, f"opening {database}")

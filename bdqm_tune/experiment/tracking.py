@@ -8,6 +8,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Mapping, MutableMapping
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,12 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from mlflow.utils.time import get_current_time_millis
 
 from bdqm_tune.errors import BadInput, BdqmError
-from bdqm_tune.experiment.sender import Request, Sender
-from bdqm_tune.experiment.tracking_client import TrackingFailed, reason, tracking_client
+from bdqm_tune.experiment.patience import duration
+from bdqm_tune.experiment.sender import Request, Sender, one_attempt_each, repeated
+from bdqm_tune.experiment.tracking_client import TrackingFailed, is_certificate, is_passing, reason, tracking_client
 from bdqm_tune.experiment.trial_run import Opening, TrialRun
 from bdqm_tune.learning.dataset import Split
+from bdqm_tune.progress import check, told_to_end
 from bdqm_tune.services.connection import Stores, without_password
 from bdqm_tune.services.secrets import without_secrets
 
@@ -93,10 +96,10 @@ class Tracker:
         Args:
             tried: another process may have made the run before.
         """
-        create, logged = _creation(self.run.info.experiment_id, opening, tried), dict[str, int]()
+        creation, logged = _Creation(opening.name, opening.tags, opening.creation, tried), dict[str, int]()
 
         def make(client: MlflowClient) -> Run:
-            run = create(client)
+            run = creation.run(client, self.run.info.experiment_id)
             opened(run.info.run_id)
             return run
 
@@ -169,38 +172,78 @@ class Tracker:
 
 
 def open_tracker(
-    stores: Stores, study: str, patience: float, environ: MutableMapping[str, str] = os.environ
+    stores: Stores,
+    study: str,
+    patience: float,
+    environ: MutableMapping[str, str] = os.environ,
+    alone: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Tracker:
     """Adopt the run that `mlflow run` made for this process, or make one in an experiment named like the study.
 
     Args:
-        patience: seconds that the tracking store may be away later on.
+        patience: seconds that the tracking store may be away, now and later on.
+        alone: lets one process at a time make the tables of a store that is no server.
 
     Raises:
-        BdqmError: the tracking store cannot be reached.
+        BdqmError: the tracking store stays away, or refuses.
         BadInput: the experiment was deleted.
     """
     if stores.tracking_uri is None:  # MLflow's own default is another one in another working directory
         stores = replace(stores, tracking=mlflow.get_tracking_uri())
+    creation = _Creation(study, context_tags(), uuid.uuid4().hex)
+
+    def attempt() -> tuple[Run, bool]:
+        with nullcontext() if (stores.tracking_uri or "").startswith("http") else alone():
+            client = tracking_client(stores)
+            adopted = adopt_run(client, study, environ)
+            return adopted or creation.run(client, _experiment(client, study)), adopted is not None
+
     try:
-        client = tracking_client(stores)
-        adopted = adopt_run(client, study, environ)
-        run = adopted or client.create_run(_experiment(client, study), run_name=study, tags=context_tags())
+        with one_attempt_each():
+            run, adopted = repeated(
+                attempt,
+                patience,
+                lambda: f"the MLflow tracking store {_where(stores)}",
+                f"waiting {duration(patience)}",
+                pause=_pause,
+                passes=lambda error: is_passing(error) and not is_certificate(error),
+            )
     except (MlflowException, OSError) as error:
-        where = without_password(stores.tracking_uri or "")
-        raise BdqmError(f"cannot use the MLflow tracking store {where}: {reason(error)}") from None
-    return Tracker(stores, run, adopted is not None, patience)
+        hint = f"; {_what_to_do(stores)}" if is_passing(error) and not is_certificate(error) else ""
+        raise BdqmError(f"cannot use the MLflow tracking store {_where(stores)}: {reason(error)}{hint}") from None
+    return Tracker(stores, run, adopted, patience)
+
+
+def _where(stores: Stores) -> str:
+    """The tracking store's address without a password; "" while its servers are down."""
+    try:
+        return without_password(stores.tracking_uri or "")
+    except BdqmError:
+        return ""
+
+
+def _what_to_do(stores: Stores) -> str:
+    """What helps where the tracking store does not answer."""
+    if stores.tracking is None:
+        return "`bdqm-tune services status` says how the servers are, `bdqm-tune services up` starts them"
+    return "see that it runs and that MLFLOW_TRACKING_URI names it; --patience says for how many minutes to wait"
+
+
+def _pause(seconds: float) -> None:
+    told_to_end.wait(seconds)
+    check()
 
 
 def adopt_run(client: MlflowClient, name: str, environ: MutableMapping[str, str] = os.environ) -> Run | None:
     """The run that `mlflow run` made for this process, named `name` unless the user named it; None if there is none."""
-    # Left in the environment, MLflow would let it override the parent of every run that is made here.
-    run_id = environ.pop("MLFLOW_RUN_ID", None)
+    run_id = environ.get("MLFLOW_RUN_ID")
     if run_id is None:
         return None
     run = client.get_run(run_id)
     if GENERATED_NAME.fullmatch(run.info.run_name or ""):
         client.update_run(run_id, name=name)
+    # Left in the environment, MLflow would let it override the parent of every run that is made here.
+    del environ["MLFLOW_RUN_ID"]
     return run
 
 
@@ -227,18 +270,23 @@ def _experiment(client: MlflowClient, name: str) -> str:
     return str(experiment.experiment_id)
 
 
-def _creation(experiment_id: str, opening: Opening, tried: bool) -> Callable[[MlflowClient], Run]:
-    """A request that makes a run; called again, as its answer got lost, it takes the run that it made before."""
-    start, tags = get_current_time_millis(), {**opening.tags, CREATION: opening.creation}
+class _Creation:
+    """A run to be made; asked again, as the answer got lost, it is the run that was made before.
 
-    def create(client: MlflowClient) -> Run:
-        nonlocal tried
-        if tried and (found := client.search_runs([experiment_id], f"tags.{CREATION} = '{opening.creation}'")):
+    Args:
+        identity: of the creation, which stands in a tag.
+        tried: another process may have made the run before.
+    """
+
+    def __init__(self, name: str, tags: Mapping[str, str], identity: str, tried: bool = False) -> None:
+        self._name, self._tags, self._identity, self._tried = name, {**tags, CREATION: identity}, identity, tried
+        self._start = get_current_time_millis()
+
+    def run(self, client: MlflowClient, experiment_id: str) -> Run:
+        if self._tried and (found := client.search_runs([experiment_id], f"tags.{CREATION} = '{self._identity}'")):
             return found[0]
-        tried = True
-        return client.create_run(experiment_id, start, tags, opening.name)
-
-    return create
+        self._tried = True
+        return client.create_run(experiment_id, self._start, self._tags, self._name)
 
 
 def _described(context: str, split: Split) -> dict[str, str]:

@@ -9,6 +9,7 @@ from mlflow.tracking.registry import UnsupportedModelRegistryStoreURIException
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from bdqm_tune.errors import BadInput, BdqmError, one_line
+from bdqm_tune.experiment.patience import passing
 from bdqm_tune.services.connection import Stores, without_password
 from bdqm_tune.services.secrets import without_secrets
 
@@ -37,7 +38,7 @@ def tracking_client(stores: Stores) -> MlflowClient:
     except (UnsupportedModelRegistryStoreURIException, SQLAlchemyError, ImportError, ValueError, TypeError) as error:
         where = without_password(stores.tracking_uri or "")
         kind = BdqmError if isinstance(error, DBAPIError) else BadInput
-        raise kind(f"MLflow cannot use the tracking store {where}: {reason(error)}") from None
+        raise kind(f"MLflow cannot use the tracking store {where}: {reason(error)}") from error
 
 
 def http_status(error: Exception) -> int | None:
@@ -53,10 +54,19 @@ def is_passing(error: Exception) -> bool:
     """Whether the same request may succeed later: the server is away, restarts, or has too much to do."""
     status = http_status(error)
     if status is None:
-        return isinstance(error, BdqmError)  # no connection file: the servers are down
+        if isinstance(error.__cause__, DBAPIError):
+            return passing(error.__cause__) is not None
+        return isinstance(error, BdqmError) and not isinstance(
+            error, BadInput
+        )  # the servers are down: no file says where
     if status == 400:
         return any(text in str(error) for text in PASSING)
     return status in (408, 429) or (status >= 500 and status != 501)
+
+
+def is_certificate(error: Exception) -> bool:
+    """Whether the server could not prove who it is: a wrong certificate file, more likely than one that comes late."""
+    return "CERTIFICATE_VERIFY_FAILED" in str(error)
 
 
 def reason(error: Exception) -> str:

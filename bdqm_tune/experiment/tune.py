@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from typing import Any
 
 import optuna
@@ -33,9 +33,11 @@ from bdqm_tune.experiment.workers import Worker, Workers, describe_process
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.progress import note, walltime_is_near
 from bdqm_tune.services.connection import Stores
+from bdqm_tune.services.database_lock import LockLost
 from bdqm_tune.services.secrets import refuse_secrets
 
 FAILURES_THAT_STOP = 3
+TURNS = 5  # at most, where each is lost
 LEARNING = ("tpe", "cmaes", "gp", "nsgaii")  # samplers that go by the results of earlier trials …
 ROUNDS = 4  # … and so need some rounds of trials, whatever the number of cores
 
@@ -60,19 +62,14 @@ def tune(
     n_train = len(dataset.train.structures)
     backend = make_backend(config, dataset)
     known_parameters(config, n_train, check_study(stores, config, dataset))
-    with turn(stores, config.study.name):  # workers may start at once; MLflow's embedded store cannot be made by two
-        tracker = open_tracker(stores, config.study.name, config.patience * 60)
+    # Workers may start at once; MLflow's embedded store cannot be made by two.
+    tracker = open_tracker(
+        stores, config.study.name, config.patience * 60, alone=lambda: turn(stores, config.study.name)
+    )
     status, interrupted, leases = "FAILED", False, ExitStack()
     journal = Journal(journal_folder(stores.home))
     try:
-        with turn(stores, config.study.name):  # the first makes the study and enqueues; the others add to it
-            existing = check_study(stores, config, dataset)
-            study = open_study(stores, config, dataset)
-            study.set_user_attr(EXPERIMENT, tracker.run.info.experiment_id)
-            if dataset.test is not None:
-                note_test_split(study, dataset.test, stores.home)
-            known = known_parameters(config, n_train, existing)
-            add_trials(study, config.study.n_trials, known, os.environ.get("BDQM_SUBMISSION", ""))
+        study = _enter(dataset, config, stores, tracker.run.info.experiment_id)
         tags = {"study": config.study.name, "kind": "study", "objectives": ", ".join(config.objectives)}
         tracker.log_study(_flat(config), {**tags, **provenance_tags()}, as_yaml(config))
         attributes = study.user_attrs
@@ -93,6 +90,28 @@ def tune(
                 if left := journal.close():
                     kept = f"{left} trials that have ended, and could not be sent, are kept in {journal.path}"
                     note(f"bdqm-tune: {kept}; the next command sends them")
+    return study
+
+
+def _enter(dataset: Dataset, config: Config, stores: Stores, experiment_id: str) -> optuna.Study:
+    """The study with this worker's trials in it: the first worker makes it, one after the other adds to it."""
+    for _ in range(TURNS - 1):
+        with suppress(LockLost):  # the database was restarted, for example
+            return _enter_once(dataset, config, stores, experiment_id)
+    return _enter_once(dataset, config, stores, experiment_id)
+
+
+def _enter_once(dataset: Dataset, config: Config, stores: Stores, experiment_id: str) -> optuna.Study:
+    with turn(stores, config.study.name) as check:
+        existing = check_study(stores, config, dataset)
+        check()
+        study = open_study(stores, config, dataset)
+        study.set_user_attr(EXPERIMENT, experiment_id)
+        if dataset.test is not None:
+            note_test_split(study, dataset.test, stores.home)
+        known = known_parameters(config, len(dataset.train.structures), existing)
+        check()
+        add_trials(study, config.study.n_trials, known, os.environ.get("BDQM_SUBMISSION", ""))
     return study
 
 

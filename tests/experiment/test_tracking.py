@@ -1,25 +1,32 @@
 """MLflow's client side, against a server that asks for passwords, goes away, and comes back elsewhere."""
 
+import http.server
 import os
 import signal
+import ssl
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pymysql
 import pytest
 import requests
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
 from mlflow.tracking import MlflowClient
+from sqlalchemy.exc import DBAPIError
 
+from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.experiment.sender import Sender
 from bdqm_tune.experiment.tracking import Tracker, open_tracker
 from bdqm_tune.experiment.tracking_client import TrackingFailed, is_passing, tracking_client
 from bdqm_tune.services.connection import Stores
+from tests.places import write_connection
 
 NAMES = [f"metric_{i}" for i in range(8)]
 SOON = 60.0  # seconds of patience
@@ -99,6 +106,95 @@ def test_a_run_whose_creation_was_not_answered_is_not_made_twice(
     trial.finish("complete", {}, write_files, {})
     tracker.finish("FINISHED")
     assert [run.info.run_id for run in trial_runs(served, tracker)] == seen
+
+
+@pytest.mark.endurance
+def test_workers_that_start_while_the_server_restarts_wait_for_it(
+    served: Stores, server: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, name = server.uri, "restarted"
+    server.stop(signal.SIGKILL)
+    with ThreadPoolExecutor(3) as pool:
+        opened = [pool.submit(open_tracker, served, name, 300.0) for _ in range(3)]
+        time.sleep(3)
+        assert not any(one.done() for one in opened)
+        server.start()
+        trackers = [one.result(120) for one in opened]
+    assert len({tracker.run.info.experiment_id for tracker in trackers}) == 1
+    assert len({tracker.run.info.run_id for tracker in trackers}) == 3
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:3] == [f"bdqm-tune: the MLflow tracking store {before} does not answer; waiting up to 5 min"] * 3
+    assert sum("answers again" in line for line in lines) == len(lines) - 3 == 3
+
+
+def test_a_study_run_whose_creation_was_not_answered_is_not_made_twice(
+    served: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = MlflowClient.create_run
+
+    def answer_gets_lost(*arguments: Any, **options: Any) -> None:
+        monkeypatch.setattr(MlflowClient, "create_run", create)
+        create(*arguments, **options)
+        raise MlflowException("API request failed with exception Connection aborted")
+
+    monkeypatch.setattr(MlflowClient, "create_run", answer_gets_lost)
+    run = open_tracker(served, "unanswered study", SOON).run
+    (made,) = tracking_client(served).search_runs([run.info.experiment_id])
+    assert made.info.run_id == run.info.run_id
+
+
+def test_the_run_of_mlflow_run_is_adopted_when_the_store_answers(
+    served: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = tracking_client(served)
+    given = client.create_run(client.create_experiment("of mlflow run")).info.run_id
+    get, environ = MlflowClient.get_run, {"MLFLOW_RUN_ID": given}
+
+    def fails_once(*arguments: Any) -> None:
+        monkeypatch.setattr(MlflowClient, "get_run", get)
+        raise MlflowException("API request failed with exception Connection refused")
+
+    monkeypatch.setattr(MlflowClient, "get_run", fails_once)
+    assert open_tracker(served, "adopts", SOON, environ).run.info.run_id == given
+    assert environ == {}
+
+
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [(True, "--patience says for how many minutes to wait"), (False, "`bdqm-tune services up` starts them")],
+)
+def test_who_waits_for_the_store_in_vain_is_told_what_helps(
+    workdir: Path, capsys: pytest.CaptureFixture[str], given: bool, hint: str
+) -> None:
+    nowhere = "http://me:sesame@127.0.0.1:9"
+    stores = Stores(workdir, None, nowhere if given else None, None if given else workdir / "connection.json")
+    if not given:
+        write_connection(stores, "sqlite:///none.db", nowhere)
+    with pytest.raises(BdqmError, match=f"^cannot use the MLflow tracking store .*127.0.0.1:9: .*{hint}$") as raised:
+        open_tracker(stores, "in vain", 2.0)
+    said = capsys.readouterr().err
+    assert said.count("\n") == said.count("does not answer") == said.count("waiting up to 2 s") == 1
+    assert "sesame" not in said + str(raised.value)
+
+
+def test_what_waiting_does_not_mend_is_told_at_once(workdir: Path) -> None:
+    begin = time.monotonic()
+    with pytest.raises(BadInput, match="nonsense"):
+        open_tracker(Stores(workdir, None, "nonsense://x"), "wrong", SOON)
+    assert time.monotonic() - begin < SOON / 3
+
+
+def test_a_certificate_that_proves_nothing_is_told_at_once(workdir: Path, mariadb: Any) -> None:
+    """The certificates are of the database; it does not matter here what else the server says."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(mariadb.folder / "server.pem", mariadb.folder / "server.key")
+    with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as impostor:
+        impostor.socket = context.wrap_socket(impostor.socket, server_side=True)
+        threading.Thread(target=impostor.serve_forever, daemon=True).start()
+        stores = Stores(workdir, None, f"https://127.0.0.1:{impostor.server_port}")
+        with pytest.raises(BdqmError, match="SSLCertVerificationError"):
+            open_tracker(stores, "impostor", SOON)
+        impostor.shutdown()
 
 
 def test_a_run_that_goes_on_gets_what_it_lacks_and_nothing_twice(stores: Stores) -> None:
@@ -201,6 +297,13 @@ def http_error(status: int, text: str = "") -> Exception:
     return requests.HTTPError(text, response=response)
 
 
+def cannot_open(error: Exception) -> BdqmError:
+    """What `tracking_client` raises where MLflow's database is named itself."""
+    failed = BdqmError("MLflow cannot use the tracking store")
+    failed.__cause__ = DBAPIError("", {}, error)
+    return failed
+
+
 @pytest.mark.parametrize(
     ("error", "passing"),
     [
@@ -214,6 +317,11 @@ def http_error(status: int, text: str = "") -> Exception:
         (requests.ConnectionError("refused"), True),
         (OSError("no space left on device"), False),
         (ValueError("wrong"), False),
+        (BdqmError("the servers are down"), True),
+        (BadInput("no address"), False),
+        (cannot_open(pymysql.OperationalError(2003, "no server")), True),
+        (cannot_open(pymysql.OperationalError(1226, "exceeded")), True),
+        (cannot_open(pymysql.OperationalError(1045, "access denied")), False),
     ],
 )
 def test_what_may_pass_is_told_from_what_will_not(error: Exception, passing: bool) -> None:
