@@ -2,11 +2,14 @@
 
 import logging
 import re
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from optuna.trial import FrozenTrial
 
 from bdqm_tune.backends import TrainingRun
 from bdqm_tune.experiment.study import IDENTITY
@@ -23,11 +26,36 @@ def checkpoint_folder(home: Path, study: str, attributes: Mapping[str, Any]) -> 
     return home / "checkpoints" / f"{readable}-{attributes.get(IDENTITY, '')}"
 
 
+def remove_ended(folder: Path, trials: Callable[[], Sequence[FrozenTrial]]) -> int:
+    """Remove the checkpoints of trials that have ended; how many there were.
+
+    A worker may be killed when its trial has just ended, and one that was thought dead may write another checkpoint of
+    a trial that others have ended.
+
+    Args:
+        trials: gives those of the study; called only where there are checkpoints.
+    """
+    if not (found := list(folder.glob("*.checkpoint"))):
+        return 0
+    ended = {trial_checkpoint(folder, trial.number) for trial in trials() if trial.state.is_finished()}
+    left = [path for path in found if path in ended]
+    for path in left:
+        with suppress(OSError):
+            remove_checkpoint(path)
+    return len(left)
+
+
+def trial_checkpoint(folder: Path, number: int) -> Path:
+    """The checkpoint of a trial."""
+    return folder / f"trial-{number:03d}.checkpoint"
+
+
 class TrialCheckpoint:
     """The checkpoint of one trial, and the training that it is of, as soon as that is there."""
 
     def __init__(self, folder: Path, number: int) -> None:
-        self._path = folder / f"trial-{number:03d}.checkpoint"
+        self._path = trial_checkpoint(folder, number)
+        self._lock, self._is_removed = threading.Lock(), False  # one thread trains, another one tells the study
         self._training: TrainingRun | None = None
         self._latest, self._failed = time.monotonic(), False
 
@@ -48,6 +76,11 @@ class TrialCheckpoint:
 
     def write(self) -> None:
         """Write one, if there is anything to go on from; where that fails, a warning says so."""
+        with self._lock:
+            if not self._is_removed:
+                self._write()
+
+    def _write(self) -> None:
         checkpoint = self._training.checkpoint() if self._training else None
         if self._training is not None and checkpoint is not None and checkpoint.records:
             try:
@@ -60,6 +93,7 @@ class TrialCheckpoint:
         self._latest = time.monotonic()
 
     def remove(self) -> None:
-        """Remove it; the trial has ended."""
-        with suppress(OSError):  # it could not be written either
+        """Remove it; the trial has ended, and none is written any more."""
+        with self._lock, suppress(OSError):  # it could not be written either
+            self._is_removed = True
             remove_checkpoint(self._path)

@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial
 from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.experiment.objectives import best_first, front_of
 from bdqm_tune.experiment.output import quiet_libraries
+from bdqm_tune.experiment.recoverable_run import active_run
 from bdqm_tune.experiment.storage import not_made_yet, opened
 from bdqm_tune.experiment.study import RUN_ID, no_such_study
 from bdqm_tune.experiment.tracking_client import ARTIFACTS, reason, tracking_client
@@ -87,8 +88,8 @@ def _of_study(client: MlflowClient, study: str, trials: Sequence[FrozenTrial], k
     kept, removed = kept_and_removed(trials, keep_best)
     runs, files, size = 0, 0, 0
     for trial in track(removed, f"Artifacts of {study}", len(removed)):
-        run = client.get_run(trial.user_attrs[RUN_ID])
-        if ARTIFACTS in run.data.tags:
+        run = active_run(client, trial.user_attrs[RUN_ID])
+        if run is None or ARTIFACTS in run.data.tags:
             continue
         found = list(_remove(client, run, dry_run))
         runs, files = runs + 1, files + len(found)

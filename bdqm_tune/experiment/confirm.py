@@ -208,13 +208,13 @@ def _confirmation(
 def _record(tracker: Tracker, made: Confirmation) -> None:
     """Put the result into the run under which the trainings are."""
     row = made.table[made.table["name"] == made.name].iloc[0]
-    now, run_id = get_current_time_millis(), tracker.run.info.run_id
+    now = get_current_time_millis()
     found = {"": made.champion.value, "_mean": made.champion.mean, "_low": row["low"], "_high": row["high"]}
     metrics = [Metric(f"champion_{made.objective}{end}", float(value), now, 0) for end, value in found.items()]
     tags = {"champion_trial": str(made.champion.trial), "champion_run_id": made.champion.run_id}
     run_tags = [RunTag(key, value) for key, value in tags.items()]
-    tracker.send(lambda client: client.log_batch(run_id, metrics=metrics, tags=run_tags))
-    tracker.upload(lambda: tracker.run, lambda folder: write_confirmation(made, folder))
+    tracker.study.send(lambda client, run: client.log_batch(run.info.run_id, metrics=metrics, tags=run_tags))
+    tracker.study.upload(lambda folder: write_confirmation(made, folder))
 
 
 def write_confirmation(made: Confirmation, folder: Path) -> list[Path]:
@@ -250,12 +250,12 @@ def _open_tracker(
             client.set_tag(adopted.info.run_id, "confirmation_run_id", run_id)
         client.update_run(run_id, status="RUNNING")
         client.log_batch(run_id, tags=run_tags)
-        return Tracker(stores, client.get_run(run_id), False, patience)
+        return Tracker(stores, name, client.get_run(run_id), False, patience)
     if adopted is not None and adopted.info.experiment_id == experiment:
         client.log_batch(adopted.info.run_id, tags=run_tags)
-        return Tracker(stores, adopted, True, patience)
+        return Tracker(stores, name, adopted, True, patience)
     run = client.create_run(experiment, run_name=f"confirm-{name}", tags={**context_tags(), **tags})
-    return Tracker(stores, run, False, patience)
+    return Tracker(stores, name, run, False, patience)
 
 
 def _random_search(

@@ -13,14 +13,14 @@ from optuna.trial import FrozenTrial
 
 from bdqm_tune.descriptors import stored_features
 from bdqm_tune.errors import BadInput, BdqmError
-from bdqm_tune.experiment.models import load_potential
+from bdqm_tune.experiment.models import load_potential, run_with_model
 from bdqm_tune.experiment.objectives import best_first
 from bdqm_tune.experiment.output import quiet_libraries
 from bdqm_tune.experiment.provenance import provenance_tags
 from bdqm_tune.experiment.records import record_run
 from bdqm_tune.experiment.study import RUN_ID, load_study
 from bdqm_tune.experiment.studydata import StudyData, study_data, trial_config
-from bdqm_tune.experiment.tracking_client import ARTIFACTS, reason, tracking_client
+from bdqm_tune.experiment.tracking_client import reason, tracking_client
 from bdqm_tune.learning.calibration import Calibration, check_coverage, rank_of
 from bdqm_tune.learning.ensemble import Ensemble, EnsemblePrediction
 from bdqm_tune.learning.metrics import energy_metrics
@@ -89,15 +89,15 @@ def best_trials(study: optuna.Study, client: MlflowClient, best: int) -> list[tu
     complete = best_first(study.get_trials(deepcopy=False))
     found: list[tuple[FrozenTrial, Run]] = []
     for trial in complete:
-        run = client.get_run(trial.user_attrs[RUN_ID])
-        if ARTIFACTS not in run.data.tags:
+        run = run_with_model(client, trial.user_attrs[RUN_ID])
+        if run is not None:
             found.append((trial, run))
         if len(found) == best:
             return found
     removed = len(complete) - len(found)
     what = f"study {study.study_name!r} has {len(complete)} complete trials"
     if removed:
-        what += f", and the models of {removed} were removed by `bdqm-tune gc`"
+        what += f", and the models of {removed} were removed by `bdqm-tune gc` or in MLflow"
     fewer = f", or choose --best {len(found)}" if len(found) > 1 else ""
     raise BadInput(f"{what}; an ensemble of {best} needs as many models: run tune again under this name{fewer}")
 

@@ -13,7 +13,7 @@ from bdqm_tune.experiment.chosen import chosen_model
 from bdqm_tune.experiment.evaluation_record import Evaluation, record_evaluation, recorded_evaluation
 from bdqm_tune.experiment.lockbox import next_opening, put_on_record
 from bdqm_tune.experiment.measurement import measure, measure_unlabelled, predict
-from bdqm_tune.experiment.models import load_potential
+from bdqm_tune.experiment.models import existing_run, load_potential
 from bdqm_tune.experiment.output import quiet_libraries
 from bdqm_tune.experiment.storage import turn
 from bdqm_tune.experiment.study import load_study
@@ -95,5 +95,5 @@ def evaluate(stores: Stores, name: str, choose: Choose, reopen: str = "", train:
 
 def _chosen(trial: int | None, study: optuna.Study, client: MlflowClient, stores: Stores) -> Candidate:
     chosen = chosen_model(study, trial)
-    run = client.get_run(chosen.run_id)
+    run = existing_run(client, f"trial {chosen.trial}, {chosen.why}", chosen.run_id)
     return Candidate(load_potential(f"runs:/{run.info.run_id}/model", stores), run, run, (chosen.trial,))

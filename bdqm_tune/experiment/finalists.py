@@ -11,11 +11,11 @@ from optuna.trial import FrozenTrial
 from bdqm_tune.config import Config
 from bdqm_tune.errors import BadInput
 from bdqm_tune.experiment.chosen import picked_trial, refuse_without_pick
+from bdqm_tune.experiment.models import run_with_model
 from bdqm_tune.experiment.objectives import best_first
 from bdqm_tune.experiment.search_space import Suggestion
 from bdqm_tune.experiment.study import RUN_ID
 from bdqm_tune.experiment.studydata import trial_config
-from bdqm_tune.experiment.tracking_client import ARTIFACTS
 from bdqm_tune.experiment.training_record import one_configuration
 from bdqm_tune.hyperparameters import Hyperparameters
 
@@ -48,15 +48,15 @@ def finalists(
     complete = complete_trials(study) if picked is None else [picked_trial(study, picked)]
     found: list[tuple[Candidate, Run]] = []
     for trial in complete:
-        run = client.get_run(trial.user_attrs[RUN_ID])
-        if ARTIFACTS not in run.data.tags:
+        run = run_with_model(client, trial.user_attrs[RUN_ID])
+        if run is not None:
             name = f"trial-{trial.number:03d}"
             found.append((Candidate(name, FINALIST, trial.number, trial_config(client, run)), run))
         if len(found) == best:
             break
     if not found:
         which = f"trial {picked}" if picked is not None else "complete trial to confirm"
-        what = "all of them lost their artifacts to `bdqm-tune gc`" if complete else "there is none"
+        what = "all of them lost their models, to `bdqm-tune gc` or in MLflow" if complete else "there is none"
         raise BadInput(f"study {study.study_name!r} has no {which}: {what}; run tune again")
     return found
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import mlflow
 import optuna
+from mlflow.entities import RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from optuna.exceptions import StorageInternalError
@@ -20,12 +21,13 @@ from bdqm_tune.experiment.lease import Lease
 from bdqm_tune.experiment.objectives import objectives_of
 from bdqm_tune.experiment.output import quiet_libraries
 from bdqm_tune.experiment.storage import not_made_yet, opened
-from bdqm_tune.experiment.study import IDENTITY, QUESTION, RUN_ID, handed_back
+from bdqm_tune.experiment.study import IDENTITY, QUESTION, RUN_ID, handed_back, is_ours
 from bdqm_tune.experiment.study_queries import Held
-from bdqm_tune.experiment.tracking import Tracker
-from bdqm_tune.experiment.tracking_client import reason, tracking_client
+from bdqm_tune.experiment.tracking import Tracker, open_tracker
+from bdqm_tune.experiment.tracking_client import http_status, reason, tracking_client
 from bdqm_tune.experiment.trial_result import TrialResult, tell
 from bdqm_tune.experiment.trial_run import Opening
+from bdqm_tune.experiment.upkeep import follow_run
 from bdqm_tune.experiment.workers import describe_process
 from bdqm_tune.services.connection import Stores
 
@@ -80,10 +82,11 @@ def _tell_of(stores: Stores, trials: list[EndedTrial]) -> tuple[int, int]:
         trials = [one for one in trials if not storage.backend.get_trial(one.trial_id).state.is_finished()]
         if not trials:  # they were told of, or run again
             return 0, 0
-        tracker = Tracker(stores, tracking_client(stores).get_run(trials[0].parent), False, PATIENCE)
-        description = describe_process() | {"run_id": trials[0].parent}
+        tracker = _tracker_of(stores, study, trials[0].parent)
+        description = describe_process() | {"run_id": tracker.run.info.run_id}
         with ExitStack() as stack:
             lease = stack.enter_context(closing(Lease(storage.backend, study._study_id, description)))
+            follow_run(tracker, study, lease)
             mine = [one for one in trials if _take(storage, study._study_id, one)]
             for one in mine:
                 stack.enter_context(handed_back(optuna.Trial(study, one.trial_id)))
@@ -94,6 +97,19 @@ def _tell_of(stores: Stores, trials: list[EndedTrial]) -> tuple[int, int]:
             tracker.finish("FAILED" if status == "RUNNING" else status)
         running = [one for one in trials if storage.backend.get_trial(one.trial_id).state == TrialState.RUNNING]
     return len(mine), len(running)
+
+
+def _tracker_of(stores: Stores, study: optuna.Study, run_id: str) -> Tracker:
+    """The way to a worker's run, or to another one where that was removed from MLflow."""
+    try:
+        return Tracker(stores, study.study_name, tracking_client(stores).get_run(run_id), False, PATIENCE)
+    except MlflowException as error:
+        if http_status(error) != 404:
+            raise
+    tracker = open_tracker(stores, study.study_name, PATIENCE, environ={}, restore=True)
+    tags = [RunTag("study", study.study_name), RunTag("kind", "study")]
+    tracker.study.send(lambda client, run: client.log_batch(run.info.run_id, tags=tags))
+    return tracker
 
 
 def _take(storage: Cache, study_id: int, ended: EndedTrial) -> bool:
@@ -113,7 +129,10 @@ def _tell(stores: Stores, study: optuna.Study, tracker: Tracker, ended: EndedTri
     def let_know(client: MlflowClient) -> None:
         tell(trial, result, objectives_of(study.user_attrs[QUESTION]), checkpoint, dict(ended.reports))
 
-    run = tracker.open_run(Opening(**ended.opening), trial.user_attrs.get(RUN_ID), opened_run, tried=True)
+    opening = Opening(**ended.opening)
+    if opening.started is None:
+        opening = replace(opening, started=min((moment for _, moment, _ in ended.metrics), default=ended.ended))
+    run = tracker.open_run(opening, trial.user_attrs.get(RUN_ID), opened_run, lambda: is_ours(trial), tried=True)
     run.metrics += ended.metrics
     run.finish(result.state, ended.tags, ended.write_files, ended.best, ended.ended)
     tracker.wait(tracker.send(let_know))

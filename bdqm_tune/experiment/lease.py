@@ -45,6 +45,12 @@ class Lease(threading.Thread):
         self._ended = threading.Event()
         self._enter()
 
+    def describe(self, key: str, value: str) -> None:
+        """Change the description of this worker."""
+        if self._description.get(key) != value:
+            self._description[key] = value
+            self._workers.describe(self.worker, self._description)
+
     def _enter(self) -> None:
         name = uuid4().hex
         self._workers.add(name, self._description)

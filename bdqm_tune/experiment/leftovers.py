@@ -1,7 +1,8 @@
 """What killed workers left in both stores: their trials go back, and their runs say what became of them."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -12,19 +13,23 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from optuna.trial import FrozenTrial, TrialState
 
 from bdqm_tune.errors import BdqmError
+from bdqm_tune.experiment.checkpoints import checkpoint_folder, remove_ended
 from bdqm_tune.experiment.output import quiet_libraries
 from bdqm_tune.experiment.patient_storage import PatientStorage
 from bdqm_tune.experiment.storage import not_made_yet, opened
 from bdqm_tune.experiment.study import EXPERIMENT, LOSSES, RUN_ID, STATES
 from bdqm_tune.experiment.study_runs import search, tracking_not_made_yet
+from bdqm_tune.experiment.tracking import PROCESS
 from bdqm_tune.experiment.tracking_client import reason, tracking_client
 from bdqm_tune.experiment.trial_run import STATUS
 from bdqm_tune.experiment.upkeep import end_run_of, set_right_run_of
 from bdqm_tune.experiment.watch import BEAT, LOSSES_THAT_FAIL, LOST_AFTER, Watch
-from bdqm_tune.experiment.workers import ENDED, LOST, RUNNING, Worker, Workers, who
+from bdqm_tune.experiment.workers import ENDED, LOST, RUNNING, Worker, Workers, is_gone, is_here, who
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.services.findings import MENDED, OK, WARNING, Finding
 
+SAID_TO_RUN = "attributes.status = 'RUNNING'"
+SHOWN = 3  # commands, of more that are alike
 SENDING = timedelta(hours=1)  # for so long a worker that has ended may go on telling MLflow what it did
 
 
@@ -60,6 +65,10 @@ def mend_leftovers(
     """
     quiet_libraries()
     if not_made_yet(stores):
+        with _of_mlflow():
+            if not tracking_not_made_yet(stores):
+                there = tracking_client(stores)
+                yield from _never_entered(there, list(search(there, SAID_TO_RUN)))
         return
     with opened(stores) as storage:
         backend = storage.backend
@@ -73,16 +82,37 @@ def mend_leftovers(
             for study in backend.get_all_studies()
         ]
         _watch(backend, studies, wait, sleep, clock)
-        try:
+        with _of_mlflow():
             client = None if tracking_not_made_yet(stores) else tracking_client(stores)
             for study in studies:
                 yield from _mended(backend, study, client)
-            running = list(search(client, "attributes.status = 'RUNNING'")) if client else []
+            running = list(search(client, SAID_TO_RUN)) if client else []
             for study in studies:
                 yield from _ended_runs(backend, study, client, running)
                 yield from _unclear(backend, study)
-        except (MlflowException, OSError) as error:
-            raise BdqmError(f"cannot set right the runs in MLflow: {reason(error)}") from None
+            known = {worker.description.get("run_id") for study in studies for worker in study.workers.all()}
+            if client is not None:
+                yield from _never_entered(client, [run for run in running if run.info.run_id not in known])
+            deleted = {run.info.run_id for run in search(client, "", deleted=True)} if client else set[str]()
+            for study in studies if deleted else []:
+                yield from _without_runs(backend, study, deleted)
+            for study in studies:
+                yield from _checkpoints(stores, backend, study)
+
+
+@contextmanager
+def _of_mlflow() -> Iterator[None]:
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        raise BdqmError(f"cannot set right the runs in MLflow: {reason(error)}") from None
+
+
+def _checkpoints(stores: Stores, backend: PatientStorage, study: _Study) -> Iterator[Finding]:
+    """Those of trials that have ended, whose worker was killed just then."""
+    folder = checkpoint_folder(stores.home, study.name, backend.get_study_user_attrs(study.study_id))
+    if removed := remove_ended(folder, lambda: backend.get_all_trials(study.study_id)):
+        yield Finding("trials", MENDED, f"{study.name}: removed {removed} checkpoints of trials that have ended")
 
 
 def _watch(
@@ -150,6 +180,33 @@ def _unclear(backend: PatientStorage, study: _Study) -> Iterator[Finding]:
         numbers = ", ".join(str(backend.get_trial(trial_id).number) for trial_id in orphans)
         said = f"{study.name}: nobody knows who runs trials {numbers}: an older bdqm-tune, or none any more"
         yield Finding("trials", WARNING, said)
+
+
+def _never_entered(client: MlflowClient, runs: Sequence[Run]) -> Iterator[Finding]:
+    """The runs of workers that were killed before they had entered the table of workers."""
+    for run in runs:
+        process, name = run.data.tags.get(PROCESS, ""), run.info.run_name
+        if is_gone(process):
+            client.set_tag(run.info.run_id, "reason", "its worker was lost: its process was gone")
+            client.set_terminated(run.info.run_id, status="KILLED")
+            yield Finding("runs", MENDED, f"{name}: ended the run of a worker that was killed as it began")
+        elif process and not is_here(process) and _moment(run.info.start_time) < datetime.now(UTC) - SENDING:
+            host = run.data.tags.get("host", "?")
+            said = f"{name}: run {run.info.run_id} says that it runs, and this database knows of no worker with it"
+            yield Finding("runs", WARNING, said, f"on {host}, `bdqm-tune doctor`")
+
+
+def _moment(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def _without_runs(backend: PatientStorage, study: _Study, deleted: Collection[str]) -> Iterator[Finding]:
+    """Trials that have ended, and whose runs somebody deleted."""
+    ended = [trial for trial in backend.get_all_trials(study.study_id) if trial.state.is_finished()]
+    if gone := {trial.number: run for trial in ended if (run := trial.user_attrs.get(RUN_ID)) in deleted}:
+        said = f"{study.name}: the runs of trials {', '.join(map(str, gone))} were deleted in MLflow"
+        commands = "; ".join(f"mlflow runs restore --run-id {run_id}" for run_id in list(gone.values())[:SHOWN])
+        yield Finding("runs", WARNING, f"{said}, and can be restored until `mlflow gc`", commands)
 
 
 def set_right(

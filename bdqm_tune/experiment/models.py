@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import mlflow
-from mlflow.entities import Run
+from mlflow.entities import LifecycleStage, Run
 from mlflow.exceptions import MlflowException
 from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.tracking import MlflowClient
@@ -15,6 +15,7 @@ from sqlalchemy import make_url
 
 from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.experiment.output import quiet_libraries
+from bdqm_tune.experiment.recoverable_run import active_run
 from bdqm_tune.experiment.tracking_client import ARTIFACTS, http_status, is_passing, reason, tracking_client
 from bdqm_tune.learning.ensemble import ENSEMBLE, Ensemble
 from bdqm_tune.learning.potential import Potential
@@ -115,7 +116,7 @@ def find_run(run_id: str, stores: Stores) -> tuple[MlflowClient, Run]:
     """
     client = _client(run_id, stores)
     try:
-        return client, _run(client, run_id, run_id)
+        return client, existing_run(client, run_id, run_id)
     except (MlflowException, OSError) as error:
         where = without_password(client.tracking_uri)
         raise BdqmError(f"{run_id}: cannot be read from {where}: {reason(error)}") from None
@@ -124,21 +125,41 @@ def find_run(run_id: str, stores: Stores) -> tuple[MlflowClient, Run]:
 def _address(client: MlflowClient, model: str) -> str:
     """The address of a model's artifacts. Raises BadInput if there is no such model."""
     if RUN_ID.fullmatch(model):
-        return f"runs:/{model}/{_folder_in(client, _run(client, model, model))}"
+        return f"runs:/{model}/{_folder_in(client, existing_run(client, model, model))}"
     if found := RUN_URI.fullmatch(model):
-        _run(client, model, found["run"])
+        existing_run(client, model, found["run"])
         return model
     if found := REGISTRY_URI.fullmatch(model):
         return _registered(client, model, found["name"], found["alias"], found["version"])
     raise BadInput(f"{model}: is no address of a model; it is {FORMS}")
 
 
-def _run(client: MlflowClient, model: str, run_id: str) -> Run:
+def run_with_model(client: MlflowClient, run_id: str) -> Run | None:
+    """A run whose model is still there; None where the run, its files, or its model by `gc`, were removed."""
+    run = active_run(client, run_id)
+    if run is None or ARTIFACTS in run.data.tags:
+        return None
+    there = {file.path for file in client.list_artifacts(run_id)}
+    return run if there.intersection(MODEL_FOLDERS) else None
+
+
+def existing_run(client: MlflowClient, model: str, run_id: str) -> Run:
+    """The run that has a model.
+
+    Raises:
+        BadInput: it was deleted, or `gc` removed its artifacts.
+        MlflowException: the tracking store failed.
+    """
     run = _found(lambda: client.get_run(run_id))
     if run is None:
         experiments = [experiment.name for experiment in client.search_experiments(max_results=20)]
         where = without_password(client.tracking_uri)
         raise BadInput(f"{model}: no run {run_id} in {where}; it has the experiments {_list(experiments)}")
+    if run.info.lifecycle_stage != LifecycleStage.ACTIVE:
+        raise BadInput(
+            f"{model}: its run was deleted in MLflow; until `mlflow gc`, `mlflow runs restore --run-id {run_id}` "
+            f"brings it back, or `mlflow experiments restore -x {run.info.experiment_id}` all of its experiment"
+        )
     if ARTIFACTS in run.data.tags:
         raise BadInput(f"{model}: the model was removed by `bdqm-tune gc`, which keeps the best trials of every study")
     return run
@@ -179,7 +200,7 @@ def _registered(client: MlflowClient, model: str, name: str, alias: str | None, 
         raise BadInput(f"{model}: {name!r} has no version {number!r}; its versions are: {_list(versions)}")
     # What `register` made is a copy, which is there when `gc` has removed the run's.
     if (run_id := versions[number].run_id) and not str(versions[number].source).startswith("models:"):
-        _run(client, model, run_id)
+        existing_run(client, model, run_id)
     return str(client.get_model_version_download_uri(name, number))
 
 

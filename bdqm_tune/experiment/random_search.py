@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 from bdqm_tune.config import Config
 from bdqm_tune.errors import BadInput
 from bdqm_tune.experiment.finalists import RANDOM, Candidate
+from bdqm_tune.experiment.models import existing_run
 from bdqm_tune.experiment.objectives import best_first
 from bdqm_tune.experiment.storage import opened
 from bdqm_tune.experiment.study import EXPERIMENT, QUESTION, RUN_ID
@@ -73,7 +74,8 @@ def random_candidate(client: MlflowClient, other: optuna.Study, n_trials: int) -
     """The best of the first trials of a random search, and how many of these have ended."""
     trials = _first(other.get_trials(deepcopy=False), n_trials)
     best = best_first(trials)[0]
-    config = trial_config(client, client.get_run(best.user_attrs[RUN_ID]))
+    run = existing_run(client, f"trial {best.number} of study {other.study_name!r}", best.user_attrs[RUN_ID])
+    config = trial_config(client, run)
     return Candidate(f"random: trial {best.number} of {other.study_name}", RANDOM, None, config), len(trials)
 
 

@@ -16,7 +16,7 @@ from optuna import Study
 
 from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.experiment.chosen import ChosenModel, champion_of, chosen_model
-from bdqm_tune.experiment.models import load_model, model_folder
+from bdqm_tune.experiment.models import existing_run, load_model, model_folder
 from bdqm_tune.experiment.output import quiet_libraries
 from bdqm_tune.experiment.serving import record_of, signature
 from bdqm_tune.experiment.study import TEST, load_study
@@ -77,7 +77,7 @@ def register(
     chosen = chosen_model(found, trial)
     client = tracking_client(stores)
     try:
-        run = client.get_run(chosen.run_id)
+        run = existing_run(client, f"trial {chosen.trial}, {chosen.why}", chosen.run_id)
         made = _version_of(client, name, chosen.run_id)
         known = made is not None
         if made is None:

@@ -16,6 +16,7 @@ from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.experiment.cached_storage import Cache
 from bdqm_tune.experiment.curves import read_curves
 from bdqm_tune.experiment.objectives import objectives_of
+from bdqm_tune.experiment.recoverable_run import active_run
 from bdqm_tune.experiment.results_cache import cache_file, read_cache, write_cache
 from bdqm_tune.experiment.search_space import SEARCHABLE
 from bdqm_tune.experiment.study import EXPERIMENT, QUESTION, RESULT, RUN_ID, STATES, load_study
@@ -30,6 +31,7 @@ MEASURED = (
 TIMES = ("started", "ended")  # of the last worker that had it; local time
 DESCRIBED = ("host", "device", "run_id")  # of a worker
 COLUMNS = ("number", "state", *MEASURED, *TIMES, "run_id")
+MOST_LOOKS = 20  # for a run that is still there
 CONTEXT = "mlflow.data.context"  # tag of a run's data: training or validation
 
 
@@ -146,11 +148,12 @@ def _study_runs(client: MlflowClient, experiment: str, name: str) -> pd.DataFram
 
 
 def _splits(client: MlflowClient, trials: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """What the trials were trained and validated on, as their first run has it."""
-    known = trials["run_id"].dropna()
-    if known.empty:
+    """What the trials were trained and validated on, as the first of their runs has it that is still there."""
+    known = trials["run_id"].dropna().iloc[:MOST_LOOKS]
+    first = next((run for run_id in known if (run := active_run(client, run_id)) is not None), None)
+    if first is None:
         return {}
-    inputs: Any = client.get_run(known.iloc[0]).inputs
+    inputs: Any = first.inputs
     return {
         next(tag.value for tag in given.tags if tag.key == CONTEXT): json.loads(given.dataset.profile)
         for given in inputs.dataset_inputs

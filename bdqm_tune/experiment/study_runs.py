@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Sequence
 
 import mlflow
-from mlflow.entities import Run
+from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
@@ -55,13 +55,20 @@ def runs_of_study(
     return found[::-1]
 
 
-def search(client: MlflowClient, asked: str, experiments: Sequence[str] | None = None) -> Iterator[Run]:
-    """All runs that a filter of MLflow's gives, in some experiments or in all."""
+def search(
+    client: MlflowClient, asked: str, experiments: Sequence[str] | None = None, deleted: bool = False
+) -> Iterator[Run]:
+    """All runs that a filter of MLflow's gives, in some experiments or in all.
+
+    Args:
+        deleted: those that are, in place of those that are not.
+    """
     if experiments is None:
-        experiments = [experiment.experiment_id for experiment in _experiments(client)]
-    token = None
+        view = ViewType.ALL if deleted else ViewType.ACTIVE_ONLY
+        experiments = [experiment.experiment_id for experiment in _experiments(client, view)]
+    token, view = None, ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY
     while experiments:
-        page = client.search_runs(list(experiments), asked, max_results=PAGE, page_token=token)
+        page = client.search_runs(list(experiments), asked, view, max_results=PAGE, page_token=token)
         yield from page
         token = page.token
         if not token:
@@ -79,10 +86,10 @@ def versions_of(client: MlflowClient, runs: Collection[str]) -> list[str]:
             return found
 
 
-def _experiments(client: MlflowClient) -> Iterator[mlflow.entities.Experiment]:
+def _experiments(client: MlflowClient, view: int) -> Iterator[mlflow.entities.Experiment]:
     token = None
     while True:
-        page = client.search_experiments(max_results=PAGE, page_token=token)
+        page = client.search_experiments(view, max_results=PAGE, page_token=token)
         yield from page
         token = page.token
         if not token:

@@ -305,4 +305,5 @@ class TrialRunner:
             splits,
             run_id=trial.user_attrs.get(RUN_ID),
             opened=lambda run_id: trial.storage.set_trial_user_attr(trial._trial_id, RUN_ID, run_id),
+            is_wanted=lambda: is_ours(trial),
         )

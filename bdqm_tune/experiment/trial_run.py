@@ -1,17 +1,20 @@
 """The MLflow run of one trial."""
 
+import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities import Dataset as MlflowDataset
+from mlflow.entities import DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.tracking import MlflowClient
 from mlflow.utils.time import get_current_time_millis
 from optuna.exceptions import StorageInternalError
 
+from bdqm_tune.experiment.recoverable_run import RecoverableRun
 from bdqm_tune.experiment.tracking_client import TrackingFailed
 
 if TYPE_CHECKING:
@@ -38,35 +41,50 @@ class Opening:
     tags: dict[str, str]
     inputs: list[dict[str, str]]  # data sets: name, digest, source, profile, context
     creation: str  # stands in a tag, by which a run is found whose creation was not answered
+    started: int | None = None  # timestamp (ms); None: a journal of an older version does not say
 
 
-class TrialRun:
+class TrialRun(RecoverableRun):
     """The MLflow run of one trial, which may not be there yet.
 
     Args:
-        run: as soon as it is there.
-        logged: the last step of each metric that is there by then, and is not sent again.
+        open_: gives the run; `logged` is filled with the last step of each metric that is there by then, and is not
+            sent again.
+        renew: as `RecoverableRun` has it, given what the run holds from its beginning.
     """
 
-    def __init__(self, tracker: "Tracker", run: Future[Run], opening: Opening, logged: Mapping[str, int]) -> None:
-        self._tracker, self._run, self._logged, self.opening = tracker, run, logged, opening
+    def __init__(
+        self,
+        tracker: "Tracker",
+        opening: Opening,
+        open_: Callable[[MlflowClient], Run],
+        renew: Callable[[Run, Opening], Callable[[MlflowClient], Run] | None],
+        logged: dict[str, int],
+    ) -> None:
+        super().__init__(tracker.send, open_, self._renewed)
+        self._tracker, self._renew_by, self._logged, self.opening = tracker, renew, logged, opening
         self.metrics: list[tuple[dict[str, float], int, int]] = []  # by name; timestamp, ms; step
         self._flushed = 0  # so many of them
+        inputs = [_dataset_input(described) for described in opening.inputs]
+        self.send(lambda client, run: client.log_inputs(run.info.run_id, datasets=inputs))
         self.send(self._describe)
 
-    def _describe(self, client: MlflowClient, run_id: str) -> None:
-        there = self._run.result().data.params  # which cannot change: another worker may have had another device
+    def start_again(self) -> None:
+        self._logged.clear()
+
+    def _renewed(self, deleted: Run) -> Callable[[MlflowClient], Run] | None:
+        self.opening = replace(self.opening, creation=uuid.uuid4().hex)
+        return self._renew_by(deleted, self.opening)
+
+    def _describe(self, client: MlflowClient, run: Run) -> None:
+        there = run.data.params  # which cannot change: another worker may have had another device
         params = [Param(key, value) for key, value in self.opening.parameters.items() if key not in there]
-        client.log_batch(run_id, params=params, tags=RUNNING)
+        client.log_batch(run.info.run_id, params=params, tags=RUNNING)
 
     def wait(self) -> Run:
-        """Wait until the run is there, and give it. Raises TrackingFailed if it cannot be made."""
-        run: Run = self._tracker.wait(self._run)
-        return run
-
-    def send(self, request: Callable[[MlflowClient, str], Any]) -> Future[Any]:
-        """Send a request about this run, given its id."""
-        return self._tracker.send(lambda client: request(client, self._run.result().info.run_id))
+        """Wait until all is sent, and give the run. Raises TrackingFailed if it cannot be made."""
+        self._tracker.wait(self.send(lambda client, run: None))
+        return self.run
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Keep metrics until `flush`."""
@@ -77,14 +95,14 @@ class TrialRun:
         metrics, self._flushed = self.metrics[self._flushed :], len(self.metrics)
         run_tags = [RunTag(key, value) for key, value in (tags or {}).items()]
 
-        def request(client: MlflowClient, run_id: str) -> None:
+        def request(client: MlflowClient, run: Run) -> None:
             new = [
                 Metric(name, value, moment, step)
                 for values, moment, step in metrics
                 for name, value in values.items()
                 if step > self._logged.get(name, -1)
             ]
-            client.log_batch(run_id, metrics=new, tags=run_tags)
+            client.log_batch(run.info.run_id, metrics=new, tags=run_tags)
 
         self.send(request)
 
@@ -105,12 +123,12 @@ class TrialRun:
             ended: when the trial did, ms; None: now. Of equal metrics of one moment MLflow keeps one.
         """
         self.flush({**tags, "trial_state": state})
-        self._tracker.upload(self._run.result, artifacts)
+        self.upload(artifacts)
         if best:
             now, step = ended or get_current_time_millis(), self.opening.number
             metrics = [Metric(name, value, now, step) for name, value in best.items()]
-            self._tracker.send(lambda client: client.log_batch(self._tracker.run.info.run_id, metrics=metrics))
-        return self.send(lambda client, run_id: client.set_terminated(run_id, STATUS[state], ended))
+            self._tracker.study.send(lambda client, run: client.log_batch(run.info.run_id, metrics=metrics))
+        return self.end(STATUS[state], ended)
 
     def hand_back(self) -> None:
         """Leave the run to the worker that takes the trial next, which must find it, and all that belongs to it.
@@ -120,3 +138,10 @@ class TrialRun:
         self._tracker.hurry()
         with suppress(TrackingFailed, StorageInternalError):  # said at the end
             self._tracker.wait(self.finish("waiting", {}, lambda folder: None, {}))
+
+
+def _dataset_input(described: Mapping[str, str]) -> DatasetInput:
+    options = {key: value for key, value in described.items() if key != "context"}
+    return DatasetInput(
+        MlflowDataset(source_type="local", **options), [InputTag("mlflow.data.context", described["context"])]
+    )

@@ -13,7 +13,7 @@ from bdqm_tune.backends import make_backend
 from bdqm_tune.config import Config
 from bdqm_tune.errors import BdqmError
 from bdqm_tune.experiment.cached_storage import Cache
-from bdqm_tune.experiment.checkpoints import checkpoint_folder
+from bdqm_tune.experiment.checkpoints import checkpoint_folder, remove_ended
 from bdqm_tune.experiment.cohort import trial_results
 from bdqm_tune.experiment.journal import Journal, journal_folder
 from bdqm_tune.experiment.lease import Lease
@@ -22,13 +22,19 @@ from bdqm_tune.experiment.provenance import provenance_tags
 from bdqm_tune.experiment.samplers import rungs
 from bdqm_tune.experiment.search_space import known_parameters
 from bdqm_tune.experiment.storage import turn
-from bdqm_tune.experiment.study import EXPERIMENT, IDENTITY, add_trials, check_study, open_study
+from bdqm_tune.experiment.study import (
+    EXPERIMENT,
+    IDENTITY,
+    add_trials,
+    check_study,
+    open_study,
+)
 from bdqm_tune.experiment.testsplit import note_test_split
 from bdqm_tune.experiment.tracking import Tracker, open_tracker
 from bdqm_tune.experiment.training_record import as_yaml
 from bdqm_tune.experiment.trial import TrialRunner
 from bdqm_tune.experiment.trial_result import TrialResult
-from bdqm_tune.experiment.upkeep import end_run_of, set_right_run_of
+from bdqm_tune.experiment.upkeep import end_run_of, follow_run, set_right_run_of
 from bdqm_tune.experiment.workers import Worker, Workers, describe_process
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.progress import note, walltime_is_near
@@ -61,10 +67,15 @@ def tune(
     refuse_secrets(config.model_dump())
     n_train = len(dataset.train.structures)
     backend = make_backend(config, dataset)
-    known_parameters(config, n_train, check_study(stores, config, dataset))
+    before = check_study(stores, config, dataset)
+    known_parameters(config, n_train, before)
     # Workers may start at once; MLflow's embedded store cannot be made by two.
     tracker = open_tracker(
-        stores, config.study.name, config.patience * 60, alone=lambda: turn(stores, config.study.name)
+        stores,
+        config.study.name,
+        config.patience * 60,
+        restore=bool(before),
+        alone=lambda: turn(stores, config.study.name),
     )
     status, interrupted, leases = "FAILED", False, ExitStack()
     journal = Journal(journal_folder(stores.home))
@@ -78,6 +89,7 @@ def tune(
         runner = TrialRunner(config, dataset, backend, tracker, compared, checkpoints, journal, attributes[IDENTITY])
         leases.enter_context(closing(lease(study, tracker, backend.device)))
         _run_waiting(study, runner, at_once(config, backend.at_once), on_trial)
+        remove_ended(checkpoints, lambda: study.get_trials(deepcopy=False))
         status = "FINISHED"
     except (KeyboardInterrupt, SystemExit):
         status, interrupted = "FINISHED" if walltime_is_near.is_set() else "KILLED", True
@@ -119,7 +131,6 @@ def lease(study: optuna.Study, tracker: Tracker, device: str) -> Lease:
     """The lease of this process on its trials of the study, and what becomes of the runs of workers that are lost."""
     assert isinstance(study._storage, Cache)
     storage = study._storage.backend
-    experiment, run_id = tracker.run.info.experiment_id, tracker.run.info.run_id
 
     def lost(worker: Worker, why: str) -> None:
         tracker.send(lambda client: end_run_of(client, worker, why))
@@ -128,12 +139,14 @@ def lease(study: optuna.Study, tracker: Tracker, device: str) -> Lease:
         def request(client: MlflowClient) -> None:
             now = storage.get_trial(trial._trial_id)  # for another worker may have taken it meanwhile
             workers = Workers(storage.engine, storage.patience, study._study_id).all()
-            set_right_run_of(client, experiment, now, {worker.description.get("run_id", "") for worker in workers})
+            experiment_id = tracker.run.info.experiment_id
+            set_right_run_of(client, experiment_id, now, {worker.description.get("run_id", "") for worker in workers})
 
         tracker.send(request)
 
-    description = {**describe_process(), "device": device, "run_id": run_id}
+    description = {**describe_process(), "device": device, "run_id": tracker.run.info.run_id}
     started = Lease(storage, study._study_id, description, lost, taken_back)
+    follow_run(tracker, study, started)
     started.look()
     started.start()
     return started

@@ -1,4 +1,4 @@
-"""MLflow runs of workers that are lost, set right."""
+"""MLflow runs of workers, kept in step with the study: of those that are lost, and of those whose run was deleted."""
 
 import logging
 from collections.abc import Collection, Iterator
@@ -8,9 +8,12 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from bdqm_tune.experiment.study import RUN_ID
+from bdqm_tune.experiment.lease import Lease
+from bdqm_tune.experiment.study import EXPERIMENT, RUN_ID
+from bdqm_tune.experiment.tracking import Tracker
 from bdqm_tune.experiment.tracking_client import is_passing, reason
 from bdqm_tune.experiment.trial_run import STATUS
 from bdqm_tune.experiment.workers import Worker
@@ -41,7 +44,7 @@ def set_right_run_of(client: MlflowClient, experiment_id: str, trial: FrozenTria
     """
     changed = 0
     with _if_it_may_be(f"the run of trial {trial.number}"):
-        for run in _running(client, experiment_id, trial.number):
+        for run in _begun(client, experiment_id, trial.number):
             ours = run.info.run_id == trial.user_attrs.get(RUN_ID)
             if not ours and run.data.tags.get(MLFLOW_PARENT_RUN_ID) not in parents:
                 continue
@@ -58,6 +61,18 @@ def set_right_run_of(client: MlflowClient, experiment_id: str, trial: FrozenTria
     return changed
 
 
+def follow_run(tracker: Tracker, study: Study, lease: Lease) -> None:
+    """Let the study and the table of workers know where a worker's run is, now and when another one takes its place."""
+
+    def renewed(run: Run) -> None:
+        if study.user_attrs.get(EXPERIMENT) != run.info.experiment_id:
+            study.set_user_attr(EXPERIMENT, run.info.experiment_id)
+        lease.describe("run_id", run.info.run_id)
+
+    tracker.on_renewed = renewed
+    renewed(tracker.run)
+
+
 @contextmanager
 def _if_it_may_be(what: str) -> Iterator[None]:
     """Leave what MLflow refuses to change, as a run that was deleted or is another user's: no reason to end."""
@@ -69,6 +84,7 @@ def _if_it_may_be(what: str) -> Iterator[None]:
         _log.warning("%s could not be set right: %s", what, reason(error))
 
 
-def _running(client: MlflowClient, experiment_id: str, number: int) -> list[Run]:
-    """The runs of trials of this number that are said to be running."""
-    return client.search_runs([experiment_id], f"tags.trial_number = '{number}' and attributes.status = 'RUNNING'")
+def _begun(client: MlflowClient, experiment_id: str, number: int) -> list[Run]:
+    """The runs of trials of this number that run, by their status or, where somebody changed that, by their tag."""
+    runs = client.search_runs([experiment_id], f"tags.trial_number = '{number}'")
+    return [run for run in runs if run.info.status == "RUNNING" or run.data.tags.get("trial_state") == "running"]

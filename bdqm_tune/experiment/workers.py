@@ -40,14 +40,13 @@ class Worker:
 
     @property
     def is_gone(self) -> bool:
-        """Whether its process is known to be no more, as it ran on this machine since this was started."""
-        pid, _, started = self.description.get("process", "").rpartition("/")[2].partition("@")
-        return self.is_here and pid.isdecimal() and started != _started(int(pid))
+        """Whether its process is known to be no more."""
+        return is_gone(self.description.get("process", ""))
 
     @property
     def is_here(self) -> bool:
         """Whether it ran on this machine since this was started, as far as is known."""
-        return self.description.get("process", "").rpartition("/")[0] == _machine()
+        return is_here(self.description.get("process", ""))
 
 
 class Workers:
@@ -104,6 +103,10 @@ class Workers:
         values = [name, self._study_id, RUNNING, 0, json.dumps(dict(description)), ""]
         row = sa.select(*(sa.literal(value) for value in values[:4]), now, now, *map(sa.literal, values[4:]))
         self._change(TABLE.insert().from_select([column.name for column in TABLE.columns], row.where(~there)))
+
+    def describe(self, name: str, description: Mapping[str, str]) -> None:
+        """Say something else of a worker."""
+        self._change(TABLE.update().where(TABLE.c.worker == name).values(description=json.dumps(dict(description))))
 
     def count(self, name: str) -> bool:
         """Say that a worker lives; False if it was declared lost meanwhile."""
@@ -184,6 +187,17 @@ def describe_process() -> dict[str, str]:
 def process_identity() -> str:
     """This process among all there ever were: MACHINE/PID@START."""
     return f"{_machine()}/{os.getpid()}@{_started(os.getpid())}"
+
+
+def is_here(identity: str) -> bool:
+    """Whether a process ran on this machine since this was started, as far as is known."""
+    return identity.rpartition("/")[0] == _machine()
+
+
+def is_gone(identity: str) -> bool:
+    """Whether a process is known to be no more, as it ran on this machine since this was started."""
+    pid, _, started = identity.rpartition("/")[2].partition("@")
+    return is_here(identity) and pid.isdecimal() and started != _started(int(pid))
 
 
 @cache

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,8 @@ from bdqm_tune.experiment import trial as trials
 from bdqm_tune.experiment.journal import EndedTrial, Journal, journal_folder, line, read_journal, taken
 from bdqm_tune.experiment.journal_sending import send_journals
 from bdqm_tune.experiment.samplers import rungs
-from bdqm_tune.experiment.study import LOSSES, load_study
+from bdqm_tune.experiment.study import LOSSES, RUN_ID, load_study
+from bdqm_tune.experiment.tracking_client import tracking_client
 from bdqm_tune.experiment.trial_run import TrialRun
 from bdqm_tune.experiment.tune import tune
 from bdqm_tune.learning.dataset import prepare
@@ -183,6 +185,26 @@ def test_what_could_not_be_sent_is_sent_by_the_next_command(
     assert files(stores) == list(stores.home.glob("checkpoints/*/*")) == []
     assert list(send_journals(stores)) == []
     assert_once(stores, "small", 1, EPOCHS)
+
+
+def test_a_run_that_is_made_of_a_journal_begins_when_its_trial_did(
+    stores: Stores,
+    configure: Callable[..., Config],
+    cut_off: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also where the worker's own run is not there any more."""
+    lose_mlflow(stores, configure, cut_off, AwayFromMlflow(monkeypatch))
+    client, trial = tracking_client(stores), load_study(stores, "small").trials[0]
+    began = client.get_run(trial.user_attrs[RUN_ID]).info.start_time
+    for there in client.search_runs(["1"]):
+        client.delete_run(there.info.run_id)
+    time.sleep(0.1)
+    assert SENT in list(send_journals(stores))
+    assert_once(stores, "small", 1, EPOCHS)
+    made = client.get_run(load_study(stores, "small").trials[0].user_attrs[RUN_ID])
+    assert made.info.run_id != trial.user_attrs[RUN_ID]
+    assert made.info.start_time == began < made.info.end_time
 
 
 @pytest.mark.parametrize("again", ["run", "sent"])
