@@ -13,7 +13,7 @@ from bdqm_tune.experiment.ensembling import BEST, COVERAGE, assemble
 from bdqm_tune.experiment.evaluation import evaluate_best
 from bdqm_tune.experiment.evaluation_record import Evaluation
 from bdqm_tune.experiment.journal_sending import send_journals
-from bdqm_tune.experiment.models import load_model
+from bdqm_tune.experiment.models import is_tracked, load_model
 from bdqm_tune.experiment.registry import ALIAS, Registered
 from bdqm_tune.experiment.registry import register as _register
 from bdqm_tune.experiment.results import StudyResults
@@ -24,7 +24,7 @@ from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.dataset import prepare as _prepare
 from bdqm_tune.learning.ensemble import Ensemble
 from bdqm_tune.progress import note
-from bdqm_tune.services.connection import find_stores
+from bdqm_tune.services.connection import Stores, find_stores, home_folder
 
 __all__ = [
     "confirm",
@@ -51,7 +51,7 @@ def prepare(train: str | Path = "builtin", test: str | Path | None = None, confi
         BadInput: something is wrong with what was given; the message says what.
     """
     data = {"train": str(train)} | ({} if test is None else {"test": str(test)})
-    return _prepare(load_config(config, {"data": data}), find_stores().home)
+    return _prepare(load_config(config, {"data": data}), home_folder())
 
 
 def tune(data: Dataset, study: str | None = None, n_trials: int | None = None, **options: Any) -> optuna.Study:
@@ -187,7 +187,8 @@ def load_calculator(model: str | Path) -> PotentialCalculator:
     Raises:
         BadInput: there is no such model; the message says what there is.
     """
-    return make_calculator(load_model(str(model), find_stores()))
+    stores = find_stores() if is_tracked(str(model)) else Stores(home_folder())
+    return make_calculator(load_model(str(model), stores))
 
 
 def _name(study: str | optuna.Study) -> str:

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -112,7 +113,7 @@ def tune(
     from bdqm_tune.experiment.tune import tune as run
 
     stores = stores_here()
-    dataset = _dataset(options, stores)
+    dataset = _dataset(options, stores.home)
     with Bar("Trials", options.study.n_trials) as bar:
         finished = run(dataset, options, stores, lambda result, found: bar.advance(_trial_line(result, found)))
     _report_study(finished, stores, as_json)
@@ -124,8 +125,9 @@ def prepare(train: Train = "", test: Test = "", config: ConfigFile = "", as_json
     options = _load(config, tune_overrides({"train": train, "test": test}))
 
     from bdqm_tune.learning.dataset import summary
+    from bdqm_tune.services.connection import home_folder
 
-    print_record(summary(_dataset(options, stores_here())), as_json)
+    print_record(summary(_dataset(options, home_folder())), as_json)
 
 
 app.command(epilog=f"Example: {STATUS_EXAMPLE}")(status)
@@ -239,11 +241,11 @@ def _recorded() -> str:
     return f". `mlflow run` has recorded it already: change the password; {remove}"
 
 
-def _dataset(options: "Config", stores: "Stores") -> "Dataset":
+def _dataset(options: "Config", home: Path) -> "Dataset":
     """The data of a configuration; what is odd about them goes to standard error."""
     from bdqm_tune.learning.dataset import prepare
 
-    dataset = prepare(options, stores.home)
+    dataset = prepare(options, home)
     for warning in dataset.warnings:
         print(f"warning: {warning}", file=sys.stderr, flush=True)
     return dataset

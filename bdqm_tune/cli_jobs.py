@@ -239,10 +239,10 @@ def _trials() -> dict[str, dict[str, int | None]]:
     from bdqm_tune.experiment.studies import all_studies
     from bdqm_tune.services.submission import servers_answer
 
-    stores = stores_here()
-    if stores.storage is None and stores.connection_file is not None and not servers_answer(stores.connection_file):
-        return {}
     with suppress(BdqmError):
+        stores = stores_here(wait=False)
+        if stores.storage is None and stores.connection_file is not None and not servers_answer(stores.connection_file):
+            return {}
         return {
             one.study: {"trials_done": done, "trials": done + one.waiting + one.running}
             for one in all_studies(stores)

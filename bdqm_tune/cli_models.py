@@ -101,9 +101,11 @@ def predict(
     """Predict energies and forces of the structures in a file; with an ensemble also how sure they are."""
     from dataclasses import asdict
 
+    from bdqm_tune.experiment.models import is_tracked
     from bdqm_tune.experiment.prediction import predict_file
+    from bdqm_tune.services.connection import Stores, home_folder
 
-    done = predict_file(model, file, Path(out), stores_here())
+    done = predict_file(model, file, Path(out), stores_here() if is_tracked(model) else Stores(home_folder()))
     if done.note:
         print(f"warning: {done.note}", file=sys.stderr, flush=True)
     if as_json:

@@ -20,11 +20,15 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to 
 Number = TypeVar("Number", int, float)
 
 
-def stores_here() -> "Stores":
-    """Where to read and write; what workers could not send is sent, and what the user should know is printed."""
+def stores_here(wait: bool = True) -> "Stores":
+    """Where to read and write; what workers could not send is sent, and what the user should know is printed.
+
+    Args:
+        wait: for servers that are not up.
+    """
     from bdqm_tune.services.connection import find_stores
 
-    stores = find_stores()
+    stores = find_stores(wait=wait)
     for note in stores.notes:
         print(f"warning: {note}", file=sys.stderr, flush=True)
     for line in sent_journals(stores):

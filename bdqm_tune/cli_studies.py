@@ -139,7 +139,7 @@ def _findings(wait: bool) -> "Iterator[Finding]":
     yield environment.gpu()
     yield from check_servers(Places(services_folder()))
     try:
-        stores = find_stores()
+        stores = find_stores(wait=False)
     except BdqmError as error:
         yield Finding("stores", ERROR, str(error))
         return

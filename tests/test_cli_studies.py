@@ -151,3 +151,46 @@ def test_help_has_an_example(call: Call) -> None:
         code, out, _ = call(command, "--help")
         assert code == 0
         assert f"Example: bdqm-tune {command}" in out.replace("`", "")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "tune --study s --epochs 1 --n-trials 1",
+        "status s",
+        "studies",
+        "front s",
+        "delete-study s --yes",
+        "evaluate --study s",
+        "ensemble --study s",
+        "confirm --study s",
+        "register --study s",
+        f"reproduce {'0' * 32}",
+        f"predict {'0' * 32} x.xyz",
+        "gc --keep-best 1",
+        "report s",
+    ],
+)
+def test_no_command_uses_files_while_the_users_servers_are_down(
+    call: Call, workdir: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setattr("bdqm_tune.services.connection.RESTART", 0.0)
+    (workdir / "servers").mkdir()
+    (workdir / "servers" / "settings.json").write_text("{}")
+    monkeypatch.setenv("BDQM_SERVICES", str(workdir / "servers"))
+    status, out, err = call(*command.split())
+    assert (status, out) == (1, "")
+    assert "are not up: `bdqm-tune services up` starts them; to use files of this folder" in err
+    assert err.count("\n") == 1
+    assert [path.name for path in workdir.iterdir()] == ["servers"]
+
+
+def test_jobs_and_doctor_do_not_wait_for_servers(call: Call, workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (workdir / "servers").mkdir()
+    (workdir / "servers" / "settings.json").write_text("{}")
+    monkeypatch.setenv("BDQM_SERVICES", str(workdir / "servers"))
+    start = time.monotonic()
+    assert call("jobs")[0] == 0
+    status, out, _ = call("doctor")
+    assert (status, "are not up: `bdqm-tune services up`" in out) == (1, True)
+    assert time.monotonic() - start < 60

@@ -41,7 +41,7 @@ def load_model(model: str, stores: Stores) -> Potential | Ensemble:
         BadInput: there is none; the message says what there is.
         BdqmError: the tracking store that has it does not answer.
     """
-    if _is_there(Path(model)) or not (RUN_ID.fullmatch(model) or model.startswith(("runs:", "models:"))):
+    if not is_tracked(model):
         return load_folder(Path(model))
     quiet_libraries()
     client = _client(model, stores)
@@ -58,6 +58,11 @@ def load_model(model: str, stores: Stores) -> Potential | Ensemble:
             return load_folder(Path(local))
         except BadInput as error:
             raise BadInput(str(error).replace(str(local), model)) from None
+
+
+def is_tracked(model: str) -> bool:
+    """Whether a model is in the tracking store, and not in a folder."""
+    return not _is_there(Path(model)) and bool(RUN_ID.fullmatch(model) or model.startswith(("runs:", "models:")))
 
 
 def load_potential(model: str, stores: Stores) -> Potential:

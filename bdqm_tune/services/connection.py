@@ -1,10 +1,14 @@
 """Where the stores are: given by the environment, else those that `services up` started, else embedded in the folder.
 
+Whoever has servers gets no embedded stores where they are down: a second study of the same name would begin there.
 Servers may come back on another host or port. What follows them reads the connection file at each connect, not once.
 """
 
 import json
 import os
+import shlex
+import sys
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -12,6 +16,8 @@ from pathlib import Path
 from bdqm_tune.errors import BadInput, BdqmError, one_line
 
 FORMAT = 1
+RESTART = 120.0  # seconds in which servers that restart are up again
+LOOK = 0.5  # seconds between two looks
 
 
 @dataclass(frozen=True)
@@ -75,23 +81,34 @@ def services_folder(environ: Mapping[str, str] = os.environ) -> Path:
     return Path(environ.get("BDQM_SERVICES") or Path.home() / ".bdqm-tune").expanduser().absolute()
 
 
+def has_servers(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether the user has had servers up, which then hold the studies, also while they are down."""
+    return (services_folder(environ) / "settings.json").exists()
+
+
 def home_folder(environ: Mapping[str, str] = os.environ) -> Path:
     """Where features, embedded studies and records of jobs are: `BDQM_HOME`, else `.bdqm` in the working folder."""
     return Path(environ.get("BDQM_HOME") or ".bdqm").absolute()
 
 
-def find_stores(environ: Mapping[str, str] = os.environ) -> Stores:
-    """The stores that `BDQM_HOME`, `BDQM_STORAGE` and `MLFLOW_TRACKING_URI` name, those of running servers, or the
-    embedded ones.
+def find_stores(environ: Mapping[str, str] = os.environ, wait: bool = True) -> Stores:
+    """The stores that `BDQM_HOME`, `BDQM_STORAGE` and `MLFLOW_TRACKING_URI` name, those of the user's servers, or the
+    embedded ones of a user who has none.
+
+    Args:
+        wait: for servers that are not up, as they may restart.
 
     Raises:
         BadInput: Optuna and MLflow would share one database.
-        BdqmError: the connection file cannot be read.
+        BdqmError: the servers are not up, or the connection file cannot be read.
     """
     home = home_folder(environ)
     storage, tracking = environ.get("BDQM_STORAGE") or None, environ.get("MLFLOW_TRACKING_URI") or None
-    file: Path | None = services_folder(environ) / "connection.json"
+    folder = services_folder(environ)
+    file: Path | None = folder / "connection.json"
     notes: tuple[str, ...] = ()
+    if (storage is None or tracking is None) and has_servers(environ):
+        _await_servers(folder / "connection.json", home, RESTART if wait else 0.0)
     if file is not None and not file.exists():
         file = None
     if file is not None and tracking is not None:
@@ -110,6 +127,45 @@ def find_stores(environ: Mapping[str, str] = os.environ) -> Stores:
             "each needs one of its own, as both keep a table alembic_version there"
         )
     return stores
+
+
+def file_stores(environ: Mapping[str, str] = os.environ) -> Stores:
+    """What `BDQM_STORAGE` and `MLFLOW_TRACKING_URI` name, unless it is the user's servers, else the embedded stores."""
+    home, file = home_folder(environ), services_folder(environ) / "connection.json"
+    storage, tracking = environ.get("BDQM_STORAGE") or None, environ.get("MLFLOW_TRACKING_URI") or None
+    if tracking is not None and file.exists():
+        servers = read_connection(file)
+        if tracking.rstrip("/") in (servers.tracking_uri, *servers.earlier_tracking_uris):
+            tracking = None
+    # Not left to MLflow, which would read the variable.
+    return Stores(home, storage, tracking or f"sqlite:///{Path('mlflow.db').absolute()}")
+
+
+def server_stores(environ: Mapping[str, str] = os.environ, wait: bool = True) -> Stores:
+    """Those of the user's servers, whatever else is given. Raises BdqmError if they are not up."""
+    folder = services_folder(environ)
+    if not has_servers(environ):
+        raise BdqmError(f"no servers have ever been up in {folder}: `bdqm-tune services up` starts them")
+    _await_servers(folder / "connection.json", home_folder(environ), RESTART if wait else 0.0)
+    return Stores(home_folder(environ), connection_file=folder / "connection.json")
+
+
+def _await_servers(file: Path, home: Path, seconds: float) -> None:
+    """Wait until servers have written their connection file. Raises BdqmError if they do not."""
+    deadline, told = time.monotonic() + seconds, False
+    while not file.exists():
+        if (left := deadline - time.monotonic()) <= 0:
+            files = {"BDQM_STORAGE": home / "optuna.db", "MLFLOW_TRACKING_URI": Path("mlflow.db").absolute()}
+            choice = " ".join(f"{name}={shlex.quote(f'sqlite:///{path}')}" for name, path in files.items())
+            raise BdqmError(
+                f"the servers of {file.parent} are not up: `bdqm-tune services up` starts them; "
+                f"to use files of this folder in their place, `export {choice}`"
+            )
+        if not told:
+            told = True
+            wait = f"waiting for them, {seconds:.0f} s at most"
+            print(f"bdqm-tune: the servers of {file.parent} are not up; {wait}", file=sys.stderr, flush=True)
+        time.sleep(min(LOOK, left))
 
 
 def read_connection(path: Path) -> Connection:

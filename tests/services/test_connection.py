@@ -1,14 +1,18 @@
 """Where the stores are: what is given, what runs, what is embedded; looked up anew each time."""
 
 import json
+import shlex
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bdqm_tune.errors import BadInput, BdqmError
+from bdqm_tune.services import connection
 from bdqm_tune.services.connection import (
     Connection,
+    Stores,
     connection_text,
     find_stores,
     read_connection,
@@ -123,3 +127,40 @@ def test_passwords_are_not_shown() -> None:
         assert "s3cret" not in shown
     assert without_password("mysql://u:s3cret@h/d") == "mysql://u:***@h/d"
     assert "s3cret" not in without_password("not a url: u:s3cret@h")
+
+
+@pytest.fixture
+def down(workdir: Path) -> dict[str, str]:
+    """Variables of a user whose servers have been up, and are not at the moment."""
+    (workdir / "servers").mkdir()
+    (workdir / "servers" / "settings.json").write_text("{}")
+    return {"BDQM_SERVICES": str(workdir / "servers"), "BDQM_HOME": str(workdir / "a home")}
+
+
+def test_servers_that_restart_are_waited_for(
+    workdir: Path, down: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(connection, "LOOK", 0.05)
+    file = workdir / "servers" / "connection.json"
+    threading.Timer(0.5, lambda: file.write_text(connection_text(SERVERS))).start()
+    stores = find_stores(down)
+    assert (stores.storage_url, stores.tracking_uri) == (SERVERS.storage_url, SERVERS.tracking_uri)
+    said = f"bdqm-tune: the servers of {file.parent} are not up; waiting for them, 120 s at most\n"
+    assert capsys.readouterr().err == said
+
+
+def test_where_servers_stay_down_no_files_are_used_in_their_place(
+    workdir: Path, down: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "RESTART", 0.2)
+    servers = "https://node7:5000"  # as `services env` said when they were up
+    for given in ({}, {"BDQM_STORAGE": "sqlite:////x.db"}, {"MLFLOW_TRACKING_URI": servers}):
+        with pytest.raises(BdqmError, match="are not up: `bdqm-tune services up` starts them") as refused:
+            find_stores(down | given)
+        assert refused.value.exit_code == 1  # what a job script does not take for a study that is not there
+    command = str(refused.value).rpartition("`export ")[2].removesuffix("`")
+    chosen = dict(part.split("=", 1) for part in shlex.split(command))
+    stores = find_stores(down | chosen)
+    assert stores.storage_url == f"sqlite:///{workdir}/a home/optuna.db"
+    assert stores.tracking_uri == f"sqlite:///{workdir}/mlflow.db"
+    assert stores.storage_url == Stores(stores.home).storage_url, "where the embedded studies are"
