@@ -17,11 +17,13 @@ from bdqm_tune.cli_report import REPORT_EXAMPLE, report
 from bdqm_tune.cli_results import CONFIRM_EXAMPLE, REGISTER_EXAMPLE, REPRODUCE_EXAMPLE, confirm, register, reproduce
 from bdqm_tune.cli_shared import Json, print_record, stores_here, tune_overrides
 from bdqm_tune.cli_studies import (
+    COPY_EXAMPLE,
     DELETE_EXAMPLE,
     DOCTOR_EXAMPLE,
     FRONT_EXAMPLE,
     STATUS_EXAMPLE,
     STUDIES_EXAMPLE,
+    copy_study,
     delete_study,
     doctor,
     front,
@@ -134,6 +136,7 @@ app.command(epilog=f"Example: {STATUS_EXAMPLE}")(status)
 app.command(epilog=f"Example: {STUDIES_EXAMPLE}")(studies)
 app.command(epilog=f"Example: {FRONT_EXAMPLE}")(front)
 app.command(epilog=f"Example: {DELETE_EXAMPLE}")(delete_study)
+app.command(epilog=f"Example: {COPY_EXAMPLE}")(copy_study)
 app.command(epilog=f"Example: {CONFIRM_EXAMPLE}")(confirm)
 app.command(epilog=f"Example: {EVALUATE_EXAMPLE}")(evaluate)
 app.command(epilog=f"Example: {ENSEMBLE_EXAMPLE}")(ensemble)

@@ -20,6 +20,7 @@ STATUS_EXAMPLE = "`bdqm-tune status oc20`, `bdqm-tune status oc20 --json`"
 STUDIES_EXAMPLE = "`bdqm-tune studies`"
 FRONT_EXAMPLE = "`bdqm-tune front oc20`, `bdqm-tune front oc20 --json`"
 DELETE_EXAMPLE = "`bdqm-tune delete-study oc20`"
+COPY_EXAMPLE = "`bdqm-tune copy-study oc20 --to servers`"
 DOCTOR_EXAMPLE = "`bdqm-tune doctor`, `bdqm-tune doctor --wait`"
 
 Name = Annotated[str, typer.Argument(metavar="STUDY", help="Name of the study.")]
@@ -88,6 +89,32 @@ def delete_study(
             "next:    `mlflow runs restore --run-id ID` brings a run back, until the files and all are removed for good"
         )
         print(f"         by {f'`{gc}`' if where else gc}")
+
+
+def copy_study(
+    study: Name,
+    to: Annotated[str, typer.Option("--to", metavar="servers|files", help="Where it is to be.")],
+    as_json: Json = False,
+) -> None:
+    """Copy a study with its trials, runs and models from files to your servers, or from there to files.
+
+    Files are those of this folder, or what BDQM_STORAGE and MLFLOW_TRACKING_URI name."""
+    from bdqm_tune.experiment.study_copy import copy_study as copy
+    from bdqm_tune.services.connection import file_stores, server_stores
+
+    if to not in ("servers", "files"):
+        raise BadInput(f"--to must be servers or files, got {to!r}")
+    places = {"servers": server_stores(), "files": file_stores()}
+    target = places.pop(to)
+    (source,) = places.values()
+    made = copy(source, target, study, lambda line: print(f"bdqm-tune: {line}", file=sys.stderr, flush=True))
+    if as_json:
+        print(json.dumps(asdict(made)))
+        return
+    print(f"copied: the study {study}, {made.trials} trials, {made.runs} runs, to {made.to}")
+    if made.models:
+        print(f"not copied: registered models, {', '.join(made.models)}; `bdqm-tune register` enters them anew")
+    print("next:   the one that it was copied from is still there; go on with one of the two only")
 
 
 def _what_goes(found: "Belongings") -> Iterator[str]:

@@ -17,7 +17,7 @@ from bdqm_tune.experiment.cached_storage import Cache
 from bdqm_tune.experiment.checkpoints import checkpoint_folder
 from bdqm_tune.experiment.output import quiet_libraries
 from bdqm_tune.experiment.storage import not_made_yet, opened, turn
-from bdqm_tune.experiment.study import RUN_ID, TEST, no_such_study, study_id_of
+from bdqm_tune.experiment.study import RUN_ID, TEST, no_such_study, studies_beside, study_id_of
 from bdqm_tune.experiment.study_runs import runs_of_study, search, tracking_not_made_yet, versions_of
 from bdqm_tune.experiment.tracking_client import reason, tracking_client
 from bdqm_tune.experiment.workers import RUNNING, Worker, Workers, who
@@ -50,7 +50,7 @@ def belongings(stores: Stores, name: str) -> Belongings:
     if not_made_yet(stores):
         raise no_such_study(stores, name, [])
     with opened(stores) as storage:
-        trials, workers = _idle(stores, storage, name)
+        trials, workers = idle(stores, storage, name)
     uri = without_password(stores.tracking_uri or mlflow.get_tracking_uri())
     of_trials = {trial.user_attrs[RUN_ID] for trial in trials if RUN_ID in trial.user_attrs}
     if tracking_not_made_yet(stores):
@@ -80,7 +80,7 @@ def delete_study(stores: Stores, found: Belongings) -> None:
         BdqmError: workers run, or a store failed; what was deleted before stays deleted, and it may be repeated.
     """
     with turn(stores, found.study) as check, opened(stores) as storage:  # so that nobody begins to work on it
-        _idle(stores, storage, found.study)
+        idle(stores, storage, found.study)
         check()
         _delete_runs(stores, found)
         check()
@@ -90,8 +90,13 @@ def delete_study(stores: Stores, found: Belongings) -> None:
         storage.delete_study(study_id)
 
 
-def _idle(stores: Stores, storage: Cache, name: str) -> tuple[list[FrozenTrial], list[Worker]]:
-    """The trials and workers of a study on which nobody works."""
+def idle(stores: Stores, storage: Cache, name: str) -> tuple[list[FrozenTrial], list[Worker]]:
+    """The trials and workers of a study on which nobody works.
+
+    Raises:
+        BadInput: there is no such study.
+        BdqmError: workers run, as far as is known.
+    """
     study_id = study_id_of(storage, name)
     if study_id is None:
         raise no_such_study(stores, name, sorted(optuna.get_all_study_names(storage)))
@@ -131,11 +136,20 @@ def _delete_runs(stores: Stores, found: Belongings) -> None:
         ) from None
 
 
+def _others_have(stores: Stores, storage: Cache, study_id: int, digest: str) -> bool:
+    """Whether other studies have this test split, here or where `copy-study` brings one; also where nobody knows."""
+    others = [other for other in storage.get_all_studies() if other._study_id != study_id]
+    try:
+        others += studies_beside(stores)
+    except BdqmError:
+        return True
+    return digest in [other.user_attrs.get(TEST, {}).get("digest") for other in others]
+
+
 def _remove_from_home(stores: Stores, storage: Cache, attributes: Mapping[str, Any], study_id: int) -> None:
     """Remove what the study alone has in `BDQM_HOME`; features are every study's."""
     kept = attributes.get(TEST)
-    others = [other for other in storage.get_all_studies() if other._study_id != study_id]
-    if kept is not None and kept["digest"] not in [other.user_attrs.get(TEST, {}).get("digest") for other in others]:
+    if kept is not None and not _others_have(stores, storage, study_id, kept["digest"]):
         remove_sealed(stores.home, kept["digest"])
     name = storage.get_study_name_from_id(study_id)
     shutil.rmtree(checkpoint_folder(stores.home, name, attributes), ignore_errors=True)

@@ -2,8 +2,9 @@
 
 import json
 import logging
+import shlex
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from uuid import uuid4
 
@@ -11,10 +12,11 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.exceptions import StorageInternalError
 from optuna.study import StudyDirection
+from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
 from bdqm_tune.config import Config
-from bdqm_tune.errors import BadInput
+from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.experiment.cached_storage import Cache, hurry
 from bdqm_tune.experiment.objectives import objectives_of
 from bdqm_tune.experiment.patient_storage import TrialLost
@@ -22,7 +24,8 @@ from bdqm_tune.experiment.samplers import make_pruner, make_sampler
 from bdqm_tune.experiment.search_space import distributions
 from bdqm_tune.experiment.storage import not_made_yet, open_storage, opened
 from bdqm_tune.learning.dataset import Dataset
-from bdqm_tune.services.connection import Stores, without_password
+from bdqm_tune.services.connection import Stores, has_servers, services_folder, without_password
+from bdqm_tune.services.submission import servers_answer
 
 QUESTION, TEST, EXPERIMENT = "question", "test", "mlflow_experiment_id"  # attributes of a study …
 RUN_ID, RESULT = "mlflow_run_id", "result"  # … and of a trial
@@ -58,7 +61,45 @@ def no_such_study(stores: Stores, name: str, names: Sequence[str]) -> BadInput:
     """The error for a study that is not among those there are."""
     known = f"there are: {', '.join(names)}" if names else "there is none yet"
     where = without_password(stores.storage_url).partition("?")[0]
-    return BadInput(f"no study {name!r} in {where}; {known}")
+    beside = where_beside(stores, name)
+    return BadInput(f"no study {name!r} in {where}; {known}{f'; it is in {beside}' if beside else ''}")
+
+
+def where_beside(stores: Stores, name: str) -> str:
+    """Where a study is that is in files while the servers are up, or the other way round, and how to get at it.
+
+    "" if there is none of that name.
+    """
+    place = place_beside(stores)
+    with suppress(BdqmError):
+        if place is not None and name in [study.study_name for study in studies_beside(stores)]:
+            where = without_password(place.storage_url).partition("?")[0]
+            side = "servers" if follows_servers(stores) else "files"
+            return f"{where}, from which `bdqm-tune copy-study {shlex.quote(name)} --to {side}` brings it here"
+    return ""
+
+
+def follows_servers(stores: Stores) -> bool:
+    """Whether the studies are in the database of the user's servers."""
+    return stores.storage is None and stores.connection_file is not None
+
+
+def place_beside(stores: Stores) -> Stores | None:
+    """The embedded stores where the studies are on servers; where they are not, the servers of a user who has some."""
+    if follows_servers(stores):
+        return Stores(stores.home)
+    return Stores(stores.home, connection_file=services_folder() / "connection.json") if has_servers() else None
+
+
+def studies_beside(stores: Stores) -> list[FrozenStudy]:
+    """The studies of that place; nothing is made. Raises BdqmError if they cannot be read."""
+    place = place_beside(stores)
+    if place is None or not_made_yet(place):
+        return []
+    if place.connection_file is not None and not servers_answer(place.connection_file):
+        raise BdqmError("the servers do not answer")
+    with opened(place) as storage:
+        return storage.backend.get_all_studies()
 
 
 def check_study(stores: Stores, config: Config, dataset: Dataset) -> list[FrozenTrial]:

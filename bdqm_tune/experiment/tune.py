@@ -27,7 +27,9 @@ from bdqm_tune.experiment.study import (
     IDENTITY,
     add_trials,
     check_study,
+    follows_servers,
     open_study,
+    where_beside,
 )
 from bdqm_tune.experiment.testsplit import note_test_split
 from bdqm_tune.experiment.tracking import Tracker, open_tracker
@@ -69,6 +71,8 @@ def tune(
     backend = make_backend(config, dataset)
     before = check_study(stores, config, dataset)
     known_parameters(config, n_train, before)
+    if follows_servers(stores) and not before and (beside := where_beside(stores, config.study.name)):
+        note(f"bdqm-tune: a study {config.study.name!r} begins on the servers; another one is in {beside}")
     # Workers may start at once; MLflow's embedded store cannot be made by two.
     tracker = open_tracker(
         stores,
