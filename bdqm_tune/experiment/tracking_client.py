@@ -13,8 +13,9 @@ from bdqm_tune.experiment.patience import passing
 from bdqm_tune.services.connection import Stores, without_password
 from bdqm_tune.services.secrets import without_secrets
 
-# What MLflow's server says of its database with HTTP 400, and what is over in a moment.
-PASSING = ("QueuePool limit", "InterfaceError")
+# What MLflow's server says of its database with HTTP 400, and what is over in a moment. The last: another run entered
+# the same dataset into the experiment at the same time.
+PASSING = ("QueuePool limit", "InterfaceError", "INSERT INTO datasets")
 ARTIFACTS = "artifacts"  # tag of a run whose artifacts `bdqm-tune gc` removed
 
 
