@@ -30,6 +30,7 @@ from analysis.figures.timeline import timeline
 from bdqm_tune.errors import BadInput
 from bdqm_tune.experiment.evaluation_record import Evaluation
 from bdqm_tune.experiment.results import StudyResults
+from bdqm_tune.files import write_whole
 
 Drawings = Mapping[str, Callable[[], Figure | Axes]]
 
@@ -104,8 +105,8 @@ def write_study(results: StudyResults, out: Path, random: StudyResults | None = 
     drawings = study_drawings(results, random)  # which may be refused, before anything is written
     out.mkdir(parents=True, exist_ok=True)
     files = [out / "trials.csv", out / "curves.csv"]
-    results.trials.to_csv(files[0], index=False)
-    results.curves.to_csv(files[1], index=False)
+    write_whole(files[0], results.trials.to_csv(index=False))
+    write_whole(files[1], results.curves.to_csv(index=False))
     return files + write(drawings, out)
 
 
@@ -113,8 +114,8 @@ def write_comparison(found: Comparison, out: Path) -> list[Path]:
     """Write studies.csv, best.csv (the best after every trial) and figures; the learning curve where sizes differ."""
     out.mkdir(parents=True, exist_ok=True)
     files = [out / "studies.csv", out / "best.csv"]
-    found.studies.to_csv(files[0], index=False)
-    found.by_trials.to_csv(files[1], index=False)
+    write_whole(files[0], found.studies.to_csv(index=False))
+    write_whole(files[1], found.by_trials.to_csv(index=False))
     drawings: dict[str, Callable[[], Figure | Axes]] = {
         "comparison": lambda: comparison(found.by_trials, found.by_epochs, found.studies, found.objective)
     }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bdqm_tune.errors import BadInput
+from bdqm_tune.files import write_whole
 
 if TYPE_CHECKING:
     from bdqm_tune.amptorch_import.record import Unsupported
@@ -120,6 +121,6 @@ def _refuse_unless_new(target: Path) -> None:
 
 def _write(target: Path, text: str) -> None:
     try:
-        target.write_text(text, encoding="utf-8")
+        write_whole(target, text)
     except OSError as error:
         raise BadInput(f"{target}: cannot be written ({error.strerror})") from None

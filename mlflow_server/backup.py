@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from bdqm_tune.errors import BadInput, BdqmError, one_line
+from bdqm_tune.files import written_whole
 from bdqm_tune.progress import track
 from mlflow_server.data_lock import data_shared
 from mlflow_server.database import Database
@@ -61,20 +62,14 @@ def make_backup(places: Places, database: Database, file: Path, versions: Mappin
         raise BadInput(f"{file} exists; a backup does not overwrite it")
     if not file.parent.is_dir():
         raise BadInput(f"{file}: there is no folder {file.parent}")
-    partial = file.with_name(f".{file.name}.partial")
     try:
         with data_shared(places), tempfile.TemporaryDirectory(dir=places.folder, prefix="backup-") as scratch:
             dump = Path(scratch) / DUMP
             _dump(places, database, dump)
-            with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as raw:
+            with written_whole(file, 0o600, on_disk=True) as raw:
                 contents = _pack(raw, dump, places.artifacts, dict(versions))
-                raw.flush()
-                os.fsync(raw.fileno())
-        partial.replace(file)
     except OSError as error:
         raise BdqmError(f"cannot write the backup {file}: {one_line(error)}") from None
-    finally:
-        partial.unlink(missing_ok=True)
     return contents
 
 

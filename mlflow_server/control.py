@@ -15,7 +15,7 @@ from mlflow_server import supervisor, tracking
 from mlflow_server.data_lock import refuse_during_restore
 from mlflow_server.database import connect
 from mlflow_server.places import Places
-from mlflow_server.processes import holder, leftovers, stop, uninterrupted
+from mlflow_server.processes import holder, leftovers, open_log, stop, uninterrupted
 from mlflow_server.restore import restore_state
 from mlflow_server.settings import LOOPBACK, choose, load_settings
 
@@ -68,7 +68,7 @@ def up(places: Places, bind: str, foreground: bool, say: Callable[[str], None]) 
     offset = log.stat().st_size if log.exists() else 0
     process = None
     if holder(places.lock) is None:
-        with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a") as output, uninterrupted():
+        with open_log(log) as output, uninterrupted():
             process = subprocess.Popen(
                 [sys.executable, "-m", "mlflow_server.supervisor", places.folder, bind],
                 stdin=subprocess.DEVNULL,

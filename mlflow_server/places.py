@@ -6,7 +6,10 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from bdqm_tune.errors import BadInput, one_line
+from bdqm_tune.errors import BadInput, BdqmError, one_line
+from bdqm_tune.files import is_private, private_folder, written_whole
+
+LONGEST_PARENT = 107 - 60  # bytes, as a socket's path has 107 at most
 
 
 @dataclass(frozen=True)
@@ -90,12 +93,55 @@ class Places:
 
     @property
     def socket(self) -> Path:
-        """The database's socket.
+        """The database's socket, where the last start of it on any node put it, whatever the caller's environment.
 
-        On the node's own disk: a path over 107 characters is too long for a socket, and network file systems have none.
+        Raises:
+            BdqmError: none has been started, or an earlier version of this program did it.
         """
-        name = hashlib.sha256(str(self.folder).encode()).hexdigest()[:12]
-        return Path(tempfile.gettempdir()) / f"bdqm-tune-{os.getuid()}-{name}" / "database.sock"
+        path = self._last_socket()
+        if path is None:
+            raise BdqmError(
+                f"{self.database} does not say where the database's socket is; "
+                "bdqm-tune services down, then up, puts that right"
+            )
+        return path
+
+    def claim_socket(self) -> None:
+        """Have a folder for the socket on this node, which nobody else can foresee or look into.
+
+        On the node's own disk: network file systems have no sockets. That of the last start is used again if it is
+        still there, and private.
+
+        Raises:
+            BadInput: there is no place for it.
+        """
+        last = self._last_socket()
+        if last is not None and is_private(last.parent):
+            return
+        try:
+            parent = tempfile.gettempdir()
+            if len(os.fsencode(parent)) > LONGEST_PARENT:
+                parent = "/tmp"  # nosec B108
+            folder = Path(tempfile.mkdtemp(prefix=self._socket_prefix, dir=parent))
+        except OSError as error:
+            raise BadInput(f"no place for the database's socket: {one_line(error)}; set TMPDIR") from None
+        write_private(self._socket_file, f"{folder / 'database.sock'}\n")
+
+    @property
+    def _socket_file(self) -> Path:
+        return self.database / "socket"
+
+    @property
+    def _socket_prefix(self) -> str:
+        """Of the folder's name; a copy of the servers' folder must not take that of the original."""
+        return f"bdqm-tune-{os.getuid()}-{hashlib.sha256(bytes(self.folder.resolve())).hexdigest()[:12]}-"
+
+    def _last_socket(self) -> Path | None:
+        try:
+            path = Path(self._socket_file.read_text(encoding="utf-8").rstrip("\n"))
+        except FileNotFoundError:
+            return None
+        return path if path.parent.name.startswith(self._socket_prefix) else None
 
     def make(self) -> None:
         """Make the folders, open to their owner only.
@@ -103,23 +149,16 @@ class Places:
         Raises:
             BadInput: that cannot be, or the place is somebody else's.
         """
-        folders = [self.folder, self.tls, self.database, self.mlflow, self.artifacts, self.backups, self.logs]
-        for folder in [*folders, self.socket.parent]:
+        for folder in (self.folder, self.tls, self.database, self.mlflow, self.artifacts, self.backups, self.logs):
             try:
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                if folder.stat().st_uid != os.getuid():
-                    raise BadInput(f"{folder} belongs to another user; choose a folder of your own: BDQM_SERVICES")
-                folder.chmod(0o700)
+                private_folder(folder)
+            except BadInput as error:
+                raise BadInput(f"{error}; BDQM_SERVICES=FOLDER names another place") from None
             except OSError as error:
                 raise BadInput(f"{folder}: no place for the servers: {one_line(error)}; set BDQM_SERVICES") from None
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read, whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.unlink(missing_ok=True)
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    """Write a file that only its owner may read, whole or not at all, on the disk when this returns."""
+    with written_whole(path, 0o600, on_disk=True) as file:
+        file.write(text.encode())

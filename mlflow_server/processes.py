@@ -16,6 +16,7 @@ from typing import IO
 import psutil
 
 from bdqm_tune.errors import BdqmError, one_line
+from bdqm_tune.files import open_no_link
 
 MARK = "BDQM_SERVERS_OF"  # variable of every server's environment: the folder that it belongs to
 GLANCE = 2.0  # seconds; whoever only looks who holds the lock has it for a moment
@@ -53,7 +54,7 @@ def held(lock: Path, refused: Callable[[], BdqmError], shared: bool = False) -> 
     Raises:
         BdqmError: `refused()`, or the file system has no locks.
     """
-    with os.fdopen(os.open(lock, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="utf-8") as file:
+    with os.fdopen(open_no_link(lock, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="utf-8") as file:
         deadline = time.monotonic() + GLANCE
         while not _lock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX):
             if time.monotonic() > deadline:
@@ -117,7 +118,7 @@ def start(command: Sequence[str | Path], mark: Path, log: Path, environment: Map
     """
     if log.exists() and log.stat().st_size > LOG_BYTES:
         log.replace(log.with_suffix(".log.1"))
-    with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a") as output:
+    with open_log(log) as output:
         return psutil.Popen(
             [str(part) for part in command],
             stdin=subprocess.DEVNULL,
@@ -151,6 +152,11 @@ def uninterrupted() -> Iterator[None]:
             signal.signal(each, handler)
         if came:
             signal.raise_signal(came[0])
+
+
+def open_log(log: Path) -> IO[str]:
+    """A log, to append to; only its owner may read it."""
+    return os.fdopen(open_no_link(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a")
 
 
 def leftovers(mark: Path) -> list[psutil.Process]:

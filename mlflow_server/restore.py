@@ -13,6 +13,7 @@ import subprocess
 import tarfile
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from itertools import chain, count
@@ -173,7 +174,8 @@ def _new_folder(wanted: Path) -> Path:
 def _forget(places: Places) -> None:
     """Remove what a restore leaves, its record last."""
     inner = Places(places.restoring)
-    shutil.rmtree(inner.socket.parent, ignore_errors=True)
+    with suppress(BdqmError):  # none was claimed yet
+        shutil.rmtree(inner.socket.parent, ignore_errors=True)
     shutil.rmtree(inner.folder, ignore_errors=True)
     places.restore_record.unlink(missing_ok=True)
 
@@ -226,6 +228,7 @@ def _load(places: Places, dump: Path) -> None:
     """Make a data directory with the schemas of a dump."""
     programs = find_programs()
     make_certificates(places.tls, ["127.0.0.1"])
+    places.claim_socket()
     initialise(places, programs)
     database = own_database(places, "127.0.0.1", free_port("127.0.0.1"))
     with uninterrupted():

@@ -127,6 +127,7 @@ class Servers:
         if self._programs is None:
             self._programs = find_programs()
             self.say(f"database: {self._programs.version}")
+        places.claim_socket()
         if not places.data.exists():
             self.say("database: making the data directory")
             initialise(places, self._programs)

@@ -12,11 +12,12 @@ PACKAGE = Path(__file__).resolve().parents[1] / "bdqm_tune"
 
 # What each folder or module of the package may import from, apart from itself.
 SEARCHED = ["yaml_files", "hyperparameters", "descriptor_options", "spaces", "descriptor_search"]
-BASE = ["errors", "units", *SEARCHED, "config", "progress", "threads", "compiled"]
+BASE = ["errors", "files", "units", *SEARCHED, "config", "progress", "threads", "compiled"]
 CLI = ["amptorch", "jobs", "models", "report", "results", "shared", "studies"]
 SCIENCE = ["structures", "descriptors", "learning", "backends"]
 ALLOWED: dict[str, list[str]] = {
     "errors": [],
+    "files": ["errors"],
     "units": [],
     **{module: ["errors", *SEARCHED[:position]] for position, module in enumerate(SEARCHED)},
     "config": ["errors", "units", *SEARCHED],
@@ -25,10 +26,10 @@ ALLOWED: dict[str, list[str]] = {
     "compiled": [],
     **{layer: BASE + SCIENCE[:position] for position, layer in enumerate(SCIENCE)},
     "amptorch_import": [*BASE, *SCIENCE],
-    "services": ["errors", "config"],
+    "services": ["errors", "files", "config"],
     "experiment": [*BASE, *SCIENCE, "services"],
     "api": [*BASE, *SCIENCE, "amptorch_import", "services", "experiment"],
-    "cli_amptorch": ["errors", "config", "amptorch_import"],
+    "cli_amptorch": ["errors", "files", "config", "amptorch_import"],
     "cli_shared": ["errors", "services", "experiment"],
     "cli_jobs": ["errors", "config", "services", "experiment", "cli_shared"],
     "cli_models": ["errors", "config", "services", "experiment", "cli_shared"],
@@ -42,7 +43,7 @@ ALLOWED: dict[str, list[str]] = {
 }
 # Who may use what stands beside the package.
 OUTSIDE = {"mlflow_server": {"cli", "cli_studies"}, "analysis": {"cli_report"}}
-SERVERS = {"errors", "progress", "units", "services"}  # what mlflow_server/ may use of the package
+SERVERS = {"errors", "files", "progress", "units", "services"}  # what mlflow_server/ may use of the package
 SERVICES = {"mlflow", "optuna", "sqlalchemy"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -16,6 +16,7 @@ from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogFormatterMathtext, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
+from bdqm_tune.files import written_whole
 from bdqm_tune.units import OBJECTIVE_UNITS
 
 COLUMN = 3.4  # inches: one column of a two-column page
@@ -231,5 +232,7 @@ def save(drawn: Figure | Axes, path: str | Path) -> list[Path]:
     files = [path.with_name(f"{path.name}.{suffix}") for suffix in ("png", "pdf")]
     with theme():
         for file in files:
-            figure.savefig(file, dpi=DPI, metadata={"CreationDate": None} if file.suffix == ".pdf" else None)
+            kind = file.suffix.removeprefix(".")
+            with written_whole(file) as whole:
+                figure.savefig(whole, format=kind, dpi=DPI, metadata={"CreationDate": None} if kind == "pdf" else None)
     return files

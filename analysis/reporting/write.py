@@ -14,6 +14,7 @@ from analysis.reporting.facts import StudyFacts
 from analysis.reporting.frames import frames
 from bdqm_tune.experiment.evaluation_record import write_record
 from bdqm_tune.experiment.training_record import CONFIG
+from bdqm_tune.files import write_whole
 
 PAGE, TEXT = "report.html", "report.md"
 
@@ -30,14 +31,14 @@ def write_report(facts: StudyFacts, out: Path) -> list[Path]:
         files += [file for file in write_record(facts.evaluation, out) if file.suffix != ".csv"]
     for name, frame in found.items():
         files.append(out / f"{name}.csv")
-        frame.to_csv(files[-1], index=False)
+        write_whole(files[-1], frame.to_csv(index=False))
     if facts.config:
         files.append(out / CONFIG)
-        files[-1].write_text(facts.config, encoding="utf-8")
+        write_whole(files[-1], facts.config)
     document = compose(facts, found, list(figures), datetime.now().astimezone())
     page, text = out / PAGE, out / TEXT
-    page.write_text(render.html(document, out / render.FIGURES), encoding="utf-8")
-    text.write_text(render.markdown(document), encoding="utf-8")
+    write_whole(page, render.html(document, out / render.FIGURES))
+    write_whole(text, render.markdown(document))
     return [page, text, *files]
 
 

@@ -1,9 +1,9 @@
 """The derivatives of a set of structures' features, computed once and read from the disk afterwards."""
 
-import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 from ase import Atoms
@@ -70,7 +70,7 @@ def _is_whole(path: Path) -> bool:
 
 def _write(path: Path, structures: Structures, descriptor: Descriptor) -> None:
     # As features: written beside its place and moved there when whole. How many entries there are shows in the end.
-    partial = path.with_suffix(f".{os.getpid()}.partial")
+    partial = path.with_suffix(f".{uuid4().hex}.partial")
     partial.mkdir()
     try:
         with (

@@ -9,6 +9,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from bdqm_tune.files import written_whole
+
 DIGEST = hashlib.sha256().digest_size  # bytes
 AT_ONCE = 2**24  # bytes
 
@@ -34,8 +36,8 @@ class Digested:
 
 @contextmanager
 def digested(path: Path) -> Iterator[Digested]:
-    """Write a file in the block, whose end writes its digest."""
-    with path.open("wb") as file:
+    """Write a file in the block, whose end writes its digest; it is there when it is whole."""
+    with written_whole(path) as file:
         content = Digested(file)
         yield content
         content.end()

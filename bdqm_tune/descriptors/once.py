@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from bdqm_tune.files import open_no_link
 from bdqm_tune.progress import check, note
 
 POLL = 0.2  # seconds
@@ -91,7 +92,7 @@ def _locked(lock: Path, waiting: str) -> int | None:
 
 
 def _try_to_lock(lock: Path) -> int | None:
-    handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+    handle = open_no_link(lock, os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if _is(handle, lock):

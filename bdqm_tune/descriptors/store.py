@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -120,21 +119,15 @@ def in_pieces(n_atoms: NDArray[np.int64], at_once: int | None = None) -> list[sl
 
 
 def _write(path: Path, structures: Geometries, descriptor: Descriptor) -> None:
-    # Written beside its place and moved there when whole, so that a reader never sees half a file.
-    partial = path.with_suffix(f".{os.getpid()}.partial")
     header = header_data_from_array_1_0(np.empty((0, descriptor.n_features)))
     header["shape"] = (int(structures.n_atoms.sum()), descriptor.n_features)
-    try:
-        names = [f"{structures.source}, image {image}" for image in structures.images.tolist()]
-        pieces = in_pieces(structures.n_atoms, ATOMS_ON_DEVICE if descriptor.device else None)
-        with digested(partial) as file, Bar(f"Features of {structures.source}", len(structures)) as bar:
-            write_array_header_1_0(start := BytesIO(), header)
-            file.write(start.getvalue())
-            found = in_threads(lambda piece: descriptor.compute_all(structures.atoms[piece], names[piece]), pieces)
-            for piece, rows in zip(pieces, found, strict=True):
-                file.write(rows.astype(np.float64, copy=False))
-                for _ in names[piece]:
-                    bar.advance()
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    names = [f"{structures.source}, image {image}" for image in structures.images.tolist()]
+    pieces = in_pieces(structures.n_atoms, ATOMS_ON_DEVICE if descriptor.device else None)
+    with digested(path) as file, Bar(f"Features of {structures.source}", len(structures)) as bar:
+        write_array_header_1_0(start := BytesIO(), header)
+        file.write(start.getvalue())
+        found = in_threads(lambda piece: descriptor.compute_all(structures.atoms[piece], names[piece]), pieces)
+        for piece, rows in zip(pieces, found, strict=True):
+            file.write(rows.astype(np.float64, copy=False))
+            for _ in names[piece]:
+                bar.advance()

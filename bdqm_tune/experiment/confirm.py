@@ -30,6 +30,7 @@ from bdqm_tune.experiment.tracking import Tracker, adopt_run, context_tags
 from bdqm_tune.experiment.tracking_client import reason, tracking_client
 from bdqm_tune.experiment.training_record import one_configuration, tried_by
 from bdqm_tune.experiment.verdict import Trained, decide, table, values_of
+from bdqm_tune.files import write_whole
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.services.secrets import refuse_secrets
@@ -220,9 +221,9 @@ def _record(tracker: Tracker, made: Confirmation) -> None:
 def write_confirmation(made: Confirmation, folder: Path) -> list[Path]:
     """Write finalists.csv, retrainings.csv and confirmation.json, and give their paths."""
     files = [folder / name for name in (FINALISTS, RETRAININGS, RECORD)]
-    made.table.to_csv(files[0], index=False)
-    made.retrainings.to_csv(files[1], index=False)
-    files[2].write_text(json.dumps(made.record(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_whole(files[0], made.table.to_csv(index=False))
+    write_whole(files[1], made.retrainings.to_csv(index=False))
+    write_whole(files[2], json.dumps(made.record(), indent=2, ensure_ascii=False) + "\n")
     return files
 
 

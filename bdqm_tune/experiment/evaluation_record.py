@@ -19,6 +19,7 @@ from bdqm_tune.experiment.measurement import Measured
 from bdqm_tune.experiment.provenance import provenance_tags
 from bdqm_tune.experiment.records import record_run
 from bdqm_tune.experiment.tracking import adopt_run
+from bdqm_tune.files import write_whole
 from bdqm_tune.units import metric_unit
 
 RECORD = "test_metrics.json"
@@ -55,7 +56,7 @@ def write_record(evaluation: Evaluation, folder: Path) -> list[Path]:
     """Write the tables as CSV, and all numbers with their units as JSON."""
     files = [folder / f"{name}.csv" for name in evaluation.tables]
     for file, table in zip(files, evaluation.tables.values(), strict=True):
-        table.to_csv(file, index=False)
+        write_whole(file, table.to_csv(index=False))
     opening = evaluation.opening
     record = {
         "study": evaluation.study,
@@ -67,7 +68,7 @@ def write_record(evaluation: Evaluation, folder: Path) -> list[Path]:
         "settings": evaluation.settings,
         "metrics": {name: {"value": value, "unit": metric_unit(name)} for name, value in evaluation.metrics.items()},
     }
-    (folder / RECORD).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_whole(folder / RECORD, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     return [*files, folder / RECORD]
 
 

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from uuid import uuid4
 
+from bdqm_tune.files import open_no_link
 from bdqm_tune.learning.checkpoint import sync_folder
 
 FORMAT = 1
@@ -100,7 +101,7 @@ class Journal:
     def _append(self, content: bytes) -> None:
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            self._file = open_no_link(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND)
             with suppress(OSError):  # a file system without locks: see `taken`
                 fcntl.flock(self._file, fcntl.LOCK_EX)
             sync_folder(self.path.parent)
@@ -164,7 +165,7 @@ def taken(path: Path) -> Iterator[Content | None]:
     None where its worker lives or another command has it; and on a file system without locks, where nobody can tell.
     """
     try:
-        file = os.open(path, os.O_RDWR)
+        file = open_no_link(path, os.O_RDWR)
     except FileNotFoundError:
         yield None
         return

@@ -1,5 +1,6 @@
 """Predictions for the structures of a file, which need no labels."""
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from bdqm_tune.errors import BadInput, BdqmError, located
 from bdqm_tune.experiment.models import load_model
+from bdqm_tune.files import write_whole
 from bdqm_tune.learning.calculator import untrained_forces
 from bdqm_tune.learning.ensemble import Ensemble
 from bdqm_tune.learning.potential import Potential
@@ -57,7 +59,10 @@ def predict_file(model: str, file: str, out: Path, stores: Stores) -> Prediction
         with located(f"{file}, image {i}"):
             _predict(found, atoms)
     try:
-        ase.io.write(out.absolute(), images, format="extxyz")
+        with tempfile.TemporaryDirectory(prefix="bdqm-") as folder:
+            made = Path(folder) / out.name  # whose suffix says whether it is compressed
+            ase.io.write(made, images, format="extxyz")
+            write_whole(out, made.read_bytes())
     except OSError as error:
         raise BdqmError(f"{out}: cannot be written ({error.strerror or error})") from None
     columns = ("energy", "forces", *(name for name in (*COLUMNS, ATOM_COLUMN) if _has(images[0], name)))

@@ -2,15 +2,15 @@
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import pandas as pd
+
+from bdqm_tune.files import written_whole
 
 COLUMNS = ("trial_id", "ended", "row", "epochs", "values")
 
@@ -66,6 +66,5 @@ def write_cache(
         columns=list(COLUMNS),
     )
     file.parent.mkdir(parents=True, exist_ok=True)
-    made = file.with_name(f"{file.name}.{os.getpid()}-{uuid4().hex[:8]}")
-    table.to_parquet(made, index=False)
-    made.replace(file)
+    with written_whole(file) as whole:
+        table.to_parquet(whole, index=False)

@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.experiment.cached_storage import Cache
 from bdqm_tune.experiment.patience import Patience, reason
 from bdqm_tune.experiment.patient_storage import PatientStorage
+from bdqm_tune.files import open_no_link
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.services.database_lock import DatabaseLock
 
@@ -226,9 +228,12 @@ def turn(stores: Stores, study: str, what: str = "study") -> Iterator[Callable[[
 def _turn(database: StudyDatabase, what: str, name: str = "") -> Iterator[Callable[[], None]]:
     if database.file is not None:
         database.file.parent.mkdir(parents=True, exist_ok=True)
-        with Path(f"{database.file}.{what}.lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        lock = open_no_link(Path(f"{database.file}.{what}.lock"), os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
             yield lambda: None
+        finally:
+            os.close(lock)
     elif database.is_mysql:
         with closing(database.opening_patience(lambda: _lock(database, f"{what} {name}"))) as lock:
             yield lock.check

@@ -20,6 +20,7 @@ from bdqm_tune.experiment.output import quiet_libraries
 from bdqm_tune.experiment.reproduction import trained_run
 from bdqm_tune.experiment.studydata import StudyData, study_data, trial_config
 from bdqm_tune.experiment.tracking_client import reason
+from bdqm_tune.files import write_whole
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.services.secrets import without_secrets
 from bdqm_tune.structures import digest
@@ -100,7 +101,7 @@ def export(stores: Stores, run_id: str, file: Path, train: str | None = None) ->
         "environment.json": _json({k: v for k, v in run.data.tags.items() if k.startswith(ENVIRONMENT)}),
         "README.md": _readme(run, data).encode(),
     }
-    file.write_bytes(archive(contents, file.name.removesuffix(SUFFIX)))
+    write_whole(file, archive(contents, file.name.removesuffix(SUFFIX)))
     return sorted(contents)
 
 

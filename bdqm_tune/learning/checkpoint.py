@@ -8,12 +8,12 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import torch
 from safetensors.torch import load, save
 
 from bdqm_tune.errors import BdqmError
+from bdqm_tune.files import written_whole
 from bdqm_tune.learning.fit import Checkpoint, EpochRecord
 
 FORMAT = 1
@@ -43,17 +43,9 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, key: Mapping[str, Any])
     tensors = {EPOCHS + name: value.contiguous() for name, value in checkpoint.epochs.items()}
     tensors |= {ORDER: checkpoint.order, PLAIN: torch.frombuffer(bytearray(_json(plain)), dtype=torch.uint8)}
     content = save(tensors)
-    # Of a name of its own: a worker that was taken for dead may write the same checkpoint.
-    partial = path.with_name(f"{path.name}.{uuid4().hex}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(hashlib.sha256(content).digest())
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with written_whole(path, on_disk=True) as file:
+        file.write(hashlib.sha256(content).digest())
+        file.write(content)
     sync_folder(path.parent)
 
 

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError
 from bdqm_tune.config import describe
 from bdqm_tune.descriptors import Descriptor
 from bdqm_tune.errors import BadInput, located
+from bdqm_tune.files import write_whole
 from bdqm_tune.hyperparameters import Options
 from bdqm_tune.learning.calibration import Calibration
 from bdqm_tune.learning.potential import Potential
@@ -122,7 +123,7 @@ class Ensemble:
             member.save(folder / name)
         calibration = CalibrationDescription.of(self.calibration) if self.calibration else None
         description = EnsembleDescription(format=1, members=list(self.members), calibration=calibration)
-        (folder / ENSEMBLE).write_text(description.model_dump_json(indent=1), encoding="utf-8")
+        write_whole(folder / ENSEMBLE, description.model_dump_json(indent=1))
 
     @classmethod
     def load(cls, folder: str | Path) -> "Ensemble":

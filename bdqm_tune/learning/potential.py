@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save
 from bdqm_tune.descriptors import Descriptor, descriptor_from_settings
 from bdqm_tune.descriptors.base import SparseDerivatives
 from bdqm_tune.errors import BadInput, one_line
+from bdqm_tune.files import write_whole
 from bdqm_tune.hyperparameters import Hyperparameters
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.description import DESCRIPTION, WEIGHTS, Description, read_description
@@ -140,7 +141,7 @@ class Potential:
         """Write `potential.safetensors` (weights) and `potential.json` (all the rest) into the folder."""
         folder.mkdir(parents=True, exist_ok=True)
         weights = {name: value.contiguous() for name, value in self.network.state_dict().items()}
-        (folder / WEIGHTS).write_bytes(save(weights))  # which, on a full disk, fails as all other files do
+        write_whole(folder / WEIGHTS, save(weights))  # which, on a full disk, fails as all other files do
         description = Description.of(
             descriptor=self.descriptor.settings,
             scaler=self.scaler,
@@ -153,7 +154,7 @@ class Potential:
             hyperparameters=self.hyperparameters,
             trained_on_forces=self.trained_on_forces,
         )
-        (folder / DESCRIPTION).write_text(description.model_dump_json(indent=1), encoding="utf-8")
+        write_whole(folder / DESCRIPTION, description.model_dump_json(indent=1))
 
     @classmethod
     def load(cls, folder: str | Path) -> "Potential":

@@ -5,7 +5,6 @@ Whoever removes what they are made of removes them by hand, or the next that mak
 """
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from bdqm_tune.descriptors.once import make_once
 from bdqm_tune.errors import BdqmError
+from bdqm_tune.files import written_whole
 from bdqm_tune.progress import note
 
 # Rows, and where they belong among all; each call begins anew.
@@ -66,18 +66,12 @@ def _mapped(path: Path, shape: tuple[int, ...], dtype: torch.dtype, n_bytes: int
 
 
 def _write(path: Path, source: Path, pieces: Pieces, dtype: torch.dtype) -> None:
-    # As the store does: written beside its place and moved there when whole.
     _remove_orphans(source)
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            # Written and not mapped, for on a full disk a mapping ends the process.
-            for place, piece in pieces():
-                file.seek(place.start * piece[0].size * dtype.itemsize)
-                file.write(torch.from_numpy(piece).to(dtype).contiguous().numpy().data)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with written_whole(path) as file:
+        # Written and not mapped, for on a full disk a mapping ends the process.
+        for place, piece in pieces():
+            file.seek(place.start * piece[0].size * dtype.itemsize)
+            file.write(torch.from_numpy(piece).to(dtype).contiguous().numpy().data)
 
 
 def _remove_orphans(source: Path) -> None:

@@ -40,7 +40,7 @@ class Local(Scheduler):
         for task in range(1, max(spec.workers, 1) + 1):
             task_id = f"{job_id}_{task}" if spec.workers else job_id
             try:
-                with (spec.logs / f"{spec.name}-{task_id}.out").open("w") as output:
+                with (spec.logs / f"{spec.name}-{task_id}.out").open("x") as output:
                     subprocess.Popen(
                         self.command(spec),
                         cwd=self.folder(spec),

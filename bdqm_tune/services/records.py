@@ -1,10 +1,12 @@
 """What was submitted: one small JSON file a submission, in `$BDQM_HOME/jobs/`."""
 
 import json
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bdqm_tune.errors import BadInput, one_line
+from bdqm_tune.files import write_whole
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,7 @@ def records_folder(home: Path) -> Path:
     folder = home / "jobs"
     try:
         (folder / "logs").mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise BadInput(f"{folder}: cannot keep records there ({one_line(error)}); set BDQM_HOME") from None
     return folder
@@ -41,9 +41,7 @@ def records_folder(home: Path) -> Path:
 def write_record(folder: Path, submission: Submission) -> None:
     """Keep the record of a submission."""
     name = f"{submission.made.replace(':', '')}-{submission.scheduler}-{submission.job_id}.json"
-    partial = folder / f".{name}"
-    partial.write_text(json.dumps(asdict(submission), indent=1) + "\n", encoding="utf-8")
-    partial.replace(folder / name)
+    write_whole(folder / name, json.dumps(asdict(submission), indent=1) + "\n")
 
 
 def read_records(folder: Path) -> list[Submission]:

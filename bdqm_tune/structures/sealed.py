@@ -1,6 +1,5 @@
 """The test split laid aside: structures that anyone may look at, and their labels in a file that one function opens."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from bdqm_tune.errors import BdqmError
+from bdqm_tune.files import written_whole
 from bdqm_tune.structures.digest import digest
 from bdqm_tune.structures.read import Geometries, Structures, read_images
 
@@ -100,15 +100,9 @@ def _labels(home: Path, identity: str) -> Path:
 
 
 def _write(path: Path, write: Callable[[BinaryIO], object], mode: int) -> None:
-    # Written beside its place and moved there when whole, so that a reader never sees half a file.
-    partial = path.with_suffix(f".{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with os.fdopen(os.open(partial, os.O_RDWR | os.O_CREAT | os.O_TRUNC, mode), "w+b") as file:
-                write(file)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with written_whole(path, mode) as file:
+            write(file)
     except OSError as error:
         raise BdqmError(f"{path}: cannot be written ({error.strerror or error})") from None

@@ -44,6 +44,7 @@ def revision(servers: Servers, schema: str) -> str:
 @contextmanager
 def database_alone(servers: Servers) -> Iterator[None]:
     """The database of servers that are down, without MLflow, as whoever mends something has it."""
+    servers.places.claim_socket()
     database = own_database(servers.places, "127.0.0.1", free_port("127.0.0.1"))
     process = start_database(servers.places, find_programs(), database, "127.0.0.1")
     await_database(servers.places, database, process)

@@ -51,6 +51,7 @@ def places(tmp_path: Path) -> Places:
     """Of servers that are down, with data."""
     places = Places(tmp_path / "services")
     places.make()
+    places.claim_socket()
     places.data.mkdir()
     for folder in (places.data, places.artifacts):
         (folder / "who").write_text("old")

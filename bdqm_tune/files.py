@@ -1,0 +1,88 @@
+"""Files and folders where other users may write too: nothing is written through a link or into a file of theirs."""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+from uuid import uuid4
+
+from bdqm_tune.errors import BadInput
+
+STREAMS = ("/dev", "/dev/fd", "/proc/self/fd")  # folders of what is written into, not replaced
+NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+
+
+@contextmanager
+def written_whole(path: Path, mode: int = 0o666, on_disk: bool = False) -> Iterator[BinaryIO]:
+    """Write a file in the block: whole or not at all, so that a reader never sees half of it.
+
+    It is made beside its place, under a name `NAME.….partial` that nobody can foresee, and then takes the place of
+    whatever is there; of a link the link's, not the file's that it leads to.
+
+    Args:
+        mode: permissions, less what the umask takes.
+        on_disk: force the content to the disk before it takes its place.
+
+    Raises:
+        OSError: it cannot be written; what was there before is.
+    """
+    if str(path.absolute().parent) in STREAMS:
+        with path.open("wb") as file:
+            yield file
+        return
+    partial = path.with_name(f"{path.name[:180]}.{uuid4().hex}.partial")
+    try:
+        with os.fdopen(os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | NO_LINK, mode), "w+b") as file:
+            yield file
+            if on_disk:
+                file.flush()
+                os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file as `written_whole` does; text as UTF-8."""
+    with written_whole(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+def open_no_link(path: Path, flags: int, mode: int = 0o666) -> int:
+    """As os.open, for files that are kept open or locked under a known name. Raises OSError, for a link too."""
+    try:
+        return os.open(path, flags | NO_LINK, mode)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise OSError(errno.ELOOP, "it is a symbolic link, through which nothing is written", str(path)) from None
+
+
+def private_folder(folder: Path) -> None:
+    """See that there is a folder which only this user may look into.
+
+    Raises:
+        BadInput: it is another user's, or reached by a link of theirs, or they could write what is in it.
+        OSError: there is no place for it.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    link, there = folder.lstat(), folder.stat()
+    if {link.st_uid, there.st_uid} != {os.getuid()}:
+        what = "is a link that belongs" if stat.S_ISLNK(link.st_mode) and link.st_uid != os.getuid() else "belongs"
+        raise BadInput(f"{folder} {what} to another user")
+    if there.st_mode & 0o022 and any(folder.iterdir()):
+        raise BadInput(f"{folder}: others may have written what is in it; if not, chmod -R go= {folder}")
+    if stat.S_IMODE(there.st_mode) != 0o700:
+        folder.chmod(0o700)
+
+
+def is_private(folder: Path) -> bool:
+    """Whether it is a folder, no link, of this user alone."""
+    try:
+        there = folder.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(there.st_mode) and there.st_uid == os.getuid() and not there.st_mode & 0o077
