@@ -16,17 +16,17 @@ from mlflow_server.places import write_private
 YEARS = 10
 SLACK = timedelta(days=1)  # for clocks that differ between nodes
 LEAST = timedelta(days=365)  # that a certificate is valid when the servers start
+RENEWED, TOLD = timedelta(days=1), timedelta(days=60)  # before its end: by running servers; in `services status`
 
 
-def make_certificates(folder: Path, hosts: Sequence[str], new: bool = False) -> None:
+def make_certificates(folder: Path, hosts: Sequence[str]) -> None:
     """Write `ca.pem` and `ca.key`, `server.pem` and `server.key`, unless they are there and will be valid for a year.
 
     Args:
         hosts: names and addresses that the server's certificate is for; other ones need another certificate.
-        new: write them all the same.
     """
     ca, key = folder / "ca.pem", folder / "ca.key"
-    if new or not _is_valid(ca, key):
+    if not _is_valid(ca, key):
         authority = ec.generate_private_key(ec.SECP256R1())
         name = _name("bdqm-tune authority")
         built = (
@@ -62,6 +62,20 @@ def expiry(folder: Path) -> datetime | None:
     """When the first of the certificates in a folder becomes invalid; None: they are not there."""
     found = [_read(folder / name) for name in ("ca.pem", "server.pem")]
     return min((one.not_valid_after_utc for one in found if one is not None), default=None)
+
+
+def expires(folder: Path) -> bool:
+    """Whether running servers should get new certificates: within a day there are none that are valid."""
+    end = expiry(folder)
+    return end is not None and datetime.now(UTC) > end - RENEWED
+
+
+def warning(folder: Path) -> str:
+    """What to say of certificates whose end is near, or was; empty: nothing."""
+    end, now = expiry(folder), datetime.now(UTC)
+    if end is None or now < end - TOLD:
+        return ""
+    return f"the certificates {'expire' if now < end else 'have expired'} on {end:%Y-%m-%d}"
 
 
 def fingerprint(path: Path) -> str:

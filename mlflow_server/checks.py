@@ -7,6 +7,7 @@ from pathlib import Path
 from bdqm_tune.errors import BdqmError
 from bdqm_tune.services.connection import read_connection
 from bdqm_tune.services.findings import ERROR, OK, WARNING, Finding
+from mlflow_server.certificates import warning
 from mlflow_server.control import status
 from mlflow_server.passwords import load_passwords
 from mlflow_server.places import Places
@@ -24,6 +25,8 @@ def check_servers(places: Places) -> Iterator[Finding]:
         if places.passwords.exists():
             load_passwords(places.passwords)
         yield _running(places)
+        if ends := warning(places.tls):
+            yield Finding("servers", WARNING, ends, "bdqm-tune services renew-certificates")
     except BdqmError as error:
         yield Finding("servers", ERROR, str(error))
 

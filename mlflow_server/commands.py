@@ -84,6 +84,19 @@ def url(
     print(address(_connection(_places()), os.uname().nodename, show_password))
 
 
+@app.command(epilog="Example: `bdqm-tune services change-passwords`")
+def change_passwords() -> None:
+    """Give the servers' accounts new passwords: the database's, and MLflow's `bdqm` and `admin`. Workers follow."""
+    _renew("passwords", _places().passwords)
+    print('              eval "$(bdqm-tune services env)"     in each shell that called it before')
+
+
+@app.command(epilog="Example: `bdqm-tune services renew-certificates`")
+def renew_certificates() -> None:
+    """Give the servers a new certificate, of a new authority. Workers follow; the browser warns once more."""
+    _renew("certificates", _places().authority)
+
+
 @app.command(epilog="Example: `bdqm-tune services logs mlflow --lines 100`")
 def logs(
     server: Annotated[str, typer.Argument(help=f"{', '.join(LOGS)}; none: the end of each.")] = "",
@@ -148,6 +161,15 @@ def restore(
         f"{places.folder}: as of {found.made}; all schemas and {found.artifacts} artifacts ({bytes_text(found.bytes)})"
     )
     print("next          bdqm-tune services up")
+
+
+def _renew(what: str, file: Path) -> None:
+    from mlflow_server import control
+
+    if (found := control.renew(_places(), file, _progress)) is None:
+        print(f"{what}: the servers are down, and get new ones when they start\nnext          bdqm-tune services up")
+    else:
+        print(f"{what}: new ones; the servers are up at {found.tracking_uri}")
 
 
 def _places() -> "Places":

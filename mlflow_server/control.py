@@ -12,9 +12,10 @@ from pathlib import Path
 from bdqm_tune.errors import BdqmError
 from bdqm_tune.services.connection import Connection, read_connection, without_password
 from mlflow_server import supervisor, tracking
+from mlflow_server.certificates import expiry, warning
 from mlflow_server.data_lock import refuse_during_restore
 from mlflow_server.database import connect
-from mlflow_server.places import Places
+from mlflow_server.places import Places, state_of
 from mlflow_server.processes import holder, leftovers, open_log, stop, uninterrupted
 from mlflow_server.restore import restore_state
 from mlflow_server.settings import LOOPBACK, choose, load_settings
@@ -36,6 +37,8 @@ class Status:
     artifacts_bytes: int = 0
     database_bytes: int = 0  # of its files, which are larger than the data at first
     restore: str = ""  # that is at work, or was cut off
+    certificates_until: str = ""  # ISO 8601
+    certificates_warning: str = ""
 
 
 def up(places: Places, bind: str, foreground: bool, say: Callable[[str], None]) -> Connection:
@@ -164,6 +167,8 @@ def status(places: Places) -> Status:
         artifacts_bytes=folder_bytes(places.artifacts),
         database_bytes=folder_bytes(places.data),
         restore=restore_state(places),
+        certificates_until=end.isoformat() if (end := expiry(places.tls)) else "",
+        certificates_warning=warning(places.tls),
     )
     if not places.connection.exists():
         return found
@@ -178,6 +183,33 @@ def status(places: Places) -> Status:
         database=without_password(connection.storage_url).partition("?")[0] if database else "",
         tracking=connection.tracking_uri if mlflow else "",
     )
+
+
+def renew(places: Places, file: Path, say: Callable[[str], None]) -> Connection | None:
+    """Remove a file that the servers make anew at their start, and see that those which run do so; None: they are down.
+
+    Args:
+        file: of the passwords, or the key of the authority that signs the certificates.
+
+    Raises:
+        BdqmError: they do not come up again.
+    """
+    running, before = holder(places.lock) or _elsewhere(places), state_of(places.connection)
+    file.unlink(missing_ok=True)
+    if running is None:
+        return None
+    say("both servers start again; workers wait for them")
+    deadline = time.monotonic() + UP_SECONDS
+    while state_of(places.connection) in (before, None):
+        if (holder(places.lock) or _elsewhere(places)) is None:
+            raise BdqmError(f"the servers have ended; `bdqm-tune services up`, log: {places.log('services')}")
+        if time.monotonic() > deadline:
+            raise BdqmError(
+                f"the servers are not up again after {UP_SECONDS:.0f} s; `bdqm-tune services down`, and `up`; "
+                f"log: {places.log('services')}"
+            )
+        time.sleep(0.1)
+    return read_connection(places.connection)
 
 
 def folder_bytes(folder: Path) -> int:

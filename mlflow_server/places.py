@@ -62,6 +62,11 @@ class Places:
         return self.tls / "ca.pem"
 
     @property
+    def authority(self) -> Path:
+        """The key that signs the servers' certificates; without it they are made anew."""
+        return self.tls / "ca.key"
+
+    @property
     def database(self) -> Path:
         """Configuration and data directory of the database."""
         return self.folder / "database"
@@ -156,6 +161,15 @@ class Places:
                 raise BadInput(f"{error}; BDQM_SERVICES=FOLDER names another place") from None
             except OSError as error:
                 raise BadInput(f"{folder}: no place for the servers: {one_line(error)}; set BDQM_SERVICES") from None
+
+
+def state_of(path: Path) -> tuple[int, int] | None:
+    """What is another one after a file was written anew; None if there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def write_private(path: Path, text: str) -> None:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,11 +23,11 @@ from bdqm_tune.errors import BdqmError, one_line
 from bdqm_tune.services.connection import Connection, connection_text
 from mlflow_server import tracking
 from mlflow_server.backup import backup_name, make_backup
-from mlflow_server.certificates import make_certificates
+from mlflow_server.certificates import expires, make_certificates
 from mlflow_server.data_lock import data_shared
 from mlflow_server.database import Database, await_database, given_database, initialise, own_database, start_database
 from mlflow_server.passwords import Passwords, load_passwords
-from mlflow_server.places import Places, write_private
+from mlflow_server.places import Places, state_of, write_private
 from mlflow_server.processes import family, free_port, held, leftovers, marked, stop, uninterrupted, wait_for
 from mlflow_server.programs import Programs, find_programs
 from mlflow_server.restore import settle
@@ -53,6 +53,7 @@ class Servers:
         self.places, self.choices, self.say = places, choices, say
         self.settings: Settings = load_settings(places.settings)
         self.processes: dict[str, psutil.Popen] = {}
+        self._made: list[tuple[int, int] | None] = []  # what the servers were started with
         self._since = datetime.now(UTC).isoformat(timespec="seconds")
         self._programs: Programs | None = None
 
@@ -69,10 +70,12 @@ class Servers:
         places.connection.unlink(missing_ok=True)
         self.passwords: Passwords = load_passwords(places.passwords)
         make_certificates(places.tls, choices.names)
+        self._made, made = [], self._states()
         self._start_database()
         self._bring_schemas()
         if choices.tracking is None:
             self._start_tracking_first()
+        self._made = made
         return self._publish()
 
     def watch(self) -> None:
@@ -81,17 +84,19 @@ class Servers:
         while True:
             time.sleep(1.0)
             ended = [name for name, process in self.processes.items() if process.poll() is not None]
-            if not ended:
+            anew = self._states() != self._made or expires(self.places.tls)
+            if not ended and not anew:
                 continue
             for name in ended:
                 self.say(f"the {name} server ended with status {self.processes[name].returncode}; starting it again")
             try:
-                self._stop_orphans()
-                if "database" in ended:
-                    self._start_database()
-                if "mlflow" in ended:
-                    self._start_tracking()
-                self._publish()
+                if anew:
+                    load_passwords(self.places.passwords)  # a file that is damaged ends no server
+                    self.say("starting both servers again, with new passwords or certificates")
+                    self._stop()
+                    self.start()
+                else:
+                    self._start_ended(ended)
                 failures = 0
             except BdqmError as error:
                 failures += 1
@@ -106,13 +111,28 @@ class Servers:
 
     def stop(self) -> None:
         """Shut both down cleanly, first what uses the other, and what was being started."""
+        self._stop()
+        stop(leftovers(self.places.folder), STOP_SECONDS["database"])
+        self.say("down")
+
+    def _stop(self) -> None:
         self.places.connection.unlink(missing_ok=True)
         for name in ("mlflow", "database"):
             if process := self.processes.pop(name, None):
                 self.say(f"stopping the {name} server")
                 stop([process], STOP_SECONDS[name])
-        stop(leftovers(self.places.folder), STOP_SECONDS["database"])
-        self.say("down")
+
+    def _states(self) -> list[tuple[int, int] | None]:
+        """Of what is made at the start if it is not there; `control.renew` removes it."""
+        return [state_of(self.places.passwords), state_of(self.places.authority)]
+
+    def _start_ended(self, ended: Collection[str]) -> None:
+        self._stop_orphans()
+        if "database" in ended:
+            self._start_database()
+        if "mlflow" in ended:
+            self._start_tracking()
+        self._publish()
 
     def _stop_orphans(self) -> None:
         """Stop what a server that was killed had started: it would keep its port."""

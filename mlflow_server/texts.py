@@ -71,6 +71,8 @@ def status_lines(status: Status) -> list[str]:
         lines.append(f"restore       {status.restore}")
     database, artifacts = bytes_text(status.database_bytes), bytes_text(status.artifacts_bytes)
     lines.append(f"disk          database {database}, artifacts {artifacts}")
+    if status.certificates_warning:
+        lines.append(f"warning       {status.certificates_warning}; bdqm-tune services renew-certificates")
     if status.state in ("down", "failing"):
         lines.append(
             "next          bdqm-tune services up" + ("" if status.state == "down" else "; bdqm-tune services logs")

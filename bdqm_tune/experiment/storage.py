@@ -228,12 +228,12 @@ def turn(stores: Stores, study: str, what: str = "study") -> Iterator[Callable[[
 def _turn(database: StudyDatabase, what: str, name: str = "") -> Iterator[Callable[[], None]]:
     if database.file is not None:
         database.file.parent.mkdir(parents=True, exist_ok=True)
-        lock = open_no_link(Path(f"{database.file}.{what}.lock"), os.O_RDWR | os.O_CREAT)
+        file = open_no_link(Path(f"{database.file}.{what}.lock"), os.O_RDWR | os.O_CREAT)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            fcntl.flock(file, fcntl.LOCK_EX)
             yield lambda: None
         finally:
-            os.close(lock)
+            os.close(file)
     elif database.is_mysql:
         with closing(database.opening_patience(lambda: _lock(database, f"{what} {name}"))) as lock:
             yield lock.check
