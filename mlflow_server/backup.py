@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+import pymysql
+
 from bdqm_tune.errors import BadInput, BdqmError, one_line
 from bdqm_tune.files import written_whole
 from bdqm_tune.progress import track
@@ -113,7 +115,10 @@ class _Hashing:
 
 def _dump(places: Places, database: Database, out: Path) -> None:
     """All schemas in one transaction, under their own names whatever the prefix here, without owners."""
-    connection = database.connect()
+    try:
+        connection = database.connect()
+    except (pymysql.MySQLError, OSError) as error:
+        raise BdqmError(f"the database does not answer ({one_line(error)}): bdqm-tune services status") from None
     try:
         with connection.cursor() as cursor:
             cursor.execute("SHOW DATABASES")

@@ -47,6 +47,13 @@ def _running(places: Places) -> Finding:
         return Finding("servers", WARNING, "starting", "bdqm-tune services status")
     if found.state == "down":
         return Finding("servers", OK, f"down; their data are in {places.folder}, files serve meanwhile")
+    if found.state == "elsewhere":
+        return Finding(
+            "servers",
+            WARNING,
+            f"on {found.host} since {found.since}, without --host: no other node reaches them",
+            f"on {found.host}: bdqm-tune services status",
+        )
     silent = [name for name, answers in (("database", found.database), ("MLflow", found.tracking)) if not answers]
     host = read_connection(places.connection).host
     return Finding(

@@ -45,7 +45,7 @@ def up(
 
 @app.command(epilog="Example: `bdqm-tune services status --json`")
 def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")] = False) -> None:
-    """Say what runs, where, and how much room it takes. Exit status 1 unless both servers answer."""
+    """Say what runs, where, and how much room it takes. Exit status 1 unless both servers answer here."""
     from dataclasses import asdict
 
     from mlflow_server import control

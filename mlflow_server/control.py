@@ -9,16 +9,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bdqm_tune.errors import BdqmError
+from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.services.connection import Connection, read_connection, without_password
 from mlflow_server import supervisor, tracking
 from mlflow_server.certificates import expiry, warning
 from mlflow_server.data_lock import refuse_during_restore
 from mlflow_server.database import connect
+from mlflow_server.node import closed_to_others, elsewhere
 from mlflow_server.places import Places, state_of
 from mlflow_server.processes import holder, leftovers, open_log, stop, uninterrupted
 from mlflow_server.restore import restore_state
-from mlflow_server.settings import LOOPBACK, choose, load_settings
+from mlflow_server.settings import choose, load_settings
 
 LINE = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d (.*)$", re.MULTILINE)  # of the supervisor's log
 UP_SECONDS, DOWN_SECONDS = 240.0, 35.0
@@ -28,7 +29,8 @@ UP_SECONDS, DOWN_SECONDS = 240.0, 35.0
 class Status:
     """What runs, and where."""
 
-    state: str  # up, starting, down, or failing: a server does not answer
+    # up, starting, down, failing: a server does not answer, or elsewhere: on a node that alone reaches them
+    state: str
     folder: str
     host: str = ""
     since: str = ""
@@ -54,8 +56,8 @@ def up(places: Places, bind: str, foreground: bool, say: Callable[[str], None]) 
         KeyboardInterrupt: before they were up; what this call had started is stopped.
     """
     choices = choose(bind, load_settings(places.settings))
-    if (elsewhere := _elsewhere(places)) is not None:
-        return elsewhere
+    if (connection := _reached_elsewhere(places)) is not None:
+        return connection
     refuse_during_restore(places)
     if foreground:
         reached: list[Connection] = []
@@ -124,26 +126,28 @@ def _published(places: Places) -> bool:
         return False
 
 
-def _elsewhere(places: Places) -> Connection | None:
-    """Servers of this folder that run on another machine, which shares it."""
-    if not places.connection.exists():
+def _reached_elsewhere(places: Places) -> Connection | None:
+    """Servers of this folder that run on another machine, which shares it, and answer here."""
+    if elsewhere(places) is None or not places.connection.exists():
         return None
     connection = read_connection(places.connection)
-    if connection.host in (os.uname().nodename, *LOOPBACK) or not _answers(connection.storage_url):
-        return None
-    return connection
+    # What answers at a loopback address is another program of this machine, and not to be told a password.
+    return None if closed_to_others(connection) or not _answers(connection.storage_url) else connection
 
 
 def down(places: Places) -> bool:
     """Shut the servers down; False if none ran.
 
     Raises:
-        BdqmError: they run on another machine, or do not end.
+        BadInput: they run on another node.
+        BdqmError: they do not end.
     """
-    running, elsewhere = holder(places.lock), _elsewhere(places)
-    host = running.host if running is not None and not running.here else elsewhere.host if elsewhere else ""
-    if host:
-        raise BdqmError(f"the servers run on {host}: there, `bdqm-tune services down`; or end the job that runs them")
+    if (node := elsewhere(places)) is not None:
+        raise BadInput(
+            f"the servers run on {node}: there, bdqm-tune services down; or end the job that runs them "
+            f"(if {node} is gone: bdqm-tune services up here, then down)"
+        )
+    running = holder(places.lock)
     was_up = places.connection.exists() or running is not None or bool(leftovers(places.folder))
     deadline, told = time.monotonic() + DOWN_SECONDS, set[int]()
     while running is not None:
@@ -173,6 +177,8 @@ def status(places: Places) -> Status:
     if not places.connection.exists():
         return found
     connection = read_connection(places.connection)
+    if (node := elsewhere(places)) is not None and closed_to_others(connection):
+        return replace(found, state="elsewhere", host=node, since=connection.since)
     database = _answers(connection.storage_url)
     mlflow = tracking.answers(connection.tracking_uri, Path(connection.tracking_ca) if connection.tracking_ca else None)
     return replace(

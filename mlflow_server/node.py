@@ -1,8 +1,25 @@
 """On which node the servers run; others may share their folder."""
 
-from bdqm_tune.services.connection import read_connection
+import os
+
+from sqlalchemy import make_url
+
+from bdqm_tune.services.connection import Connection, read_connection
 from mlflow_server.places import Places
 from mlflow_server.processes import holder, last_holder
+from mlflow_server.settings import LOOPBACK
+
+
+def elsewhere(places: Places) -> str | None:
+    """The node on which the servers run, or are said to, if it is not this one."""
+    node = servers_node(places)
+    return None if node == os.uname().nodename else node
+
+
+def closed_to_others(connection: Connection) -> bool:
+    """Whether another node than the servers' own reaches nothing of them: `up` without --host."""
+    hosts = [make_url(url).host for url in (connection.storage_url, connection.tracking_uri)]
+    return any(host in LOOPBACK for host in hosts)
 
 
 def servers_node(places: Places) -> str | None:

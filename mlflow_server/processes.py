@@ -15,7 +15,7 @@ from typing import IO
 
 import psutil
 
-from bdqm_tune.errors import BdqmError, one_line
+from bdqm_tune.errors import BadInput, BdqmError, one_line
 from bdqm_tune.files import open_no_link
 
 MARK = "BDQM_SERVERS_OF"  # variable of every server's environment: the folder that it belongs to
@@ -75,8 +75,10 @@ def holder(lock: Path) -> Holder | None:
             with lock.open("r+", encoding="utf-8") as file:
                 if _lock(file, fcntl.LOCK_SH):
                     return None
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
+        except PermissionError:
+            raise BadInput(f"{lock.parent} is another user's; BDQM_SERVICES names a folder of your own") from None
         found = last_holder(lock) or Holder("", 0)
         if not found.here or psutil.pid_exists(found.pid) or time.monotonic() > deadline:
             return found
@@ -87,7 +89,7 @@ def last_holder(lock: Path) -> Holder | None:
     """The process that held the lock alone last, whether it still does or not; None: nobody did."""
     try:
         host, _, pid = lock.read_text(encoding="utf-8").strip().partition(" ")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return Holder(host, int(pid)) if pid.isdecimal() else None
 

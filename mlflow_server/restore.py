@@ -24,7 +24,7 @@ from mlflow_server.backup import ARTIFACTS, DUMP, FORMAT, SUMMARY, Contents, cli
 from mlflow_server.certificates import make_certificates
 from mlflow_server.data_lock import data_alone
 from mlflow_server.database import Database, await_database, initialise, own_database, start_database
-from mlflow_server.node import servers_node
+from mlflow_server.node import elsewhere
 from mlflow_server.places import Places, write_private
 from mlflow_server.processes import free_port, holder, leftovers, stop, uninterrupted
 from mlflow_server.programs import Programs, find_programs
@@ -111,8 +111,7 @@ def restore_state(places: Places) -> str:
 
 
 def _refuse_running(places: Places) -> None:
-    here, node = os.uname().nodename, servers_node(places)
-    if node not in (None, here):
+    if (node := elsewhere(places)) is not None:
         raise BadInput(
             f"the servers run on {node}; there, first: bdqm-tune services down "
             f"(if {node} is gone: bdqm-tune services up here, and down)"
@@ -187,7 +186,7 @@ def _write_record(places: Places, record: Record) -> None:
 def _read_record(places: Places) -> Record | None:
     try:
         return Record(**json.loads(places.restore_record.read_text(encoding="utf-8")))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, TypeError) as error:
         raise BdqmError(

@@ -19,13 +19,14 @@ from pathlib import Path
 import psutil
 from sqlalchemy import URL
 
-from bdqm_tune.errors import BdqmError, one_line
+from bdqm_tune.errors import BadInput, BdqmError, one_line
 from bdqm_tune.services.connection import Connection, connection_text
 from mlflow_server import tracking
 from mlflow_server.backup import backup_name, make_backup
 from mlflow_server.certificates import expires, make_certificates
 from mlflow_server.data_lock import data_shared
 from mlflow_server.database import Database, await_database, given_database, initialise, own_database, start_database
+from mlflow_server.node import elsewhere
 from mlflow_server.passwords import Passwords, load_passwords
 from mlflow_server.places import Places, state_of, write_private
 from mlflow_server.processes import family, free_port, held, leftovers, marked, stop, uninterrupted, wait_for
@@ -336,10 +337,19 @@ def running_database(places: Places, storage: URL, environ: Mapping[str, str] = 
 
     Args:
         storage: of Optuna, as the connection file says.
+
+    Raises:
+        BadInput: it is ours and runs on another node, whose socket alone lets its administrator in.
+        BdqmError: nothing says where its socket is.
     """
     mysql = choose("127.0.0.1", load_settings(places.settings), environ).mysql
     if mysql is not None:
         return given_database(mysql)
+    if (node := elsewhere(places)) is not None:
+        raise BadInput(
+            f"the servers run on {node}: there, the same command "
+            f"(if {node} is gone: bdqm-tune services up brings them up here)"
+        )
     return own_database(places, str(storage.host), storage.port or 0)
 
 

@@ -67,6 +67,11 @@ def status_lines(status: Status) -> list[str]:
             f"database      {status.database or 'does not answer'}",
             f"MLflow        {status.tracking or 'does not answer'}",
         ]
+    if status.state == "elsewhere":
+        lines += [
+            f"host          {status.host}, since {status.since}; up without --host, which no other node reaches",
+            f"next          on {status.host}: bdqm-tune services status; if it is gone, here: bdqm-tune services up",
+        ]
     if status.restore:
         lines.append(f"restore       {status.restore}")
     database, artifacts = bytes_text(status.database_bytes), bytes_text(status.artifacts_bytes)

@@ -1,5 +1,6 @@
 """The MLflow server: its command, its environment, and whether it answers."""
 
+import http.client
 import os
 import shlex
 import ssl
@@ -144,5 +145,5 @@ def answers(uri: str, ca: Path | None = None) -> bool:
         # The address is our own server's or MLFLOW_TRACKING_URI, which is checked to be http or https.
         with urllib.request.urlopen(f"{uri}/health", timeout=5, context=context) as response:  # nosec B310
             return bool(response.status == 200)
-    except (OSError, urllib.error.URLError):
+    except (OSError, urllib.error.URLError, http.client.HTTPException):  # the latter of another program at this port
         return False

@@ -1,13 +1,14 @@
 """What `doctor` says of the servers' folder."""
 
 import json
+import os
 import socket
 from pathlib import Path
 
 import pytest
 
 from bdqm_tune.services.connection import Connection, connection_text
-from bdqm_tune.services.findings import ERROR, OK
+from bdqm_tune.services.findings import ERROR, OK, WARNING
 from mlflow_server.checks import check_servers
 from mlflow_server.passwords import load_passwords
 from mlflow_server.places import Places, write_private
@@ -54,15 +55,24 @@ def test_a_connection_file_without_servers_is_told(places: Places) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"mysql+pymysql://u:t0ps3cret@127.0.0.1:{free.getsockname()[1]}/optuna"
-    connection = Connection("node7", "2026-11-25", url, "http://127.0.0.1:9", "u", "t0ps3cret")
+    connection = Connection(os.uname().nodename, "2026-11-25", url, "http://127.0.0.1:9", "u", "t0ps3cret")
     write_private(places.connection, connection_text(connection))
     (found,) = check_servers(places)
     assert (found.state, found.help) == (ERROR, "bdqm-tune services up")
-    assert found.message == "said to be up on node7 since 2026-11-25, but not answering: database, MLflow"
+    assert (
+        found.message == f"said to be up on {os.uname().nodename} since 2026-11-25, but not answering: database, MLflow"
+    )
     write_private(places.connection, json.dumps({"format": 1, "what": "t0ps3cret"}))
     (found,) = check_servers(places)
     assert (found.state, "is no connection file" in found.message) == (ERROR, True)
     assert "t0ps3cret" not in found.message
+
+
+def test_servers_of_another_node_which_they_let_no_other_into_are_told(places: Places) -> None:
+    connection = Connection("node7", "2026-11-25", "mysql+pymysql://u:p@127.0.0.1:9/optuna", "http://127.0.0.1:9")
+    write_private(places.connection, connection_text(connection))
+    (found,) = check_servers(places)
+    assert (found.state, found.help) == (WARNING, "on node7: bdqm-tune services status")
 
 
 def test_servers_that_run(servers: Servers) -> None:
