@@ -200,14 +200,14 @@ def renew(places: Places, file: Path, say: Callable[[str], None]) -> Connection 
     Raises:
         BdqmError: they do not come up again.
     """
-    running, before = holder(places.lock) or _elsewhere(places), state_of(places.connection)
+    running, before = holder(places.lock) or elsewhere(places), state_of(places.connection)
     file.unlink(missing_ok=True)
     if running is None:
         return None
     say("both servers start again; workers wait for them")
     deadline = time.monotonic() + UP_SECONDS
     while state_of(places.connection) in (before, None):
-        if (holder(places.lock) or _elsewhere(places)) is None:
+        if (holder(places.lock) or elsewhere(places)) is None:
             raise BdqmError(f"the servers have ended; `bdqm-tune services up`, log: {places.log('services')}")
         if time.monotonic() > deadline:
             raise BdqmError(
