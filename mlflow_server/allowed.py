@@ -84,7 +84,8 @@ ROUTES: tuple[tuple[str, str, Who], ...] = (
     ("GET", "(?:/model-versions)?/get-artifact", Who.ACCOUNT),
     ("GET", f"{MLFLOW}/artifacts/list", Who.ACCOUNT),
     ("GET", f"{FILES}/artifacts", Who.ACCOUNT),
-    ("GET PUT DELETE", f"{FILES}/artifacts/{FILE}", Who.ACCOUNT),
+    ("GET PUT", f"{FILES}/artifacts/{FILE}", Who.ACCOUNT),
+    ("DELETE", f"{FILES}/artifacts/{FILE}/?", Who.ACCOUNT),  # of a whole folder clients ask with a slash
     ("POST", f"{FILES}/mpu/(?:create|complete|abort)/{FILE}", Who.ACCOUNT),
     ("GET", f"{FILES}/presigned/{FILE}", Who.ACCOUNT),
     # Accounts: one's own, and those of others.
