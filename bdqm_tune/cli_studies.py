@@ -40,13 +40,18 @@ def studies(as_json: Json = False) -> None:
     """List all studies: trials by state, the best value, when they were worked on, and by how many."""
     from bdqm_tune.experiment.output import quiet_libraries
     from bdqm_tune.experiment.studies import all_studies, table
+    from bdqm_tune.experiment.study import follows_servers, in_files_only
 
     quiet_libraries()
-    found = all_studies(stores_here())
+    stores = stores_here()
+    found = all_studies(stores)
     if as_json:
         print(json.dumps([asdict(one) for one in found]))
     else:
         print("\n".join(table(found)) if found else "there is no study yet")
+    if follows_servers(stores) and (others := in_files_only(stores, [one.study for one in found])):
+        command = "`bdqm-tune copy-study STUDY --to servers` brings one here"
+        print(f"bdqm-tune: in files of this folder: {', '.join(others)}; {command}", file=sys.stderr)
 
 
 def front(study: Name, as_json: Json = False) -> None:

@@ -13,6 +13,7 @@ from bdqm_tune.experiment.tracking import experiment_of
 from bdqm_tune.progress import track
 
 COPIED_FROM, UNFINISHED = "copied_from_run_id", "copy_unfinished"  # tags of a copy
+OWN = {COPIED_FROM, UNFINISHED}  # which what is copied may have as well, being a copy
 TEXTS = (".json", ".csv", ".yaml", ".md", ".html", ".txt")  # files that may name runs
 
 
@@ -67,7 +68,7 @@ def _is_whole(run: Run, copy: Run | None) -> bool:
         return False
     then, now = copy.info, run.info
     times = (then.status, then.start_time, then.end_time) == (now.status, now.start_time, now.end_time)
-    tags = copy.data.tags.keys() - {COPIED_FROM} == run.data.tags.keys()
+    tags = copy.data.tags.keys() - {COPIED_FROM} == run.data.tags.keys() - OWN
     return times and tags and copy.data.params == run.data.params and copy.data.metrics == run.data.metrics
 
 
@@ -75,7 +76,7 @@ def _fill(source: MlflowClient, target: MlflowClient, run: Run, copies: Mapping[
     run_id, new_id = run.info.run_id, copies[run.info.run_id]
     metrics = [metric for name in run.data.metrics for metric in source.get_metric_history(run_id, name)]
     params = [Param(key, value) for key, value in run.data.params.items()]
-    tags = [RunTag(key, renamed(value, copies)) for key, value in run.data.tags.items()]
+    tags = [RunTag(key, renamed(value, copies)) for key, value in run.data.tags.items() if key not in OWN]
     target.log_batch(new_id, metrics, params, tags)  # more than one request takes is divided by the client
     if run.inputs is not None and run.inputs.dataset_inputs:
         inputs = [

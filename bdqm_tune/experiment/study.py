@@ -79,6 +79,17 @@ def where_beside(stores: Stores, name: str) -> str:
     return ""
 
 
+def in_files_only(stores: Stores, names: Sequence[str]) -> list[str]:
+    """Studies in files of this folder that are not among those that the servers have; none where nobody can read them.
+
+    Args:
+        names: of those that the servers have.
+    """
+    with suppress(BdqmError):
+        return sorted({study.study_name for study in studies_beside(stores)} - set(names))
+    return []
+
+
 def follows_servers(stores: Stores) -> bool:
     """Whether the studies are in the database of the user's servers."""
     return stores.storage is None and stores.connection_file is not None

@@ -1,7 +1,6 @@
 """A study copied to other stores: everything that it has reads the same there, and a copy is whole or not there."""
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -119,7 +118,7 @@ def assert_same(source: Stores, target: Stores, name: str, folder: Path) -> None
     pd.testing.assert_frame_equal(before.curves, after.curves)
     assert before.spaces == after.spaces
     assert (before.splits, before.hyperparameters) == (after.splits, after.hyperparameters)
-    pd.testing.assert_frame_equal(before.runs.rename(index=ids).sort_index(), after.runs.sort_index())
+    pd.testing.assert_frame_equal(before.runs.rename(index=ids), after.runs, check_like=True)
     own = {EXPERIMENT, IDENTITY}
     kept = {key: value for key, value in before.study.user_attrs.items() if key not in own}
     assert json.loads(renamed(json.dumps(kept), ids)) == {
@@ -152,9 +151,11 @@ def test_a_copy_reads_the_same_and_goes_on(
     assert_same(source, elsewhere, "small", tmp_path / "compared")
     assert gather(elsewhere, "small").lost == []
     assert evaluate_best(elsewhere, "small").metrics == evaluated.metrics
-    again = confirm(elsewhere, "small", Options(best=1, seeds=2, random="none"))
+    lines: list[str] = []
+    options = Options(best=1, seeds=2, random="none")
+    again = confirm(elsewhere, "small", options, lambda line, done, n: lines.append(line))
     assert again.champion.value == made.champion.value
-    assert all(row.known for row in again.retrainings.itertuples()) if "known" in again.retrainings else True
+    assert [line.rpartition(", ")[2] for line in lines] == ["trained before"] * len(made.retrainings)
     folder = checkpoint_folder(elsewhere.home, "small", load_study(elsewhere, "small").user_attrs)
     assert (folder / "trial-003.checkpoint").read_bytes() == b"of a trial that waits"
 
@@ -264,12 +265,14 @@ def test_a_study_in_files_is_named_where_servers_are_up_and_copied_there(
     command = "`bdqm-tune copy-study small --to servers`"
     assert (status, err.count("\n")) == (2, 1)
     assert err.endswith(f"; there is none yet; {where}, from which {command} brings it here\n")
+    assert "bdqm-tune: in files of this folder: small; `bdqm-tune copy-study" in call("studies")[2]
     assert call("copy-study", "small", "--to", "somewhere")[0] == 2
     status, out, err = call("copy-study", "small", "--to", "servers")
     assert status == 0, err
     assert out.startswith("copied: the study small, 5 trials, 4 runs, to mysql+pymysql://")
     assert_same(source, beside.stores, "small", tmp_path / "compared")
     assert call("status", "small")[0] == 0
+    assert call("studies")[2] == ""
     assert call("copy-study", "small", "--to", "servers")[0] == 2
     status, _, err = call("copy-study", "other", "--to", "servers")
     assert status == 2
@@ -298,12 +301,10 @@ def test_through_the_servers_and_back(
     assert json.loads(out)["trials"] == 5
     assert_same(source, server_stores(), "small", tmp_path / "there")
     assert call("evaluate", "--study", "small")[0] == 0
-    back = workdir / "back"
-    back.mkdir()
-    os.chdir(back)
-    status, _, err = call("copy-study", "small", "--to", "files")
-    assert status == 0, err
-    files = file_stores()
-    assert files.storage_url == f"sqlite:///{back}/.bdqm/optuna.db"
-    assert_same(server_stores(), files, "small", tmp_path / "back-again")
+    with monkeypatch.context() as files:
+        files.setenv("BDQM_STORAGE", f"sqlite:///{workdir}/back.db")
+        files.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workdir}/back-mlflow.db")
+        status, _, err = call("copy-study", "small", "--to", "files")
+        assert status == 0, err
+        assert_same(server_stores(), file_stores(), "small", tmp_path / "back-again")
     assert call("delete-study", "small", "--yes")[0] == 0  # the servers are other tests', too
