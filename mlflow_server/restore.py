@@ -200,7 +200,7 @@ def _unpack(file: Path, folder: Path) -> Contents:
     wrong = f"{file} is no whole backup of `bdqm-tune services backup`"
     try:
         with tarfile.open(file, "r:gz") as archive:
-            archive.extractall(folder, filter=_member)  # nosec B202: stricter than tarfile's data_filter, which it ends with
+            archive.extractall(folder, filter=_member)  # nosec B202  # stricter than tarfile's own filter
         content = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
         if content.pop("format") != FORMAT:
             raise BadInput(f"{wrong}: its format is not {FORMAT}; a newer bdqm-tune may read it")
