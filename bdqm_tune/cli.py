@@ -183,7 +183,7 @@ def main() -> NoReturn:
     """Run the command line; what a user did wrong becomes one line and exit status 2."""
     # What ends the process on SIGTERM takes the same way as Ctrl-C, so that a trial is handed back.
     signal.signal(signal.SIGTERM, lambda *_: _interrupt())
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # which a shell's background jobs have not
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # which a shell's background jobs have not
         signal.signal(signal.SIGINT, lambda *_: _interrupt())
     if "tune" in sys.argv[1:2]:  # the scheduler's warning; to leave then is no failure of a worker
         signal.signal(signal.SIGUSR1, lambda *_: _leave())
