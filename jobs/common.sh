@@ -140,6 +140,7 @@ is_unfinished() {
     case "$status" in
     0) python -c 'import json, sys; sys.exit(not sum(json.loads(sys.argv[1])[key] for key in ("waiting", "running")))' "$counts" ;;
     2) return 1 ;; # no such study
+    143) sleep 1 ;; # the scheduler ended it, and this script may hear of that a moment later
     esac
 }
 

@@ -140,7 +140,7 @@ def test_a_turn_that_is_lost_opens_no_test_split_and_deletes_no_study(
         evaluation.evaluate_best(stores, "s")
     assert openings(load_study(stores, "s")) == []
     found = belongings(stores, "s")
-    monkeypatch.setattr("bdqm_tune.experiment.deletion._idle", lambda *_: cut())
+    monkeypatch.setattr("bdqm_tune.experiment.deletion.idle", lambda *_: cut())
     with pytest.raises(LockLost):
         delete_study(stores, found)
     assert len(load_study(stores, "s").trials) == 1

@@ -43,13 +43,14 @@ def test_the_later_of_two_is_repeated(servers: Servers, workdir: Path) -> None:
         (row,) = cursor.fetchall()
         cursor.execute("DELETE FROM mlflow.datasets WHERE experiment_id = %s", (experiment,))
         other.commit()
+        other.begin()
         marks = ", ".join(["%s"] * len(names))
         cursor.execute(
             f"INSERT INTO mlflow.datasets ({', '.join(f'`{name}`' for name in names)}) VALUES ({marks})", row
         )
         sent = sender.send(log)
         with looks.cursor() as look:
-            eventually(lambda: waits(look))
+            eventually(lambda: waits(look) or sent.done())
         other.commit()
         sent.result(60)
     sender.close()

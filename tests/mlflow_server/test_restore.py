@@ -110,7 +110,7 @@ def test_nothing_else_touches_the_data_during_a_restore(
     assert status(places).restore.startswith(f"{file}, since ")
     assert who(places.folder) == ("old", "old")
     process.send_signal(signal.SIGKILL)
-    process.wait(20)
+    process.wait(120)
     assert status(places).restore == f"{file}, cut off; bdqm-tune services up undoes it"
 
 
@@ -129,7 +129,7 @@ def test_a_restore_that_is_killed_while_it_prepares_is_undone(
     process = start(seconds=60)
     assert process.stdout.readline() == "loading\n"
     process.kill()
-    process.wait(20)
+    process.wait(120)
     said: list[str] = []
     settle(places, said.append)
     assert "before it changed anything" in said[0]
@@ -161,7 +161,7 @@ def test_an_interrupted_restore_leaves_what_was_there(places: Places, start: Cal
     process = start(seconds=60)
     assert process.stdout.readline() == "loading\n"
     process.send_signal(signal.SIGINT)
-    process.wait(20)
+    process.wait(120)
     assert who(places.folder) == ("old", "old")
     assert not places.restoring.exists()
     assert status(places).restore == ""
