@@ -147,7 +147,7 @@ def test_what_a_signal_would_cut_off_is_done_first() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
-@pytest.mark.endurance
+@pytest.mark.soak
 def test_real_servers_are_given_up_or_started_again_in_the_middle_of_a_start(own_servers: Servers) -> None:
     command = [sys.executable, "-m", "bdqm_tune", "services", "up"]
     environ = own_servers.environ | {"PYTHONUNBUFFERED": "1"}
