@@ -7,7 +7,6 @@ from typing import Any
 
 import optuna
 from mlflow.tracking import MlflowClient
-from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial
 
 from bdqm_tune.backends import make_backend
@@ -82,7 +81,7 @@ def tune(
         restore=bool(before),
         alone=lambda: turn(stores, config.study.name),
     )
-    status, hurried, leases = "FAILED", False, ExitStack()
+    status, interrupted, leases = "FAILED", False, ExitStack()
     journal = Journal(journal_folder(stores.home))
     try:
         study = _enter(dataset, config, stores, tracker.run.info.experiment_id)
@@ -97,15 +96,12 @@ def tune(
         remove_ended(checkpoints, lambda: study.get_trials(deepcopy=False))
         status = "FINISHED"
     except (KeyboardInterrupt, SystemExit):
-        status, hurried = "FINISHED" if walltime_is_near.is_set() else "KILLED", True
-        raise
-    except StorageInternalError:  # which was waited for long enough
-        hurried = True
+        status, interrupted = "FINISHED" if walltime_is_near.is_set() else "KILLED", True
         raise
     finally:
         with leases:  # until the study knows of all trials, which goes the same way
             try:
-                tracker.finish(status, hurried)
+                tracker.finish(status, interrupted)
             finally:
                 if left := journal.close():
                     kept = f"{left} trials that have ended, and could not be sent, are kept in {journal.path}"
