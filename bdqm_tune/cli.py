@@ -30,7 +30,7 @@ from bdqm_tune.cli_studies import (
     status,
     studies,
 )
-from bdqm_tune.errors import BadInput, BdqmError, printable
+from bdqm_tune.errors import DISK_FULL, BadInput, BdqmError, is_disk_full, printable
 from bdqm_tune.progress import Bar, told_to_end, walltime_is_near
 from mlflow_server.commands import app as services
 
@@ -193,6 +193,10 @@ def main() -> NoReturn:
         code = app(standalone_mode=False)
     except BdqmError as error:
         _fail(printable(str(error)) if isinstance(error, BadInput) else str(error), error.exit_code)
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        _fail(f"{error.filename or 'cannot write'}: {DISK_FULL}", BdqmError.exit_code)
     except typer.TyperException as error:
         _fail(printable(error.format_message()), 2)
     except (KeyboardInterrupt, typer.Abort):

@@ -1,5 +1,6 @@
 """What a user did wrong, and what failed: each with the exit status that a shell sees."""
 
+import errno
 import reprlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,10 @@ class BadInput(BdqmError):
     exit_code = 2
 
 
+class DiskFull(BdqmError):
+    """Something could not be written for want of room."""
+
+
 @contextmanager
 def located(where: str) -> Iterator[None]:
     """Put the place, as a file and an image, in front of the message of a BadInput."""
@@ -30,6 +35,21 @@ def located(where: str) -> Iterator[None]:
 def one_line(error: BaseException) -> str:
     """The message of an error in one line of at most 300 characters; its kind, where it has none."""
     return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+# How libraries pass that on: the system's words, and SQLite's.
+SAY_NO_ROOM = ("No space left on device", "Disk quota exceeded", "database or disk is full")
+DISK_FULL = "the disk is full"
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether something could not be written for want of room, on the disk or of a quota."""
+    while error is not None:
+        if getattr(error, "errno", None) in NO_ROOM or any(text in str(error) for text in SAY_NO_ROOM):
+            return True
+        error = error.__cause__
+    return False
 
 
 def printable(text: str) -> str:

@@ -20,12 +20,7 @@ def copied_tables(template: Path) -> Iterator[None]:
     make = utils._initialize_tables
 
     def copy(engine: sqlalchemy.Engine) -> None:
-        file = engine.url.database
-        if (
-            engine.dialect.name != "sqlite"
-            or file in (None, "", ":memory:")
-            or sqlalchemy.inspect(engine).get_table_names()
-        ):
+        if engine.dialect.name != "sqlite" or sqlalchemy.inspect(engine).get_table_names():
             return make(engine)
         if not template.exists():
             unfinished = template.with_suffix(".unfinished")
@@ -33,8 +28,8 @@ def copied_tables(template: Path) -> Iterator[None]:
             make(first)
             first.dispose()
             unfinished.rename(template)
-        with closing(sqlite3.connect(template)) as source, closing(sqlite3.connect(str(file))) as target:
-            source.backup(target)
+        with closing(sqlite3.connect(template)) as source, closing(engine.raw_connection()) as target:
+            source.backup(target.driver_connection)  # type: ignore[arg-type]
         return None
 
     with (

@@ -12,7 +12,6 @@ from optuna.trial import TrialState
 
 from bdqm_tune.experiment.patient_storage import PatientStorage
 
-HURRY = 5.0  # seconds
 CROWD = 256  # workers that may want a trial at the same moment
 
 
@@ -90,5 +89,4 @@ def is_file(storage: BaseStorage) -> bool:
 def hurry(storage: BaseStorage) -> None:
     """Wait for the database a few seconds at most from now on: the process is about to end."""
     if isinstance(storage, Cache):
-        patience = storage.backend.patience
-        patience.seconds = min(patience.seconds, HURRY)
+        storage.backend.patience.hurry()

@@ -14,7 +14,8 @@ import pymysql
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import DBAPIError, PendingRollbackError, SQLAlchemyError, TimeoutError
 
-from bdqm_tune.errors import one_line
+from bdqm_tune.errors import DISK_FULL, is_disk_full, one_line
+from bdqm_tune.progress import told_to_end
 
 Answer = TypeVar("Answer")
 
@@ -29,6 +30,7 @@ FEWER = "a worker has up to three connections: let fewer run at once, or let the
 PASSING = {1020, 1053, 1205, 1213, 1927, 2002, 2003, 2006, 2013} | FULL
 WRONG_PASSWORD = 1045
 FIRST_WAIT, LONGEST_WAIT = 0.02, 10.0  # seconds between two attempts
+HURRY = 5.0  # seconds, at most, of a process that is about to end
 TOLD_AFTER = 0.3  # seconds; a deadlock is over before
 
 _log = logging.getLogger(__name__)
@@ -58,6 +60,10 @@ class Patience:
         finally:
             self._thread.busy = False
 
+    def hurry(self) -> None:
+        """Wait a few seconds at most from now on."""
+        self.seconds = min(self.seconds, HURRY)
+
     def _call(self, call: Callable[[], Answer]) -> Answer:
         start, wait = 0.0, FIRST_WAIT
         while True:
@@ -68,6 +74,8 @@ class Patience:
                 start = start or now
                 problem = passing(error, self.follows)
                 seconds = max(self.seconds, self.full) if is_full(error) else self.seconds
+                if told_to_end.is_set():
+                    seconds = min(seconds, HURRY)
                 if problem is None or now - start >= seconds:
                     raise
             else:
@@ -77,8 +85,13 @@ class Patience:
                 return answer
             if now - start > TOLD_AFTER and not self._told:
                 self._told = True
-                _log.warning("%s does not answer (%s); waiting %s", self.name(), problem, duration(seconds))
-            time.sleep(min(wait * random.uniform(0.5, 1), start + seconds - now))
+                trouble = f": {DISK_FULL}" if problem == DISK_FULL else f" does not answer ({problem})"
+                _log.warning("%s%s; waiting %s", self.name(), trouble, duration(seconds))
+            pause = min(wait * random.uniform(0.5, 1), start + seconds - now)
+            if told_to_end.is_set():
+                time.sleep(pause)
+            else:
+                told_to_end.wait(pause)
             wait = min(2 * wait, LONGEST_WAIT)
 
 
@@ -106,6 +119,7 @@ def passing(error: BaseException | None, follows: bool = False) -> str | None:
         if isinstance(cause, sqlite3.OperationalError) and cause.sqlite_errorcode in (
             sqlite3.SQLITE_BUSY,
             sqlite3.SQLITE_LOCKED,
+            sqlite3.SQLITE_FULL,
         ):
             return reason(cause)
         if is_full(error):
@@ -130,6 +144,8 @@ def is_full(error: BaseException | None) -> bool:
 
 def reason(error: BaseException) -> str:
     """What the database or its driver said, in one line, and what to do where that is known."""
+    if is_disk_full(error):
+        return DISK_FULL
     hint = f"; {FEWER}" if is_full(error) else ""
     while error.__cause__ is not None:
         error = error.__cause__

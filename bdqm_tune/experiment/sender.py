@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from mlflow.tracking import MlflowClient
 from optuna.exceptions import StorageInternalError
 
+from bdqm_tune.errors import DISK_FULL, is_disk_full
 from bdqm_tune.experiment.tracking_client import TrackingFailed, is_passing, reason
 from bdqm_tune.progress import note
 from bdqm_tune.services.secrets import without_secrets
@@ -140,7 +141,8 @@ def repeated(
             if not passes(error) or left <= 0:
                 raise
             if failures == 2:  # one failure alone is not worth a line
-                note(f"bdqm-tune: {name()} does not answer; {meanwhile}")
+                trouble = f": {DISK_FULL}" if is_disk_full(error) else " does not answer"
+                note(f"bdqm-tune: {name()}{trouble}; {meanwhile}")
             longest = LONGEST_WAIT if deadline() == math.inf else 1.0
             wait = min(FIRST_WAIT * 2.0 ** min(failures - 1, 10), longest) * random.uniform(0.5, 1.0)
             pause(min(wait, left))

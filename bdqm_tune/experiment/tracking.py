@@ -21,7 +21,7 @@ from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from mlflow.utils.time import get_current_time_millis
 
-from bdqm_tune.errors import BadInput, BdqmError
+from bdqm_tune.errors import BadInput, BdqmError, is_disk_full
 from bdqm_tune.experiment.patience import duration
 from bdqm_tune.experiment.recoverable_run import RecoverableRun, active_run, say
 from bdqm_tune.experiment.sender import Request, Sender, one_attempt_each, repeated
@@ -300,7 +300,7 @@ def open_tracker(
                 passes=lambda error: is_passing(error) and not is_certificate(error),
             )
     except (MlflowException, OSError) as error:
-        hint = f"; {_what_to_do(stores)}" if is_passing(error) and not is_certificate(error) else ""
+        hint = f"; {_what_to_do(stores, error)}" if is_passing(error) and not is_certificate(error) else ""
         raise BdqmError(f"cannot use the MLflow tracking store {_where(stores)}: {reason(error)}{hint}") from None
     return Tracker(stores, study, run, adopted is not None, patience)
 
@@ -313,8 +313,10 @@ def _where(stores: Stores) -> str:
         return ""
 
 
-def _what_to_do(stores: Stores) -> str:
+def _what_to_do(stores: Stores, error: Exception) -> str:
     """What helps where the tracking store does not answer."""
+    if is_disk_full(error):
+        return "make room, and start the same command again"
     if stores.tracking is None:
         return "`bdqm-tune services status` says how the servers are, `bdqm-tune services up` starts them"
     return "see that it runs and that MLFLOW_TRACKING_URI names it; --patience says for how many minutes to wait"

@@ -2,14 +2,16 @@
 
 import os
 
+import mlflow
 import requests
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.tracking.registry import UnsupportedModelRegistryStoreURIException
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from bdqm_tune.errors import BadInput, BdqmError, one_line
+from bdqm_tune.errors import DISK_FULL, BadInput, BdqmError, is_disk_full, one_line
 from bdqm_tune.experiment.patience import passing
+from bdqm_tune.experiment.tracking_file import make_tracking_file
 from bdqm_tune.services.connection import Stores, without_password
 from bdqm_tune.services.secrets import without_secrets
 
@@ -34,11 +36,19 @@ def tracking_client(stores: Stores) -> MlflowClient:
     # so that what else runs in this process keeps its own.
     os.environ.update({k: v for k, v in stores.tracking_environment.items() if k != "MLFLOW_TRACKING_URI"})
     try:
+        make_tracking_file(stores.tracking_uri or mlflow.get_tracking_uri())
         return MlflowClient(stores.tracking_uri)
     # MLflow lets each library's own error through: of a database, of what is no address, of a driver that is not there.
-    except (UnsupportedModelRegistryStoreURIException, SQLAlchemyError, ImportError, ValueError, TypeError) as error:
-        where = without_password(stores.tracking_uri or "")
-        kind = BdqmError if isinstance(error, DBAPIError) else BadInput
+    except (
+        UnsupportedModelRegistryStoreURIException,
+        SQLAlchemyError,
+        ImportError,
+        ValueError,
+        TypeError,
+        OSError,
+    ) as error:
+        where = without_password(stores.tracking_uri or mlflow.get_tracking_uri())
+        kind = BdqmError if isinstance(error, DBAPIError | OSError) else BadInput
         raise kind(f"MLflow cannot use the tracking store {where}: {reason(error)}") from error
 
 
@@ -52,10 +62,12 @@ def http_status(error: Exception) -> int | None:
 
 
 def is_passing(error: Exception) -> bool:
-    """Whether the same request may succeed later: the server is away, restarts, or has too much to do."""
+    """Whether the same request may succeed later: the server is away, restarts, has too much to do, or no room."""
+    if is_disk_full(error):
+        return True
     status = http_status(error)
     if status is None:
-        if isinstance(error.__cause__, DBAPIError):
+        if isinstance(error.__cause__, DBAPIError | OSError):
             return passing(error.__cause__) is not None
         return isinstance(error, BdqmError) and not isinstance(
             error, BadInput
@@ -77,4 +89,6 @@ def reason(error: Exception) -> str:
             "it does not accept the user name and password (HTTP 401); "
             'MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD give them, as does eval "$(bdqm-tune services env)"'
         )
+    if is_disk_full(error):
+        return DISK_FULL
     return without_secrets(one_line(error))

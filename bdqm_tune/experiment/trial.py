@@ -20,6 +20,7 @@ from optuna.exceptions import StorageInternalError
 
 from bdqm_tune.backends import Backend, TrainingRun
 from bdqm_tune.config import Config
+from bdqm_tune.errors import DiskFull, is_disk_full, one_line
 from bdqm_tune.experiment import training_record
 from bdqm_tune.experiment.cached_storage import together
 from bdqm_tune.experiment.checkpoints import TrialCheckpoint
@@ -130,7 +131,7 @@ class TrialRunner:
             try:
                 try:
                     outcome = self._attempt(trial, tried, run, checkpoint)
-                except (KeyboardInterrupt, SystemExit):
+                except (KeyboardInterrupt, SystemExit, DiskFull):
                     checkpoint.write()
                     run.hand_back()
                     raise
@@ -219,6 +220,8 @@ class TrialRunner:
         except (TrackingFailed, StorageInternalError, TrialLost):
             raise
         except Exception as exception:
+            if is_disk_full(exception):  # which says nothing of the trial: it waits again
+                raise DiskFull(f"trial {trial.number}: {one_line(exception)}") from exception
             state, reason, error = "failed", f"{type(exception).__name__}: {exception}", traceback.format_exc()
         finally:
             comparisons.close()

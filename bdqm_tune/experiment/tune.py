@@ -7,6 +7,7 @@ from typing import Any
 
 import optuna
 from mlflow.tracking import MlflowClient
+from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial
 
 from bdqm_tune.backends import make_backend
@@ -81,7 +82,7 @@ def tune(
         restore=bool(before),
         alone=lambda: turn(stores, config.study.name),
     )
-    status, interrupted, leases = "FAILED", False, ExitStack()
+    status, hurried, leases = "FAILED", False, ExitStack()
     journal = Journal(journal_folder(stores.home))
     try:
         study = _enter(dataset, config, stores, tracker.run.info.experiment_id)
@@ -96,12 +97,15 @@ def tune(
         remove_ended(checkpoints, lambda: study.get_trials(deepcopy=False))
         status = "FINISHED"
     except (KeyboardInterrupt, SystemExit):
-        status, interrupted = "FINISHED" if walltime_is_near.is_set() else "KILLED", True
+        status, hurried = "FINISHED" if walltime_is_near.is_set() else "KILLED", True
+        raise
+    except StorageInternalError:  # which was waited for long enough
+        hurried = True
         raise
     finally:
         with leases:  # until the study knows of all trials, which goes the same way
             try:
-                tracker.finish(status, interrupted)
+                tracker.finish(status, hurried)
             finally:
                 if left := journal.close():
                     kept = f"{left} trials that have ended, and could not be sent, are kept in {journal.path}"

@@ -1,11 +1,13 @@
 """How long and how often a database that does not answer is asked again."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pymysql
 import pytest
 
 from bdqm_tune.experiment.patience import Patience
+from bdqm_tune.progress import told_to_end
 
 
 def test_the_end_of_patience(caplog: pytest.LogCaptureFixture) -> None:
@@ -48,3 +50,21 @@ def test_a_call_within_a_call_does_not_wait_for_itself() -> None:
     with pytest.raises(pymysql.OperationalError):
         patience(lambda: patience(inner))
     assert calls[-1] - calls[0] < 0.4
+
+
+def test_a_process_that_was_told_to_end_does_not_wait_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever of its threads it is that waits."""
+    monkeypatch.setattr("bdqm_tune.experiment.patience.HURRY", 0.3)
+
+    def fail() -> None:
+        raise pymysql.OperationalError(2003, "refused")
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(Patience(600, lambda: "the database"), fail)
+        time.sleep(1)
+        assert not waiting.done()
+        told_to_end.set()
+        try:
+            assert isinstance(waiting.exception(5), pymysql.OperationalError)
+        finally:
+            told_to_end.clear()

@@ -570,7 +570,7 @@ def test_a_database_that_stays_away_ends_the_worker_with_one_line(served: Place,
 def test_a_worker_that_ends_does_not_wait_for_a_database_that_is_away(
     served: Place, mariadb: MariaDb, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("bdqm_tune.experiment.cached_storage.HURRY", 0.5)
+    monkeypatch.setattr("bdqm_tune.experiment.patience.HURRY", 0.5)
     study = new_study(open_storage(served.stores, patience=1000), 1)
     trial = next_trial(study)
     assert trial is not None

@@ -1,5 +1,6 @@
 """MLflow's client side, against a server that asks for passwords, goes away, and comes back elsewhere."""
 
+import errno
 import http.server
 import os
 import signal
@@ -315,7 +316,8 @@ def cannot_open(error: Exception) -> BdqmError:
         (http_error(404), False),
         (http_error(403), False),
         (requests.ConnectionError("refused"), True),
-        (OSError("no space left on device"), False),
+        (OSError(errno.ENOSPC, "No space left on device"), True),
+        (OSError(errno.EACCES, "Permission denied"), False),
         (ValueError("wrong"), False),
         (BdqmError("the servers are down"), True),
         (BadInput("no address"), False),
