@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bdqm_tune.errors import BadInput, BdqmError
+from bdqm_tune.services.secrets import without_secrets
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -69,7 +70,7 @@ def compare(
         else:
             _compare_studies(studies, out)
     except BdqmError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(without_secrets(f"error: {error}"), file=sys.stderr)
         sys.exit(error.exit_code)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bdqm_tune.errors import BdqmError
+from bdqm_tune.services.secrets import without_secrets
 
 if TYPE_CHECKING:
     from bdqm_tune.experiment.confirm import Options
@@ -42,7 +43,7 @@ def confirm(
     try:
         _confirm(study or Study().name, confirmation_options(best, seeds, random, train, device, trial), out)
     except BdqmError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(without_secrets(f"error: {error}"), file=sys.stderr)
         sys.exit(error.exit_code)
 
 

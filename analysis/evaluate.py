@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bdqm_tune.errors import BdqmError
+from bdqm_tune.services.secrets import without_secrets
 
 if TYPE_CHECKING:
     from bdqm_tune.experiment.evaluation_record import Evaluation
@@ -77,7 +78,7 @@ def evaluate(
     try:
         _evaluate(study or Study().name, ensemble, out, reopen, train, trial)
     except BdqmError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(without_secrets(f"error: {error}"), file=sys.stderr)
         sys.exit(error.exit_code)
 
 

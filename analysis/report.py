@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bdqm_tune.errors import BdqmError
+from bdqm_tune.services.secrets import without_secrets
 
 if TYPE_CHECKING:
     from bdqm_tune.services.connection import Stores
@@ -73,7 +74,7 @@ def report(
     try:
         made = make_report(find_stores(), study or Study().name, out)
     except BdqmError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(without_secrets(f"error: {error}"), file=sys.stderr)
         sys.exit(error.exit_code)
     print("\n".join(report_lines(made)))
 

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -193,14 +194,15 @@ def main() -> NoReturn:
         code = app(standalone_mode=False)
     except BdqmError as error:
         _fail(printable(str(error)) if isinstance(error, BadInput) else str(error), error.exit_code)
-    except OSError as error:
-        if not is_disk_full(error):
-            raise
-        _fail(f"{error.filename or 'cannot write'}: {DISK_FULL}", BdqmError.exit_code)
     except typer.TyperException as error:
         _fail(printable(error.format_message()), 2)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
+    except Exception as error:
+        if is_disk_full(error):
+            _fail(f"{getattr(error, 'filename', None) or 'cannot write'}: {DISK_FULL}", BdqmError.exit_code)
+        _say(traceback.format_exc().rstrip())  # which nobody expected
+        sys.exit(BdqmError.exit_code)
     if code == INTERRUPTED:  # which typer gives back where it caught the interruption itself
         # Interrupted within a string that is executed (a dataclass made by an import), Python would end by SIGINT in
         # spite of the status below, unless a later string ends well.
@@ -222,8 +224,14 @@ def _leave() -> NoReturn:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    print(f"bdqm-tune: {message}", file=sys.stderr)
+    _say(f"bdqm-tune: {message}")
     sys.exit(code)
+
+
+def _say(message: str) -> None:
+    from bdqm_tune.services.secrets import without_secrets
+
+    print(without_secrets(message), file=sys.stderr)
 
 
 def _load(path: str, overrides: Mapping[str, Mapping[str, Any]]) -> "Config":
@@ -285,7 +293,7 @@ def _report_study(study: "optuna.Study", stores: "Stores", as_json: bool) -> Non
     from bdqm_tune.experiment.objectives import front_of
     from bdqm_tune.experiment.results import trials_frame
     from bdqm_tune.experiment.study import EXPERIMENT
-    from bdqm_tune.services.connection import without_password
+    from bdqm_tune.services.secrets import without_secrets
 
     trials = trials_frame(study.get_trials(deepcopy=False))
     counts = {str(state): int(n) for state, n in trials["state"].value_counts().items()}
@@ -306,7 +314,7 @@ def _report_study(study: "optuna.Study", stores: "Stores", as_json: bool) -> Non
     if not as_json:
         # Without the last part, MLflow's page shows what its users of language models look for, and no runs.
         page = f"#/experiments/{study.user_attrs[EXPERIMENT]}/runs?workflowType=machine_learning"
-        server = without_password(stores.tracking_uri or "").rstrip("/")
+        server = without_secrets(stores.tracking_uri or "").rstrip("/")
         if server.startswith("http"):
             print("\nnext: in the browser")
             print(f"      {server}/{page}")

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bdqm_tune.errors import BadInput, BdqmError
-from bdqm_tune.services.connection import Connection, read_connection, without_password
+from bdqm_tune.services.connection import Connection, read_connection
+from bdqm_tune.services.secrets import without_secrets
 from mlflow_server import supervisor, tracking
 from mlflow_server.certificates import expiry, warning
 from mlflow_server.data_lock import refuse_during_restore
@@ -186,7 +187,7 @@ def status(places: Places) -> Status:
         state="up" if database and mlflow else "failing",
         host=connection.host,
         since=connection.since,
-        database=without_password(connection.storage_url).partition("?")[0] if database else "",
+        database=without_secrets(connection.storage_url).partition("?")[0] if database else "",
         tracking=connection.tracking_uri if mlflow else "",
     )
 

@@ -20,6 +20,7 @@ from sqlalchemy import Engine, inspect, text
 
 from bdqm_tune.errors import BdqmError, one_line
 from bdqm_tune.services.database_lock import DatabaseLock
+from bdqm_tune.services.secrets import without_secrets
 from bdqm_tune.services.tables import make_tables
 
 if TYPE_CHECKING:
@@ -281,7 +282,7 @@ def main() -> None:
     try:
         found: Sequence[Schema] = migrate(request)
     except (BdqmError, sqlalchemy.exc.SQLAlchemyError, pymysql.MySQLError) as error:
-        print(json.dumps({"error": one_line(getattr(error, "orig", None) or error)}))
+        print(json.dumps({"error": without_secrets(one_line(getattr(error, "orig", None) or error))}))
         sys.exit(1)
     print(json.dumps([asdict(schema) for schema in found]))
 

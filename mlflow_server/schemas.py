@@ -3,6 +3,7 @@
 import pymysql
 
 from bdqm_tune.errors import BdqmError, one_line
+from bdqm_tune.services.secrets import without_secrets
 from mlflow_server.database import Database, execute
 from mlflow_server.passwords import Passwords
 
@@ -63,7 +64,7 @@ def prepare_schemas(database: Database, passwords: Passwords) -> None:
         connection = database.connect()
     except pymysql.MySQLError as error:
         where = database.admin.render_as_string().partition("?")[0]
-        raise BdqmError(f"cannot use the database {where}: {one_line(error)}") from None
+        raise BdqmError(without_secrets(f"cannot use the database {where}: {one_line(error)}")) from None
     try:
         if database.own:
             execute(connection, anonymous_accounts(connection))

@@ -12,7 +12,7 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from bdqm_tune.errors import BadInput
-from bdqm_tune.services.connection import without_password
+from bdqm_tune.services.secrets import ENCODE, check_address, without_secrets
 from mlflow_server.places import write_private
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -60,12 +60,14 @@ def choose(bind: str, last: "Settings", environ: Mapping[str, str] = os.environ)
         raise BadInput(
             f"--host {bind!r} is no name or address of this machine; an example: {socket.gethostname()}"
         ) from None
+    for name in ("BDQM_MYSQL_URL", "MLFLOW_TRACKING_URI"):
+        check_address(name, environ.get(name) or "")
     tracking = (environ.get("MLFLOW_TRACKING_URI") or "").rstrip("/") or None
     if tracking in last.tracking_uris:  # `services env` has put it there
         tracking = None
     if tracking is not None and not tracking.startswith(("http://", "https://")):
         raise BadInput(
-            f"MLFLOW_TRACKING_URI={without_password(tracking)} is no server (http://…); unset it, and one is started"
+            f"MLFLOW_TRACKING_URI={without_secrets(tracking)} is no server (http://…); unset it, and one is started"
         )
     given = environ.get("BDQM_MYSQL_URL")
     processes = environ.get("BDQM_MLFLOW_PROCESSES") or "1"
@@ -79,10 +81,10 @@ def _mysql(text: str) -> URL:
     try:
         url = make_url(text)
     except (ArgumentError, ValueError):
-        raise BadInput(f"BDQM_MYSQL_URL is no URL; {example}") from None
+        raise BadInput(f"BDQM_MYSQL_URL is no URL; {example}; {ENCODE}") from None
     if url.get_backend_name() not in ("mysql", "mariadb") or not (url.host and url.username):
         raise BadInput(
-            f"BDQM_MYSQL_URL={without_password(text)} names no account on a MySQL or MariaDB server; {example}"
+            f"BDQM_MYSQL_URL={without_secrets(text)} names no account on a MySQL or MariaDB server; {example}"
         )
     return url.set(drivername="mysql+pymysql", port=url.port or 3306)
 

@@ -22,7 +22,8 @@ from bdqm_tune.experiment.study_runs import runs_of_study, search, tracking_not_
 from bdqm_tune.experiment.tracking_client import reason, tracking_client
 from bdqm_tune.experiment.workers import RUNNING, Worker, Workers, who
 from bdqm_tune.progress import track
-from bdqm_tune.services.connection import Stores, without_password
+from bdqm_tune.services.connection import Stores
+from bdqm_tune.services.secrets import without_secrets
 from bdqm_tune.structures.sealed import remove_sealed
 
 
@@ -51,7 +52,7 @@ def belongings(stores: Stores, name: str) -> Belongings:
         raise no_such_study(stores, name, [])
     with opened(stores) as storage:
         trials, workers = idle(stores, storage, name)
-    uri = without_password(stores.tracking_uri or mlflow.get_tracking_uri())
+    uri = without_secrets(stores.tracking_uri or mlflow.get_tracking_uri())
     of_trials = {trial.user_attrs[RUN_ID] for trial in trials if RUN_ID in trial.user_attrs}
     if tracking_not_made_yet(stores):
         return Belongings(name, len(trials), (), len(of_trials), None, (), uri)

@@ -19,7 +19,8 @@ from bdqm_tune.experiment.recoverable_run import active_run
 from bdqm_tune.experiment.tracking_client import ARTIFACTS, http_status, is_passing, reason, tracking_client
 from bdqm_tune.learning.ensemble import ENSEMBLE, Ensemble
 from bdqm_tune.learning.potential import Potential
-from bdqm_tune.services.connection import Stores, without_password
+from bdqm_tune.services.connection import Stores
+from bdqm_tune.services.secrets import without_secrets
 
 FORMS = "a folder, a run's id, runs:/RUN_ID/model, models:/NAME@ALIAS or models:/NAME/VERSION"
 MODEL_FOLDERS = ("model", "ensemble")  # of a run's artifacts
@@ -51,7 +52,7 @@ def load_model(model: str, stores: Stores) -> Potential | Ensemble:
             local = mlflow.artifacts.download_artifacts(address, dst_path=folder, tracking_uri=client.tracking_uri)
         except (MlflowException, OSError) as error:
             if is_passing(error):
-                where = without_password(client.tracking_uri)
+                where = without_secrets(client.tracking_uri)
                 raise BdqmError(f"{model}: cannot be read from {where}: {reason(error)}") from None
             raise BadInput(f"{model}: MLflow has no such model ({reason(error)})") from None
         try:
@@ -123,7 +124,7 @@ def find_run(run_id: str, stores: Stores) -> tuple[MlflowClient, Run]:
     try:
         return client, existing_run(client, run_id, run_id)
     except (MlflowException, OSError) as error:
-        where = without_password(client.tracking_uri)
+        where = without_secrets(client.tracking_uri)
         raise BdqmError(f"{run_id}: cannot be read from {where}: {reason(error)}") from None
 
 
@@ -158,7 +159,7 @@ def existing_run(client: MlflowClient, model: str, run_id: str) -> Run:
     run = _found(lambda: client.get_run(run_id))
     if run is None:
         experiments = [experiment.name for experiment in client.search_experiments(max_results=20)]
-        where = without_password(client.tracking_uri)
+        where = without_secrets(client.tracking_uri)
         raise BadInput(f"{model}: no run {run_id} in {where}; it has the experiments {_list(experiments)}")
     if run.info.lifecycle_stage != LifecycleStage.ACTIVE:
         raise BadInput(

@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError, PendingRollbackError, SQLAlchemyError, Ti
 
 from bdqm_tune.errors import DISK_FULL, is_disk_full, one_line
 from bdqm_tune.progress import told_to_end
+from bdqm_tune.services.secrets import without_secrets
 
 Answer = TypeVar("Answer")
 
@@ -149,7 +150,8 @@ def reason(error: BaseException) -> str:
     hint = f"; {FEWER}" if is_full(error) else ""
     while error.__cause__ is not None:
         error = error.__cause__
-    return one_line(Exception(error.args[-1]) if isinstance(error, pymysql.MySQLError) else error) + hint
+    said = one_line(Exception(error.args[-1]) if isinstance(error, pymysql.MySQLError) else error)
+    return without_secrets(said) + hint
 
 
 def duration(seconds: float) -> str:

@@ -22,7 +22,8 @@ from bdqm_tune.experiment.search_space import SEARCHABLE
 from bdqm_tune.experiment.study import EXPERIMENT, QUESTION, RESULT, RUN_ID, STATES, load_study
 from bdqm_tune.experiment.tracking_client import reason, tracking_client
 from bdqm_tune.experiment.trial_tables import TrialTables, is_searched
-from bdqm_tune.services.connection import Stores, without_password
+from bdqm_tune.services.connection import Stores
+from bdqm_tune.services.secrets import without_secrets
 
 MEASURED = (
     *("val_energy_mae", "val_forces_mae", "best_epoch", "epochs", "n_parameters", "time_per_atom", "trial_seconds"),
@@ -88,7 +89,7 @@ def _rows_and_curves(
     stores: Stores, study: optuna.Study, tables: TrialTables, objective: str, experiment: str
 ) -> tuple[list[dict[str, Any]], pd.DataFrame]:
     """A row for each trial in the order of their numbers, and the frame of curves."""
-    where = without_password(stores.storage_url).partition("?")[0]
+    where = without_secrets(stores.storage_url).partition("?")[0]
     file = cache_file(stores.home, study.study_name, where, study._study_id, experiment, objective)
     endings = tables.endings()
     kept, curves = read_cache(file, endings)

@@ -21,6 +21,7 @@ from bdqm_tune.experiment.patient_storage import PatientStorage
 from bdqm_tune.files import open_no_link
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.services.database_lock import DatabaseLock
+from bdqm_tune.services.secrets import ENCODE, without_secrets
 
 SERVERS_PATIENCE, OTHER_PATIENCE = 30.0, 5.0  # seconds to wait for a database when opening it: ours, and a given one
 CONNECT_TIMEOUT, QUERY_TIMEOUT = 10, 60  # seconds
@@ -36,9 +37,9 @@ class StudyDatabase:
         self.follows = stores.storage is None and stores.connection_file is not None
 
     def __str__(self) -> str:
-        """Its address without a password."""
+        """Its address without a password or options."""
         try:
-            return f"the study database {self.url().render_as_string()}"
+            return f"the study database {without_secrets(self.url().set(query={}).render_as_string())}"
         except pymysql.OperationalError:
             return "the study database of the servers"
 
@@ -54,7 +55,9 @@ class StudyDatabase:
         except BdqmError as error:
             raise pymysql.OperationalError(pymysql.constants.CR.CR_CONN_HOST_ERROR, str(error)) from None
         except (sqlalchemy.exc.ArgumentError, ValueError):
-            raise BadInput("BDQM_STORAGE is no SQLAlchemy URL; an example: sqlite:////scratch/me/optuna.db") from None
+            raise BadInput(
+                f"BDQM_STORAGE is no SQLAlchemy URL; an example: sqlite:////scratch/me/optuna.db; {ENCODE}"
+            ) from None
 
     @property
     def is_mysql(self) -> bool:

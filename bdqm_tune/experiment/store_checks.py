@@ -8,8 +8,9 @@ from bdqm_tune.errors import BdqmError
 from bdqm_tune.experiment.storage import StudyDatabase, not_made_yet, opened
 from bdqm_tune.experiment.study_runs import tracking_not_made_yet
 from bdqm_tune.experiment.tracking_client import reason, tracking_client
-from bdqm_tune.services.connection import Stores, without_password
+from bdqm_tune.services.connection import Stores
 from bdqm_tune.services.findings import ERROR, OK, Finding
+from bdqm_tune.services.secrets import without_secrets
 
 
 def check_studies(stores: Stores) -> Finding:
@@ -31,7 +32,7 @@ def check_studies(stores: Stores) -> Finding:
 def check_runs(stores: Stores) -> Finding:
     """MLflow's store: reached, and of this version of MLflow."""
     try:
-        where = without_password(stores.tracking_uri or mlflow.get_tracking_uri())
+        where = without_secrets(stores.tracking_uri or mlflow.get_tracking_uri())
         if tracking_not_made_yet(stores):
             return Finding("runs", OK, f"MLflow's store {where} is not made yet; `bdqm-tune tune` makes it")
         tracking_client(stores).search_experiments(max_results=1)

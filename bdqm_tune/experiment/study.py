@@ -24,7 +24,8 @@ from bdqm_tune.experiment.samplers import make_pruner, make_sampler
 from bdqm_tune.experiment.search_space import distributions
 from bdqm_tune.experiment.storage import not_made_yet, open_storage, opened
 from bdqm_tune.learning.dataset import Dataset
-from bdqm_tune.services.connection import Stores, has_servers, services_folder, without_password
+from bdqm_tune.services.connection import Stores, has_servers, services_folder
+from bdqm_tune.services.secrets import without_secrets
 from bdqm_tune.services.submission import servers_answer
 
 QUESTION, TEST, EXPERIMENT = "question", "test", "mlflow_experiment_id"  # attributes of a study …
@@ -60,7 +61,7 @@ def load_study(stores: Stores, name: str) -> optuna.Study:
 def no_such_study(stores: Stores, name: str, names: Sequence[str]) -> BadInput:
     """The error for a study that is not among those there are."""
     known = f"there are: {', '.join(names)}" if names else "there is none yet"
-    where = without_password(stores.storage_url).partition("?")[0]
+    where = without_secrets(stores.storage_url).partition("?")[0]
     beside = where_beside(stores, name)
     return BadInput(f"no study {name!r} in {where}; {known}{f'; it is in {beside}' if beside else ''}")
 
@@ -73,7 +74,7 @@ def where_beside(stores: Stores, name: str) -> str:
     place = place_beside(stores)
     with suppress(BdqmError):
         if place is not None and name in [study.study_name for study in studies_beside(stores)]:
-            where = without_password(place.storage_url).partition("?")[0]
+            where = without_secrets(place.storage_url).partition("?")[0]
             side = "servers" if follows_servers(stores) else "files"
             return f"{where}, from which `bdqm-tune copy-study {shlex.quote(name)} --to {side}` brings it here"
     return ""

@@ -24,7 +24,8 @@ from bdqm_tune.experiment.study import EXPERIMENT, IDENTITY, no_such_study, stud
 from bdqm_tune.experiment.study_runs import runs_of_study, tracking_not_made_yet, versions_of
 from bdqm_tune.experiment.tracking_client import reason, tracking_client
 from bdqm_tune.experiment.workers import Worker
-from bdqm_tune.services.connection import Stores, without_password
+from bdqm_tune.services.connection import Stores
+from bdqm_tune.services.secrets import without_secrets
 from bdqm_tune.services.findings import MENDED
 
 
@@ -64,7 +65,7 @@ def copy_study(source: Stores, target: Stores, name: str, say: Callable[[str], N
     with turn(source, name), opened(source) as theirs:
         trials, workers = idle(source, theirs, name)
         with turn(target, name), opened(target) as ours:
-            where = without_password(target.storage_url).partition("?")[0]
+            where = without_secrets(target.storage_url).partition("?")[0]
             if study_id_of(ours, name) is not None:
                 raise BadInput(f"there is a study {name!r} in {where} already; nothing is copied over it")
             study_id = theirs.get_study_id_from_name(name)

@@ -38,7 +38,7 @@ from bdqm_tune.experiment.trial_run import Opening, TrialRun
 from bdqm_tune.experiment.workers import process_identity
 from bdqm_tune.learning.dataset import Split
 from bdqm_tune.progress import check, told_to_end
-from bdqm_tune.services.connection import Stores, without_password
+from bdqm_tune.services.connection import Stores
 from bdqm_tune.services.secrets import without_secrets
 
 LONGEST_PARAMETER = 6000
@@ -308,7 +308,7 @@ def open_tracker(
 def _where(stores: Stores) -> str:
     """The tracking store's address without a password; "" while its servers are down."""
     try:
-        return without_password(stores.tracking_uri or "")
+        return without_secrets(stores.tracking_uri or "")
     except BdqmError:
         return ""
 

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from bdqm_tune.errors import DISK_FULL, BadInput, BdqmError, is_disk_full, one_line
 from bdqm_tune.experiment.patience import passing
 from bdqm_tune.experiment.tracking_file import make_tracking_file
-from bdqm_tune.services.connection import Stores, without_password
+from bdqm_tune.services.connection import Stores
 from bdqm_tune.services.secrets import without_secrets
 
 # What MLflow's server says of its database with HTTP 400, and what is over in a moment. The last: another run entered
@@ -47,7 +47,7 @@ def tracking_client(stores: Stores) -> MlflowClient:
         TypeError,
         OSError,
     ) as error:
-        where = without_password(stores.tracking_uri or mlflow.get_tracking_uri())
+        where = without_secrets(stores.tracking_uri or mlflow.get_tracking_uri())
         kind = BdqmError if isinstance(error, DBAPIError | OSError) else BadInput
         raise kind(f"MLflow cannot use the tracking store {where}: {reason(error)}") from error
 

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from bdqm_tune.errors import BadInput, BdqmError, one_line
+from bdqm_tune.services.secrets import check_address, without_secrets
 
 FORMAT = 1
 RESTART = 120.0  # seconds in which servers that restart are up again
@@ -99,11 +100,13 @@ def find_stores(environ: Mapping[str, str] = os.environ, wait: bool = True) -> S
         wait: for servers that are not up, as they may restart.
 
     Raises:
-        BadInput: Optuna and MLflow would share one database.
+        BadInput: Optuna and MLflow would share one database, or a password is not written as URLs have it.
         BdqmError: the servers are not up, or the connection file cannot be read.
     """
     home = home_folder(environ)
     storage, tracking = environ.get("BDQM_STORAGE") or None, environ.get("MLFLOW_TRACKING_URI") or None
+    for name in ("BDQM_STORAGE", "MLFLOW_TRACKING_URI"):
+        check_address(name, environ.get(name) or "")
     folder = services_folder(environ)
     file: Path | None = folder / "connection.json"
     notes: tuple[str, ...] = ()
@@ -117,13 +120,13 @@ def find_stores(environ: Mapping[str, str] = os.environ, wait: bool = True) -> S
             tracking = None  # so that it is followed
         else:
             notes = (
-                f"runs go to {without_password(tracking)}, which MLFLOW_TRACKING_URI names, not to the server that is "
+                f"runs go to {without_secrets(tracking)}, which MLFLOW_TRACKING_URI names, not to the server that is "
                 f'up at {servers.tracking_uri}; for that one, eval "$(bdqm-tune services env)" before `mlflow run`',
             )
     stores = Stores(home, storage, tracking, file, notes)
     if same_database(stores.storage_url, stores.tracking_uri or "sqlite:///mlflow.db"):
         raise BadInput(
-            f"BDQM_STORAGE and MLflow's tracking URI are the same database, {without_password(stores.storage_url)}; "
+            f"BDQM_STORAGE and MLflow's tracking URI are the same database, {without_secrets(stores.storage_url)}; "
             "each needs one of its own, as both keep a table alembic_version there"
         )
     return stores
@@ -217,14 +220,3 @@ def _place(text: str) -> tuple[str, ...] | None:
     port = url.port or {"mysql": 3306, "postgresql": 5432, "mssql": 1433}[kind]
     host = "127.0.0.1" if url.host in (None, "localhost", "::1") else str(url.host).lower()
     return (kind, host, str(port), str(url.query.get("unix_socket", "")), database)
-
-
-def without_password(text: str) -> str:
-    """An address to show: the password in it, if any, replaced."""
-    from sqlalchemy import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        return make_url(text).render_as_string(hide_password=True)
-    except (ArgumentError, ValueError):
-        return text.rpartition("@")[2] if "@" in text else text

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.experiment.studies import all_studies
 from bdqm_tune.experiment.tracking_client import tracking_client
-from bdqm_tune.services.connection import find_stores, same_database, without_password
+from bdqm_tune.services.connection import find_stores, same_database
+from bdqm_tune.services.secrets import without_secrets
 from mlflow_server.settings import Settings, choose
 from tests.fuzzing import bounded, is_one_line, refused
 
@@ -74,7 +75,7 @@ urls = st.builds(
 @bounded(150)
 def test_any_two_addresses_can_be_compared_and_shown(one: str, other: str) -> None:
     assert same_database(one, other) == same_database(other, one)
-    assert PASSWORD not in without_password(one)
+    assert PASSWORD not in without_secrets(one)
     try:
         stores = find_stores({"BDQM_STORAGE": one, "MLFLOW_TRACKING_URI": other})
     except BdqmError as error:
