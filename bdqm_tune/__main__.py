@@ -1,12 +1,22 @@
-"""`python -m bdqm_tune`, and the command `bdqm-tune`."""
+"""`python -m bdqm_tune` and the command `bdqm-tune`."""
 
-import signal
+import sys
+from typing import NoReturn
 
-if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    # Until `main` has its own way to end: Ctrl-C in the imports, which take a while, would print a traceback.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+from bdqm_tune.interruption import end, listen, told_already
 
-from bdqm_tune.cli import main
+
+def main() -> NoReturn:
+    """Run the command line; a signal that comes while it is imported ends it as any other."""
+    sys.unraisablehook = told_already
+    try:
+        listen()
+        from bdqm_tune.cli import main as run
+
+        run()
+    except KeyboardInterrupt:
+        end()
+
 
 if __name__ == "__main__":
     main()

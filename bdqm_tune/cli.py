@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Mapping
@@ -32,7 +31,8 @@ from bdqm_tune.cli_studies import (
     studies,
 )
 from bdqm_tune.errors import DISK_FULL, BadInput, BdqmError, is_disk_full, printable
-from bdqm_tune.progress import Bar, told_to_end, walltime_is_near
+from bdqm_tune.interruption import INTERRUPTED, end, listen
+from bdqm_tune.progress import Bar, check, told_to_end
 from mlflow_server.commands import app as services
 
 if TYPE_CHECKING:
@@ -42,12 +42,6 @@ if TYPE_CHECKING:
     from bdqm_tune.experiment.trial_result import TrialResult
     from bdqm_tune.learning.dataset import Dataset
     from bdqm_tune.services.connection import Stores
-
-INTERRUPTED = 130  # exit status, as of a shell's Ctrl-C
-AFTERWARDS = {  # what becomes of a command's work when it is interrupted
-    "tune": "; a trial that was running waits for the next tune of its study",
-    "confirm": "; the same command goes on with what was not trained to its end",
-}
 
 app = typer.Typer(
     help="Tune neural-network potentials: from a trajectory to a tuned, tracked, tested model.",
@@ -182,56 +176,39 @@ app.command(epilog=f"Example: {DOCTOR_EXAMPLE}")(doctor)
 
 def main() -> NoReturn:
     """Run the command line; what a user did wrong becomes one line and exit status 2."""
-    # What ends the process on SIGTERM takes the same way as Ctrl-C, so that a trial is handed back.
-    signal.signal(signal.SIGTERM, lambda *_: _interrupt())
-    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # which a shell's background jobs have not
-        signal.signal(signal.SIGINT, lambda *_: _interrupt())
-    if "tune" in sys.argv[1:2]:  # the scheduler's warning; to leave then is no failure of a worker
-        signal.signal(signal.SIGUSR1, lambda *_: _leave())
+    listen()
     # A tracking server that does not answer must not block for minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     try:
+        check()  # an interruption may have been lost in an import
         code = app(standalone_mode=False)
-    except BdqmError as error:
-        _fail(printable(str(error)) if isinstance(error, BadInput) else str(error), error.exit_code)
-    except typer.TyperException as error:
-        _fail(printable(error.format_message()), 2)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except Exception as error:
-        if is_disk_full(error):
-            _fail(f"{getattr(error, 'filename', None) or 'cannot write'}: {DISK_FULL}", BdqmError.exit_code)
-        _say(traceback.format_exc().rstrip())  # which nobody expected
-        sys.exit(BdqmError.exit_code)
+        # What interrupts an import may come out of it as another error.
+        code = INTERRUPTED if told_to_end.is_set() else _failed(error)
     if code == INTERRUPTED:  # which typer gives back where it caught the interruption itself
-        # Interrupted within a string that is executed (a dataclass made by an import), Python would end by SIGINT in
-        # spite of the status below, unless a later string ends well.
-        exec("")  # nosec B102
-        left = "the walltime is near" if walltime_is_near.is_set() else "interrupted"
-        status = 0 if walltime_is_near.is_set() else INTERRUPTED
-        _fail(left + AFTERWARDS.get("".join(sys.argv[1:2]), ""), status)
+        end()
     sys.exit(code or 0)
 
 
-def _interrupt() -> NoReturn:
-    told_to_end.set()
-    raise KeyboardInterrupt
-
-
-def _leave() -> NoReturn:
-    walltime_is_near.set()
-    _interrupt()
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    _say(f"bdqm-tune: {message}")
-    sys.exit(code)
-
-
-def _say(message: str) -> None:
+def _failed(error: Exception) -> int:
+    """Say what failed; the exit status."""
     from bdqm_tune.services.secrets import without_secrets
 
+    code = error.exit_code if isinstance(error, BdqmError) else BdqmError.exit_code
+    if isinstance(error, BadInput):
+        message = f"bdqm-tune: {printable(str(error))}"
+    elif isinstance(error, BdqmError):
+        message = f"bdqm-tune: {error}"
+    elif isinstance(error, typer.TyperException):
+        code, message = BadInput.exit_code, f"bdqm-tune: {printable(error.format_message())}"
+    elif is_disk_full(error):
+        message = f"bdqm-tune: {getattr(error, 'filename', None) or 'cannot write'}: {DISK_FULL}"
+    else:  # which nobody expected
+        message = traceback.format_exc().rstrip()
     print(without_secrets(message), file=sys.stderr)
+    return code
 
 
 def _load(path: str, overrides: Mapping[str, Mapping[str, Any]]) -> "Config":

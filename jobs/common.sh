@@ -102,7 +102,20 @@ run() {
 # Signal the Python process of a worker, which `mlflow run` has started through a shell: neither of those, as the one would
 # die and the other mark its run as failed. Status 1 if there is none (yet).
 signal_worker() {
-    pkill "-$1" --pgroup "$child" --full '^[^ ]*python[^ ]* -m bdqm_tune tune'
+    local pid found=1
+    for pid in $(pgrep --pgroup "$child" --full '^[^ ]*python[^ ]* -m bdqm_tune tune'); do
+        if [ "$1" != USR1 ] || hears_warning "$pid"; then
+            kill "-$1" "$pid" 2> /dev/null && found=0
+        fi
+    done
+    return "$found"
+}
+
+# Whether a process handles USR1, of which it would die otherwise: Python takes a moment until it does.
+hears_warning() {
+    local caught
+    caught="$(sed -n 's/^SigCgt:[^0-9a-f]*//p' "/proc/$1/status" 2> /dev/null)"
+    [ -z "$caught" ] || ((16#${caught: -4} & 16#200))
 }
 
 # `mlflow run` with these arguments. The warning goes to the worker, which hands its trials back. The end reaches all: mlflow
@@ -111,10 +124,9 @@ run_worker() {
     local status=0
     warn_child() {
         local second
-        until signal_worker USR1; do # mlflow is about to start it
+        until signal_worker USR1; do # mlflow is about to start it, or it does not listen yet
             sleep 0.5
             kill -0 "$child" 2> /dev/null || return 0
-            signal_worker 0 && sleep 3 # in which it comes to listen
         done
         while signal_worker 0; do
             sleep 0.5

@@ -23,6 +23,7 @@ from bdqm_tune.experiment.study import load_study
 from bdqm_tune.services.connection import Stores, find_stores
 from tests.commands import Call
 from tests.forked import Forked
+from tests.waiting import eventually
 
 QUICK = {"--n-trials": "2", "--epochs": "3", "--set": "num_layers=1,num_nodes=4"}
 
@@ -300,6 +301,78 @@ def test_an_interruption_anywhere_gives_the_same_status(workdir: Path) -> None:
     environ = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     found = subprocess.run([sys.executable, "-m", "interrupted"], env=environ, capture_output=True, text=True)
     assert found.returncode == 130, found.stderr
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "said"),
+    [
+        (signal.SIGTERM, 130, "interrupted"),
+        (signal.SIGINT, 130, "interrupted"),
+        (signal.SIGUSR1, 0, "the walltime is near"),
+    ],
+)
+def test_a_signal_that_comes_while_the_command_is_imported_ends_it_as_any_other(
+    workdir: Path, number: int, status: int, said: str
+) -> None:
+    """Over a slow file system that takes seconds."""
+    Path("typer.py").write_text("from pathlib import Path; import time; Path('importing').touch(); time.sleep(60)\n")
+    environ = os.environ | {"PYTHONPATH": str(workdir)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bdqm_tune", *tune()], env=environ, stderr=subprocess.PIPE, text=True
+    )
+    eventually(Path("importing").exists)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == status, err
+    assert err == f"bdqm-tune: {said}; a trial that was running waits for the next tune of its study\n"
+    assert not Path(".bdqm").exists()
+
+
+def test_an_interruption_that_an_import_swallows_is_heeded_afterwards(workdir: Path) -> None:
+    Path("interrupted.py").write_text(
+        "import os, signal, sys\n"
+        "sys.argv = ['bdqm-tune', 'studies']\n"
+        "from bdqm_tune.interruption import listen\n"
+        "listen()\n"
+        "try:\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "except KeyboardInterrupt:\n"
+        "    pass\n"
+        "from bdqm_tune.cli import main\n"
+        "main()\n"
+    )
+    found = subprocess.run([sys.executable, "interrupted.py"], capture_output=True, text=True)
+    assert (found.returncode, found.stderr) == (130, "bdqm-tune: interrupted\n")
+
+
+def test_an_interruption_that_comes_out_of_an_import_as_another_error_is_one(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = threading.Event()
+    monkeypatch.setattr("bdqm_tune.cli.told_to_end", told)
+
+    def interrupted(**_: object) -> None:
+        told.set()
+        raise ImportError("partially initialized module")
+
+    monkeypatch.setattr("bdqm_tune.cli.app", interrupted)
+    assert call("studies") == (130, "", "bdqm-tune: interrupted\n")
+
+
+def test_an_interruption_in_a_callback_prints_no_traceback(workdir: Path) -> None:
+    Path("collected.py").write_text(
+        "import sys\n"
+        "from bdqm_tune.interruption import told_already\n"
+        "sys.unraisablehook = told_already\n"
+        "class Interrupted:\n"
+        "    def __del__(self): raise KeyboardInterrupt\n"
+        "class Failed:\n"
+        "    def __del__(self): raise ValueError\n"
+        "Interrupted(); Failed()\n"
+    )
+    found = subprocess.run([sys.executable, "collected.py"], capture_output=True, text=True)
+    assert "KeyboardInterrupt" not in found.stderr
+    assert "ValueError" in found.stderr
 
 
 def _first_trial_is_training(stores: Stores) -> bool:

@@ -22,6 +22,7 @@ ALLOWED: dict[str, list[str]] = {
     **{module: ["errors", *SEARCHED[:position]] for position, module in enumerate(SEARCHED)},
     "config": ["errors", "units", *SEARCHED],
     "progress": [],
+    "interruption": ["progress"],
     "threads": [],
     "compiled": [],
     **{layer: BASE + SCIENCE[:position] for position, layer in enumerate(SCIENCE)},
@@ -36,10 +37,10 @@ ALLOWED: dict[str, list[str]] = {
     "cli_report": ["cli_shared"],
     "cli_results": ["errors", "config", "progress", "services", "experiment", "cli_shared"],
     "cli_studies": ["errors", "services", "experiment", "cli_shared"],
-    "cli": [*BASE, *SCIENCE, "services", "experiment", "api", *(f"cli_{part}" for part in CLI)],
+    "cli": [*BASE, "interruption", *SCIENCE, "services", "experiment", "api", *(f"cli_{part}" for part in CLI)],
     # the package's public names, and `python -m`
     "__init__": ["api"],
-    "__main__": ["cli"],
+    "__main__": ["cli", "interruption"],
 }
 # Who may use what stands beside the package.
 OUTSIDE = {"mlflow_server": {"cli", "cli_studies"}, "analysis": {"cli_report"}}

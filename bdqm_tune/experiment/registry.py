@@ -2,6 +2,7 @@
 
 import logging
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -11,6 +12,7 @@ from mlflow.entities import LoggedModelStatus, Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
+from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from mlflow.tracking import MlflowClient
 from optuna import Study
 
@@ -19,6 +21,7 @@ from bdqm_tune.experiment.chosen import ChosenModel, champion_of, chosen_model
 from bdqm_tune.experiment.models import existing_run, load_model, model_folder
 from bdqm_tune.experiment.output import quiet_libraries
 from bdqm_tune.experiment.serving import record_of, signature
+from bdqm_tune.experiment.storage import turn
 from bdqm_tune.experiment.study import TEST, load_study
 from bdqm_tune.experiment.studydata import study_data, trial_config
 from bdqm_tune.experiment.tracking_client import http_status, reason, tracking_client
@@ -77,12 +80,14 @@ def register(
     chosen = chosen_model(found, trial)
     client = tracking_client(stores)
     try:
-        run = existing_run(client, f"trial {chosen.trial}, {chosen.why}", chosen.run_id)
-        made = _version_of(client, name, chosen.run_id)
-        known = made is not None
-        if made is None:
-            made = _create(stores, client, found, chosen, run, name, train)
-        client.set_registered_model_alias(name, alias, made.version)
+        # Of several at once the first registers it, and the others find it.
+        with turn(stores, study, "register") as check:
+            run = existing_run(client, f"trial {chosen.trial}, {chosen.why}", chosen.run_id)
+            made = _version_of(client, name, chosen.run_id)
+            known = made is not None
+            if made is None:
+                made = _create(stores, client, found, chosen, run, name, train, check)
+            client.set_registered_model_alias(name, alias, made.version)
     except (MlflowException, OSError) as error:
         if http_status(error) == 400:
             raise BadInput(f"{name!r} cannot be registered: {reason(error)}; --name and --alias give others") from None
@@ -98,14 +103,22 @@ def _version_of(client: MlflowClient, name: str, run_id: str) -> ModelVersion | 
 
 
 def _create(
-    stores: Stores, client: MlflowClient, study: Study, chosen: ChosenModel, run: Run, name: str, train: str | None
+    stores: Stores,
+    client: MlflowClient,
+    study: Study,
+    chosen: ChosenModel,
+    run: Run,
+    name: str,
+    train: str | None,
+    check: Callable[[], None],
 ) -> ModelVersion:
     model = load_model(chosen.run_id, stores)
     data = study_data(trial_config(client, run), run, train)
     held_out = data.structures.select(data.validation)
     example = held_out.atoms[int(held_out.n_atoms.argmin())]
+    check()
     if not client.search_registered_models(f"name = '{name}'"):
-        client.create_registered_model(name)
+        _name_model(client, name)
     tags = _tags(study, chosen, run)
     logged = client.create_logged_model(run.info.experiment_id, name, run.info.run_id, tags, model_type="bdqm-tune")
     status = LoggedModelStatus.FAILED
@@ -116,6 +129,7 @@ def _create(
         status = LoggedModelStatus.READY
     finally:
         client.finalize_logged_model(logged.model_id, status)
+    check()
     return client.create_model_version(
         name,
         f"models:/{logged.model_id}",
@@ -124,6 +138,15 @@ def _create(
         description=f"Trial {chosen.trial} of study {study.study_name}: {chosen.why}.",
         model_id=logged.model_id,
     )
+
+
+def _name_model(client: MlflowClient, name: str) -> None:
+    """Make a registered model, unless another study's is registered under the same name at this moment."""
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+            raise
 
 
 def _write(folder: Path, model: Potential | Ensemble, example: list[dict[str, object]], packed: Model) -> None:

@@ -32,6 +32,7 @@ from bdqm_tune.experiment.tracking_client import tracking_client
 from bdqm_tune.experiment.tune import tune
 from bdqm_tune.learning.dataset import prepare
 from bdqm_tune.services.connection import Stores
+from tests.forked import Forked
 
 Tuned = Callable[..., str]
 
@@ -96,6 +97,16 @@ def test_a_registered_model_is_what_was_trained(
     assert version.tags["confirmation_run_id"] == champion.confirmation_run_id
     client.set_tag(best, "artifacts", "removed")
     assert load_potential(f"models:/{name}/1", both).predict(test).energies.tolist() == expected.energies.tolist()
+
+
+def test_three_that_register_a_model_at_once_make_one_version(stores: Stores, tuned: Tuned) -> None:
+    tuned(stores)
+    command = ["-m", "bdqm_tune", "register", "--study", "small", "--json"]
+    processes = [Forked(command) for _ in range(3)]
+    outputs = [process.communicate(180) for process in processes]
+    assert [process.returncode for process in processes] == [0] * 3, outputs
+    versions = tracking_client(stores).search_model_versions("name = 'small'")
+    assert [version.version for version in versions] == [1]
 
 
 def test_an_older_best_model_stays_registered(stores: Stores, tuned: Tuned) -> None:

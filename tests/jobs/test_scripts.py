@@ -47,6 +47,21 @@ def test_the_warning_reaches_the_worker_and_the_run_is_finished(project: FakePro
     assert project.runs() == ["FINISHED"]
 
 
+def test_a_warning_waits_until_the_worker_listens(project: FakeProject) -> None:
+    """Python that has just been started would die of it."""
+    project.leave(1)
+    (project.folder / "slow").touch()
+    job = start("tune.sbatch", "-P", "device=cpu", BDQM_SUBMISSION="slurm-7")
+    project.until("starts")
+    job.send_signal(signal.SIGUSR1)
+    project.until("tune")
+    (project.folder / "left").write_text("0")
+    finish(job, 0)
+    assert project.report[0] == "starts"
+    assert project.report[-2:] == ["got SIGUSR1", "handed back"]
+    assert project.runs() == ["FINISHED"]
+
+
 @pytest.mark.endurance
 def test_an_mlflow_that_lingers_does_not_use_up_the_time(project: FakeProject, tmp_path: Path) -> None:
     """As it does where the servers have moved: it asks the old ones for minutes."""

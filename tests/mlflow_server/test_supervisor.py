@@ -121,19 +121,6 @@ def test_a_database_that_dies_while_mlflow_starts_is_started_again_at_once(
     assert leftovers(places.folder) == []
 
 
-def test_ctrl_c_in_the_imports_ends_without_a_traceback(tmp_path: Path) -> None:
-    """Before the command has handlers of its own, as `typer` here is slow to import."""
-    (tmp_path / "typer.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
-    command = [sys.executable, "-m", "bdqm_tune", "services", "up"]
-    environ = os.environ | {"PYTHONPATH": str(tmp_path)}
-    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "importing\n"
-        process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=60) == ("", "")
-    assert process.returncode == -signal.SIGINT
-
-
 def test_what_a_signal_would_cut_off_is_done_first() -> None:
     done: list[str] = []
     before = signal.getsignal(signal.SIGINT)
