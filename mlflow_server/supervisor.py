@@ -85,7 +85,7 @@ class Servers:
         while True:
             time.sleep(1.0)
             ended = [name for name, process in self.processes.items() if process.poll() is not None]
-            anew = self._states() != self._made or expires(self.places.tls)
+            anew = self._outdated()
             if not ended and not anew:
                 continue
             for name in ended:
@@ -99,7 +99,7 @@ class Servers:
                 else:
                     self._start_ended(ended)
                 failures = 0
-            except BdqmError as error:
+            except (BdqmError, OSError) as error:
                 failures += 1
                 wait = min(2.0**failures, LONGEST_WAIT)
                 self.say(f"{error}; again in {wait:.0f} s")
@@ -126,6 +126,13 @@ class Servers:
     def _states(self) -> list[tuple[int, int] | None]:
         """Of what is made at the start if it is not there; `control.renew` removes it."""
         return [state_of(self.places.passwords), state_of(self.places.authority)]
+
+    def _outdated(self) -> bool:
+        """Whether the servers should have other passwords or certificates than they were started with."""
+        try:
+            return self._states() != self._made or expires(self.places.tls)
+        except OSError:  # the folder's disk does not answer, which is no reason to end servers that do
+            return False
 
     def _start_ended(self, ended: Collection[str]) -> None:
         self._stop_orphans()

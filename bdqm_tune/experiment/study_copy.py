@@ -25,8 +25,8 @@ from bdqm_tune.experiment.study_runs import runs_of_study, tracking_not_made_yet
 from bdqm_tune.experiment.tracking_client import reason, tracking_client
 from bdqm_tune.experiment.workers import Worker
 from bdqm_tune.services.connection import Stores
-from bdqm_tune.services.secrets import without_secrets
 from bdqm_tune.services.findings import MENDED
+from bdqm_tune.services.secrets import without_secrets
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,8 @@ from mlflow_server.checks import check_servers
 from mlflow_server.database import connect
 from mlflow_server.passwords import load_passwords
 from mlflow_server.places import Places
+from mlflow_server.settings import Choices
+from mlflow_server.supervisor import Servers as Supervised
 from tests.conftest import find_faketime
 from tests.servers import Servers
 from tests.waiting import eventually
@@ -140,6 +142,21 @@ def test_of_servers_that_are_down_the_next_start_makes_new_ones(tmp_path: Path) 
         assert "the servers are down, and get new ones when they start" in done.stdout
         assert not path.exists()
         assert servers.services(command).returncode == 0
+
+
+def test_a_disk_that_does_not_answer_ends_no_server(tmp_path: Path) -> None:
+    places = Places(tmp_path / "services")
+    places.make()
+    servers = Supervised(places, Choices(), print)
+    load_passwords(places.passwords)
+    make_certificates(places.tls, HOSTS)
+    assert servers._outdated()
+    servers._made = servers._states()
+    assert not servers._outdated()
+    places.passwords.unlink()
+    assert servers._outdated()
+    places.passwords.symlink_to(places.passwords)  # which cannot be looked at
+    assert not servers._outdated()
 
 
 def lets_in(connection: Connection, ca: str) -> tuple[bool, bool]:
