@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     help="Tune neural-network potentials: from a trajectory to a tuned, tracked, tested model.",
+    epilog="Studies and runs go to your servers once you have had some up (`services up`), before that to files of the "
+    "working folder; the variables BDQM_STORAGE and MLFLOW_TRACKING_URI name other places.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
