@@ -23,4 +23,4 @@ class Place:
     def announce(self) -> None:
         """Write the connection file anew."""
         assert self.server is not None
-        write_connection(self.stores, self.server.url(self.schema), "sqlite:///mlflow.db")
+        write_connection(self.stores, self.server.url(self.schema), f"sqlite:///{self.stores.home}/mlflow.db")

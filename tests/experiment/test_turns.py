@@ -133,7 +133,6 @@ def test_a_turn_that_is_lost_opens_no_test_split_and_deletes_no_study(
     mariadb_place: Place, cut: Callable[[], int], configure: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stores = mariadb_place.stores
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{stores.home}/mlflow.db")
     config = configure(study={"name": "s", "n_trials": 1}, training={"epochs": 2})
     tune.tune(prepare(config, stores.home), config, stores)
     monkeypatch.setattr(evaluation, "predict", cutting(cut, evaluation.predict))
