@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import tarfile
 import tempfile
@@ -15,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+import psutil
 import pymysql
 
 from bdqm_tune.errors import BadInput, BdqmError, one_line
@@ -65,7 +67,9 @@ def make_backup(places: Places, database: Database, file: Path, versions: Mappin
     if not file.parent.is_dir():
         raise BadInput(f"{file}: there is no folder {file.parent}")
     try:
-        with data_shared(places), tempfile.TemporaryDirectory(dir=places.folder, prefix="backup-") as scratch:
+        _remove_leftovers(places)
+        prefix = f"backup-{os.getpid()}-"
+        with data_shared(places), tempfile.TemporaryDirectory(dir=places.folder, prefix=prefix) as scratch:
             dump = Path(scratch) / DUMP
             _dump(places, database, dump)
             with written_whole(file, 0o600, on_disk=True) as raw:
@@ -73,6 +77,14 @@ def make_backup(places: Places, database: Database, file: Path, versions: Mappin
     except OSError as error:
         raise BdqmError(f"cannot write the backup {file}: {one_line(error)}") from None
     return contents
+
+
+def _remove_leftovers(places: Places) -> None:
+    """Remove what backups left that were killed: a dump, the client's options with a password."""
+    for left in (*places.folder.glob("backup-*-*"), *places.database.glob("client-*.cnf")):
+        process = re.split("[-.]", left.name)[1]
+        if process.isdecimal() and not psutil.pid_exists(int(process)):
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
 
 
 def _pack(raw: IO[bytes], dump: Path, artifacts: Path, versions: dict[str, str]) -> Contents:

@@ -72,7 +72,7 @@ def up(places: Places, bind: str, foreground: bool, say: Callable[[str], None]) 
     places.make()
     log = places.log("services")
     offset = log.stat().st_size if log.exists() else 0
-    process = None
+    process, before = None, state_of(places.connection)
     if holder(places.lock) is None:
         with open_log(log) as output, uninterrupted():
             process = subprocess.Popen(
@@ -83,7 +83,7 @@ def up(places: Places, bind: str, foreground: bool, say: Callable[[str], None]) 
                 start_new_session=True,
             )
     try:
-        return _await(places, process, log, offset, say)
+        return _await(places, process, before, log, offset, say)
     except KeyboardInterrupt:
         if process is not None:
             say("stopping what was started")
@@ -93,12 +93,18 @@ def up(places: Places, bind: str, foreground: bool, say: Callable[[str], None]) 
 
 
 def _await(
-    places: Places, process: "subprocess.Popen[bytes] | None", log: Path, offset: int, say: Callable[[str], None]
+    places: Places,
+    process: "subprocess.Popen[bytes] | None",
+    before: tuple[int, int] | None,
+    log: Path,
+    offset: int,
+    say: Callable[[str], None],
 ) -> Connection:
     """Follow the log until the servers are up.
 
     Args:
         process: that was started to bring them up; None if another one was at it before.
+        before: state of the connection file before it was started, which others may have left.
     """
     deadline, problem = time.monotonic() + UP_SECONDS, f"the servers did not start; log: {log}"
     with log.open("r", encoding="utf-8", errors="replace") if log.exists() else Path(os.devnull).open() as lines:
@@ -106,8 +112,14 @@ def _await(
         while time.monotonic() < deadline:
             ended = process is None or process.poll() is not None
             someone = holder(places.lock)
-            if _published(places) and (someone is not None or ended):
-                return read_connection(places.connection)
+            anew = ended or state_of(places.connection) != before
+            if anew and _published(places) and (someone is not None or ended):
+                try:
+                    return read_connection(places.connection)
+                except BdqmError as error:  # it is damaged; who runs the servers writes it anew
+                    problem = str(error)
+                    if someone is None:
+                        raise
             for text in LINE.findall(lines.read()):
                 if text.startswith("error: "):
                     problem = text.removeprefix("error: ")

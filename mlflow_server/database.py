@@ -140,7 +140,9 @@ def initialise(places: Places, programs: Programs) -> None:
         )
     if os.getuid() == 0:
         command += ["--user=root"]
-    environment = marked(os.environ, places.folder)
+    # Not in a folder of all, where others see the names of its files, and servers that start remove what they take for
+    # leftovers.
+    environment = marked({**os.environ, "TMPDIR": str(places.socket.parent)}, places.folder)
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, env=environment)
     if done.returncode:
         raise BdqmError(f"cannot initialise the database: {one_line(Exception(done.stderr or done.stdout))}")

@@ -12,6 +12,9 @@ from mlflow_server.settings import LOOPBACK
 
 def elsewhere(places: Places) -> str | None:
     """The node on which the servers run, or are said to, if it is not this one."""
+    running = holder(places.lock) or (last_holder(places.lock) if places.connection.exists() else None)
+    if running is not None and running.here:  # also where the node has been renamed
+        return None
     node = servers_node(places)
     return None if node == os.uname().nodename else node
 

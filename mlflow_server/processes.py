@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import IO
 
@@ -29,11 +30,12 @@ class Holder:
 
     host: str
     pid: int
+    boot: str = ""  # of the host, see `boot_of_this_host`
 
     @property
     def here(self) -> bool:
-        """Whether it is on this host; others may share the folder."""
-        return self.host == os.uname().nodename
+        """Whether it is on this host, even if that has been renamed; others may share the folder."""
+        return self.host == os.uname().nodename or (self.boot != "" and self.boot == boot_of_this_host())
 
     def terminate(self, lock: Path) -> None:
         """Send it SIGTERM, if its number is not that of the one before it, which may be another process now."""
@@ -62,7 +64,7 @@ def held(lock: Path, refused: Callable[[], BdqmError], shared: bool = False) -> 
             time.sleep(0.05)
         if not shared:
             file.truncate(0)
-            file.write(f"{os.uname().nodename} {os.getpid()}\n")
+            file.write(f"{os.uname().nodename} {os.getpid()} {boot_of_this_host()}\n")
             file.flush()
         yield
 
@@ -88,10 +90,20 @@ def holder(lock: Path) -> Holder | None:
 def last_holder(lock: Path) -> Holder | None:
     """The process that held the lock alone last, whether it still does or not; None: nobody did."""
     try:
-        host, _, pid = lock.read_text(encoding="utf-8").strip().partition(" ")
+        host, pid, boot, *_ = [*lock.read_text(encoding="utf-8").strip().split(" "), "", ""]
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return Holder(host, int(pid)) if pid.isdecimal() else None
+    return Holder(host, int(pid), boot) if pid.isdecimal() else None
+
+
+@cache
+def boot_of_this_host() -> str:
+    """What no other host has, nor this one after its next start, nor a container on it; "" where that is unknown."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+        return f"{boot}-{Path('/proc/self/ns/pid').stat().st_ino}"
+    except OSError:
+        return ""
 
 
 def _lock(file: IO[str], kind: int) -> bool:
@@ -166,11 +178,21 @@ def leftovers(mark: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         try:
-            if process.uids().real == os.getuid() and process.environ().get(MARK) == str(mark):
+            if process.uids().real == os.getuid() and _same(process.environ().get(MARK, ""), mark):
                 found.append(process)
         except psutil.Error:  # it ended, or may not be looked at
             continue
     return found
+
+
+def _same(name: str, folder: Path) -> bool:
+    """Whether a name is that of a folder, or another path to it."""
+    if not name or name == str(folder):
+        return bool(name)
+    try:
+        return folder.samefile(name)
+    except OSError:  # one is not there, or may not be looked at
+        return False
 
 
 def stop(processes: Sequence[psutil.Process], patience: float) -> None:

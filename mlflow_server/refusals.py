@@ -1,4 +1,5 @@
-"""What our MLflow server does not record: a URL with a password, and a place for artifacts that is not its own."""
+"""What our MLflow server refuses: arguments that can be read in two ways, a URL with a password, and a place for
+artifacts that is not its own."""
 
 import json
 import re
@@ -12,35 +13,86 @@ if TYPE_CHECKING:
 
 # Where a model version may come from: a run, a logged model or another version, whose files this server keeps.
 SOURCE = re.compile(r"(?:runs|models|mlflow-artifacts):/.+")
+ARGUMENTS = re.compile("/(?:ajax-)?api/[^/]+/mlflow/.*")  # whose requests have arguments; others have files or queries
+# Without any of these there is no password, neither written out nor escaped: no need to look closer.
+SUSPICIOUS = re.compile(rb"[@\\]|passw|passphrase|pwd|secret|token|credential", re.IGNORECASE)
 
 
 def refuse() -> "Response | None":
     """Answer a request whose content is not to be recorded; others go on."""
     from flask import jsonify, make_response, request
 
-    if request.method == "GET":  # records nothing
-        return None
-    content, data = _content(), request.get_data()
+    writes = request.method != "GET"
     try:
-        if b"@" in data or b"\\" in data:  # none that is written out, and none that is escaped: no need to look closer
-            refuse_secrets({"request": content})
-        _refuse_locations(request.path, content)
+        if writes and SUSPICIOUS.search(request.get_data()):
+            refuse_secrets({"request": _unpacked(_content())})
+        if ARGUMENTS.fullmatch(request.path):
+            _refuse_ambiguous()
+        if writes:
+            _refuse_locations(request.path, _content())
     except BadInput as error:
         return make_response(jsonify(error_code="INVALID_PARAMETER_VALUE", message=str(error)), 400)
     return None
 
 
+def _refuse_ambiguous() -> None:
+    """See that MLflow's handler finds the arguments that were looked at when it was asked who may do this.
+
+    The one takes them from the query or the body, by the method and the type of the content, by one name; the other
+    from the body whatever its type, by the names of protobuf's JSON too, which has `runId` for `run_id`.
+
+    Raises:
+        BadInput: they stand in another place than in MLflow's clients, or under another name.
+    """
+    from flask import request
+
+    data = request.get_data()
+    if request.method == "GET":
+        if data:
+            raise BadInput("arguments of GET stand in the query, and nothing in the body")
+        return
+    if request.args:
+        raise BadInput(f"arguments of {request.method} stand in the body, as JSON, and nothing in the query")
+    if not data:
+        return
+    if request.mimetype != "application/json":
+        raise BadInput(f"arguments of {request.method} are JSON: Content-Type is to be application/json")
+    try:
+        content = json.loads(data, object_pairs_hook=_plain_names)
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"arguments of {request.method} are JSON, which this is not: {error}") from None
+    if not isinstance(content, dict):
+        raise BadInput(f"arguments of {request.method} are one JSON object")
+
+
+def _plain_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON whose names are in small letters, and there once."""
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names) or any(name != name.lower() for name in names):
+        raise BadInput("each argument stands there once, in small letters: run_id, not runId")
+    return dict(pairs)
+
+
 def _content() -> Any:
-    """The request's JSON as MLflow reads it: twice, where a text came out, as old clients write it."""
+    """The request's JSON, or else its text."""
     from flask import request
 
     content = request.get_json(force=True, silent=True)
+    return request.get_data(as_text=True) if content is None else content
+
+
+def _unpacked(content: Any) -> Any:
+    """The content, where texts that are JSON themselves are taken apart."""
+    if isinstance(content, dict):
+        return {name: _unpacked(value) for name, value in content.items()}
+    if isinstance(content, list):
+        return [_unpacked(value) for value in content]
     if isinstance(content, str):
         try:
-            return json.loads(content)
-        except ValueError:
+            return [content, _unpacked(json.loads(content))]
+        except (ValueError, RecursionError):
             return content
-    return request.get_data(as_text=True) if content is None else content
+    return content
 
 
 def _refuse_locations(path: str, content: Any) -> None:
@@ -52,7 +104,7 @@ def _refuse_locations(path: str, content: Any) -> None:
     if not isinstance(content, dict):
         return
     if path.endswith("/experiments/create"):
-        if content.get("artifact_location") or content.get("artifactLocation"):
+        if content.get("artifact_location"):
             raise BadInput("artifact_location: all artifacts lie in the server's own folder; create it without one")
     elif path.endswith("/model-versions/create") and not SOURCE.fullmatch(str(content.get("source", ""))):
         raise BadInput(

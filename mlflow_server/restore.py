@@ -7,13 +7,14 @@ it is about to do stands in `restore.json`, so that the next `up` or `restore` f
 import hashlib
 import json
 import os
+import secrets
 import shlex
 import shutil
 import subprocess
 import tarfile
 import zlib
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from itertools import chain, count
@@ -23,11 +24,14 @@ from bdqm_tune.errors import BadInput, BdqmError, one_line, printable
 from mlflow_server.backup import ARTIFACTS, DUMP, FORMAT, SUMMARY, Contents, client_option
 from mlflow_server.certificates import make_certificates
 from mlflow_server.data_lock import data_alone
-from mlflow_server.database import Database, await_database, initialise, own_database, start_database
+from mlflow_server.database import Database, await_database, execute, initialise, own_database, start_database
 from mlflow_server.node import elsewhere
 from mlflow_server.places import Places, write_private
 from mlflow_server.processes import free_port, holder, leftovers, stop, uninterrupted
 from mlflow_server.programs import Programs, find_programs
+from mlflow_server.schemas import SCHEMAS
+
+OWNER = "bdqm_restored"  # of what a dump makes
 
 
 @dataclass(frozen=True)
@@ -240,8 +244,24 @@ def _load(places: Places, dump: Path) -> None:
 
 
 def _run_dump(places: Places, programs: Programs, database: Database, dump: Path) -> None:
+    """Run a dump with rights on our schemas alone, by a client that runs no command which it may hold.
+
+    A backup may come from another person, or through other hands.
+    """
     client = programs.find("mariadb", "mysql")
-    with client_option(places, database) as options, dump.open("rb") as file:
-        done = subprocess.run([client, options], stdin=file, capture_output=True, text=True)
-    if done.returncode:
-        raise BdqmError(f"the database does not take the backup: {one_line(Exception(done.stderr))}")
+    if "--sandbox" not in subprocess.run([client, "--no-defaults", "--help"], capture_output=True, text=True).stdout:
+        raise BdqmError(
+            f"{client} would run commands that a backup may hold; MariaDB's own client, of 10.5.25, 10.6.18, 10.11.8, "
+            "11.4.2 or newer, can be told not to: put it on the PATH"
+        )
+    password = secrets.token_urlsafe(32)
+    owner = f"'{OWNER}'@'localhost'"
+    with closing(database.connect()) as connection:
+        execute(connection, [f"CREATE USER {owner} IDENTIFIED BY '{password}'"])
+        execute(connection, [f"GRANT ALL ON `{name}`.* TO {owner}" for name in SCHEMAS])
+        restricted = replace(database, admin=database.admin.set(username=OWNER, password=password))
+        with client_option(places, restricted) as options, dump.open("rb") as file:
+            done = subprocess.run([client, options, "--sandbox"], stdin=file, capture_output=True, text=True)
+        if done.returncode:
+            raise BdqmError(f"the database does not take the backup: {one_line(Exception(done.stderr))}")
+        execute(connection, [f"ALTER USER {owner} ACCOUNT LOCK"])  # as whom triggers run

@@ -55,6 +55,7 @@ class Servers:
         self.settings: Settings = load_settings(places.settings)
         self.processes: dict[str, psutil.Popen] = {}
         self._made: list[tuple[int, int] | None] = []  # what the servers were started with
+        self._published: tuple[int, int] | None = None
         self._since = datetime.now(UTC).isoformat(timespec="seconds")
         self._programs: Programs | None = None
 
@@ -87,6 +88,7 @@ class Servers:
             ended = [name for name, process in self.processes.items() if process.poll() is not None]
             anew = self._outdated()
             if not ended and not anew:
+                self._publish_again()
                 continue
             for name in ended:
                 self.say(f"the {name} server ended with status {self.processes[name].returncode}; starting it again")
@@ -130,7 +132,8 @@ class Servers:
     def _outdated(self) -> bool:
         """Whether the servers should have other passwords or certificates than they were started with."""
         try:
-            return self._states() != self._made or expires(self.places.tls)
+            states = self._states()
+            return None in states or states != self._made or expires(self.places.tls)
         except OSError:  # the folder's disk does not answer, which is no reason to end servers that do
             return False
 
@@ -294,7 +297,17 @@ class Servers:
             earlier_tracking_uris=self.settings.tracking_uris[1:] if own else (),
         )
         write_private(self.places.connection, connection_text(connection))
+        self._published = state_of(self.places.connection)
         return connection
+
+    def _publish_again(self) -> None:
+        """Write the connection file anew if it is gone or another one, as without it nobody finds the servers."""
+        try:
+            if state_of(self.places.connection) != self._published:
+                self.say(f"{self.places.connection} was changed or removed; writing it anew")
+                self._publish()
+        except OSError as error:  # the next look tries again
+            self.say(f"cannot write {self.places.connection}: {one_line(error)}")
 
     def _remember(self, settings: Settings) -> None:
         self.settings = settings

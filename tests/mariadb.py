@@ -1,6 +1,7 @@
 """A database server that a user has: real, apart from those that `services up` starts."""
 
 import getpass
+import os
 import secrets
 import shutil
 import subprocess
@@ -28,7 +29,7 @@ class MariaDb:
         self._openssl("x509 -req -in server.csr -CA ca.pem -CAkey ca.key -days 2 -extfile san -out server.pem")
         install = ["mariadb-install-db", "--no-defaults", f"--datadir={folder}/data", f"--user={getpass.getuser()}"]
         install += ["--auth-root-authentication-method=normal", "--skip-test-db"]
-        subprocess.run(install, check=True, capture_output=True)
+        subprocess.run(install, check=True, capture_output=True, env={**os.environ, "TMPDIR": str(folder)})
 
     def _openssl(self, command: str) -> None:
         key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1" if "-keyout" in command else ""

@@ -111,9 +111,9 @@ def idle(stores: Stores, storage: Cache, name: str) -> tuple[list[FrozenTrial], 
 
 
 def _emptied(client: MlflowClient, name: str, runs: tuple[str, ...]) -> Experiment | None:
-    """The experiment that is named like the study, if it has no other runs."""
+    """The experiment that is named like the study, if it has no other runs, and is not where MLflow puts all others."""
     experiment = client.get_experiment_by_name(name)
-    if experiment is None or experiment.lifecycle_stage == "deleted":
+    if experiment is None or experiment.lifecycle_stage == "deleted" or name == Experiment.DEFAULT_EXPERIMENT_NAME:
         return None
     others = (run for run in search(client, "", [experiment.experiment_id]) if run.info.run_id not in runs)
     return None if any(others) else experiment

@@ -12,6 +12,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial
 
 from bdqm_tune.errors import BadInput, BdqmError
+from bdqm_tune.experiment.cached_storage import Cache
 from bdqm_tune.experiment.checkpoints import checkpoint_folder
 from bdqm_tune.experiment.deletion import idle
 from bdqm_tune.experiment.journal_sending import send_journals
@@ -61,18 +62,29 @@ def copy_study(source: Stores, target: Stores, name: str, say: Callable[[str], N
     for finding in mend_leftovers(source, wait=False):
         if finding.state == MENDED:
             say(finding.message)
+    where = without_secrets(target.storage_url).partition("?")[0]
+
+    def refuse_known(ours: Cache) -> None:
+        if study_id_of(ours, name) is not None:
+            raise BadInput(f"there is a study {name!r} in {where} already; nothing is copied over it")
+
+    if not not_made_yet(target):  # before any lock, as a copy the other way takes them in the other order
+        with opened(target) as ours:
+            refuse_known(ours)
     # The locks are held until the end, so that nobody begins to work on it, or makes one of its name.
     with turn(source, name), opened(source) as theirs:
         trials, workers = idle(source, theirs, name)
         with turn(target, name), opened(target) as ours:
-            where = without_secrets(target.storage_url).partition("?")[0]
-            if study_id_of(ours, name) is not None:
-                raise BadInput(f"there is a study {name!r} in {where} already; nothing is copied over it")
+            refuse_known(ours)
             study_id = theirs.get_study_id_from_name(name)
             before = theirs.get_study_user_attrs(study_id)
             after = before | {IDENTITY: uuid4().hex[:12]}  # what is kept for the one, as journals, is not for the other
+            checkpoints = checkpoint_folder(source.home, name, before)
+            kept = checkpoint_folder(target.home, name, after)
             try:
                 ids, models = _copy_runs(source, target, name, trials, workers)
+                if checkpoints.is_dir():
+                    shutil.copytree(checkpoints, kept)
                 copy_rows(
                     theirs.backend,
                     ours.backend,
@@ -80,13 +92,11 @@ def copy_study(source: Stores, target: Stores, name: str, say: Callable[[str], N
                     lambda key, text: _attribute(key, text, ids, after[IDENTITY]),
                 )
             except (MlflowException, OSError, sa.exc.SQLAlchemyError, StorageInternalError) as error:
+                shutil.rmtree(kept, ignore_errors=True)
                 raise BdqmError(
                     f"cannot copy the study {name!r} to {where}: {reason(error)}; it is not there yet, and "
                     "`bdqm-tune copy-study` goes on with what was copied of its runs"
                 ) from None
-            checkpoints = checkpoint_folder(source.home, name, before)
-            if checkpoints.is_dir():
-                shutil.copytree(checkpoints, checkpoint_folder(target.home, name, after), dirs_exist_ok=True)
     return Copied(name, len(trials), sum(map(is_run_id, ids)), where, models)
 
 

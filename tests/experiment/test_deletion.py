@@ -83,6 +83,17 @@ def test_all_of_a_study_goes_and_nothing_of_another(both: Stores, configure: Cal
     assert list((both.home / "test").iterdir()) == []
 
 
+def test_the_experiment_of_all_others_stays(stores: Stores, configure: Callable[..., Any]) -> None:
+    """MLflow logs there where no experiment is named."""
+    study = tuned(stores, configure, "Default")
+    assert study.user_attrs["mlflow_experiment_id"] == "0"
+    delete_study(stores, belongings(stores, "Default"))
+    client = tracking_client(stores)
+    assert client.get_experiment("0").name == "Default"
+    assert client.get_experiment("0").lifecycle_stage == "active"
+    assert active(client, "0") == set()
+
+
 def test_a_study_of_the_same_name_in_another_database_keeps_its_runs(
     stores: Stores, configure: Callable[..., Any]
 ) -> None:

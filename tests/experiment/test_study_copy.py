@@ -211,6 +211,7 @@ def test_a_copy_that_was_cut_off_is_not_there_and_goes_on(
     with pytest.raises(BadInput, match="no study 'small'"):
         load_study(elsewhere, "small")
     left = {run.info.run_id for run in runs_of(elsewhere)}
+    assert list((elsewhere.home / "checkpoints").glob("*")) == []
     copy_study(source, elsewhere, "small")
     assert left == {run.info.run_id for run in runs_of(elsewhere)}
     assert_same(source, elsewhere, "small", tmp_path / "compared")

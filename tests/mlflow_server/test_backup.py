@@ -2,6 +2,9 @@
 
 import gzip
 import io
+import os
+import signal
+import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +20,7 @@ from bdqm_tune.experiment.models import load_potential
 from bdqm_tune.experiment.study import load_study
 from bdqm_tune.experiment.tracking_client import tracking_client
 from bdqm_tune.services.connection import Stores
+from mlflow_server import backup
 from mlflow_server.places import Places
 from mlflow_server.processes import leftovers
 from mlflow_server.restore import restore
@@ -80,6 +84,7 @@ def test_a_backup_is_of_one_moment_and_comes_back(
     assert "--replace puts it aside" in other.services("restore", str(file), status=2).stderr
     killed = Forked(["-m", "bdqm_tune", "services", "restore", str(file), "--replace"], other.environ)
     eventually(lambda: bool(leftovers(other.places.restoring)), what="no database to load the backup into")
+    killed.send_signal(signal.SIGSTOP)  # so that it is at work however long the others take
     for command in (["up"], ["backup"], ["restore", str(file), "--replace"]):
         assert f"is at work (process {killed.pid} on" in other.services(*command, status=2).stderr
     assert "restore       " in other.services("status", status=1).stdout
@@ -151,3 +156,18 @@ def test_a_backup_needs_servers_that_run_and_a_folder(servers: Servers, tmp_path
     assert "`bdqm-tune services up` starts them" in down.stderr
     servers.services("backup", "--out", str(tmp_path / "file.tar.gz"))
     assert [path.name for path in tmp_path.iterdir()] == ["file.tar.gz"], "no half file is left"
+
+
+def test_what_a_backup_left_that_was_killed_goes_with_the_next(tmp_path: Path) -> None:
+    places = Places(tmp_path / "services")
+    places.make()
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    for process in (ended.pid, os.getpid()):
+        (places.folder / f"backup-{process}-x").mkdir()
+        (places.folder / f"backup-{process}-x" / "schemas.sql").touch()
+        (places.database / f"client-{process}.cnf").touch()
+    backup._remove_leftovers(places)
+    assert [path.name for path in places.folder.glob("backup-*")] == [f"backup-{os.getpid()}-x"]
+    assert [path.name for path in places.database.glob("*.cnf")] == [f"client-{os.getpid()}.cnf"]
+    assert places.backups.is_dir()

@@ -8,10 +8,11 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from bdqm_tune.errors import BdqmError
-from mlflow_server.processes import Holder, held, holder
+from mlflow_server.processes import Holder, boot_of_this_host, held, holder, leftovers, marked, stop
 
 
 def taken() -> BdqmError:
@@ -36,7 +37,7 @@ def test_nobody_holds_a_lock_that_is_not_there_or_that_nobody_took(tmp_path: Pat
 def test_the_holder_is_told_and_no_other_gets_the_lock(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
     with held(lock, taken):
-        assert holder(lock) == Holder(os.uname().nodename, os.getpid())
+        assert holder(lock) == Holder(os.uname().nodename, os.getpid(), boot_of_this_host())
         for shared in (False, True):
             with pytest.raises(BdqmError, match="it is taken"), held(lock, taken, shared):
                 pass
@@ -75,3 +76,32 @@ def test_whoever_has_just_taken_the_lock_is_told_not_the_one_before(tmp_path: Pa
         file.flush()
         asks.join(10)
     assert found == [Holder(os.uname().nodename, os.getpid())]
+
+
+def test_a_host_that_was_renamed_is_the_same_host(tmp_path: Path) -> None:
+    assert Holder("the name before", 1, boot_of_this_host()).here
+    assert not Holder("the name before", 1, "another").here
+    assert not Holder("the name before", 1).here
+    lock = tmp_path / "lock"
+    with held(lock, taken):
+        host, rest = lock.read_text().split(" ", 1)
+        lock.write_text(f"before-{host} {rest}")
+        found = holder(lock)
+        assert found is not None
+        assert (found.host, found.pid, found.here) == (f"before-{host}", os.getpid(), True)
+
+
+def test_servers_are_found_by_every_path_to_their_folder(tmp_path: Path) -> None:
+    """By a link to it, restore once saw no servers, and moved the data away under them."""
+    folder, link, other = tmp_path / "services", tmp_path / "link", tmp_path / "other"
+    folder.mkdir()
+    other.mkdir()
+    link.symlink_to(folder)
+    for started in (folder, link):
+        server = psutil.Popen(["sleep", "60"], env=marked(os.environ, started))
+        try:
+            for path in (folder, link, tmp_path / "other" / ".." / "services"):
+                assert leftovers(path) == [server], (started, path)
+            assert leftovers(other) == leftovers(tmp_path / "none") == []
+        finally:
+            stop([server], 5)

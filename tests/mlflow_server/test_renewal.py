@@ -155,6 +155,8 @@ def test_a_disk_that_does_not_answer_ends_no_server(tmp_path: Path) -> None:
     assert not servers._outdated()
     places.passwords.unlink()
     assert servers._outdated()
+    servers._made = servers._states()
+    assert servers._outdated(), "where the file went while they were being started"
     places.passwords.symlink_to(places.passwords)  # which cannot be looked at
     assert not servers._outdated()
 

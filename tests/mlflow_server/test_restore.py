@@ -7,18 +7,22 @@ import os
 import signal
 import tarfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from bdqm_tune.errors import BadInput, BdqmError
+from mlflow_server import restore as restoring
 from mlflow_server.backup import make_backup
+from mlflow_server.certificates import make_certificates
 from mlflow_server.control import status, up
 from mlflow_server.data_lock import data_alone, data_shared
-from mlflow_server.database import own_database
+from mlflow_server.database import await_database, initialise, own_database, start_database
 from mlflow_server.node import servers_node
 from mlflow_server.places import Places, write_private
-from mlflow_server.processes import held
+from mlflow_server.processes import free_port, held, stop
+from mlflow_server.programs import Programs, find_programs
 from mlflow_server.restore import restore, settle
 from tests.forked import Forked
 
@@ -210,3 +214,62 @@ def test_a_damaged_record_is_named_and_nothing_touched(places: Places, file: Pat
 def test_whoever_restores_is_alone(places: Places) -> None:
     with data_alone(places), pytest.raises(BadInput, match="a restore into"), data_shared(places):
         pass
+
+
+def test_no_backup_runs_commands_or_touches_what_is_not_its_own(tmp_path: Path, require: Callable[[str], None]) -> None:
+    """Found by an attack: a backup from elsewhere ran a shell, as the one who restored it."""
+    require("mariadb")
+    programs, places, mark = find_programs(), Places(tmp_path / "services"), tmp_path / "mark"
+    places.make()
+    places.claim_socket()
+    make_certificates(places.tls, ["127.0.0.1"])
+    initialise(places, programs)
+    database = own_database(places, "127.0.0.1", free_port("127.0.0.1"))
+    process = start_database(places, programs, database, "127.0.0.1")
+    secret = tmp_path / "secret.sql"
+    secret.write_text("CREATE TABLE optuna.found (x INT);\n")
+    begin = "CREATE DATABASE IF NOT EXISTS `optuna`;\nUSE `optuna`;\nCREATE TABLE IF NOT EXISTS t (x TEXT);\n"
+    try:
+        await_database(places, database, process)
+        for line in (
+            rf"\! touch {mark}",
+            f"system touch {mark}",
+            rf"SELECT 1 \! touch {mark}",
+            rf"\T {mark}",
+            rf"\. {secret}",
+            f"source {secret}",
+            f"SELECT 1 INTO OUTFILE '{mark}';",
+            f"INSERT INTO t VALUES (LOAD_FILE('{secret}')); SELECT 1 FROM t WHERE x IS NOT NULL INTO OUTFILE '{mark}';",
+            f"LOAD DATA LOCAL INFILE '{secret}' INTO TABLE t;",
+            f"SET GLOBAL general_log_file = '{mark}'; SET GLOBAL general_log = 1;",
+            "CREATE FUNCTION shell RETURNS STRING SONAME 'shell.so';",
+            "CREATE USER other@'%';",
+            "INSERT INTO mysql.global_priv VALUES ('%', 'other', '{}');",
+            "DROP DATABASE mysql;",
+        ):
+            dump = tmp_path / "dump.sql"
+            dump.write_text(f"{begin}{line}\n")
+            with pytest.raises(BdqmError, match="the database does not take the backup"):
+                restoring._run_dump(places, programs, database, dump)
+            with closing(database.connect()) as connection, connection.cursor() as cursor:
+                cursor.execute("SHOW TABLES IN optuna")
+                assert cursor.fetchall() == (("t",),), line
+                cursor.execute(f"DROP USER {restoring.OWNER}@localhost")
+            assert not mark.exists(), line
+        dump.write_text(begin + "CREATE TRIGGER many BEFORE INSERT ON t FOR EACH ROW SET NEW.x = 'from the trigger';\n")
+        restoring._run_dump(places, programs, database, dump)
+        with closing(database.connect("optuna")) as connection, connection.cursor() as cursor:
+            cursor.execute("INSERT INTO t VALUES ('')")
+            cursor.execute("SELECT x FROM t WHERE x IS NOT NULL")
+            assert cursor.fetchall() == (("from the trigger",),)
+    finally:
+        stop([process], 30)
+
+
+def test_a_client_that_runs_commands_restores_nothing(tmp_path: Path, places: Places) -> None:
+    client = tmp_path / "mysql"
+    client.write_text("#!/bin/sh\necho '--help  Display this help'\n")
+    client.chmod(0o755)
+    programs = Programs(tmp_path / "mysqld", False, "8.0", (tmp_path,))
+    with pytest.raises(BdqmError, match=f"{client} would run commands that a backup may hold"):
+        restoring._run_dump(places, programs, own_database(places, "127.0.0.1", 1), tmp_path / "dump.sql")

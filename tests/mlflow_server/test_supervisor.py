@@ -7,12 +7,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import psutil
 import pytest
 
-from mlflow_server.places import Places
+from bdqm_tune.errors import BdqmError
+from bdqm_tune.services.connection import read_connection
+from mlflow_server import control
+from mlflow_server.control import up
+from mlflow_server.places import Places, state_of
 from mlflow_server.processes import holder, leftovers, uninterrupted
 from tests.forked import Forked
 from tests.servers import Servers
@@ -119,6 +123,45 @@ def test_a_database_that_dies_while_mlflow_starts_is_started_again_at_once(
     process.terminate()
     assert process.wait(60) == 0
     assert leftovers(places.folder) == []
+
+
+def test_the_connection_file_is_written_anew_where_it_is_gone_or_damaged(
+    places: Places, supervise: Callable[[], Forked]
+) -> None:
+    (places.folder.parent / "answers").touch()
+    process = supervise()
+    read_until(process.stdout, "up: http")
+    written = places.connection.read_text()
+    places.connection.unlink()
+    assert up(places, "127.0.0.1", False, print) == read_connection(places.connection)
+    assert places.connection.read_text() == written
+    places.connection.write_text("{}")
+    assert up(places, "127.0.0.1", False, print) == read_connection(places.connection)
+    assert places.connection.read_text() == written
+    assert len(leftovers(places.folder)) == 2
+    process.terminate()
+    assert process.wait(60) == 0
+    assert not places.connection.exists()
+
+
+def test_up_is_over_when_what_it_started_is_up_not_when_others_were(
+    places: Places, supervise: Callable[[], Forked], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What those left behind who were killed looks as if it were of those who start."""
+    (places.folder.parent / "answers").touch()
+    process = supervise()
+    read_until(process.stdout, "up: http")
+    before, log = state_of(places.connection), places.log("services")
+    still: Any = psutil.Process(process.pid)
+    still.poll = lambda: None
+    monkeypatch.setattr(control, "UP_SECONDS", 0.5)
+    with pytest.raises(BdqmError, match="the servers are not up after 0 s"):
+        control._await(places, still, before, log, 0, print)
+    places.connection.unlink()
+    monkeypatch.setattr(control, "UP_SECONDS", 30.0)
+    assert control._await(places, still, before, log, 0, print) == read_connection(places.connection)
+    process.terminate()
+    assert process.wait(60) == 0
 
 
 def test_what_a_signal_would_cut_off_is_done_first() -> None:
