@@ -47,7 +47,8 @@ def runs_of_study(
     parents = {_parent(tagged[run_id]) for run_id in of_trials & tagged.keys()} & tagged.keys()
     known = of_trials | of_workers | parents
     found = [tagged[run_id] for run_id in tagged if run_id in of_trials]
-    found += [run for run_id in sorted(of_workers - tagged.keys()) for run in _without_tags(client, run_id)]
+    untagged = sorted((of_trials | of_workers) - tagged.keys())
+    found += [run for run_id in untagged for run in _without_tags(client, run_id)]
     found += [run for run_id, run in tagged.items() if run_id in (of_workers | parents) - of_trials]
     while more := [run for run_id, run in tagged.items() if run_id not in known and _leads_to(run) & known]:
         known |= {run.info.run_id for run in more}
@@ -108,7 +109,7 @@ def _parent(run: Run) -> str:
 
 
 def _without_tags(client: MlflowClient, run_id: str) -> list[Run]:
-    """The run of a worker that was ended before it had tagged it; empty if there is none."""
+    """A run that has not the study's tag: of a worker that was ended before, or taken out by hand; empty if none is."""
     try:
         run = client.get_run(run_id)
     except MlflowException as error:

@@ -83,6 +83,21 @@ def test_all_of_a_study_goes_and_nothing_of_another(both: Stores, configure: Cal
     assert list((both.home / "test").iterdir()) == []
 
 
+def test_runs_whose_tags_were_removed_go_too(stores: Stores, configure: Callable[..., Any]) -> None:
+    study = tuned(stores, configure, "small")
+    client = tracking_client(stores)
+    experiment = study.user_attrs["mlflow_experiment_id"]
+    run_id = study.trials[0].user_attrs[RUN_ID]
+    for tag in client.get_run(run_id).data.tags:
+        if not tag.startswith("mlflow."):
+            client.delete_tag(run_id, tag)
+    found = belongings(stores, "small")
+    assert set(found.runs) == active(client, experiment)
+    assert found.runs_elsewhere == 0
+    delete_study(stores, found)
+    assert active(client, experiment) == set()
+
+
 def test_the_experiment_of_all_others_stays(stores: Stores, configure: Callable[..., Any]) -> None:
     """MLflow logs there where no experiment is named."""
     study = tuned(stores, configure, "Default")
