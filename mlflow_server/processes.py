@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import IO
 
@@ -18,6 +17,7 @@ import psutil
 
 from bdqm_tune.errors import BadInput, BdqmError, one_line
 from bdqm_tune.files import open_no_link
+from bdqm_tune.process import machine
 
 MARK = "BDQM_SERVERS_OF"  # variable of every server's environment: the folder that it belongs to
 GLANCE = 2.0  # seconds; whoever only looks who holds the lock has it for a moment
@@ -30,12 +30,12 @@ class Holder:
 
     host: str
     pid: int
-    boot: str = ""  # of the host, see `boot_of_this_host`
+    machine: str = ""  # the host since its boot; "" in a file of earlier code
 
     @property
     def here(self) -> bool:
         """Whether it is on this host, even if that has been renamed; others may share the folder."""
-        return self.host == os.uname().nodename or (self.boot != "" and self.boot == boot_of_this_host())
+        return self.host == os.uname().nodename or self.machine == machine()
 
     def terminate(self, lock: Path) -> None:
         """Send it SIGTERM, if its number is not that of the one before it, which may be another process now."""
@@ -64,7 +64,7 @@ def held(lock: Path, refused: Callable[[], BdqmError], shared: bool = False) -> 
             time.sleep(0.05)
         if not shared:
             file.truncate(0)
-            file.write(f"{os.uname().nodename} {os.getpid()} {boot_of_this_host()}\n")
+            file.write(f"{os.uname().nodename} {os.getpid()} {machine()}\n")
             file.flush()
         yield
 
@@ -90,20 +90,10 @@ def holder(lock: Path) -> Holder | None:
 def last_holder(lock: Path) -> Holder | None:
     """The process that held the lock alone last, whether it still does or not; None: nobody did."""
     try:
-        host, pid, boot, *_ = [*lock.read_text(encoding="utf-8").strip().split(" "), "", ""]
+        host, pid, where, *_ = [*lock.read_text(encoding="utf-8").strip().split(" ", 2), "", ""]
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return Holder(host, int(pid), boot) if pid.isdecimal() else None
-
-
-@cache
-def boot_of_this_host() -> str:
-    """What no other host has, nor this one after its next start, nor a container on it; "" where that is unknown."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
-        return f"{boot}-{Path('/proc/self/ns/pid').stat().st_ino}"
-    except OSError:
-        return ""
+    return Holder(host, int(pid), where) if pid.isdecimal() else None
 
 
 def _lock(file: IO[str], kind: int) -> bool:

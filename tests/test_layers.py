@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "bdqm_tune"
 
 # What each folder or module of the package may import from, apart from itself.
 SEARCHED = ["yaml_files", "hyperparameters", "descriptor_options", "spaces", "descriptor_search"]
-BASE = ["errors", "files", "units", *SEARCHED, "config", "progress", "threads", "compiled"]
+BASE = ["errors", "files", "units", *SEARCHED, "config", "process", "progress", "threads", "compiled"]
 CLI = ["amptorch", "jobs", "models", "report", "results", "shared", "studies"]
 SCIENCE = ["structures", "descriptors", "learning", "backends"]
 ALLOWED: dict[str, list[str]] = {
@@ -21,6 +21,7 @@ ALLOWED: dict[str, list[str]] = {
     "units": [],
     **{module: ["errors", *SEARCHED[:position]] for position, module in enumerate(SEARCHED)},
     "config": ["errors", "units", *SEARCHED],
+    "process": [],
     "progress": [],
     "interruption": ["progress"],
     "threads": [],
@@ -44,7 +45,7 @@ ALLOWED: dict[str, list[str]] = {
 }
 # Who may use what stands beside the package.
 OUTSIDE = {"mlflow_server": {"cli", "cli_studies"}, "analysis": {"cli_report"}}
-SERVERS = {"errors", "files", "progress", "units", "services"}  # what mlflow_server/ may use of the package
+SERVERS = {"errors", "files", "process", "progress", "units", "services"}  # what mlflow_server/ may use of the package
 SERVICES = {"mlflow", "optuna", "sqlalchemy"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -24,7 +24,8 @@ from bdqm_tune.experiment.tracking_client import reason, tracking_client
 from bdqm_tune.experiment.trial_run import STATUS
 from bdqm_tune.experiment.upkeep import end_run_of, set_right_run_of
 from bdqm_tune.experiment.watch import BEAT, LOSSES_THAT_FAIL, LOST_AFTER, Watch
-from bdqm_tune.experiment.workers import ENDED, LOST, RUNNING, Worker, Workers, is_gone, is_here, who
+from bdqm_tune.experiment.workers import ENDED, LOST, RUNNING, Worker, Workers, who
+from bdqm_tune.process import is_gone, is_here
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.services.findings import MENDED, OK, WARNING, Finding
 

@@ -35,8 +35,8 @@ from bdqm_tune.experiment.tracking_client import (
     tracking_client,
 )
 from bdqm_tune.experiment.trial_run import Opening, TrialRun
-from bdqm_tune.experiment.workers import process_identity
 from bdqm_tune.learning.dataset import Split
+from bdqm_tune.process import process_identity
 from bdqm_tune.progress import check, told_to_end
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.services.secrets import without_secrets

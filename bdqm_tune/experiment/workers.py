@@ -6,10 +6,7 @@ import socket
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cache
-from pathlib import Path
 from typing import Any, TypeVar
-from uuid import uuid4
 
 import sqlalchemy as sa
 from optuna.exceptions import StorageInternalError
@@ -18,6 +15,7 @@ from bdqm_tune.errors import BdqmError
 from bdqm_tune.experiment.patience import Patience, reason
 from bdqm_tune.experiment.provenance import JOB_ID_VARIABLES
 from bdqm_tune.experiment.study_queries import StudyDatabaseFailed
+from bdqm_tune.process import is_gone, is_here, process_identity
 from bdqm_tune.services.tables import WORKERS as TABLE
 from bdqm_tune.services.tables import has_tables, make_tables
 
@@ -182,39 +180,3 @@ def describe_process() -> dict[str, str]:
     found = {"host": socket.gethostname(), "pid": str(os.getpid()), "process": process_identity()}
     jobs = [os.environ[name] for name in JOB_ID_VARIABLES if os.environ.get(name)]
     return found | ({"job": jobs[0]} if jobs else {})
-
-
-def process_identity() -> str:
-    """This process among all there ever were: MACHINE/PID@START."""
-    return f"{_machine()}/{os.getpid()}@{_started(os.getpid())}"
-
-
-def is_here(identity: str) -> bool:
-    """Whether a process ran on this machine since this was started, as far as is known."""
-    return identity.rpartition("/")[0] == _machine()
-
-
-def is_gone(identity: str) -> bool:
-    """Whether a process is known to be no more, as it ran on this machine since this was started."""
-    pid, _, started = identity.rpartition("/")[2].partition("@")
-    return is_here(identity) and pid.isdecimal() and started != _started(int(pid))
-
-
-@cache
-def _machine() -> str:
-    """This machine since its boot, as far as this user sees its processes."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        space = str(Path("/proc/self/ns/pid").readlink())
-    except OSError:  # not Linux
-        boot, space = "unknown", str(uuid4())
-    return f"{boot} {space} {os.getuid()}"
-
-
-def _started(pid: int) -> str:
-    """When a process of this machine started, in ticks since its boot, for the clock may jump; "" if there is none."""
-    try:
-        state, *fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if state in "ZX" else fields[18]

@@ -15,8 +15,8 @@ from bdqm_tune.experiment.study import load_study
 from bdqm_tune.experiment.tracking import PROCESS
 from bdqm_tune.experiment.tracking_client import tracking_client
 from bdqm_tune.experiment.tune import tune
-from bdqm_tune.experiment.workers import process_identity
 from bdqm_tune.learning.dataset import prepare
+from bdqm_tune.process import process_identity
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.services.findings import MENDED, WARNING
 from tests.forked import run

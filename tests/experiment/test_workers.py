@@ -18,7 +18,8 @@ from bdqm_tune.errors import BdqmError
 from bdqm_tune.experiment.patience import Patience
 from bdqm_tune.experiment.patient_storage import PatientStorage
 from bdqm_tune.experiment.storage import open_storage
-from bdqm_tune.experiment.workers import ENDED, LOST, RUNNING, Worker, Workers, describe_process, process_identity
+from bdqm_tune.experiment.workers import ENDED, LOST, RUNNING, Worker, Workers, describe_process
+from bdqm_tune.process import process_identity
 from bdqm_tune.services.tables import WORKERS, has_tables
 from mlflow_server.migrate import Request, migrate
 from tests.mariadb import MariaDb
@@ -159,7 +160,7 @@ def test_a_job_describes_itself(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_killed_process_of_this_machine_is_gone() -> None:
-    code = "from bdqm_tune.experiment.workers import process_identity; print(process_identity(), flush=True); input()"
+    code = "from bdqm_tune.process import process_identity; print(process_identity(), flush=True); input()"
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
     ) as process:

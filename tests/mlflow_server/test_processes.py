@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 from bdqm_tune.errors import BdqmError
-from mlflow_server.processes import Holder, boot_of_this_host, held, holder, leftovers, marked, stop
+from bdqm_tune.process import machine
+from mlflow_server.processes import Holder, held, holder, leftovers, marked, stop
 
 
 def taken() -> BdqmError:
@@ -37,7 +38,7 @@ def test_nobody_holds_a_lock_that_is_not_there_or_that_nobody_took(tmp_path: Pat
 def test_the_holder_is_told_and_no_other_gets_the_lock(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
     with held(lock, taken):
-        assert holder(lock) == Holder(os.uname().nodename, os.getpid(), boot_of_this_host())
+        assert holder(lock) == Holder(os.uname().nodename, os.getpid(), machine())
         for shared in (False, True):
             with pytest.raises(BdqmError, match="it is taken"), held(lock, taken, shared):
                 pass
@@ -79,7 +80,7 @@ def test_whoever_has_just_taken_the_lock_is_told_not_the_one_before(tmp_path: Pa
 
 
 def test_a_host_that_was_renamed_is_the_same_host(tmp_path: Path) -> None:
-    assert Holder("the name before", 1, boot_of_this_host()).here
+    assert Holder("the name before", 1, machine()).here
     assert not Holder("the name before", 1, "another").here
     assert not Holder("the name before", 1).here
     lock = tmp_path / "lock"
