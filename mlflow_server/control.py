@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bdqm_tune.errors import BadInput, BdqmError
+from bdqm_tune.progress import check
 from bdqm_tune.services.connection import Connection, read_connection
 from bdqm_tune.services.secrets import without_secrets
 from mlflow_server import supervisor, tracking
@@ -110,6 +111,7 @@ def _await(
     with log.open("r", encoding="utf-8", errors="replace") if log.exists() else Path(os.devnull).open() as lines:
         lines.seek(offset)
         while time.monotonic() < deadline:
+            check()  # an interruption may have been lost in a callback
             ended = process is None or process.poll() is not None
             someone = holder(places.lock)
             anew = ended or state_of(places.connection) != before

@@ -18,6 +18,7 @@ import psutil
 from bdqm_tune.errors import BadInput, BdqmError, one_line
 from bdqm_tune.files import open_no_link
 from bdqm_tune.process import machine
+from bdqm_tune.progress import check
 
 MARK = "BDQM_SERVERS_OF"  # variable of every server's environment: the folder that it belongs to
 GLANCE = 2.0  # seconds; whoever only looks who holds the lock has it for a moment
@@ -248,9 +249,14 @@ def tail(log: Path, lines: int) -> str:
 
 
 def wait_for(ready: Callable[[], bool], processes: Sequence[psutil.Popen], seconds: float) -> bool:
-    """Call `ready` until it is true; False if one of the processes ended or the time is over first."""
+    """Call `ready` until it is true; False if one of the processes ended or the time is over first.
+
+    Raises:
+        KeyboardInterrupt: this process was told to end.
+    """
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
+        check()
         if any(process.poll() is not None for process in processes):
             return False
         if ready():

@@ -20,6 +20,7 @@ import psutil
 from sqlalchemy import URL
 
 from bdqm_tune.errors import BadInput, BdqmError, one_line
+from bdqm_tune.progress import check, told_to_end
 from bdqm_tune.services.connection import Connection, connection_text
 from mlflow_server import tracking
 from mlflow_server.backup import backup_name, make_backup
@@ -85,6 +86,7 @@ class Servers:
         failures = 0
         while True:
             time.sleep(1.0)
+            check()
             ended = [name for name, process in self.processes.items() if process.poll() is not None]
             anew = self._outdated()
             if not ended and not anew:
@@ -375,6 +377,7 @@ def running_database(places: Places, storage: URL, environ: Mapping[str, str] = 
 
 def _interrupt(*_: object) -> None:
     _heed_no_more()
+    told_to_end.set()  # for `check`, should the exception be lost in a callback
     raise KeyboardInterrupt
 
 

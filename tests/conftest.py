@@ -66,6 +66,8 @@ REQUIRED = {name for name in os.environ.get("BDQM_REQUIRE", "").split(",") if na
 
 
 def pytest_configure() -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell has it for jobs in the background; tests send it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     unknown = REQUIRED - NEEDS.keys()
     if unknown:
         raise pytest.UsageError(f"BDQM_REQUIRE: unknown {', '.join(sorted(unknown))}; there are: {', '.join(NEEDS)}")

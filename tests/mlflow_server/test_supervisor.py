@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from bdqm_tune.services.connection import read_connection
 from mlflow_server import control
 from mlflow_server.control import up
 from mlflow_server.places import Places, state_of
-from mlflow_server.processes import holder, leftovers, uninterrupted
+from mlflow_server.processes import holder, leftovers, uninterrupted, wait_for
 from tests.forked import Forked
 from tests.servers import Servers
 from tests.waiting import eventually
@@ -175,6 +176,19 @@ def test_what_a_signal_would_cut_off_is_done_first() -> None:
         done.append("too late")
     assert done == ["registered"]
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_interruption_that_is_lost_in_a_callback_is_heeded_by_what_waits(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = threading.Event()
+    monkeypatch.setattr("bdqm_tune.progress.told_to_end", told)
+    assert not wait_for(lambda: False, [], 0.01)
+    told.set()
+    with pytest.raises(KeyboardInterrupt):
+        wait_for(lambda: False, [], 10)
+    with pytest.raises(KeyboardInterrupt):
+        control._await(places, None, None, places.log("services"), 0, print)
 
 
 @pytest.mark.soak
