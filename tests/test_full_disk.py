@@ -132,7 +132,26 @@ def test_artifacts(
         assert np.isfinite(energy)
 
 
-TUNE = "-m bdqm_tune tune --train train.traj --config small.yaml --study small --n-trials"
+TUNE = "tune --train train.traj --config small.yaml --study small --n-trials"
+# A worker that trains slowly, and says when its second trial does: both stores have something to write then.
+WORKER = """
+import sys, time
+from bdqm_tune.__main__ import main
+from bdqm_tune.learning.fit import Fit
+epoch, fits = Fit._run, []
+
+def slowly(self, number):
+    time.sleep(0.1)
+    record = epoch(self, number)
+    if id(self) not in fits:
+        fits.append(id(self))
+        if len(fits) == 2:
+            print("the second trial trains", file=sys.stderr, flush=True)
+    return record
+
+Fit._run = slowly
+main()
+"""
 SMALL = """
 descriptor: {orders: [0, 1], sigmas: 3, cutoff: 4.0}
 search: {num_layers: 1, num_nodes: 4, batch_size: 8}
@@ -153,10 +172,11 @@ def here(disk: Path, files: dict[str, str], workdir: Path, monkeypatch: pytest.M
 
 @contextmanager
 def filled_during(worker: Forked, disk: Path) -> Iterator[list[str]]:
-    """Fill the disk when the worker's first trial has ended; its lines so far, both stores' complaints among them."""
+    """Fill the disk while the worker's second trial trains; its lines so far, both stores' complaints among them."""
     lines = [next(worker.stderr)]
-    while "trial 000" not in lines[-1]:
+    while lines[-1] != "the second trial trains\n":
         lines.append(next(worker.stderr))
+    del lines[-1]
     with filled(disk):
         while sum("the disk is full" in line for line in lines) < 2:
             lines.append(next(worker.stderr))
@@ -165,7 +185,7 @@ def filled_during(worker: Forked, disk: Path) -> Iterator[list[str]]:
 
 @pytest.mark.parametrize("disk", [STORES_SIZE], indirect=True)
 def test_embedded_stores_wait_for_room(here: Path) -> None:
-    worker = Forked([*TUNE.split(), "3"])
+    worker = Forked(["-c", WORKER, *TUNE.split(), "3"])
     with filled_during(worker, here) as lines:
         time.sleep(2)
     lines += worker.communicate(120)[1].splitlines()
@@ -181,14 +201,14 @@ def test_embedded_stores_wait_for_room(here: Path) -> None:
 
 @pytest.mark.parametrize("disk", [STORES_SIZE], indirect=True)
 def test_a_worker_that_waits_for_room_in_vain_ends_with_few_lines(here: Path) -> None:
-    worker = Forked([*TUNE.split(), "3", "--patience", "0.05"])
+    worker = Forked(["-c", WORKER, *TUNE.split(), "3", "--patience", "0.05"])
     with filled_during(worker, here) as lines:
         lines += worker.communicate(120)[1].splitlines()
     assert worker.returncode == 1, lines
     assert re.search(rf"^bdqm-tune: .* sqlite:///{here}/\S+\.db failed: the disk is full$", lines[-1])
     assert len(lines) <= 12, lines
     assert not any("Traceback" in line for line in lines)
-    again = Forked([*TUNE.split(), "1"])
+    again = Forked(["-m", "bdqm_tune", *TUNE.split(), "1"])
     again.communicate(120)
     assert again.returncode == 0
     assert {trial.state for trial in load_study(find_stores(), "small").trials} == {TrialState.COMPLETE}
