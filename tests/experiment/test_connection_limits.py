@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -43,6 +43,9 @@ SAID = {
 def account(mariadb_place: Place, mariadb: MariaDb) -> Stores:
     """A database that is given, with its tables, and an account that can be limited."""
     open_storage(mariadb_place.stores).backend.close()
+    for number in connections(mariadb, "few"):  # that tests before left to the garbage collector
+        with suppress(pymysql.MySQLError):  # it has just ended
+            mariadb.execute(f"KILL {number}")
     mariadb.execute(
         "CREATE OR REPLACE USER few@'%' IDENTIFIED BY 'p' REQUIRE SSL",
         f"GRANT ALL ON {mariadb_place.schema}.* TO few@'%'",

@@ -6,6 +6,7 @@ import os
 import subprocess
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -14,6 +15,7 @@ import pytest
 from bdqm_tune.errors import BdqmError
 from bdqm_tune.process import machine
 from mlflow_server.processes import Holder, held, holder, leftovers, marked, stop
+from tests.waiting import eventually
 
 
 def taken() -> BdqmError:
@@ -98,9 +100,14 @@ def test_servers_are_found_by_every_path_to_their_folder(tmp_path: Path) -> None
     folder.mkdir()
     other.mkdir()
     link.symlink_to(folder)
+
+    def has(server: psutil.Popen, path: Path) -> bool:
+        return leftovers(path) == [server]
+
     for started in (folder, link):
         server = psutil.Popen(["sleep", "60"], env=marked(os.environ, started))
         try:
+            eventually(partial(has, server, started))  # as it begins it has no variables
             for path in (folder, link, tmp_path / "other" / ".." / "services"):
                 assert leftovers(path) == [server], (started, path)
             assert leftovers(other) == leftovers(tmp_path / "none") == []
