@@ -114,11 +114,11 @@ def _await(
             check()  # an interruption may have been lost in a callback
             ended = process is None or process.poll() is not None
             someone = holder(places.lock)
-            anew = ended or state_of(places.connection) != before
-            if anew and _published(places) and (someone is not None or ended):
+            is_new = ended or state_of(places.connection) != before
+            if is_new and _published(places) and (someone is not None or ended):
                 try:
                     return read_connection(places.connection)
-                except BdqmError as error:  # it is damaged; who runs the servers writes it anew
+                except BdqmError as error:  # it is damaged; the supervisor writes it again
                     problem = str(error)
                     if someone is None:
                         raise

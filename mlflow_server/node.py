@@ -1,22 +1,17 @@
 """On which node the servers run; others may share their folder."""
 
-import os
-
 from sqlalchemy import make_url
 
 from bdqm_tune.services.connection import Connection, read_connection
 from mlflow_server.places import Places
-from mlflow_server.processes import holder, last_holder
+from mlflow_server.processes import Holder, holder, last_holder
 from mlflow_server.settings import LOOPBACK
 
 
 def elsewhere(places: Places) -> str | None:
-    """The node on which the servers run, or are said to, if it is not this one."""
-    running = holder(places.lock) or (last_holder(places.lock) if places.connection.exists() else None)
-    if running is not None and running.here:  # also where the node has been renamed
-        return None
-    node = servers_node(places)
-    return None if node == os.uname().nodename else node
+    """The node on which the servers run, or are said to, if it is not this one, whatever the name of this one was."""
+    running = servers_process(places)
+    return None if running is None or running.here else running.host
 
 
 def closed_to_others(connection: Connection) -> bool:
@@ -25,15 +20,14 @@ def closed_to_others(connection: Connection) -> bool:
     return any(host in LOOPBACK for host in hosts)
 
 
-def servers_node(places: Places) -> str | None:
-    """The node on which the servers run, or are said to; None where they are down.
+def servers_process(places: Places) -> Holder | None:
+    """The process that runs the servers, or is said to; None where they are down.
 
     The lock's file says it even where the file system's locks are seen on one node alone. What the connection file
     names is for clients, and may be another of the node's names.
     """
     if (running := holder(places.lock)) is not None:
-        return running.host
+        return running
     if not places.connection.exists():
         return None
-    last = last_holder(places.lock)
-    return last.host if last is not None else read_connection(places.connection).host
+    return last_holder(places.lock) or Holder(read_connection(places.connection).host, 0)

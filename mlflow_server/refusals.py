@@ -42,17 +42,17 @@ def _refuse_ambiguous() -> None:
     from the body whatever its type, by the names of protobuf's JSON too, which has `runId` for `run_id`.
 
     Raises:
-        BadInput: they stand in another place than in MLflow's clients, or under another name.
+        BadInput: they are in another place than where MLflow's clients put them, or under another name.
     """
     from flask import request
 
     data = request.get_data()
     if request.method == "GET":
         if data:
-            raise BadInput("arguments of GET stand in the query, and nothing in the body")
+            raise BadInput("arguments of GET are in the query, with no body")
         return
     if request.args:
-        raise BadInput(f"arguments of {request.method} stand in the body, as JSON, and nothing in the query")
+        raise BadInput(f"arguments of {request.method} are in the body, as JSON, with no query")
     if not data:
         return
     if request.mimetype != "application/json":
@@ -69,7 +69,7 @@ def _plain_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object of JSON whose names are in small letters, and there once."""
     names = [name for name, _ in pairs]
     if len(set(names)) < len(names) or any(name != name.lower() for name in names):
-        raise BadInput("each argument stands there once, in small letters: run_id, not runId")
+        raise BadInput("each argument is there once, in small letters: run_id, not runId")
     return dict(pairs)
 
 

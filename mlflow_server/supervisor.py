@@ -88,14 +88,14 @@ class Servers:
             time.sleep(1.0)
             check()
             ended = [name for name, process in self.processes.items() if process.poll() is not None]
-            anew = self._outdated()
-            if not ended and not anew:
+            outdated = self._outdated()
+            if not ended and not outdated:
                 self._publish_again()
                 continue
             for name in ended:
                 self.say(f"the {name} server ended with status {self.processes[name].returncode}; starting it again")
             try:
-                if anew:
+                if outdated:
                     load_passwords(self.places.passwords)  # a file that is damaged ends no server
                     self.say("starting both servers again, with new passwords or certificates")
                     self._stop()
@@ -303,10 +303,10 @@ class Servers:
         return connection
 
     def _publish_again(self) -> None:
-        """Write the connection file anew if it is gone or another one, as without it nobody finds the servers."""
+        """Write the connection file again if it is gone or another one, as without it nobody finds the servers."""
         try:
             if state_of(self.places.connection) != self._published:
-                self.say(f"{self.places.connection} was changed or removed; writing it anew")
+                self.say(f"{self.places.connection} was changed or removed; writing it again")
                 self._publish()
         except OSError as error:  # the next look tries again
             self.say(f"cannot write {self.places.connection}: {one_line(error)}")

@@ -12,7 +12,7 @@ from sqlalchemy import make_url
 from bdqm_tune.errors import BadInput
 from bdqm_tune.services.connection import Connection, connection_text
 from mlflow_server.control import down, status
-from mlflow_server.node import elsewhere, servers_node
+from mlflow_server.node import elsewhere, servers_process
 from mlflow_server.places import Places, write_private
 from mlflow_server.processes import held
 from mlflow_server.supervisor import AlreadyRunning, running_database
@@ -83,7 +83,8 @@ def test_another_program_at_the_port_is_no_mlflow_server(stranger: tuple[int, li
 
 def test_a_node_is_known_by_its_name_whatever_clients_call_it(places: Places) -> None:
     with held(places.lock, AlreadyRunning):
-        assert servers_node(places) == os.uname().nodename
+        assert (running := servers_process(places)) is not None
+        assert running.host == os.uname().nodename
         assert elsewhere(places) is None
     assert elsewhere(places) is None, "they have ended here; the connection file is a leftover"
 

@@ -19,7 +19,7 @@ from mlflow_server.certificates import make_certificates
 from mlflow_server.control import status, up
 from mlflow_server.data_lock import data_alone, data_shared
 from mlflow_server.database import await_database, initialise, own_database, start_database
-from mlflow_server.node import servers_node
+from mlflow_server.node import servers_process
 from mlflow_server.places import Places, write_private
 from mlflow_server.processes import free_port, held, stop
 from mlflow_server.programs import Programs, find_programs
@@ -196,7 +196,8 @@ def test_servers_that_are_up_on_another_node_are_named(places: Places, file: Pat
     """Even where the lock of that node is not seen here."""
     places.lock.write_text("node7 4711\n")
     places.connection.write_text("{}")
-    assert servers_node(places) == "node7"
+    assert (running := servers_process(places)) is not None
+    assert running.host == "node7"
     with pytest.raises(BadInput, match=r"the servers run on node7; there, first: bdqm-tune services down"):
         restore(places, file, True, print)
 

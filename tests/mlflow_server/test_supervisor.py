@@ -126,7 +126,7 @@ def test_a_database_that_dies_while_mlflow_starts_is_started_again_at_once(
     assert leftovers(places.folder) == []
 
 
-def test_the_connection_file_is_written_anew_where_it_is_gone_or_damaged(
+def test_the_connection_file_is_written_again_where_it_is_gone_or_damaged(
     places: Places, supervise: Callable[[], Forked]
 ) -> None:
     (places.folder.parent / "answers").touch()
