@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,6 +132,12 @@ class Places:
         except OSError as error:
             raise BadInput(f"no place for the database's socket: {one_line(error)}; set TMPDIR") from None
         write_private(self._socket_file, f"{folder / 'database.sock'}\n")
+
+    def release_socket(self) -> None:
+        """Remove the socket's folder from the node once no server uses it."""
+        last = self._last_socket()
+        if last is not None and is_private(last.parent):
+            shutil.rmtree(last.parent, ignore_errors=True)
 
     @property
     def _socket_file(self) -> Path:

@@ -14,7 +14,7 @@ import subprocess
 import tarfile
 import zlib
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from itertools import chain, count
@@ -177,8 +177,7 @@ def _new_folder(wanted: Path) -> Path:
 def _forget(places: Places) -> None:
     """Remove what a restore leaves, its record last."""
     inner = Places(places.restoring)
-    with suppress(BdqmError):  # none was claimed yet
-        shutil.rmtree(inner.socket.parent, ignore_errors=True)
+    inner.release_socket()
     shutil.rmtree(inner.folder, ignore_errors=True)
     places.restore_record.unlink(missing_ok=True)
 

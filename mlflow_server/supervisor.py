@@ -118,6 +118,7 @@ class Servers:
         """Shut both down cleanly, first what uses the other, and what was being started."""
         self._stop()
         stop(leftovers(self.places.folder), STOP_SECONDS["database"])
+        self.places.release_socket()
         self.say("down")
 
     def _stop(self) -> None:

@@ -37,6 +37,18 @@ def test_the_sockets_folder_is_new_private_and_used_again(places: Places) -> Non
     assert other.socket.parent != first.parent
 
 
+def test_a_socket_that_no_server_uses_leaves_nothing_on_the_node(places: Places) -> None:
+    places.release_socket()  # none was claimed yet
+    places.claim_socket()
+    places.socket.touch()
+    places.release_socket()
+    assert not list(Path(tempfile.gettempdir()).iterdir())
+    places.claim_socket()
+    places.socket.parent.chmod(0o755)
+    places.release_socket()
+    assert places.socket.parent.exists(), "one that is not private may be somebody else's"
+
+
 def test_the_sockets_path_is_the_servers_to_say(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     places.claim_socket()
     first = places.socket

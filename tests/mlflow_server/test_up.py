@@ -58,9 +58,11 @@ def test_up_again_status_and_down(new_servers: Servers) -> None:
     assert (found["state"], found["tracking"]) == ("up", connection.tracking_uri)
     assert "MLflow" in new_servers.services("status").stdout
 
+    socket = new_servers.places.socket
     new_servers.services("down")
     assert not database_answers(connection)
     assert leftovers(new_servers.folder) == []
+    assert not socket.parent.exists()
     assert new_servers.services("status", status=1).stdout.startswith("servers       down")
     assert "not up" in new_servers.services("down").stdout
     assert "services up" in new_servers.services("url", status=1).stderr
