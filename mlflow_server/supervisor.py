@@ -3,6 +3,7 @@
 `python -m mlflow_server.supervisor FOLDER BIND` is it in the background; `services up --foreground` runs it in place.
 """
 
+import errno
 import json
 import os
 import shlex
@@ -39,6 +40,7 @@ from mlflow_server.settings import Choices, Settings, choose, installed, load_se
 TRACKING_PORTS = range(5000, 5020)
 STOP_SECONDS = {"mlflow": 8.0, "database": 18.0}  # together under the 30 s that a scheduler gives at the end of a job
 STOPPING = (signal.SIGTERM, signal.SIGINT)  # what ends the process that runs the servers
+ADDRESS_TAKEN = os.strerror(errno.EADDRINUSE).lower()  # as the servers' logs have it, in one case or another
 PORTS_TRIED = 5  # that others take before ours starts; each start takes seconds
 LONGEST_WAIT = 60.0  # seconds between two attempts to start again what ended
 PACKAGES = {"optuna": "optuna", "mlflow": "mlflow", "mlflow_auth": "mlflow"}
@@ -278,7 +280,8 @@ class Servers:
             try:
                 return port, start(port)
             except BdqmError as error:
-                if free_port(self.choices.bind, [port]) == port:
+                # What took the port may have given it back by now.
+                if ADDRESS_TAKEN not in str(error).lower() and free_port(self.choices.bind, [port]) == port:
                     raise
                 problem = error
         raise problem

@@ -21,7 +21,7 @@ from bdqm_tune.experiment.lease import Lease
 from bdqm_tune.experiment.objectives import objectives_of
 from bdqm_tune.experiment.output import quiet_libraries
 from bdqm_tune.experiment.storage import not_made_yet, opened
-from bdqm_tune.experiment.study import IDENTITY, QUESTION, RUN_ID, handed_back, is_ours
+from bdqm_tune.experiment.study import IDENTITY, QUESTION, RUN_ID, handed_back, is_certainly_ours
 from bdqm_tune.experiment.study_queries import Held
 from bdqm_tune.experiment.tracking import Tracker, open_tracker
 from bdqm_tune.experiment.tracking_client import http_status, reason, tracking_client
@@ -132,7 +132,9 @@ def _tell(stores: Stores, study: optuna.Study, tracker: Tracker, ended: EndedTri
     opening = Opening(**ended.opening)
     if opening.started is None:
         opening = replace(opening, started=min((moment for _, moment, _ in ended.metrics), default=ended.ended))
-    run = tracker.open_run(opening, trial.user_attrs.get(RUN_ID), opened_run, lambda: is_ours(trial), tried=True)
+    run = tracker.open_run(
+        opening, trial.user_attrs.get(RUN_ID), opened_run, lambda: is_certainly_ours(trial), tried=True
+    )
     run.metrics += ended.metrics
     run.finish(result.state, ended.tags, ended.write_files, ended.best, ended.ended)
     tracker.wait(tracker.send(let_know))

@@ -11,7 +11,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial
 
 from bdqm_tune.experiment.patient_storage import PatientStorage
-from bdqm_tune.experiment.watch import BEAT, Watch
+from bdqm_tune.experiment.watch import BEAT, LOST_AFTER, Watch
 from bdqm_tune.experiment.workers import Worker, Workers, who
 
 _log = logging.getLogger(__name__)
@@ -40,10 +40,11 @@ class Lease(threading.Thread):
         super().__init__(name="lease", daemon=True)
         self._storage, self._description = storage, dict(description)
         self._workers = Workers(storage.engine, storage.patience, study_id)
-        self._lost, self._taken_back = lost, taken_back
+        self._lost, self._taken_back, self._clock = lost, taken_back, clock
         self._watch = Watch(storage, study_id, self._say_lost, self._say_taken_back, clock)
         self._ended = threading.Event()
         self._enter()
+        storage.counts = self._counts
 
     def describe(self, key: str, value: str) -> None:
         """Change the description of this worker."""
@@ -52,10 +53,15 @@ class Lease(threading.Thread):
             self._workers.describe(self.worker, self._description)
 
     def _enter(self) -> None:
-        name = uuid4().hex
+        name, begun = uuid4().hex, self._clock()
         self._workers.add(name, self._description)
+        self._counted = begun
         # Not before: whoever takes a trial and is not among the workers has it taken back.
         self._storage.worker = self.worker = name
+
+    def _counts(self) -> bool:
+        """Whether nobody can have thought this worker dead, with as much time again for what is on its way by then."""
+        return self._clock() - self._counted < LOST_AFTER / 2
 
     def _say_lost(self, worker: Worker, why: str) -> None:
         _log.warning("worker %s is lost: %s", who(worker), why)
@@ -82,7 +88,10 @@ class Lease(threading.Thread):
 
     def look(self) -> None:
         """Count, and see to those who do not."""
-        if not self._workers.count(self.worker) and not self._ended.is_set():
+        begun = self._clock()
+        if self._workers.count(self.worker):
+            self._counted = begun
+        elif not self._ended.is_set():
             self._storage.lose()
             self._enter()
         self._watch.take_turn(self.worker)

@@ -2,14 +2,14 @@
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
 import sqlalchemy as sa
-from optuna.exceptions import UpdateFinishedTrialError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
@@ -43,6 +43,7 @@ class PatientStorage(BatchedStorage):
         self._held: dict[int, str] = {}  # trials that we run, and the marks by which we took them
         self._lost: set[int] = set()  # trials that we ran until we were thought dead
         self.worker = ""  # stands in these marks
+        self.counts: Callable[[], bool] = lambda: True  # whether nobody can have thought this worker dead
         super().__init__(url, engine_options, skip_compatibility_check=True, skip_table_creation=not make_tables)
 
     def close(self) -> None:
@@ -178,6 +179,22 @@ class PatientStorage(BatchedStorage):
     def holds(self, trial_id: int) -> bool:
         """Whether we run the trial, as far as we know."""
         return trial_id in self._held
+
+    def certainly_holds(self, trial_id: int) -> bool:
+        """The same for what cannot be taken back; the database is asked where we may have been thought dead.
+
+        Where it does not answer, nobody else can be given the trial.
+        """
+        mark = self._held.get(trial_id)
+        if mark is None or self.counts():
+            return mark is not None
+        attribute = models.TrialSystemAttributeModel
+        try:
+            with _create_scoped_session(self.scoped_session) as session:
+                found = session.query(attribute.value_json).filter_by(trial_id=trial_id, key=MARK).scalar()
+        except (StorageInternalError, sa.exc.SQLAlchemyError):
+            return True
+        return found == json.dumps(mark)
 
     def mark(self, trial_id: int) -> str:
         """The mark by which we took the trial; "" if we do not run it."""

@@ -24,24 +24,24 @@ class RecoverableRun:
     Args:
         send: sends a request after those before it.
         run: that is there, or what gives it when the first request is sent.
-        renew: gives a function that makes the successor of a run, or restores it, and that may be repeated; None: the
-            run is not wanted any more, and what is still sent to it is dropped.
+        renew: gives a function that makes the successor of a run, or restores it, and that may be repeated.
+        is_ours: whether this process may still send to the run; what comes after it may not is dropped.
     """
 
     def __init__(
         self,
         send: Callable[[Callable[[MlflowClient], Any]], Future[Any]],
         run: Run | Callable[[MlflowClient], Run],
-        renew: Callable[[Run], Callable[[MlflowClient], Run] | None],
+        renew: Callable[[Run], Callable[[MlflowClient], Run]],
+        is_ours: Callable[[], bool] = lambda: True,
     ) -> None:
-        self._send_request, self._renew = send, renew
+        self._send_request, self._renew, self._is_ours = send, renew, is_ours
         self._open = None if isinstance(run, Run) else run
         self._run = run if isinstance(run, Run) else None
         self._requests: list[RunRequest] = []
         self._n_sent = 0  # of these, to the run as it is now
         self._lock = threading.Lock()  # requests come from several threads, and go out from one
         self._successor: Callable[[MlflowClient], Run] | None = None  # that is being made
-        self._is_dropped = False
         self._folders: list[tempfile.TemporaryDirectory[str]] = []
 
     @property
@@ -105,7 +105,7 @@ class RecoverableRun:
         if self._run is None:
             assert self._open is not None
             self._run = self._open(client)
-        while self._n_sent < n and not self._is_dropped:
+        while self._n_sent < n and self._is_ours():
             try:
                 answer = self._requests[self._n_sent](client, self._run)
             except Exception as error:
@@ -118,9 +118,6 @@ class RecoverableRun:
 
     def _replace(self, client: MlflowClient, deleted: Run) -> None:
         self._successor = self._successor or self._renew(deleted)
-        if self._successor is None:
-            self._is_dropped = True
-            return
         self._run = self._successor(client)
         self._successor = None
         if self._run.info.run_id != deleted.info.run_id:

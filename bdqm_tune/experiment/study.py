@@ -249,6 +249,11 @@ def is_ours(trial: optuna.Trial) -> bool:
     return not isinstance(trial.storage, Cache) or trial.storage.backend.holds(trial._trial_id)
 
 
+def is_certainly_ours(trial: optuna.Trial) -> bool:
+    """The same for what cannot be taken back, as a metric that is sent; may ask the database."""
+    return not isinstance(trial.storage, Cache) or trial.storage.backend.certainly_holds(trial._trial_id)
+
+
 def mark(trial: optuna.Trial) -> str:
     """The mark by which this worker took the trial; "" if it has it no more."""
     return _storage(trial.study).backend.mark(trial._trial_id)
@@ -262,6 +267,8 @@ def handed_back(trial: optuna.Trial) -> Iterator[None]:
     """
     try:
         yield
+    except TrialLost:  # and the worker goes on with others
+        raise
     except BaseException:
         hurry(trial.storage)
         try:

@@ -90,14 +90,14 @@ class Tracker:
         splits: Mapping[str, Split],
         run_id: str | None = None,
         opened: Callable[[str], None] = lambda run_id: None,
-        is_wanted: Callable[[], bool] = lambda: True,
+        is_ours: Callable[[], bool] = lambda: True,
         name: str = "",
     ) -> TrialRun:
         """Open the run of a trial, or that of `run_id` again for a trial that was handed back.
 
         Args:
             opened: called with the id of a run that is made, as soon as it is known, in the thread that sends.
-            is_wanted: whether a run that is deleted from now on is to be made again; called in that thread, too.
+            is_ours: whether this process may still send to the run; called in that thread, too.
             name: of the run; empty: trial-NNN.
         """
         opening = Opening(
@@ -109,14 +109,14 @@ class Tracker:
             uuid.uuid4().hex,
             get_current_time_millis(),
         )
-        return self.open_run(opening, run_id, opened, is_wanted)
+        return self.open_run(opening, run_id, opened, is_ours)
 
     def open_run(
         self,
         opening: Opening,
         run_id: str | None,
         opened: Callable[[str], None],
-        is_wanted: Callable[[], bool] = lambda: True,
+        is_ours: Callable[[], bool] = lambda: True,
         tried: bool = False,
     ) -> TrialRun:
         """As `start_trial`.
@@ -138,13 +138,11 @@ class Tracker:
                     logged[name] = max(metric.step for metric in history)
             return run
 
-        def renew(deleted: Run, opening: Opening) -> Callable[[MlflowClient], Run] | None:
-            if not is_wanted():
-                return None
+        def renew(deleted: Run, opening: Opening) -> Callable[[MlflowClient], Run]:
             again = self._creation(opening, opened, tried=False)
             return lambda client: self._instead(client, deleted.info.run_id, again)
 
-        return TrialRun(self, opening, open_, renew, logged)
+        return TrialRun(self, opening, open_, renew, logged, is_ours)
 
     def hurry(self) -> None:
         """Wait for the store no longer than a process may that was told to end."""

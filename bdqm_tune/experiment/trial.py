@@ -26,10 +26,10 @@ from bdqm_tune.experiment.cached_storage import together
 from bdqm_tune.experiment.checkpoints import TrialCheckpoint
 from bdqm_tune.experiment.comparisons import Comparisons
 from bdqm_tune.experiment.journal import EndedTrial, Journal, read_files
-from bdqm_tune.experiment.patient_storage import TrialLost
+from bdqm_tune.experiment.patient_storage import LOST_TRIAL, TrialLost
 from bdqm_tune.experiment.prediction_time import PredictionTime
 from bdqm_tune.experiment.search_space import Suggestion, suggest
-from bdqm_tune.experiment.study import RUN_ID, handed_back, is_ours, mark, next_trial, others_run
+from bdqm_tune.experiment.study import RUN_ID, handed_back, is_certainly_ours, is_ours, mark, next_trial, others_run
 from bdqm_tune.experiment.tracking import Tracker
 from bdqm_tune.experiment.tracking_client import TrackingFailed
 from bdqm_tune.experiment.trial_result import TrialResult, tell
@@ -85,7 +85,7 @@ class TrialRunner:
         self._asking = threading.Lock()  # samplers are not made for several threads
         self._waiting = threading.Lock()  # one looks for trials that come back, for all
         self._stopped = threading.Event()
-        self._late: Future[None] | None = None  # the study is still to be told of a trial
+        self._late: Future[bool] | None = None  # the study is still to be told of a trial
 
     def stop(self) -> None:
         """Hand back, after their epoch, the trials that other threads are running, and begin no more."""
@@ -152,16 +152,18 @@ class TrialRunner:
         """
         taking = mark(trial)
 
-        def let_know(client: MlflowClient) -> None:
-            tell(trial, outcome.result, self._config.objectives, checkpoint, outcome.reports)
+        def let_know(client: MlflowClient) -> bool:
+            was_ours = tell(trial, outcome.result, self._config.objectives, checkpoint, outcome.reports)
             self._journal.told(taking)
+            return was_ours
 
         try:
             run.finish(outcome.result.state, outcome.tags, outcome.write, outcome.best, outcome.ended)
             # Last of what is sent: a trial that has ended is whole in its run, whenever its worker is killed.
             told = self._tracker.send(let_know)
             is_late = self._late is not None and not self._late.done()
-            told.result(0.0 if is_late else TOLD_WITHIN)
+            if not told.result(0.0 if is_late else TOLD_WITHIN):
+                raise TrialLost(LOST_TRIAL)
         except TimeoutError:
             self._late = told
             checkpoint.write()
@@ -274,7 +276,7 @@ class TrialRunner:
         for record in chain(list(training.records), training):
             check()
             if not is_ours(trial):
-                raise TrialLost(f"trial {trial.number} was given to another worker")
+                raise TrialLost(LOST_TRIAL)
             run.log_metrics(record.metrics(), record.epoch)
             if record.epoch > again:
                 checkpoint.write_now_and_then()
@@ -308,5 +310,5 @@ class TrialRunner:
             splits,
             run_id=trial.user_attrs.get(RUN_ID),
             opened=lambda run_id: trial.storage.set_trial_user_attr(trial._trial_id, RUN_ID, run_id),
-            is_wanted=lambda: is_ours(trial),
+            is_ours=lambda: is_certainly_ours(trial),
         )

@@ -44,8 +44,8 @@ def tell(
     objectives: Sequence[str],
     checkpoint: TrialCheckpoint,
     reports: Mapping[int, float],
-) -> None:
-    """Let the study know, unless another worker has the trial by now.
+) -> bool:
+    """Let the study know; False if another worker has the trial by now.
 
     Args:
         reports: values by epoch that it may not know yet.
@@ -53,7 +53,7 @@ def tell(
     kept = {key: value for key, value in asdict(result).items() if key not in ("number", "state", "error")}
     values = result.values(objectives) if result.state == "complete" else None
     if not is_ours(trial):
-        return
+        return False
     try:
         with together(trial):
             for epoch, value in reports.items():
@@ -62,9 +62,10 @@ def tell(
             # `Study.tell`, which would read the trial once more, to give it.
             _tell_with_warning(trial.study, trial, values, OPTUNA_STATES[result.state])
     except (TrialLost, UpdateFinishedTrialError):
-        return
+        return False
     except ValueError:  # of Optuna: one that waits cannot be told
         if trial.storage.get_trial(trial._trial_id).state == TrialState.RUNNING:
             raise
-        return
+        return False
     checkpoint.remove()
+    return True

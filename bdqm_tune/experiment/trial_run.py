@@ -51,6 +51,7 @@ class TrialRun(RecoverableRun):
         open_: gives the run; `logged` is filled with the last step of each metric that is there by then, and is not
             sent again.
         renew: as `RecoverableRun` has it, given what the run holds from its beginning.
+        is_ours: as `RecoverableRun` has it.
     """
 
     def __init__(
@@ -58,10 +59,11 @@ class TrialRun(RecoverableRun):
         tracker: "Tracker",
         opening: Opening,
         open_: Callable[[MlflowClient], Run],
-        renew: Callable[[Run, Opening], Callable[[MlflowClient], Run] | None],
+        renew: Callable[[Run, Opening], Callable[[MlflowClient], Run]],
         logged: dict[str, int],
+        is_ours: Callable[[], bool],
     ) -> None:
-        super().__init__(tracker.send, open_, self._renewed)
+        super().__init__(tracker.send, open_, self._renewed, is_ours)
         self._tracker, self._renew_by, self._logged, self.opening = tracker, renew, logged, opening
         self.metrics: list[tuple[dict[str, float], int, int]] = []  # by name; timestamp, ms; step
         self._flushed = 0  # so many of them
@@ -72,7 +74,7 @@ class TrialRun(RecoverableRun):
     def start_again(self) -> None:
         self._logged.clear()
 
-    def _renewed(self, deleted: Run) -> Callable[[MlflowClient], Run] | None:
+    def _renewed(self, deleted: Run) -> Callable[[MlflowClient], Run]:
         self.opening = replace(self.opening, creation=uuid.uuid4().hex)
         return self._renew_by(deleted, self.opening)
 
@@ -127,7 +129,15 @@ class TrialRun(RecoverableRun):
         if best:
             now, step = ended or get_current_time_millis(), self.opening.number
             metrics = [Metric(name, value, now, step) for name, value in best.items()]
-            self._tracker.study.send(lambda client, run: client.log_batch(run.info.run_id, metrics=metrics))
+            is_ours = False
+
+            def request(client: MlflowClient, run: Run) -> None:
+                nonlocal is_ours  # a study's run that was deleted gets it again, when the trial has ended
+                is_ours = is_ours or self._is_ours()
+                if is_ours:
+                    client.log_batch(run.info.run_id, metrics=metrics)
+
+            self._tracker.study.send(request)
         return self.end(STATUS[state], ended)
 
     def hand_back(self) -> None:

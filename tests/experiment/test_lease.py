@@ -11,9 +11,18 @@ from optuna.trial import FrozenTrial, TrialState
 
 from bdqm_tune.experiment.comparisons import Comparisons
 from bdqm_tune.experiment.lease import Lease
-from bdqm_tune.experiment.patient_storage import TrialLost
+from bdqm_tune.experiment.patient_storage import LOST_TRIAL, TrialLost
 from bdqm_tune.experiment.storage import open_storage
-from bdqm_tune.experiment.study import LOSSES, RESULT, add_trials, handed_back, is_ours, next_trial, others_run
+from bdqm_tune.experiment.study import (
+    LOSSES,
+    RESULT,
+    add_trials,
+    handed_back,
+    is_certainly_ours,
+    is_ours,
+    next_trial,
+    others_run,
+)
 from bdqm_tune.experiment.watch import BEAT, BLIND_AFTER, LOSSES_THAT_FAIL, LOST_AFTER, Watch
 from bdqm_tune.experiment.workers import LOST, RUNNING, Worker, Workers, describe_process
 from bdqm_tune.services.connection import Stores
@@ -207,12 +216,14 @@ def test_a_lost_worker_that_wakes_up_cannot_touch_its_trial(
     """Whether it has noticed that it was lost or not, and whether another one has the trial by now or it waits."""
     sleeper, other = node(), node()
     trial = sleeper.take()
+    assert is_certainly_ours(trial)
     pass_time(clock, 120, other)
     if taken:
         other.take()
     if noticed:
         sleeper.lease.look()
         assert not is_ours(trial)
+    assert not is_certainly_ours(trial)
     before = other.states()
     storage = trial.storage
     for state, values in ((TrialState.WAITING, None), (TrialState.COMPLETE, [1.0]), (TrialState.FAIL, None)):
@@ -222,6 +233,30 @@ def test_a_lost_worker_that_wakes_up_cannot_touch_its_trial(
         raise KeyboardInterrupt
     assert other.states() == before
     assert other.trials[0].values is None
+
+
+def test_a_worker_that_stood_still_and_was_not_missed_has_its_trial(node: Callable[..., Node], clock: Clock) -> None:
+    sleeper = node()
+    trial = sleeper.take()
+    clock.now += 2 * LOST_AFTER
+    statements = list[str]()
+    sqlalchemy.event.listen(
+        sleeper.lease._storage.engine, "before_cursor_execute", lambda *arguments: statements.append(arguments[2])
+    )
+    assert is_certainly_ours(trial)
+    assert statements
+    sleeper.lease.look()
+    statements.clear()
+    assert is_certainly_ours(trial)
+    assert not statements, "the database is asked only where there is doubt"
+
+
+def test_a_lost_worker_goes_on_as_patient_as_before(node: Callable[..., Node]) -> None:
+    lost = node()
+    patience = lost.lease._storage.patience.seconds
+    with pytest.raises(TrialLost), handed_back(lost.take()):
+        raise TrialLost(LOST_TRIAL)
+    assert lost.lease._storage.patience.seconds == patience
 
 
 def test_a_lost_worker_that_asks_the_pruner_has_lost_its_trial(node: Callable[..., Node], clock: Clock) -> None:

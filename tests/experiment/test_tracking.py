@@ -214,6 +214,25 @@ def test_a_run_that_goes_on_gets_what_it_lacks_and_nothing_twice(stores: Stores)
     assert [metric.step for metric in history] == list(range(1, 21))
 
 
+def test_whoever_lost_the_trial_sends_no_more_to_its_run(stores: Stores) -> None:
+    """Found by random faults: a worker that had stood still sent what its successor had sent as well."""
+    tracker = open_tracker(stores, "lost", SOON)
+    ours = True
+    run = tracker.start_trial(0, {}, {"trial_number": "0"}, {}, is_ours=lambda: ours)
+    log_epochs(run, range(1, 11))
+    run_id = run.wait().info.run_id
+    ours = False
+    log_epochs(run, range(11, 21))
+    run.finish("complete", {"reason": "none"}, write_files, {"best_val_energy_mae": 0.5})
+    tracker.finish("FINISHED")
+    client = tracking_client(stores)
+    assert [metric.step for metric in client.get_metric_history(run_id, NAMES[0])] == list(range(1, 11))
+    kept = client.get_run(run_id)
+    assert (kept.info.status, kept.data.tags.get("reason")) == ("RUNNING", None)
+    assert not client.list_artifacts(run_id)
+    assert not client.get_run(tracker.run.info.run_id).data.metrics
+
+
 def test_a_password_that_is_not_accepted_fails_at_once(served: Stores, server: Any) -> None:
     tracker = open_tracker(served, "password", SOON)
     server.write_connection(password="another one")

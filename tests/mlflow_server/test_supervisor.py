@@ -19,6 +19,8 @@ from mlflow_server import control
 from mlflow_server.control import up
 from mlflow_server.places import Places, state_of
 from mlflow_server.processes import holder, leftovers, uninterrupted, wait_for
+from mlflow_server.settings import Choices
+from mlflow_server.supervisor import Servers as Supervised
 from tests.forked import Forked
 from tests.servers import Servers
 from tests.waiting import eventually
@@ -222,3 +224,25 @@ def test_real_servers_are_given_up_or_started_again_in_the_middle_of_a_start(own
     process.terminate()
     assert process.wait(timeout=120) == 0
     assert leftovers(own_servers.folder) == []
+
+
+def test_a_port_that_was_taken_for_a_moment_is_no_obstacle(places: Places) -> None:
+    """Found by random faults: what took it had gone by the time of the second look."""
+    servers, tried = Supervised(places, Choices(), print), list[int]()
+
+    def start(port: int) -> Any:
+        tried.append(port)
+        if len(tried) == 1:
+            raise BdqmError(f"it does not start: [Errno 98] address already in use: {port}")
+        return None
+
+    port, _ = servers._on_a_free_port([], start)
+    assert [port] == tried[1:]
+
+    def fail(port: int) -> Any:
+        tried.append(port)
+        raise BdqmError("it does not start")
+
+    with pytest.raises(BdqmError, match="it does not start"):
+        servers._on_a_free_port([], fail)
+    assert len(tried) == 3
