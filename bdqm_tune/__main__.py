@@ -3,7 +3,7 @@
 import sys
 from typing import NoReturn
 
-from bdqm_tune.interruption import end, listen, told_already
+from bdqm_tune.cli.interruption import end, listen, told_already
 
 
 def main() -> NoReturn:
@@ -11,7 +11,7 @@ def main() -> NoReturn:
     sys.unraisablehook = told_already
     try:
         listen()
-        from bdqm_tune.cli import main as run
+        from bdqm_tune.cli.main import main as run
 
         run()
     except KeyboardInterrupt:

@@ -6,25 +6,25 @@ from typing import Any
 import optuna
 
 from bdqm_tune.amptorch_import import load_amptorch_checkpoint
-from bdqm_tune.config import load_config
-from bdqm_tune.experiment import confirm as confirmation
-from bdqm_tune.experiment.confirm import Confirmation
-from bdqm_tune.experiment.ensembling import BEST, COVERAGE, assemble
-from bdqm_tune.experiment.evaluation import evaluate_best
-from bdqm_tune.experiment.evaluation_record import Evaluation
-from bdqm_tune.experiment.journal_sending import send_journals
-from bdqm_tune.experiment.models import is_tracked, load_model
-from bdqm_tune.experiment.registry import ALIAS, Registered
-from bdqm_tune.experiment.registry import register as _register
-from bdqm_tune.experiment.results import StudyResults
-from bdqm_tune.experiment.results import load_results as _load_results
-from bdqm_tune.experiment.tune import tune as _tune
+from bdqm_tune.config.config import load_config
+from bdqm_tune.confirmation import confirm as confirmation
+from bdqm_tune.confirmation.confirm import Confirmation
+from bdqm_tune.evaluation.ensembling import BEST, COVERAGE, assemble
+from bdqm_tune.evaluation.evaluation import evaluate_best
+from bdqm_tune.evaluation.record import Evaluation
 from bdqm_tune.learning.calculator import PotentialCalculator, make_calculator
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.dataset import prepare as _prepare
 from bdqm_tune.learning.ensemble import Ensemble
+from bdqm_tune.models.registry import ALIAS, Registered
+from bdqm_tune.models.registry import register as _register
+from bdqm_tune.models.store import is_tracked, load_model
 from bdqm_tune.progress import note
 from bdqm_tune.services.connection import Stores, find_stores, home_folder
+from bdqm_tune.study.results import StudyResults
+from bdqm_tune.study.results import load_results as _load_results
+from bdqm_tune.tuning.tune import tune as _tune
+from bdqm_tune.workers.outbox_delivery import send_journals
 
 __all__ = [
     "confirm",

@@ -4,7 +4,7 @@ python -m benchmarks.analysis [--trials 10000] [--epochs 100] [--stores embedded
 
 embedded: SQLite files, as without servers. served: MariaDB, and MLflow's server with passwords, which it starts; needs
 MariaDB. Each step runs in a process of its own, whose peak of resident memory is printed with its seconds: reading the
-study for the first time, again from the cache, and `python -m analysis.compare`, which reads from the cache and draws
+study for the first time, again from the cache, and `bdqm-tune compare`, which reads from the cache and draws
 all figures.
 """
 
@@ -29,16 +29,16 @@ from optuna.distributions import distribution_to_json
 from optuna.storages._rdb import models as studies
 from optuna.trial import TrialState
 
-from bdqm_tune.config import load_config
-from bdqm_tune.experiment.search_space import distributions
-from bdqm_tune.experiment.storage import opened
-from bdqm_tune.experiment.study import EXPERIMENT, QUESTION, RESULT, RUN_ID
-from bdqm_tune.experiment.tracking_client import tracking_client
+from bdqm_tune.config.config import load_config
+from bdqm_tune.mlflow_server import control
+from bdqm_tune.mlflow_server.passwords import load_passwords
+from bdqm_tune.mlflow_server.places import Places
+from bdqm_tune.mlflow_server.schemas import MLFLOW, account
 from bdqm_tune.services.connection import Stores, find_stores
-from mlflow_server import control
-from mlflow_server.passwords import load_passwords
-from mlflow_server.places import Places
-from mlflow_server.schemas import MLFLOW, account
+from bdqm_tune.storage.database import opened
+from bdqm_tune.study.search_space import distributions
+from bdqm_tune.study.study import EXPERIMENT, QUESTION, RESULT, RUN_ID
+from bdqm_tune.tracking.client import tracking_client
 
 STUDY, METRICS, BATCH = "large", 8, 100
 LIMITS = {"seconds": 60, "GiB": 2}
@@ -198,7 +198,7 @@ def served(folder: Path) -> Iterator[tuple[Stores, sa.Engine, dict[str, str]]]:
 
 
 READ = f"""
-from bdqm_tune.experiment.results import load_results
+from bdqm_tune.study.results import load_results
 from bdqm_tune.services.connection import find_stores
 results = load_results(find_stores(), {STUDY!r})
 print(len(results.trials), "trials,", len(results.curves), "values of curves")
@@ -242,7 +242,12 @@ def main() -> None:
                 print(f"{name}: {options.trials} trials, {options.epochs} epochs, {os.cpu_count()} cores", flush=True)
                 measured("load_results, for the first time", ["-c", READ], variables, folder)
                 measured("load_results, again", ["-c", READ], variables, folder)
-                measured("python -m analysis.compare", ["-m", "analysis.compare", STUDY], variables, folder)
+                measured(
+                    "bdqm-tune compare",
+                    ["-m", "bdqm_tune", "compare", STUDY],
+                    variables,
+                    folder,
+                )
 
 
 if __name__ == "__main__":

@@ -16,9 +16,9 @@ from tempfile import TemporaryDirectory
 import pandas as pd
 
 from bdqm_tune.backends import make_backend
-from bdqm_tune.config import Config, load_config
+from bdqm_tune.config.config import Config, load_config
+from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.errors import BadInput
-from bdqm_tune.hyperparameters import Hyperparameters
 from bdqm_tune.learning.dataset import Dataset, prepare
 
 WATER = Path(__file__).resolve().parents[2] / "shared" / "data" / "water_2d.traj"

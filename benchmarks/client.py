@@ -26,14 +26,14 @@ import psutil
 import requests
 import sqlalchemy
 
-from bdqm_tune.config import load_config
-from bdqm_tune.experiment import comparisons
-from bdqm_tune.experiment import trial as trials
-from bdqm_tune.experiment import tune as tuning
-from bdqm_tune.experiment.trial_result import TrialResult
-from bdqm_tune.experiment.workers import describe_process
+from bdqm_tune.config.config import load_config
 from bdqm_tune.learning.dataset import prepare
 from bdqm_tune.services.connection import Stores
+from bdqm_tune.study.trial_result import TrialResult
+from bdqm_tune.tuning import pruning as comparisons
+from bdqm_tune.tuning import trial as trials
+from bdqm_tune.tuning import tune as tuning
+from bdqm_tune.workers.registry import describe_process
 from benchmarks.sleeping import Sleeper
 
 STACK_BYTES = 512 * 1024  # of a thread; there can be thousands

@@ -3,7 +3,7 @@ and whether the spread of an ensemble makes them narrower.
 
 python -m benchmarks.coverage figures/oc20/ensemble/errors.csv [--coverage 0.9] [--repeat 1000]
 
-The file is what `analysis.evaluate --ensemble` writes. Half of its structures, drawn at random, calibrate; the coverage
+The file is what `bdqm-tune evaluate --ensemble latest --out figures/` writes. Half of its structures, drawn at random, calibrate; the coverage
 and the mean width of the intervals of the other half are printed, for three ways to normalise the errors.
 """
 
@@ -12,7 +12,7 @@ import argparse
 import numpy as np
 import pandas as pd
 
-from bdqm_tune.experiment.ensembling import FLOOR
+from bdqm_tune.evaluation.ensembling import FLOOR
 from bdqm_tune.learning.calibration import rank_of
 
 

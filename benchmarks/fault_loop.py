@@ -33,18 +33,18 @@ from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 from optuna.trial import FrozenTrial, TrialState
 
-from bdqm_tune.config import load_config
+from bdqm_tune.config.config import load_config
 from bdqm_tune.errors import BdqmError
-from bdqm_tune.experiment.storage import opened
-from bdqm_tune.experiment.study import EXPERIMENT, LOSSES, RUN_ID, load_study, study_id_of
-from bdqm_tune.experiment.tracking_client import tracking_client
-from bdqm_tune.experiment.watch import LOSSES_THAT_FAIL
-from bdqm_tune.experiment.workers import RUNNING, Workers
 from bdqm_tune.learning.dataset import prepare
+from bdqm_tune.mlflow_server.places import Places
+from bdqm_tune.mlflow_server.processes import holder, leftovers
 from bdqm_tune.services.connection import Stores
+from bdqm_tune.storage.database import opened
+from bdqm_tune.study.study import EXPERIMENT, LOSSES, RUN_ID, load_study, study_id_of
+from bdqm_tune.tracking.client import tracking_client
+from bdqm_tune.workers.failure_detector import LOSSES_THAT_FAIL
+from bdqm_tune.workers.registry import RUNNING, Workers
 from benchmarks.servers import find_processes
-from mlflow_server.places import Places
-from mlflow_server.processes import holder, leftovers
 
 TRIALS, EPOCHS = 8, 40  # of a study
 PAUSE = 6.0  # seconds between two faults, in the mean
@@ -54,8 +54,9 @@ SMALL_DISK = "24m"
 WORKER = """
 import threading, time
 time.sleep = lambda seconds: threading.Event().wait(seconds) and None  # in libfaketime, time.sleep fails under load
-from bdqm_tune.cli import main
-from bdqm_tune.experiment import checkpoints, lease, watch
+from bdqm_tune.cli.main import main
+from bdqm_tune.study import checkpoints
+from bdqm_tune.workers import heartbeat as lease, failure_detector as watch
 from bdqm_tune.learning.fit import Fit
 epoch, checkpoints.EVERY, lease.BEAT, watch.BEAT, watch.LOST_AFTER = Fit._run, 1.0, 2.0, 2.0, 20.0
 watch.BLIND_AFTER = 8.0

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 from sqlalchemy import make_url
 
-from bdqm_tune.config import load_config
+from bdqm_tune.config.config import load_config
 from bdqm_tune.learning.dataset import prepare
 from bdqm_tune.services.connection import connection_text, read_connection
 from benchmarks.servers import HOST, Servers, find_processes, servers

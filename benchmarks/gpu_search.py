@@ -21,9 +21,9 @@ import numpy as np
 import torch
 
 from bdqm_tune.backends.native import DTYPES, pick_device
-from bdqm_tune.config import Training
+from bdqm_tune.config.config import Training
+from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.errors import BadInput
-from bdqm_tune.hyperparameters import Hyperparameters
 from bdqm_tune.learning.batches import SplitTensors
 from bdqm_tune.learning.fit import Fit
 from bdqm_tune.learning.inputs import Inputs

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from mlflow.entities import Metric, Param, RunTag
 
-from bdqm_tune.experiment.tracking_client import tracking_client
-from bdqm_tune.hyperparameters import Hyperparameters
+from bdqm_tune.config.hyperparameters import Hyperparameters
+from bdqm_tune.tracking.client import tracking_client
 from benchmarks.servers import Servers, servers
 
 METRICS = 8

@@ -15,11 +15,11 @@ import psutil
 import pymysql
 from sqlalchemy import make_url
 
+from bdqm_tune.mlflow_server.control import folder_bytes
+from bdqm_tune.mlflow_server.database import own_database
+from bdqm_tune.mlflow_server.places import Places
+from bdqm_tune.mlflow_server.processes import leftovers
 from bdqm_tune.services.connection import Stores, read_connection
-from mlflow_server.control import folder_bytes
-from mlflow_server.database import own_database
-from mlflow_server.places import Places
-from mlflow_server.processes import leftovers
 
 # A loopback address, but not the one that counts as one's own machine: MLflow then speaks TLS, as to other nodes.
 HOST = "127.0.0.2"

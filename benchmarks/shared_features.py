@@ -21,8 +21,8 @@ import psutil
 from ase.io.trajectory import Trajectory
 
 from bdqm_tune.backends import make_backend
-from bdqm_tune.config import Config, load_config
-from bdqm_tune.hyperparameters import Hyperparameters
+from bdqm_tune.config.config import Config, load_config
+from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.learning import shared
 from bdqm_tune.learning.dataset import prepare
 from benchmarks.out_of_core import DESCRIPTOR, GIB, N_FEATURES, slabs

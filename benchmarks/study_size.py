@@ -20,15 +20,15 @@ import numpy as np
 import optuna
 from optuna.trial import TrialState, create_trial
 
-from bdqm_tune.config import Config, load_config
-from bdqm_tune.experiment.cached_storage import Cache, together
-from bdqm_tune.experiment.lease import Lease
-from bdqm_tune.experiment.output import quiet_libraries
-from bdqm_tune.experiment.search_space import suggest
-from bdqm_tune.experiment.study import RESULT, RUN_ID, add_trials, check_study, next_trial, open_study, others_run
-from bdqm_tune.experiment.study_queries import MARK
-from bdqm_tune.experiment.workers import RUNNING, TABLE, Workers, describe_process
+from bdqm_tune.config.config import Config, load_config
 from bdqm_tune.learning.dataset import Dataset, prepare
+from bdqm_tune.storage.cache import Cache, together
+from bdqm_tune.storage.queries import MARK
+from bdqm_tune.study.search_space import suggest
+from bdqm_tune.study.study import RESULT, RUN_ID, add_trials, check_study, next_trial, open_study, others_run
+from bdqm_tune.tracking.quiet import quiet_libraries
+from bdqm_tune.workers.heartbeat import Lease
+from bdqm_tune.workers.registry import RUNNING, TABLE, Workers, describe_process
 from benchmarks.servers import Servers, servers
 
 SIZES = ["100:100:10", "10000:100:10", "100:10000:10", "100:100:1000"]

@@ -26,9 +26,9 @@ from threadpoolctl import threadpool_limits
 
 from bdqm_tune.backends import make_backend
 from bdqm_tune.backends.native import DTYPES, pick_device
-from bdqm_tune.config import load_config
+from bdqm_tune.config.config import load_config
+from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.errors import BadInput
-from bdqm_tune.hyperparameters import Hyperparameters
 from bdqm_tune.learning.batches import split_tensors
 from bdqm_tune.learning.dataset import Dataset, prepare
 from bdqm_tune.learning.fit import Fit

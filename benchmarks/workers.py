@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 from optuna.trial import TrialState
 
-from bdqm_tune.config import load_config
-from bdqm_tune.experiment.study import EXPERIMENT, RUN_ID, load_study
+from bdqm_tune.config.config import load_config
 from bdqm_tune.learning.dataset import prepare
+from bdqm_tune.study.study import EXPERIMENT, RUN_ID, load_study
 from benchmarks.client import Measured, Order
 from benchmarks.servers import Sample, Servers, Watch, servers
 from benchmarks.sleeping import epoch_record

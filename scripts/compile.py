@@ -121,8 +121,8 @@ def training(folder: Path) -> None:
     import torch
 
     from bdqm_tune.backends import NativeBackend
-    from bdqm_tune.config import load_config
-    from bdqm_tune.hyperparameters import Hyperparameters
+    from bdqm_tune.config.config import load_config
+    from bdqm_tune.config.hyperparameters import Hyperparameters
     from bdqm_tune.learning.batches import split_tensors
     from bdqm_tune.learning.dataset import prepare
     from bdqm_tune.learning.stacked.plan import Data, Plan

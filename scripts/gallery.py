@@ -14,22 +14,22 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.comparison import compare_studies
-from analysis.drawings import study_drawings
-from analysis.figures import style
-from analysis.figures.comparison import comparison
-from analysis.figures.coverage import calibration, spread
-from analysis.figures.errors import element_errors, error_distribution, per_element
-from analysis.figures.learning import learning_curve
-from analysis.figures.parity import parity
-from bdqm_tune.config import load_config
-from bdqm_tune.experiment.ensemble_evaluation import evaluate_ensemble
-from bdqm_tune.experiment.ensembling import assemble, record_ensemble
-from bdqm_tune.experiment.evaluation import evaluate_best
-from bdqm_tune.experiment.results import load_results
-from bdqm_tune.experiment.tune import tune
+from bdqm_tune.analysis.comparison import compare_studies
+from bdqm_tune.analysis.drawings import study_drawings
+from bdqm_tune.analysis.figures import style
+from bdqm_tune.analysis.figures.comparison import comparison
+from bdqm_tune.analysis.figures.coverage import calibration, spread
+from bdqm_tune.analysis.figures.errors import element_errors, error_distribution, per_element
+from bdqm_tune.analysis.figures.learning import learning_curve
+from bdqm_tune.analysis.figures.parity import parity
+from bdqm_tune.config.config import load_config
+from bdqm_tune.evaluation.ensemble_evaluation import evaluate_ensemble
+from bdqm_tune.evaluation.ensembling import assemble, record_ensemble
+from bdqm_tune.evaluation.evaluation import evaluate_best
 from bdqm_tune.learning.dataset import prepare
 from bdqm_tune.services.connection import Stores
+from bdqm_tune.study.results import load_results
+from bdqm_tune.tuning.tune import tune
 
 REPEATS, TRIALS, EPOCHS = 4, 16, 27  # of the studies that are compared
 STUDY_TRIALS = 48

@@ -18,8 +18,8 @@ import optuna
 from optuna.trial import TrialState
 from playwright.sync_api import Page, expect, sync_playwright
 
-from bdqm_tune.experiment.study import EXPERIMENT, RUN_ID, load_study
 from bdqm_tune.services.connection import Connection, find_stores, read_connection
+from bdqm_tune.study.study import EXPERIMENT, RUN_ID, load_study
 
 # Without them Chromium looks for Google's hosts, and cannot run as root.
 FLAGS = [

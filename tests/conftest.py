@@ -13,15 +13,17 @@ import pytest
 from hypothesis.internal.conjecture import providers
 
 from bdqm_tune.backends.amptorch_adapters import import_amptorch
-from bdqm_tune.cli import main
+from bdqm_tune.cli.main import main
 from bdqm_tune.descriptors.once import make_once
 from bdqm_tune.errors import BadInput, BdqmError
-from mlflow_server.programs import find_programs
+from bdqm_tune.mlflow_server.programs import find_programs
 from tests.commands import Call
 from tests.mariadb import MariaDb
 from tests.mlflow_tables import copied_tables
 from tests.servers import Servers
 from tests.slurm import PROGRAMS, Slurm, is_installed
+
+pytest_plugins = ["tests.small_study"]
 
 # Hypothesis also draws what constants the imported code has: which tests ran before, and a change anywhere, would
 # change the examples of all others.

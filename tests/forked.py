@@ -19,7 +19,15 @@ from pathlib import Path
 from typing import TextIO
 
 # Nothing that is patched or configured by variables when it is imported.
-IMPORTED = ["mlflow", "optuna", "torch.optim", "pandas", "bdqm_tune.cli", "bdqm_tune.api", "mlflow_server.commands"]
+IMPORTED = [
+    "mlflow",
+    "optuna",
+    "torch.optim",
+    "pandas",
+    "bdqm_tune.cli.main",
+    "bdqm_tune.api",
+    "bdqm_tune.mlflow_server.commands",
+]
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(IMPORTED)

@@ -13,7 +13,7 @@ from typing import Any
 import pymysql
 import pytest
 
-from mlflow_server.processes import free_port
+from bdqm_tune.mlflow_server.processes import free_port
 
 
 class MariaDb:

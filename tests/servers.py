@@ -7,10 +7,10 @@ import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bdqm_tune.mlflow_server.places import Places
+from bdqm_tune.mlflow_server.processes import free_port
+from bdqm_tune.mlflow_server.settings import load_settings, save_settings
 from bdqm_tune.services.connection import Connection, read_connection
-from mlflow_server.places import Places
-from mlflow_server.processes import free_port
-from mlflow_server.settings import load_settings, save_settings
 from tests.forked import run
 
 

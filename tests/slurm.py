@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_server.processes import free_port
+from bdqm_tune.mlflow_server.processes import free_port
 
 PATH = f"{os.environ['PATH']}:/usr/sbin"
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "qsub")

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bdqm_tune.cli_shared import assignments, tune_overrides
-from bdqm_tune.config import load_config
+from bdqm_tune.cli.shared import assignments, tune_overrides
+from bdqm_tune.config.config import load_config
 from bdqm_tune.errors import BadInput, printable, shown
 from tests.commands import Call
 from tests.fuzzing import NAMES, bounded, is_one_line

@@ -9,10 +9,10 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from bdqm_tune.cli import app
-from bdqm_tune.cli_shared import assignments
-from bdqm_tune.config import Config, load_config
-from bdqm_tune.descriptor_options import DESCRIPTORS
+from bdqm_tune.cli.main import app
+from bdqm_tune.cli.shared import assignments
+from bdqm_tune.config.config import Config, load_config
+from bdqm_tune.config.descriptor_options import DESCRIPTORS
 from bdqm_tune.structures import builtin_structures
 
 PROJECT = Path(__file__).parents[1]

@@ -15,26 +15,23 @@ import pytest
 from ase.build import bulk
 from optuna.trial import TrialState
 
-from bdqm_tune.config import Config
+from bdqm_tune.config.config import Config
 from bdqm_tune.descriptors import GMP, stored_derivatives, stored_features
 from bdqm_tune.errors import BdqmError
-from bdqm_tune.experiment.journal import Journal, read_journal
-from bdqm_tune.experiment.models import load_model
-from bdqm_tune.experiment.study import RUN_ID, load_study
-from bdqm_tune.experiment.tracking_client import is_passing, tracking_client
-from bdqm_tune.experiment.tracking_file import make_tracking_file
-from bdqm_tune.experiment.tune import tune
 from bdqm_tune.learning.checkpoint import read_checkpoint, write_checkpoint
 from bdqm_tune.learning.dataset import prepare
+from bdqm_tune.models.store import load_model
 from bdqm_tune.services.connection import Stores, find_stores
 from bdqm_tune.structures import Structures
-from tests.experiment.conftest import configure, files, stores
-from tests.experiment.test_journal import ended
+from bdqm_tune.study.study import RUN_ID, load_study
+from bdqm_tune.tracking.client import is_passing, tracking_client
+from bdqm_tune.tracking.embedded import make_tracking_file
+from bdqm_tune.tuning.tune import tune
+from bdqm_tune.workers.outbox import Journal, read_journal
 from tests.forked import Forked
 from tests.learning.test_checkpoint import KEY, made_up, same
 from tests.whole import assert_once
-
-__all__ = ["configure", "files", "stores"]
+from tests.workers.test_outbox import ended
 
 SIZE, STORES_SIZE = 512 * 1024, 8 * 1024**2
 EPOCHS = 9

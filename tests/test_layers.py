@@ -129,9 +129,9 @@ def test_the_servers_know_nothing_of_experiments() -> None:
         ("backends", "import optuna.storages"),
         ("learning", "if True:\n    from mlflow.entities import Metric"),
         ("services", "from bdqm_tune.structures import read"),
-        ("experiment", "import mlflow_server.places"),
-        ("experiment", "from analysis.figures import style"),
-        ("experiment", "import importlib\nimportlib.import_module('bdqm_tune.cli')"),
+        ("experiment", "import bdqm_tune.mlflow_server.places"),
+        ("experiment", "from bdqm_tune.analysis.figures import style"),
+        ("experiment", "import importlib\nimportlib.import_module('bdqm_tune.cli.main')"),
     ],
 )
 def test_the_check_sees(layer: str, source: str) -> None:
@@ -161,5 +161,5 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr
     assert "tune" in done.stdout
     imported = {line.rsplit("|", 1)[1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
-    assert "bdqm_tune.cli" in imported
+    assert "bdqm_tune.cli.main" in imported
     assert imported.isdisjoint({"ase", "mlflow", "numba", "optuna", "pandas", "sqlalchemy", "torch"})

@@ -21,13 +21,12 @@ from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from pydantic import BaseModel
 
-from analysis.compare import app as compare
 from bdqm_tune.amptorch_import import load_amptorch_checkpoint, translate
-from bdqm_tune.config import Config
+from bdqm_tune.config.config import Config
+from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.errors import BadInput
-from bdqm_tune.experiment.results import load_results
-from bdqm_tune.hyperparameters import Hyperparameters
 from bdqm_tune.services.connection import find_stores
+from bdqm_tune.study.results import load_results
 from tests.commands import Call
 
 PROJECT = Path(__file__).parents[1]
@@ -145,13 +144,13 @@ def test_the_commands_do_what_the_page_says(project: Path, shared: Path, call: C
 def run(command: list[str], call: Call) -> None:
     """One line of the page; short of two things that would only take long here."""
     match command:
+        case ["bdqm-tune", "compare", study]:
+            assert call("compare", study)[0] == 0
+            assert Path("figures", study, "history.png").exists()
         case ["bdqm-tune", *arguments]:
             quick = [] if "--epochs" in arguments or arguments[0] != "tune" else ["--epochs", "3"]
             status, _, error = call(*arguments, *quick)
             assert status == 0, (command, error)
-        case ["python", "-m", "analysis.compare", study]:
-            compare([study], standalone_mode=False)
-            assert Path("figures", study, "history.png").exists()
         case ["optuna", *arguments]:
             subprocess.run([Path(sys.executable).parent / "optuna", *arguments], check=True)
         case _:

@@ -15,16 +15,16 @@ import torch
 from ase.io.formats import ioformats
 
 from bdqm_tune.amptorch_import import load_amptorch_checkpoint, read_config
-from bdqm_tune.config import load_config
+from bdqm_tune.config.config import load_config
 from bdqm_tune.descriptors.pseudodensity import read_folder
 from bdqm_tune.errors import BdqmError
-from bdqm_tune.experiment.models import load_folder
-from bdqm_tune.experiment.results_cache import read_cache
 from bdqm_tune.learning.checkpoint import read_checkpoint
+from bdqm_tune.models.store import load_folder
 from bdqm_tune.services.connection import read_connection
 from bdqm_tune.services.records import read_records
 from bdqm_tune.services.site import load_site
 from bdqm_tune.structures import read_structures
+from bdqm_tune.study.results_cache import read_cache
 
 PROJECT = Path(__file__).parents[1]
 ESCAPED = "escaped"  # the file that a payload makes

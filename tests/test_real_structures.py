@@ -6,11 +6,11 @@ import ase.io
 import numpy as np
 import pytest
 
-from bdqm_tune.config import load_config
-from bdqm_tune.experiment.evaluation import evaluate_best
-from bdqm_tune.experiment.tune import tune
+from bdqm_tune.config.config import load_config
+from bdqm_tune.evaluation.evaluation import evaluate_best
 from bdqm_tune.learning.dataset import prepare
 from bdqm_tune.services.connection import find_stores
+from bdqm_tune.tuning.tune import tune
 
 pytestmark = pytest.mark.endurance
 

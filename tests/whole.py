@@ -2,9 +2,9 @@
 
 from optuna.trial import TrialState
 
-from bdqm_tune.experiment.study import EXPERIMENT, RUN_ID, load_study
-from bdqm_tune.experiment.tracking_client import tracking_client
 from bdqm_tune.services.connection import Stores
+from bdqm_tune.study.study import EXPERIMENT, RUN_ID, load_study
+from bdqm_tune.tracking.client import tracking_client
 
 ARTIFACTS = {"model", "config.yaml", "history.csv"}
 

@@ -14,10 +14,10 @@ from bdqm_tune.amptorch_import.descriptors import SCHEMES, gmp_settings, group_s
 from bdqm_tune.amptorch_import.record import Group, Translation, plain
 from bdqm_tune.amptorch_import.torch_files import Object, read_torch_file
 from bdqm_tune.amptorch_import.translation import translate_model
+from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.descriptors import GMP, Descriptor, GMPGroups, SymmetryFunctions
 from bdqm_tune.descriptors.pseudodensity import Table, read_file, read_folder
 from bdqm_tune.errors import BadInput, one_line
-from bdqm_tune.hyperparameters import Hyperparameters
 from bdqm_tune.learning.networks import AtomicNetwork, MixedNN, make_network
 from bdqm_tune.learning.potential import Potential
 from bdqm_tune.learning.scalers import ElementScaler, FeatureScaler, Scaler

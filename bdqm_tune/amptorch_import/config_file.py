@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from bdqm_tune.config.yaml_files import parse_yaml
 from bdqm_tune.errors import BadInput, one_line
-from bdqm_tune.yaml_files import parse_yaml
 
 
 def read_config(path: str | Path) -> dict[str, Any]:

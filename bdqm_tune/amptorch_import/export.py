@@ -9,13 +9,13 @@ from ase.data import atomic_numbers
 from bdqm_tune.amptorch_import.record import Unsupported
 from bdqm_tune.amptorch_import.training import OBJECTIVES, OPTIMIZERS
 from bdqm_tune.amptorch_import.translation import NETWORKS, PRECISIONS
-from bdqm_tune.config import Config
-from bdqm_tune.descriptor_options import DescriptorOptions
-from bdqm_tune.descriptor_search import apart, chosen_descriptor
+from bdqm_tune.config.config import Config
+from bdqm_tune.config.descriptor_options import DescriptorOptions
+from bdqm_tune.config.descriptor_search import apart, chosen_descriptor
+from bdqm_tune.config.hyperparameters import Hyperparameters, excluded_by
+from bdqm_tune.config.spaces import DESCRIPTOR
 from bdqm_tune.descriptors.multipoles import probe_widths
-from bdqm_tune.hyperparameters import Hyperparameters, excluded_by
 from bdqm_tune.learning.networks import ACTIVATIONS
-from bdqm_tune.spaces import DESCRIPTOR
 
 
 def export_config(config: Config) -> tuple[dict[str, Any], list[Unsupported]]:

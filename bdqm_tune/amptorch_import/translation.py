@@ -17,9 +17,9 @@ from bdqm_tune.amptorch_import.descriptors import (
 )
 from bdqm_tune.amptorch_import.record import Group, Translation, class_name, plain, shown
 from bdqm_tune.amptorch_import.training import translate_optimisation
-from bdqm_tune.config import Config, describe
+from bdqm_tune.config.config import Config, describe
+from bdqm_tune.config.hyperparameters import DEFAULT_SEARCH, Activation, Hyperparameters, excluded_by
 from bdqm_tune.errors import BadInput, one_line
-from bdqm_tune.hyperparameters import DEFAULT_SEARCH, Activation, Hyperparameters, excluded_by
 
 NETWORKS = {"bpnn": "per_element", "singlenn": "single"}
 PRECISIONS = {"DoubleTensor": "float64", "FloatTensor": "float32"}

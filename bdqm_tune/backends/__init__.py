@@ -2,7 +2,7 @@
 
 from bdqm_tune.backends.base import Backend, TrainingRun
 from bdqm_tune.backends.native import NativeBackend
-from bdqm_tune.config import Config
+from bdqm_tune.config.config import Config
 from bdqm_tune.learning.dataset import Dataset
 
 __all__ = ["Backend", "NativeBackend", "TrainingRun", "make_backend"]

@@ -12,15 +12,15 @@ from ase.data import atomic_numbers, chemical_symbols
 from bdqm_tune.backends.amptorch_adapters import amptorchs_globals, import_amptorch
 from bdqm_tune.backends.amptorch_inputs import Images, split_images
 from bdqm_tune.backends.native import DTYPES
-from bdqm_tune.config import Config
+from bdqm_tune.config.config import Config
+from bdqm_tune.config.hyperparameters import Hyperparameters
+from bdqm_tune.config.spaces import DESCRIPTOR
 from bdqm_tune.errors import BadInput
-from bdqm_tune.hyperparameters import Hyperparameters
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.fit import BestEpoch, Checkpoint, EpochRecord
 from bdqm_tune.learning.networks import ACTIVATIONS, AtomicNetwork, make_network
 from bdqm_tune.learning.optimisation import make_optimizer, make_scheduler
 from bdqm_tune.learning.potential import Potential
-from bdqm_tune.spaces import DESCRIPTOR
 
 
 class AmptorchRun:

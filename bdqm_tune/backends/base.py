@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from bdqm_tune.hyperparameters import Hyperparameters
+from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.fit import Checkpoint, EpochRecord
 from bdqm_tune.learning.potential import Potential

@@ -10,9 +10,9 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from bdqm_tune.backends.sizes import trial_of
-from bdqm_tune.config import Config
+from bdqm_tune.config.config import Config
+from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.errors import BadInput
-from bdqm_tune.hyperparameters import Hyperparameters
 from bdqm_tune.learning.batches import SplitTensors, split_tensors
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.fit import Checkpoint, EpochRecord, Fit

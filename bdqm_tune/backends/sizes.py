@@ -3,9 +3,9 @@
 import math
 from typing import Any, Literal
 
-from bdqm_tune.config import Config
-from bdqm_tune.hyperparameters import Hyperparameters
-from bdqm_tune.spaces import Space
+from bdqm_tune.config.config import Config
+from bdqm_tune.config.hyperparameters import Hyperparameters
+from bdqm_tune.config.spaces import Space
 
 SIZES = ("num_layers", "num_nodes", "batch_size")
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from bdqm_tune.descriptor_options import DescriptorOptions
+from bdqm_tune.config.descriptor_options import DescriptorOptions
 from bdqm_tune.descriptors import gmp, gmp_groups, symmetry_functions
 from bdqm_tune.descriptors.base import Descriptor
 from bdqm_tune.descriptors.gmp import GMP

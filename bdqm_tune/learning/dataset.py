@@ -11,8 +11,8 @@ import numpy as np
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
-from bdqm_tune.config import Config, Data
-from bdqm_tune.descriptor_options import DescriptorOptions
+from bdqm_tune.config.config import Config, Data
+from bdqm_tune.config.descriptor_options import DescriptorOptions
 from bdqm_tune.descriptors import Descriptor, StoredDerivatives, StoredFeatures
 from bdqm_tune.errors import BadInput
 from bdqm_tune.learning.described import Described, check_searched_descriptors

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from ase import Atoms
 
-from bdqm_tune.config import Config
-from bdqm_tune.descriptor_options import DescriptorOptions
-from bdqm_tune.descriptor_search import examples, said
+from bdqm_tune.config.config import Config
+from bdqm_tune.config.descriptor_options import DescriptorOptions
+from bdqm_tune.config.descriptor_search import examples, said
 from bdqm_tune.descriptors import (
     StoredDerivatives,
     StoredFeatures,

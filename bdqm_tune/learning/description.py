@@ -7,9 +7,9 @@ import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 from pydantic import Field, ValidationError
 
-from bdqm_tune.config import describe
+from bdqm_tune.config.config import describe
+from bdqm_tune.config.hyperparameters import Hyperparameters, Options
 from bdqm_tune.errors import BadInput
-from bdqm_tune.hyperparameters import Hyperparameters, Options
 from bdqm_tune.learning.scalers import ElementScaler, FeatureScaler, Scaler
 from bdqm_tune.learning.targets import ReferenceEnergies
 

@@ -11,11 +11,11 @@ from ase import Atoms
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
-from bdqm_tune.config import describe
+from bdqm_tune.config.config import describe
+from bdqm_tune.config.hyperparameters import Options
 from bdqm_tune.descriptors import Descriptor
 from bdqm_tune.errors import BadInput, located
 from bdqm_tune.files import write_whole
-from bdqm_tune.hyperparameters import Options
 from bdqm_tune.learning.calibration import Calibration
 from bdqm_tune.learning.potential import Potential
 

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 
 import torch
 
-from bdqm_tune.config import Objective, Training
+from bdqm_tune.config.config import Objective, Training
+from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.errors import BdqmError
-from bdqm_tune.hyperparameters import Hyperparameters
 from bdqm_tune.learning.batches import SplitTensors, batch_sizes
 from bdqm_tune.learning.fused import FusedEpochs, can_fuse
 from bdqm_tune.learning.networks import AtomicNetwork

@@ -8,7 +8,7 @@ import torch
 from ase.data import atomic_numbers, chemical_symbols
 from torch import nn
 
-from bdqm_tune.hyperparameters import Hyperparameters
+from bdqm_tune.config.hyperparameters import Hyperparameters
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from bdqm_tune.hyperparameters import Hyperparameters
+from bdqm_tune.config.hyperparameters import Hyperparameters
 
 
 def make_optimizer(parameters: Iterable[torch.nn.Parameter], hyperparameters: Hyperparameters) -> torch.optim.Optimizer:

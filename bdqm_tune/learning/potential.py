@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
+from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.descriptors import Descriptor, descriptor_from_settings
 from bdqm_tune.descriptors.base import SparseDerivatives
 from bdqm_tune.errors import BadInput, one_line
 from bdqm_tune.files import write_whole
-from bdqm_tune.hyperparameters import Hyperparameters
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.description import DESCRIPTION, WEIGHTS, Description, read_description
 from bdqm_tune.learning.networks import AtomicNetwork, MixedNN, make_network, sum_per_structure

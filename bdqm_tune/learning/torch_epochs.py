@@ -7,8 +7,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from bdqm_tune.config import Training
-from bdqm_tune.hyperparameters import Hyperparameters
+from bdqm_tune.config.config import Training
+from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.learning.batches import Batch, SplitTensors
 from bdqm_tune.learning.networks import AtomicNetwork, borrowed_random_numbers, make_network, sum_per_structure
 from bdqm_tune.learning.optimisation import make_optimizer, optimizer_state, restore_optimizer

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bdqm_tune.config import describe
+from bdqm_tune.config.config import describe
 from bdqm_tune.errors import BadInput, one_line
 
 

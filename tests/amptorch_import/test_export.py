@@ -8,8 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from bdqm_tune.amptorch_import import export_config, read_config, translate
-from bdqm_tune.cli import app
-from bdqm_tune.config import Config
+from bdqm_tune.cli.main import app
+from bdqm_tune.config.config import Config
 from bdqm_tune.errors import BadInput
 
 AMPTORCHS = {"reference_energies": "none", "scaling": "mean_deviation"}

@@ -9,8 +9,8 @@ import yaml
 from typer.testing import CliRunner
 
 from bdqm_tune.amptorch_import import read_config, translate
-from bdqm_tune.cli import app
-from bdqm_tune.config import Config, load_config
+from bdqm_tune.cli.main import app
+from bdqm_tune.config.config import Config, load_config
 from bdqm_tune.errors import BadInput
 
 CONFIG: dict[str, Any] = {

@@ -14,14 +14,16 @@ import pandas as pd
 import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from rich.console import Console
-from typer.testing import CliRunner
 
-from analysis import compare, evaluate, tables
+from bdqm_tune.analysis import tables
+from bdqm_tune.analysis.folders import output_folder
+from bdqm_tune.cli import compare, models
 from bdqm_tune.errors import BadInput, BdqmError
-from bdqm_tune.experiment import ensemble_evaluation, evaluation, results
-from bdqm_tune.experiment.evaluation_record import Evaluation
-from bdqm_tune.experiment.lockbox import Opening
-from bdqm_tune.services import connection
+from bdqm_tune.evaluation import ensemble_evaluation, evaluation
+from bdqm_tune.evaluation.lockbox import Opening
+from bdqm_tune.evaluation.record import Evaluation
+from bdqm_tune.study import results
+from tests.commands import Call
 
 FIGURES = (*("history", "curves", "importance", "slices", "contour", "parallel", "pareto", "durations", "timeline"),)
 
@@ -60,11 +62,6 @@ def study_results(trials: pd.DataFrame) -> results.StudyResults:
     }
     names = [name for name in spaces if name in trials]
     return results.StudyResults("oc20", trials, curves, "val_energy_mae", names, optuna.create_study(), spaces)
-
-
-def run(app: Any, *arguments: str) -> tuple[int, str, str]:
-    done = CliRunner().invoke(app, arguments)
-    return done.exit_code, done.stdout, done.stderr
 
 
 def printed(trials: pd.DataFrame, hyperparameters: list[str], width: int = 120, top: int = 20) -> str:
@@ -144,17 +141,22 @@ def test_summary() -> None:
 
 
 def test_folder(workdir: Path) -> None:
-    assert compare.folder("oc20", None) == Path("figures/oc20")
-    assert compare.folder("../a b", None) == Path("figures/_a_b")
-    assert compare.folder("..", None) == Path("figures/study")
-    assert compare.folder("oc20", Path("elsewhere")) == Path("elsewhere")
+    assert output_folder("oc20", "figures/") == Path("figures/oc20")
+    assert output_folder("../a b", "figures/") == Path("figures/_a_b")
+    assert output_folder("..", "figures/") == Path("figures/study")
+    assert output_folder("oc20", "elsewhere") == Path("elsewhere")
     assert list(workdir.iterdir()) == []
     Path("file").touch()
     with pytest.raises(BadInput, match=r"--out file/x: .*file is a file"):
-        compare.folder("oc20", Path("file/x"))
+        output_folder("oc20", "file/x")
 
 
 # the scripts
+
+
+def _no_stores(monkeypatch: pytest.MonkeyPatch) -> None:
+    for command in (compare, models):
+        monkeypatch.setattr(command, "stores_here", lambda: None)
 
 
 def given(monkeypatch: pytest.MonkeyPatch, outcome: Any) -> None:
@@ -165,15 +167,15 @@ def given(monkeypatch: pytest.MonkeyPatch, outcome: Any) -> None:
             raise outcome
         return outcome
 
-    monkeypatch.setattr(connection, "find_stores", lambda: None)
+    _no_stores(monkeypatch)
     monkeypatch.setattr(results, "load_results", answer)
     monkeypatch.setattr(evaluation, "evaluate_best", answer)
 
 
-def test_compare_prints_and_writes(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compare_prints_and_writes(workdir: Path, monkeypatch: pytest.MonkeyPatch, call: Call) -> None:
     found = study_results(trials_frame())
     given(monkeypatch, found)
-    status, out, err = run(compare.app, "oc20")
+    status, out, err = call("compare", "oc20")
     assert (status, err) == (0, "")
     assert "\x1b" not in out
     assert "oc20: 5 trials; 2 complete" in out
@@ -186,10 +188,10 @@ def test_compare_prints_and_writes(workdir: Path, monkeypatch: pytest.MonkeyPatc
     assert len(pd.read_csv("figures/oc20/curves.csv")) == 3
 
 
-def test_compare_of_several_objectives(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compare_of_several_objectives(workdir: Path, monkeypatch: pytest.MonkeyPatch, call: Call) -> None:
     found = study_results(trials_frame().assign(time_per_atom=[np.nan, 2e-6, np.nan, 1e-6, np.nan]))
     given(monkeypatch, replace(found, objectives=["val_energy_mae", "n_parameters", "time_per_atom"]))
-    status, out, err = run(compare.app, "oc20")
+    status, out, err = call("compare", "oc20")
     assert (status, err) == (0, "")
     assert "judged by val_energy_mae, n_parameters, time_per_atom: `bdqm-tune front oc20` shows" in out
     assert {path.stem for path in Path("figures/oc20").glob("*.png")} == {*FIGURES, "hypervolume"}
@@ -200,10 +202,12 @@ def test_compare_of_several_objectives(workdir: Path, monkeypatch: pytest.Monkey
     [[], *(pytest.param([row], marks=pytest.mark.endurance) for row in (2, 0, 4)), [1]],
     ids=["empty", "failed", "pruned", "waiting", "one"],
 )
-def test_compare_of_hardly_anything(rows: list[int], workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compare_of_hardly_anything(
+    rows: list[int], workdir: Path, monkeypatch: pytest.MonkeyPatch, call: Call
+) -> None:
     found = study_results(trials_frame().iloc[rows])
     given(monkeypatch, replace(found, curves=found.curves.head(0)))
-    status, out, _ = run(compare.app, "oc20", "--out", "here")
+    status, out, _ = call("compare", "oc20", "--out", "here")
     assert status == 0
     assert f"oc20: {len(rows)} trial" in out
     assert Path("here/slices.png").stat().st_size > 0
@@ -214,7 +218,7 @@ def opened(model: str, **changes: Any) -> Opening:
                        "reason": ""} | changes))  # fmt: skip
 
 
-def test_evaluate_prints_writes_and_logs(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evaluate_prints_writes_and_logs(workdir: Path, monkeypatch: pytest.MonkeyPatch, call: Call) -> None:
     errors = pd.DataFrame(
         {
             "image": [0, 1],
@@ -240,7 +244,7 @@ def test_evaluate_prints_writes_and_logs(workdir: Path, monkeypatch: pytest.Monk
     tables = {"errors": errors, "by_element": by_element}
     found = Evaluation("oc20", 3, metrics, tables, "f" * 32, logged.append, opened("trial 3"), settings={"seed": 0})
     given(monkeypatch, found)
-    status, out, err = run(evaluate.app, "--study", "oc20")
+    status, out, err = call("evaluate", "--out", "figures/", "--study", "oc20")
     assert (status, err) == (0, "")
     lines = [line.split() for line in out.splitlines()]
     assert " ".join(lines[0]) == "oc20: trial 3 on 2 test structures"
@@ -277,7 +281,7 @@ def test_evaluate_prints_writes_and_logs(workdir: Path, monkeypatch: pytest.Monk
     pd.testing.assert_frame_equal(pd.read_csv("figures/oc20/errors.csv"), errors)
 
 
-def test_evaluate_says_that_it_repeats_or_reopens(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evaluate_says_that_it_repeats_or_reopens(workdir: Path, monkeypatch: pytest.MonkeyPatch, call: Call) -> None:
     errors = pd.DataFrame({"formula": ["Cu"], "n_atoms": [1], "energy": [0.0], "predicted": [1.0], "error": [1.0]})
     opening = opened("trial 3", number=2, reason="a referee asked")
     asked: list[dict[str, Any]] = []
@@ -286,9 +290,11 @@ def test_evaluate_says_that_it_repeats_or_reopens(workdir: Path, monkeypatch: py
         asked.append(options)
         return Evaluation("oc20", 3, {}, {"errors": errors}, "f", lambda path: None, opening, repeated=True)
 
-    monkeypatch.setattr(connection, "find_stores", lambda: None)
+    _no_stores(monkeypatch)
     monkeypatch.setattr(evaluation, "evaluate_best", answer)
-    status, out, _ = run(evaluate.app, "--study", "oc20", "--reopen", "a referee asked", "--train", "moved.traj")
+    status, out, _ = call(
+        "evaluate", "--out", "figures/", "--study", "oc20", "--reopen", "a referee asked", "--train", "moved.traj"
+    )
     assert status == 0
     assert asked == [{"reopen": "a referee asked", "train": "moved.traj", "trial": None}]
     assert out.splitlines()[1] == (
@@ -297,7 +303,7 @@ def test_evaluate_says_that_it_repeats_or_reopens(workdir: Path, monkeypatch: py
     )
 
 
-def test_evaluate_of_an_ensemble_adds_its_intervals(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evaluate_of_an_ensemble_adds_its_intervals(workdir: Path, monkeypatch: pytest.MonkeyPatch, call: Call) -> None:
     energy, predicted = np.array([-1.0, -2.0, -9.0]), np.array([-1.5, -2.0, -8.0])
     errors = pd.DataFrame({"image": range(3), "formula": "Cu", "n_atoms": [1, 2, 3], "energy": energy})
     errors = errors.assign(predicted=predicted, error=predicted - energy, std=0.3, low=predicted - 0.6)
@@ -310,13 +316,13 @@ def test_evaluate_of_an_ensemble_adds_its_intervals(workdir: Path, monkeypatch: 
     asked = []
     tables, opening = {"errors": errors, "coverage": curve}, opened("the ensemble of trials 4, 1")
     found = Evaluation("oc20", None, metrics, tables, "f" * 32, logged.append, opening, (4, 1))
-    monkeypatch.setattr(connection, "find_stores", lambda: None)
+    _no_stores(monkeypatch)
     monkeypatch.setattr(
         ensemble_evaluation,
         "evaluate_ensemble",
         lambda _stores, name, which, **_: asked.append((name, which)) or found,
     )
-    status, out, err = run(evaluate.app, "--study", "oc20", "--ensemble", "latest")
+    status, out, err = call("evaluate", "--out", "figures/", "--study", "oc20", "--ensemble", "latest")
     assert (status, err) == (0, "")
     assert asked == [("oc20", "latest")]
     assert out.splitlines()[0] == "oc20: the ensemble of trials 4, 1 on 3 test structures"
@@ -334,32 +340,30 @@ def test_evaluate_of_an_ensemble_adds_its_intervals(workdir: Path, monkeypatch: 
     pd.testing.assert_frame_equal(pd.read_csv("figures/oc20/ensemble/coverage.csv"), curve)
 
 
-@pytest.mark.parametrize(("script", "arguments"), [(compare, ["nope"]), (evaluate, ["--study", "nope"])])
+@pytest.mark.parametrize("arguments", [["compare", "nope"], ["evaluate", "--study", "nope", "--out", "figures/"]])
 @pytest.mark.parametrize("error", [BadInput("no study 'nope'; there are: oc20"), BdqmError("MLflow is away")])
 def test_an_error_is_one_line(
-    script: Any, arguments: list[str], error: BdqmError, workdir: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str], error: BdqmError, workdir: Path, monkeypatch: pytest.MonkeyPatch, call: Call
 ) -> None:
     given(monkeypatch, error)
-    assert run(script.app, *arguments) == (error.exit_code, "", f"error: {error}\n")
+    assert call(*arguments) == (error.exit_code, "", f"bdqm-tune: {error}\n")
     assert list(workdir.iterdir()) == []
 
 
-def test_evaluate_looks_at_the_folder_first(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evaluate_looks_at_the_folder_first(workdir: Path, monkeypatch: pytest.MonkeyPatch, call: Call) -> None:
     """A test set is for one look: not for one whose results cannot be written."""
     given(monkeypatch, AssertionError("evaluated"))
     Path("file").touch()
-    status, _, err = run(evaluate.app, "--study", "oc20", "--out", "file")
+    status, _, err = call("evaluate", "--out", "file", "--study", "oc20")
     assert status == 2
-    assert err.startswith("error: --out file: ")
+    assert err.startswith("bdqm-tune: --out file: ")
 
 
-@pytest.mark.parametrize("script", ["compare", "evaluate", "report"])
-def test_help_has_an_example_and_imports_nothing_heavy(script: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", f"analysis.{script}", "--help"],
-        cwd=Path(__file__).resolve().parents[2], capture_output=True, text=True,
-    )  # fmt: skip
+@pytest.mark.parametrize("script", ["compare", "confirm", "evaluate", "report"])
+def test_help_has_an_example_and_imports_nothing_heavy(script: str, workdir: Path) -> None:
+    path = Path(__file__).resolve().parents[2] / "analysis" / f"{script}.py"
+    done = subprocess.run([sys.executable, "-X", "importtime", path, "--help"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert f"Example: python -m analysis.{script} " in done.stdout
+    assert f"Example: bdqm-tune {script} " in done.stdout
     imported = {line.rsplit("|", 1)[1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
     assert imported.isdisjoint({"matplotlib", "mlflow", "optuna", "pandas", "torch"})

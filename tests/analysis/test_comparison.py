@@ -11,15 +11,14 @@ import pytest
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from analysis import compare
-from analysis.comparison import compare_studies, group_labels, statements
-from analysis.drawings import study_drawings, write_comparison
-from analysis.figures.comparison import comparison, mean_best
+from bdqm_tune.analysis.comparison import compare_studies, group_labels, statements
+from bdqm_tune.analysis.drawings import study_drawings, write_comparison
+from bdqm_tune.analysis.figures.comparison import comparison, mean_best
+from bdqm_tune.cli import compare
 from bdqm_tune.errors import BadInput
-from bdqm_tune.experiment import results
-from bdqm_tune.experiment.results import StudyResults
-from bdqm_tune.services import connection
-from tests.analysis.test_compare import run
+from bdqm_tune.study import results
+from bdqm_tune.study.results import StudyResults
+from tests.commands import Call
 
 MAE = "val_energy_mae"
 
@@ -168,19 +167,19 @@ def test_learning_curve_is_drawn_where_sizes_differ(tmp_path: Path) -> None:
     assert "learning.png" not in {path.name for path in write_comparison(compare_studies(several(2)), tmp_path / "x")}
 
 
-def test_the_script_sets_studies_side_by_side(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compare_sets_studies_side_by_side(workdir: Path, monkeypatch: pytest.MonkeyPatch, call: Call) -> None:
     studies = {one.name: one for one in several(3)}
-    monkeypatch.setattr(connection, "find_stores", lambda: None)
+    monkeypatch.setattr(compare, "stores_here", lambda: None)
     monkeypatch.setattr(results, "load_results", lambda _stores, name: studies[name])
-    status, out, err = run(compare.app, *studies, "--out", "here")
+    status, out, err = call("compare", *studies, "--out", "here")
     assert (status, err) == (0, "")
     assert "sampler tpe" in out
     assert "best of the first 12 trials" in out
     assert "too few repeats" in out
     table = pd.read_csv("here/studies.csv")
     assert table["best"].tolist() == pytest.approx(compare_studies(list(studies.values())).studies["best"].tolist())
-    assert run(compare.app, "tpe-0", "tpe-0")[::2] == (2, "error: the study 'tpe-0' is given twice\n")
-    assert run(compare.app, "tpe-0", "tpe-1", "--random", "random-0")[0] == 2
+    assert call("compare", "tpe-0", "tpe-0")[::2] == (2, "bdqm-tune: the study 'tpe-0' is given twice\n")
+    assert call("compare", "tpe-0", "tpe-1", "--random", "random-0")[0] == 2
 
 
 def test_a_given_random_study_is_the_baseline() -> None:

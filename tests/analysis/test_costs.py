@@ -4,12 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.figures import style
-from analysis.figures.durations import durations, hours_saved
-from analysis.figures.history import optimisation_history, random_baseline
-from analysis.figures.hypervolume import hypervolume, hypervolume_history
-from analysis.figures.pareto import pareto, with_costs
-from analysis.figures.timeline import running, spans, timeline, utilisation
+from bdqm_tune.analysis.figures import style
+from bdqm_tune.analysis.figures.durations import durations, hours_saved
+from bdqm_tune.analysis.figures.history import optimisation_history, random_baseline
+from bdqm_tune.analysis.figures.hypervolume import hypervolume, hypervolume_history
+from bdqm_tune.analysis.figures.pareto import pareto, with_costs
+from bdqm_tune.analysis.figures.timeline import running, spans, timeline, utilisation
 
 MAE = "val_energy_mae"
 

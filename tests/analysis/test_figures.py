@@ -14,13 +14,13 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from optuna.distributions import BaseDistribution
 
-from analysis.figures import style
-from analysis.figures.coverage import calibration, spread
-from analysis.figures.curves import validation_curves
-from analysis.figures.history import best_so_far, optimisation_history
-from analysis.figures.importance import METHODS, MIN_TRIALS, compute_importance, parameter_importance
-from analysis.figures.parity import parity
-from analysis.figures.slices import slices
+from bdqm_tune.analysis.figures import style
+from bdqm_tune.analysis.figures.coverage import calibration, spread
+from bdqm_tune.analysis.figures.curves import validation_curves
+from bdqm_tune.analysis.figures.history import best_so_far, optimisation_history
+from bdqm_tune.analysis.figures.importance import METHODS, MIN_TRIALS, compute_importance, parameter_importance
+from bdqm_tune.analysis.figures.parity import parity
+from bdqm_tune.analysis.figures.slices import slices
 
 HYPERPARAMETERS = ["num_layers", "activation", "dropout", "dropout_rate", "lr", "batch_size", "step_size"]
 EPOCHS = 30

@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 from matplotlib.collections import LineCollection
 
-from analysis.figures.contour import contour, most_important, surface
-from analysis.figures.errors import element_errors, error_distribution, per_element
-from analysis.figures.learning import learning_curve, learning_points, power_law
-from analysis.figures.parallel import parallel_coordinates
-from analysis.statistics import bootstrap_mean
+from bdqm_tune.analysis.figures.contour import contour, most_important, surface
+from bdqm_tune.analysis.figures.errors import element_errors, error_distribution, per_element
+from bdqm_tune.analysis.figures.learning import learning_curve, learning_points, power_law
+from bdqm_tune.analysis.figures.parallel import parallel_coordinates
+from bdqm_tune.analysis.statistics import bootstrap_mean
 
 MAE = "val_energy_mae"
 

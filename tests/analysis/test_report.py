@@ -15,27 +15,24 @@ import pytest
 import yaml
 from markdown_it import MarkdownIt
 
-from analysis import report
-from analysis.report import Report, make_report
-from analysis.reporting import sections, write
-from bdqm_tune.config import load_config
-from bdqm_tune.experiment.chosen import champion_of
-from bdqm_tune.experiment.confirm import Options, confirm
-from bdqm_tune.experiment.deletion import belongings
-from bdqm_tune.experiment.ensemble_evaluation import evaluate_ensemble
-from bdqm_tune.experiment.ensembling import assemble, record_ensemble
-from bdqm_tune.experiment.evaluation import evaluate_best
-from bdqm_tune.experiment.results import load_results
-from bdqm_tune.experiment.study import RUN_ID, add_trials, load_study, open_study
-from bdqm_tune.experiment.tracking_client import tracking_client
-from bdqm_tune.experiment.tune import tune
+from bdqm_tune.admin.deletion import belongings
+from bdqm_tune.analysis.report import Report, make_report
+from bdqm_tune.analysis.reporting import sections, write
+from bdqm_tune.config.config import load_config
+from bdqm_tune.confirmation.confirm import Options, confirm
+from bdqm_tune.evaluation.ensemble_evaluation import evaluate_ensemble
+from bdqm_tune.evaluation.ensembling import assemble, record_ensemble
+from bdqm_tune.evaluation.evaluation import evaluate_best
 from bdqm_tune.learning.dataset import prepare
 from bdqm_tune.services.connection import Stores
+from bdqm_tune.study.results import load_results
+from bdqm_tune.study.selection import champion_of
+from bdqm_tune.study.study import RUN_ID, add_trials, load_study, open_study
+from bdqm_tune.tracking.client import tracking_client
+from bdqm_tune.tuning.tune import tune
 from scripts.report_page import WIDTHS, opened_report
 from tests.commands import Call
-from tests.experiment.conftest import SEARCH, configure, files, run, stores
-
-__all__ = ["configure", "files", "run", "stores"]
+from tests.small_study import SEARCH
 
 PROJECT = Path(__file__).parents[2]
 NAME = """<script>alert("1")</script> & 'Ω' 😀 | *b* `c` [d](e) $f$ # %"""
@@ -389,8 +386,7 @@ def test_from_the_command_line(call: Call, run: Callable[..., Any], stores: Stor
     assert (said["html"], said["markdown"]) == ("reports/small/report.html", "reports/small/report.md")
     assert Path(said["html"]).stat().st_size == said["html_bytes"] > 0
     entry = yaml.safe_load((PROJECT / "MLproject").read_text())["entry_points"]["report"]
-    assert entry["command"].format(study="small") == "python -m analysis.report --study small"
-    assert "-m bdqm_tune report" not in (PROJECT / "Makefile").read_text()
+    assert entry["command"].format(study="small") == "python -m bdqm_tune report small"
     assert "bdqm-tune report $(STUDY)" in (PROJECT / "Makefile").read_text()
     for names in (("nope",), ("nope", "--json")):
         status, out, err = call("report", *names)
@@ -402,13 +398,6 @@ def test_from_the_command_line(call: Call, run: Callable[..., Any], stores: Stor
     status, _, err = call("report", "small", "--out", "file")
     assert status == 2
     assert err == "bdqm-tune: --out file: file is a file, not a folder\n"
-
-
-def test_the_script_says_what_is_wrong(workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as exit_:
-        report.app(["--study", "nope"])
-    assert exit_.value.code == 2
-    assert re.fullmatch(r"error: no study 'nope' in .*; there is none yet\n", capsys.readouterr().err)
 
 
 # Studies that are not finished

@@ -4,10 +4,10 @@ import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
 
-from analysis.metrics_table import metrics_table
-from analysis.reporting.cost import costs
-from analysis.reporting.document import number_text, piece, table
-from analysis.reporting.render import code_block, escaped
+from bdqm_tune.analysis.metrics_table import metrics_table
+from bdqm_tune.analysis.reporting.cost import costs
+from bdqm_tune.analysis.reporting.document import number_text, piece, table
+from bdqm_tune.analysis.reporting.render import code_block, escaped
 
 T = pd.Timestamp("2026-01-01 10:00")
 

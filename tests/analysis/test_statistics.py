@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis.statistics import bootstrap_mean, expected_best, holm, pareto_front, rank_test
+from bdqm_tune.analysis.statistics import bootstrap_mean, expected_best, holm, pareto_front, rank_test
 
 
 def test_expected_best_is_the_mean_over_all_draws() -> None:

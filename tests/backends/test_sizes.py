@@ -3,7 +3,7 @@
 import pytest
 
 from bdqm_tune.backends.sizes import trial_of
-from bdqm_tune.config import load_config
+from bdqm_tune.config.config import load_config
 
 
 def test_sizes_are_in_the_middle_of_their_ranges_or_at_the_end() -> None:

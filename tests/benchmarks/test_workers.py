@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bdqm_tune.config import load_config
+from bdqm_tune.config.config import load_config
 from bdqm_tune.learning.dataset import prepare
 from benchmarks import workers
 from benchmarks.servers import Servers, servers

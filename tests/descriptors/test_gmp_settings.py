@@ -9,7 +9,7 @@ import pytest
 from ase import Atoms
 from ase.build import fcc111, molecule
 
-from bdqm_tune.descriptor_options import DescriptorOptions
+from bdqm_tune.config.descriptor_options import DescriptorOptions
 from bdqm_tune.descriptors import GMP, Descriptor, descriptor_from_options, descriptor_from_settings
 from bdqm_tune.descriptors.gmp import default_cutoff
 from bdqm_tune.descriptors.multipoles import probe_widths

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from bdqm_tune.descriptor_options import DescriptorOptions
+from bdqm_tune.config.descriptor_options import DescriptorOptions
 from bdqm_tune.descriptors import GMP, Descriptor, GMPGroups, SymmetryFunctions, descriptor_from_options
 from bdqm_tune.errors import BadInput
 

@@ -24,10 +24,10 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from optuna.trial import FrozenTrial, TrialState
 
 from bdqm_tune.errors import BdqmError
-from bdqm_tune.experiment.study import load_study
-from bdqm_tune.experiment.tracking_client import tracking_client
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.structures import builtin_structures
+from bdqm_tune.study.study import load_study
+from bdqm_tune.tracking.client import tracking_client
 from tests.jobs.conftest import PROJECT, write_site
 from tests.servers import Servers
 from tests.slurm import Slurm

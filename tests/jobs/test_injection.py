@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from bdqm_tune.cli import app
+from bdqm_tune.cli.main import app
 from bdqm_tune.errors import BadInput
 from bdqm_tune.services.jobspec import JobSpec, Scheduler
 from bdqm_tune.services.pbs import Pbs

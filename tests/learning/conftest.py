@@ -11,7 +11,7 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from bdqm_tune.config import Config, load_config
+from bdqm_tune.config.config import Config, load_config
 from bdqm_tune.learning.dataset import Dataset, prepare
 
 

@@ -10,8 +10,8 @@ from ase import Atoms
 from ase.calculators.emt import EMT
 from numpy.typing import NDArray
 
+from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.descriptors import GMP, Descriptor, SparseDerivatives, SymmetryFunctions
-from bdqm_tune.hyperparameters import Hyperparameters
 from bdqm_tune.learning.networks import AtomicNetwork, PerElementNN, make_network
 from bdqm_tune.learning.potential import Potential
 from bdqm_tune.learning.scalers import fit_scaler

@@ -18,9 +18,9 @@ import bdqm_tune as bt
 from bdqm_tune.backends import Backend, make_backend
 from bdqm_tune.backends.amptorch_adapters import import_amptorch
 from bdqm_tune.backends.native import NativeRun
-from bdqm_tune.config import Config
+from bdqm_tune.config.config import Config
+from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.errors import BadInput
-from bdqm_tune.hyperparameters import Hyperparameters
 from bdqm_tune.learning.dataset import Dataset, prepare
 from bdqm_tune.learning.potential import Potential
 

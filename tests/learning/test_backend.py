@@ -8,9 +8,9 @@ import torch
 
 from bdqm_tune.backends import NativeBackend, make_backend
 from bdqm_tune.backends.native import pick_device
-from bdqm_tune.config import load_config
+from bdqm_tune.config.config import load_config
+from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.errors import BadInput
-from bdqm_tune.hyperparameters import Hyperparameters
 from bdqm_tune.learning.dataset import Dataset, prepare
 
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")

@@ -15,8 +15,8 @@ from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 
 from bdqm_tune.backends import make_backend
-from bdqm_tune.config import Config
-from bdqm_tune.hyperparameters import Hyperparameters
+from bdqm_tune.config.config import Config
+from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.learning.calculator import PotentialCalculator
 from bdqm_tune.learning.dataset import prepare
 from bdqm_tune.learning.potential import Potential

@@ -9,7 +9,7 @@ import pytest
 import torch
 from ase import Atoms
 
-from bdqm_tune.hyperparameters import Hyperparameters
+from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.learning.cost import _least_seconds, measure_cost, network_seconds
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.ensemble import Ensemble

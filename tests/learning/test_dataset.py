@@ -10,7 +10,7 @@ import pytest
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from bdqm_tune.config import Config
+from bdqm_tune.config.config import Config
 from bdqm_tune.errors import BadInput
 from bdqm_tune.learning.dataset import Dataset, prepare, summary
 from bdqm_tune.learning.targets import NO_REFERENCES

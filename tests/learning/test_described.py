@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 
-from bdqm_tune.descriptor_options import DescriptorOptions
+from bdqm_tune.config.descriptor_options import DescriptorOptions
 from bdqm_tune.descriptors import GMP
 from bdqm_tune.learning import described
 from bdqm_tune.learning.described import Described

@@ -15,9 +15,9 @@ from ase.calculators.calculator import PropertyNotImplementedError
 from ase.filters import FrechetCellFilter
 from ase.optimize import BFGS
 
+from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.descriptors import GMP
 from bdqm_tune.errors import BadInput
-from bdqm_tune.hyperparameters import Hyperparameters
 from bdqm_tune.learning.calculator import EnsembleCalculator, PotentialCalculator, make_calculator
 from bdqm_tune.learning.calibration import Calibration
 from bdqm_tune.learning.dataset import Dataset

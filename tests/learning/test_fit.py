@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from bdqm_tune.config import Objective, Training
+from bdqm_tune.config.config import Objective, Training
+from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.errors import BdqmError
-from bdqm_tune.hyperparameters import Hyperparameters
 from bdqm_tune.learning.batches import SplitTensors, split_tensors
 from bdqm_tune.learning.dataset import Dataset, prepare
 from bdqm_tune.learning.fit import Diverged, EpochRecord, Fit

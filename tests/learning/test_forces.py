@@ -10,9 +10,9 @@ import torch
 from ase import Atoms
 from ase.build import bulk
 
-from bdqm_tune.config import Config
+from bdqm_tune.config.config import Config
+from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.errors import BadInput
-from bdqm_tune.hyperparameters import Hyperparameters
 from bdqm_tune.learning.batches import SplitTensors, split_tensors
 from bdqm_tune.learning.dataset import Dataset, prepare
 from bdqm_tune.learning.networks import make_network

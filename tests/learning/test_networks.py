@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bdqm_tune.hyperparameters import Hyperparameters
+from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.learning.networks import PerElementNN, SingleNN, make_network
 
 ELEMENTS = [1, 8, 29]

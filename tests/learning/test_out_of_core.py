@@ -14,8 +14,8 @@ import torch
 from ase import Atoms
 
 from bdqm_tune.backends import make_backend
-from bdqm_tune.config import Config
-from bdqm_tune.hyperparameters import Hyperparameters
+from bdqm_tune.config.config import Config
+from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.learning.batches import SplitTensors, split_tensors
 from bdqm_tune.learning.dataset import Dataset, prepare
 from bdqm_tune.learning.fit import Fit
@@ -151,8 +151,8 @@ import resource, sys
 from pathlib import Path
 
 from bdqm_tune.backends import make_backend
-from bdqm_tune.config import load_config
-from bdqm_tune.hyperparameters import Hyperparameters
+from bdqm_tune.config.config import load_config
+from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.learning.dataset import prepare
 
 small, large = (load_config(None, {

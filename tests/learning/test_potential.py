@@ -14,11 +14,11 @@ from ase import Atoms
 from ase.build import bulk, fcc111, molecule
 from scipy.spatial.transform import Rotation
 
-from bdqm_tune.config import Training
+from bdqm_tune.config.config import Training
+from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.descriptors import GMP
 from bdqm_tune.descriptors.pseudodensity import PseudoDensity
 from bdqm_tune.errors import BadInput
-from bdqm_tune.hyperparameters import Hyperparameters
 from bdqm_tune.learning.batches import split_tensors
 from bdqm_tune.learning.dataset import Dataset, prepare
 from bdqm_tune.learning.description import DESCRIPTION, WEIGHTS

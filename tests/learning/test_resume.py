@@ -13,7 +13,7 @@ import torch
 
 from bdqm_tune.backends import NativeBackend
 from bdqm_tune.backends.native import NativeRun
-from bdqm_tune.hyperparameters import Hyperparameters
+from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.learning.checkpoint import NoCheckpoint, read_checkpoint, write_checkpoint
 from bdqm_tune.learning.dataset import Dataset, prepare
 from bdqm_tune.learning.fit import Diverged, EpochRecord, Fit

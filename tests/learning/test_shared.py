@@ -15,10 +15,10 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from bdqm_tune.backends import make_backend
-from bdqm_tune.config import Config
+from bdqm_tune.config.config import Config
+from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.descriptors.rows import RowFile
 from bdqm_tune.errors import BdqmError
-from bdqm_tune.hyperparameters import Hyperparameters
 from bdqm_tune.learning.batches import SplitTensors, split_tensors
 from bdqm_tune.learning.dataset import Dataset, prepare
 from bdqm_tune.learning.shared import on_device

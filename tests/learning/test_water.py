@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from bdqm_tune.backends import make_backend
-from bdqm_tune.config import load_config
-from bdqm_tune.hyperparameters import Hyperparameters
+from bdqm_tune.config.config import load_config
+from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.learning.dataset import prepare
 
 AMPTORCH_FORCES_MAE, AMPTORCH_ENERGY_MAE = 0.54, 0.054  # eV/Å and eV, of the 40 validation images after 300 epochs

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from mlflow_server.allowed import whose
+from bdqm_tune.mlflow_server.allowed import whose
 
 TABLE = Path(__file__).with_name("routes.txt")
 METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE"}  # HEAD and OPTIONS are nobody's, whatever the path
@@ -64,7 +64,7 @@ def _walk() -> Iterator[tuple[str, str]]:
     from fastapi.routing import iter_route_contexts
     from mlflow.server import app
 
-    from mlflow_server.app import create_app
+    from bdqm_tune.mlflow_server.app import create_app
 
     application = create_app()._application
     for route in iter_route_contexts(application.routes):  # type: ignore[attr-defined]

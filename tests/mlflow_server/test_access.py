@@ -22,14 +22,14 @@ from mlflow.tracking import MlflowClient
 from pymysql.constants import CLIENT
 from sqlalchemy import URL, make_url
 
-from bdqm_tune.experiment.storage import StudyDatabase
-from bdqm_tune.experiment.tracking_client import tracking_client
+from bdqm_tune.mlflow_server.certificates import make_certificates
+from bdqm_tune.mlflow_server.database import connect, own_database
+from bdqm_tune.mlflow_server.passwords import load_passwords
+from bdqm_tune.mlflow_server.processes import leftovers
+from bdqm_tune.mlflow_server.tracking import answers
 from bdqm_tune.services.connection import Stores, connection_text
-from mlflow_server.certificates import make_certificates
-from mlflow_server.database import connect, own_database
-from mlflow_server.passwords import load_passwords
-from mlflow_server.processes import leftovers
-from mlflow_server.tracking import answers
+from bdqm_tune.storage.database import StudyDatabase
+from bdqm_tune.tracking.client import tracking_client
 from tests.servers import Servers
 
 PROJECT = Path(__file__).parents[2]

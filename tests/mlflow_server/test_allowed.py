@@ -21,11 +21,11 @@ from mlflow.entities import Dataset, DatasetInput, LoggedModelOutput, Metric, Pa
 from playwright.sync_api import expect
 from sqlalchemy import make_url
 
-from bdqm_tune.experiment.tracking_client import tracking_client
+from bdqm_tune.mlflow_server.allowed import whose
+from bdqm_tune.mlflow_server.database import own_database
+from bdqm_tune.mlflow_server.passwords import load_passwords
 from bdqm_tune.services.connection import Stores
-from mlflow_server.allowed import whose
-from mlflow_server.database import own_database
-from mlflow_server.passwords import load_passwords
+from bdqm_tune.tracking.client import tracking_client
 from scripts.mlflow_page import opened_page
 from tests.mlflow_server.routes import METHODS, NOBODY, example, lines, routes, table
 from tests.servers import Servers
@@ -59,7 +59,7 @@ def ask(servers: Servers) -> Ask:
 def test_somebody_decided_for_every_route_of_this_mlflow_who_may_use_it() -> None:
     decided = {f"{who:8}{method:7}{path}" for who, method, path in table()}
     found = set(lines(routes()))
-    assert found - decided == set(), "decide in mlflow_server/allowed.py, then write routes.txt anew"
+    assert found - decided == set(), "decide in bdqm_tune/mlflow_server/allowed.py, then write routes.txt anew"
     assert decided - found == set(), "are gone; write routes.txt anew"
     assert len(found) > 400
 

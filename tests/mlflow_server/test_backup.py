@@ -16,14 +16,14 @@ from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState
 
 from bdqm_tune.errors import BadInput
-from bdqm_tune.experiment.models import load_potential
-from bdqm_tune.experiment.study import load_study
-from bdqm_tune.experiment.tracking_client import tracking_client
+from bdqm_tune.mlflow_server import backup
+from bdqm_tune.mlflow_server.places import Places
+from bdqm_tune.mlflow_server.processes import leftovers
+from bdqm_tune.mlflow_server.restore import restore
+from bdqm_tune.models.store import load_potential
 from bdqm_tune.services.connection import Stores
-from mlflow_server import backup
-from mlflow_server.places import Places
-from mlflow_server.processes import leftovers
-from mlflow_server.restore import restore
+from bdqm_tune.study.study import load_study
+from bdqm_tune.tracking.client import tracking_client
 from tests.forked import Forked
 from tests.servers import Servers
 from tests.waiting import eventually

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from bdqm_tune.mlflow_server.checks import check_servers
+from bdqm_tune.mlflow_server.passwords import load_passwords
+from bdqm_tune.mlflow_server.places import Places, write_private
 from bdqm_tune.services.connection import Connection, connection_text
 from bdqm_tune.services.findings import ERROR, OK, WARNING
-from mlflow_server.checks import check_servers
-from mlflow_server.passwords import load_passwords
-from mlflow_server.places import Places, write_private
 from tests.servers import Servers
 
 

@@ -8,16 +8,16 @@ import ase.io
 import mlflow
 import pytest
 
-from bdqm_tune.experiment.chosen import champion_of
-from bdqm_tune.experiment.confirm import Options, confirm
-from bdqm_tune.experiment.models import load_potential
-from bdqm_tune.experiment.registry import register
-from bdqm_tune.experiment.reproduction import EQUAL, reproduce
-from bdqm_tune.experiment.serving import record_of
-from bdqm_tune.experiment.study import load_study
-from bdqm_tune.experiment.tune import tune
+from bdqm_tune.confirmation.confirm import Options, confirm
 from bdqm_tune.learning.dataset import prepare
+from bdqm_tune.models.registry import register
+from bdqm_tune.models.reproduction import EQUAL, reproduce
+from bdqm_tune.models.serving import record_of
+from bdqm_tune.models.store import load_potential
 from bdqm_tune.services.connection import Stores
+from bdqm_tune.study.selection import champion_of
+from bdqm_tune.study.study import load_study
+from bdqm_tune.tuning.tune import tune
 from tests.servers import Servers
 
 

@@ -7,10 +7,10 @@ import pymysql
 from mlflow.entities import Dataset, DatasetInput
 from sqlalchemy import make_url
 
-from bdqm_tune.experiment.sender import Sender
-from bdqm_tune.experiment.tracking_client import is_passing, tracking_client
+from bdqm_tune.mlflow_server.database import own_database
 from bdqm_tune.services.connection import Stores
-from mlflow_server.database import own_database
+from bdqm_tune.tracking.client import is_passing, tracking_client
+from bdqm_tune.tracking.request_queue import Sender
 from tests.servers import Servers
 from tests.waiting import eventually
 

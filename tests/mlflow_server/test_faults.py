@@ -12,9 +12,9 @@ import psutil
 import pytest
 import yaml
 
-from bdqm_tune.experiment.study import LOSSES, load_study
+from bdqm_tune.mlflow_server.processes import leftovers
 from bdqm_tune.services.connection import Stores
-from mlflow_server.processes import leftovers
+from bdqm_tune.study.study import LOSSES, load_study
 from tests.servers import Servers
 from tests.whole import assert_once
 
@@ -23,8 +23,9 @@ AWAY = 10.0  # seconds
 # A worker that trains slowly, writes checkpoints often, and looks for lost ones often.
 SLOW = """
 import time
-from bdqm_tune.cli import main
-from bdqm_tune.experiment import checkpoints, lease, watch
+from bdqm_tune.cli.main import main
+from bdqm_tune.study import checkpoints
+from bdqm_tune.workers import heartbeat as lease, failure_detector as watch
 from bdqm_tune.learning.fit import Fit
 epoch, checkpoints.EVERY, lease.BEAT, watch.BEAT = Fit._run, 0.5, 2.0, 2.0
 Fit._run = lambda *arguments: (time.sleep(0.1), epoch(*arguments))[1]

@@ -11,9 +11,9 @@ import yaml
 from optuna.trial import TrialState
 from sqlalchemy import make_url
 
-from bdqm_tune.experiment.study import load_study
-from bdqm_tune.experiment.tracking_client import tracking_client
 from bdqm_tune.services.connection import Stores
+from bdqm_tune.study.study import load_study
+from bdqm_tune.tracking.client import tracking_client
 from tests.forked import Forked
 from tests.servers import Servers
 

@@ -9,9 +9,9 @@ import pytest
 import yaml
 from sqlalchemy import make_url
 
-from bdqm_tune.experiment.study import load_study
+from bdqm_tune.mlflow_server.processes import leftovers
 from bdqm_tune.services.connection import Stores
-from mlflow_server.processes import leftovers
+from bdqm_tune.study.study import load_study
 from tests.forked import run
 from tests.mariadb import MariaDb
 from tests.servers import Servers

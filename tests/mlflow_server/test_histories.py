@@ -8,10 +8,10 @@ import requests
 from mlflow.entities import Metric
 from mlflow.tracking import MlflowClient
 
-from bdqm_tune.experiment.curves import read_curves
-from bdqm_tune.experiment.tracking_client import tracking_client
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.services.histories import MOST_RUNS, PATH
+from bdqm_tune.tracking.client import tracking_client
+from bdqm_tune.tracking.metric_history import read_curves
 from tests.servers import Servers
 
 
@@ -35,9 +35,9 @@ def test_histories_are_those_of_mlflow(stores: Stores, monkeypatch: pytest.Monke
     client = tracking_client(stores)
     experiment, run_ids = filled(client, "histories", 4)
     with monkeypatch.context() as patch:  # else MLflow's own answers would do
-        patch.setattr("bdqm_tune.experiment.curves.BULK", "/api/2.0/bdqm/not-there")
+        patch.setattr("bdqm_tune.tracking.metric_history.BULK", "/api/2.0/bdqm/not-there")
         ours = read_curves(stores, experiment, run_ids, "loss")
-    monkeypatch.setattr("bdqm_tune.experiment.curves.PATH", "/api/2.0/bdqm/not-there")
+    monkeypatch.setattr("bdqm_tune.tracking.metric_history.PATH", "/api/2.0/bdqm/not-there")
     mlflows = read_curves(stores, experiment, run_ids, "loss")
     assert ours.equals(mlflows)
     assert ours.groupby("run_id").size().reindex(run_ids).tolist() == [2, 2, 3, 4]

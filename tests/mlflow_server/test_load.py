@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from mlflow.entities import Metric
 
-from bdqm_tune.experiment.tracking_client import tracking_client
+from bdqm_tune.mlflow_server.database import MAX_CONNECTIONS
+from bdqm_tune.mlflow_server.settings import MOST_PROCESSES
+from bdqm_tune.mlflow_server.tracking import OVERFLOW, POOL
 from bdqm_tune.services.connection import Stores
-from mlflow_server.database import MAX_CONNECTIONS
-from mlflow_server.settings import MOST_PROCESSES
-from mlflow_server.tracking import OVERFLOW, POOL
+from bdqm_tune.tracking.client import tracking_client
 from tests.servers import Servers
 
 CLIENTS, BATCHES, METRICS = 64, 10, 80

@@ -19,11 +19,11 @@ from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState
 from playwright.sync_api import expect
 
-from bdqm_tune.experiment.study import EXPERIMENT, load_study
-from bdqm_tune.experiment.tracking_client import tracking_client
+from bdqm_tune.mlflow_server.backup import _dump
+from bdqm_tune.mlflow_server.database import own_database
 from bdqm_tune.services.connection import Stores
-from mlflow_server.backup import _dump
-from mlflow_server.database import own_database
+from bdqm_tune.study.study import EXPERIMENT, load_study
+from bdqm_tune.tracking.client import tracking_client
 from scripts.mlflow_page import opened_page, show_curves, show_runs
 from tests.servers import Servers
 

@@ -16,10 +16,10 @@ import sqlalchemy
 from alembic import command
 from sqlalchemy import Engine, text
 
-from mlflow_server.database import await_database, own_database, start_database
-from mlflow_server.migrate import TABLES
-from mlflow_server.processes import free_port, stop
-from mlflow_server.programs import find_programs
+from bdqm_tune.mlflow_server.database import await_database, own_database, start_database
+from bdqm_tune.mlflow_server.migrate import TABLES
+from bdqm_tune.mlflow_server.processes import free_port, stop
+from bdqm_tune.mlflow_server.programs import find_programs
 from tests.mariadb import MariaDb
 from tests.servers import Servers
 
@@ -150,7 +150,7 @@ def request_(mariadb: MariaDb) -> Iterator[dict[str, object]]:
 
 def start_migrate(request: dict[str, object]) -> "subprocess.Popen[str]":
     process = subprocess.Popen(
-        [sys.executable, "-m", "mlflow_server.migrate"],
+        [sys.executable, "-m", "bdqm_tune.mlflow_server.migrate"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -10,14 +10,14 @@ import pytest
 from sqlalchemy import make_url
 
 from bdqm_tune.errors import BadInput
+from bdqm_tune.mlflow_server.control import down, status
+from bdqm_tune.mlflow_server.node import elsewhere, servers_process
+from bdqm_tune.mlflow_server.places import Places, write_private
+from bdqm_tune.mlflow_server.processes import held
+from bdqm_tune.mlflow_server.supervisor import AlreadyRunning, running_database
+from bdqm_tune.mlflow_server.texts import status_lines
+from bdqm_tune.mlflow_server.tracking import answers
 from bdqm_tune.services.connection import Connection, connection_text
-from mlflow_server.control import down, status
-from mlflow_server.node import elsewhere, servers_process
-from mlflow_server.places import Places, write_private
-from mlflow_server.processes import held
-from mlflow_server.supervisor import AlreadyRunning, running_database
-from mlflow_server.texts import status_lines
-from mlflow_server.tracking import answers
 from tests.servers import Servers
 
 URL = "mysql+pymysql://u:p@127.0.0.1:9/optuna"

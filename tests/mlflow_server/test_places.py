@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from bdqm_tune.errors import BadInput, BdqmError
-from mlflow_server.backup import make_backup
-from mlflow_server.database import own_database
-from mlflow_server.places import Places
+from bdqm_tune.mlflow_server.backup import make_backup
+from bdqm_tune.mlflow_server.database import own_database
+from bdqm_tune.mlflow_server.places import Places
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_a_folder_into_which_others_could_write_is_refused(tmp_path: Path) -> No
 def test_a_backup_goes_through_no_link_that_others_laid(
     places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mlflow_server.backup._dump", lambda places, database, out: out.write_text("schemas"))
+    monkeypatch.setattr("bdqm_tune.mlflow_server.backup._dump", lambda places, database, out: out.write_text("schemas"))
     places.claim_socket()
     shared, own = tmp_path / "shared", tmp_path / "own"
     shared.mkdir()

@@ -10,10 +10,10 @@ import psutil
 import pytest
 
 from bdqm_tune.errors import BdqmError
-from mlflow_server.places import Places
-from mlflow_server.processes import free_port, listens
-from mlflow_server.settings import choose, load_settings
-from mlflow_server.supervisor import PORTS_TRIED, Servers
+from bdqm_tune.mlflow_server.places import Places
+from bdqm_tune.mlflow_server.processes import free_port, listens
+from bdqm_tune.mlflow_server.settings import choose, load_settings
+from bdqm_tune.mlflow_server.supervisor import PORTS_TRIED, Servers
 
 LISTENS = (
     "import socket, sys; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True); input()"

@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from bdqm_tune.errors import BdqmError
+from bdqm_tune.mlflow_server.processes import Holder, held, holder, leftovers, marked, stop
 from bdqm_tune.process import machine
-from mlflow_server.processes import Holder, held, holder, leftovers, marked, stop
 from tests.waiting import eventually
 
 

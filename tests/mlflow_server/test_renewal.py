@@ -17,17 +17,17 @@ import yaml
 from optuna.trial import TrialState
 from sqlalchemy import make_url
 
-from bdqm_tune.experiment.study import load_study
-from bdqm_tune.experiment.tracking_client import tracking_client
+from bdqm_tune.mlflow_server.certificates import expiry, make_certificates
+from bdqm_tune.mlflow_server.checks import check_servers
+from bdqm_tune.mlflow_server.database import connect
+from bdqm_tune.mlflow_server.passwords import load_passwords
+from bdqm_tune.mlflow_server.places import Places
+from bdqm_tune.mlflow_server.settings import Choices
+from bdqm_tune.mlflow_server.supervisor import Servers as Supervised
 from bdqm_tune.services.connection import Connection, Stores
 from bdqm_tune.services.findings import WARNING
-from mlflow_server.certificates import expiry, make_certificates
-from mlflow_server.checks import check_servers
-from mlflow_server.database import connect
-from mlflow_server.passwords import load_passwords
-from mlflow_server.places import Places
-from mlflow_server.settings import Choices
-from mlflow_server.supervisor import Servers as Supervised
+from bdqm_tune.study.study import load_study
+from bdqm_tune.tracking.client import tracking_client
 from tests.conftest import find_faketime
 from tests.servers import Servers
 from tests.waiting import eventually
@@ -41,7 +41,7 @@ HURRIED = """
 import os, select, time
 os.environ.pop("LD_PRELOAD", None)
 time.sleep = lambda seconds: select.select([], [], [], seconds)[3:]
-from bdqm_tune.cli import main
+from bdqm_tune.cli.main import main
 from bdqm_tune.learning.fit import Fit
 epoch = Fit._run
 Fit._run = lambda *arguments: (time.sleep(0.2), epoch(*arguments))[1]
@@ -68,7 +68,7 @@ def at(require: Callable[[str], None], tmp_path: Path) -> Callable[[str, str], s
 
     def run(shift: str, code: str) -> str:
         (tmp_path / "clock").write_text(shift)
-        header = "from pathlib import Path\nfrom mlflow_server.certificates import *\nfolder = Path('tls')\n"
+        header = "from pathlib import Path\nfrom bdqm_tune.mlflow_server.certificates import *\nfolder = Path('tls')\n"
         environ = os.environ | moved(tmp_path / "clock") | {"PYTHONPATH": str(PROJECT)}
         command = [sys.executable, "-c", header + code]
         return subprocess.run(command, env=environ, cwd=tmp_path, check=True, capture_output=True, text=True).stdout

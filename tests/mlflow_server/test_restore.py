@@ -13,25 +13,25 @@ from pathlib import Path
 import pytest
 
 from bdqm_tune.errors import BadInput, BdqmError
-from mlflow_server import restore as restoring
-from mlflow_server.backup import make_backup
-from mlflow_server.certificates import make_certificates
-from mlflow_server.control import status, up
-from mlflow_server.data_lock import data_alone, data_shared
-from mlflow_server.database import await_database, initialise, own_database, start_database
-from mlflow_server.node import servers_process
-from mlflow_server.places import Places, write_private
-from mlflow_server.processes import free_port, held, stop
-from mlflow_server.programs import Programs, find_programs
-from mlflow_server.restore import restore, settle
+from bdqm_tune.mlflow_server import restore as restoring
+from bdqm_tune.mlflow_server.backup import make_backup
+from bdqm_tune.mlflow_server.certificates import make_certificates
+from bdqm_tune.mlflow_server.control import status, up
+from bdqm_tune.mlflow_server.data_lock import data_alone, data_shared
+from bdqm_tune.mlflow_server.database import await_database, initialise, own_database, start_database
+from bdqm_tune.mlflow_server.node import servers_process
+from bdqm_tune.mlflow_server.places import Places, write_private
+from bdqm_tune.mlflow_server.processes import free_port, held, stop
+from bdqm_tune.mlflow_server.programs import Programs, find_programs
+from bdqm_tune.mlflow_server.restore import restore, settle
 from tests.forked import Forked
 
 # The restore itself, but for the database that it makes, which is a file here; it is killed before its N-th move.
 RESTORE = """
 import os, sys, time
 from pathlib import Path
-from mlflow_server import restore
-from mlflow_server.places import Places
+from bdqm_tune.mlflow_server import restore
+from bdqm_tune.mlflow_server.places import Places
 
 def load(places, dump):
     places.data.mkdir()
@@ -182,7 +182,7 @@ def test_one_that_began_on_another_machine_is_settled_there_or_by_who_insists(
         settle(places, print)
     with pytest.raises(BadInput, match=r"began on node7 and has not ended"):
         restore(places, file, False, print)
-    monkeypatch.setattr("mlflow_server.restore._load", lambda inner, dump: inner.data.mkdir())
+    monkeypatch.setattr("bdqm_tune.mlflow_server.restore._load", lambda inner, dump: inner.data.mkdir())
     said: list[str] = []
     restore(places, file, True, said.append)
     assert len(said) == 1

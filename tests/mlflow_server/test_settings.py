@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from bdqm_tune.errors import BadInput
-from mlflow_server.places import Places
-from mlflow_server.settings import Settings, choose
-from mlflow_server.tracking import Address, command
+from bdqm_tune.mlflow_server.places import Places
+from bdqm_tune.mlflow_server.settings import Settings, choose
+from bdqm_tune.mlflow_server.tracking import Address, command
 
 
 @pytest.mark.parametrize(("given", "processes"), [({}, 1), ({"BDQM_MLFLOW_PROCESSES": "3"}, 3)])

@@ -14,13 +14,13 @@ import psutil
 import pytest
 
 from bdqm_tune.errors import BdqmError
+from bdqm_tune.mlflow_server import control
+from bdqm_tune.mlflow_server.control import up
+from bdqm_tune.mlflow_server.places import Places, state_of
+from bdqm_tune.mlflow_server.processes import holder, leftovers, uninterrupted, wait_for
+from bdqm_tune.mlflow_server.settings import Choices
+from bdqm_tune.mlflow_server.supervisor import Servers as Supervised
 from bdqm_tune.services.connection import read_connection
-from mlflow_server import control
-from mlflow_server.control import up
-from mlflow_server.places import Places, state_of
-from mlflow_server.processes import holder, leftovers, uninterrupted, wait_for
-from mlflow_server.settings import Choices
-from mlflow_server.supervisor import Servers as Supervised
 from tests.forked import Forked
 from tests.servers import Servers
 from tests.waiting import eventually
@@ -29,8 +29,8 @@ from tests.waiting import eventually
 # is a file `answers`.
 SUPERVISOR = """
 import os, sys
-from mlflow_server import supervisor, tracking
-from mlflow_server.processes import start
+from bdqm_tune.mlflow_server import supervisor, tracking
+from bdqm_tune.mlflow_server.processes import start
 
 def sleeping(places, *_):
     command = [sys.executable, "-c", "import time; time.sleep(600)"]

@@ -15,12 +15,12 @@ import pymysql
 import pytest
 from sqlalchemy import make_url
 
-from bdqm_tune.experiment.tracking_client import tracking_client
+from bdqm_tune.mlflow_server.database import connect
+from bdqm_tune.mlflow_server.processes import family, free_port, holder, leftovers
+from bdqm_tune.mlflow_server.settings import Settings, load_settings, save_settings
+from bdqm_tune.mlflow_server.tracking import answers
 from bdqm_tune.services.connection import Connection, Stores
-from mlflow_server.database import connect
-from mlflow_server.processes import family, free_port, holder, leftovers
-from mlflow_server.settings import Settings, load_settings, save_settings
-from mlflow_server.tracking import answers
+from bdqm_tune.tracking.client import tracking_client
 from tests.servers import Servers
 from tests.waiting import eventually
 
@@ -208,7 +208,7 @@ def test_without_a_database_the_message_says_how_to_get_one(
     new_servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from bdqm_tune.errors import BdqmError
-    from mlflow_server import programs
+    from bdqm_tune.mlflow_server import programs
 
     monkeypatch.setattr(programs, "SYSTEM_FOLDERS", ())
     with pytest.raises(BdqmError, match=r"apt-get install(.|\n)*conda install(.|\n)*module load"):
@@ -219,7 +219,7 @@ def test_without_a_database_the_message_says_how_to_get_one(
 def test_programs_are_found_in_an_environment_or_module(
     tmp_path: Path, variable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mlflow_server import programs
+    from bdqm_tune.mlflow_server import programs
 
     monkeypatch.setattr(programs, "SYSTEM_FOLDERS", ())
     folder = tmp_path / "bin"

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bdqm_tune.admin.studies import all_studies
 from bdqm_tune.errors import BadInput, BdqmError
-from bdqm_tune.experiment.studies import all_studies
-from bdqm_tune.experiment.tracking_client import tracking_client
+from bdqm_tune.mlflow_server.settings import Settings, choose
 from bdqm_tune.services.connection import find_stores, same_database
 from bdqm_tune.services.secrets import without_secrets
-from mlflow_server.settings import Settings, choose
+from bdqm_tune.tracking.client import tracking_client
 from tests.fuzzing import bounded, is_one_line, refused
 
 PASSWORD = "verysecretpw"

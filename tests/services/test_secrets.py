@@ -14,13 +14,13 @@ import sqlalchemy
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from bdqm_tune.admin.studies import all_studies
 from bdqm_tune.errors import BadInput
-from bdqm_tune.experiment import storage as opening
-from bdqm_tune.experiment.studies import all_studies
-from bdqm_tune.experiment.tracking_client import tracking_client
+from bdqm_tune.mlflow_server.settings import Settings, choose
 from bdqm_tune.services.connection import Connection, Stores, connection_text, find_stores
 from bdqm_tune.services.secrets import has_secret, refuse_secrets, without_secrets
-from mlflow_server.settings import Settings, choose
+from bdqm_tune.storage import database as opening
+from bdqm_tune.tracking.client import tracking_client
 from tests.fuzzing import bounded
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from bdqm_tune.config import Training
-from bdqm_tune.hyperparameters import Hyperparameters
+from bdqm_tune.config.config import Training
+from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.learning.batches import SplitTensors
 from bdqm_tune.learning.fused.activations import ACTIVATION_CODES
 from bdqm_tune.learning.fused.kernel import SEED_STEP, TILE, Data, Options, State, epoch, make_tile

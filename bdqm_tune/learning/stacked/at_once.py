@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from bdqm_tune.hyperparameters import Hyperparameters
+from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.learning.room import free_memory
 from bdqm_tune.learning.stacked.group import Group
 from bdqm_tune.learning.stacked.layout import Layout

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from bdqm_tune.config import Training
-from bdqm_tune.hyperparameters import Hyperparameters
+from bdqm_tune.config.config import Training
+from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.learning.batches import SplitTensors
 from bdqm_tune.learning.networks import AtomicNetwork, borrowed_random_numbers, make_network
 from bdqm_tune.learning.stacked.plan import Plan

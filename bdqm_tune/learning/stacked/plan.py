@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from bdqm_tune.compiled import compiled
-from bdqm_tune.hyperparameters import Hyperparameters
+from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.learning.batches import SplitTensors
 
 # Atoms of a trial that go through its network together. All trials of a step have as many rows, whatever their batches:

@@ -9,10 +9,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from bdqm_tune.config import Training
+from bdqm_tune.config.config import Training
+from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.descriptors import StoredDerivatives
 from bdqm_tune.descriptors.rows import RowFile
-from bdqm_tune.hyperparameters import Hyperparameters
 from bdqm_tune.learning.batches import SplitTensors, batch_sizes
 from bdqm_tune.learning.fit import EpochRecord, Fit
 from bdqm_tune.learning.forces import ForceTensors

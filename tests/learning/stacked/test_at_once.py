@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bdqm_tune.hyperparameters import Hyperparameters
+from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.learning.batches import SplitTensors
 from bdqm_tune.learning.stacked.at_once import STEPS, best_number, bytes_a_trial, step_seconds
 from bdqm_tune.learning.stacked.plan import Data

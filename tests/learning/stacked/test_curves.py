@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from bdqm_tune.config import Training
-from bdqm_tune.hyperparameters import Hyperparameters
+from bdqm_tune.config.config import Training
+from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.learning.batches import SplitTensors
 from bdqm_tune.learning.fit import EpochRecord, Fit
 from bdqm_tune.learning.stacked import Stack, StackedEpochs, can_stack, group, plan

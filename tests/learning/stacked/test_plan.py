@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from bdqm_tune.hyperparameters import Hyperparameters
+from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.learning.batches import SplitTensors, batch_sizes
 from bdqm_tune.learning.stacked.plan import TILE, TRAIN, TRAIN_AND_STEP, VALIDATE, Data, Plan
 

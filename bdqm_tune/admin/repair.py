@@ -1,0 +1,245 @@
+"""What killed workers left in both stores: their trials go back, and their runs say what became of them."""
+
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from optuna.trial import FrozenTrial, TrialState
+
+from bdqm_tune.errors import BdqmError
+from bdqm_tune.process import is_gone, is_here
+from bdqm_tune.services.connection import Stores
+from bdqm_tune.services.findings import MENDED, OK, WARNING, Finding
+from bdqm_tune.storage.database import not_made_yet, opened
+from bdqm_tune.storage.patient_storage import PatientStorage
+from bdqm_tune.study.checkpoints import checkpoint_folder, remove_ended
+from bdqm_tune.study.study import EXPERIMENT, LOSSES, RUN_ID, STATES
+from bdqm_tune.tracking.client import reason, tracking_client
+from bdqm_tune.tracking.quiet import quiet_libraries
+from bdqm_tune.tracking.search import search, tracking_not_made_yet
+from bdqm_tune.tracking.tracker import PROCESS
+from bdqm_tune.tracking.trial_run import STATUS
+from bdqm_tune.workers.failure_detector import BEAT, LOSSES_THAT_FAIL, LOST_AFTER, Watch
+from bdqm_tune.workers.registry import ENDED, LOST, RUNNING, Worker, Workers, who
+from bdqm_tune.workers.run_cleanup import end_run_of, set_right_run_of
+
+SAID_TO_RUN = "attributes.status = 'RUNNING'"
+SHOWN = 3  # commands, of more that are alike
+SENDING = timedelta(hours=1)  # for so long a worker that has ended may go on telling MLflow what it did
+
+
+@dataclass
+class _Study:
+    """One study, its watch, and what the watch found."""
+
+    name: str
+    study_id: int
+    experiment: str | None
+    workers: Workers
+    lost: list[tuple[Worker, str]] = field(default_factory=list)
+    taken_back: list[FrozenTrial] = field(default_factory=list)
+
+    def add_lost(self, worker: Worker, why: str) -> None:
+        self.lost.append((worker, why))
+
+
+def mend_leftovers(
+    stores: Stores,
+    wait: bool,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Finding]:
+    """Mend what killed workers left, in all studies.
+
+    Args:
+        wait: watch the workers of other machines as well, which takes two minutes; else only those are seen that are
+            known to be no more.
+
+    Raises:
+        BdqmError: a store failed.
+    """
+    quiet_libraries()
+    if not_made_yet(stores):
+        with _of_mlflow():
+            if not tracking_not_made_yet(stores):
+                there = tracking_client(stores)
+                yield from _never_entered(there, list(search(there, SAID_TO_RUN)))
+        return
+    with opened(stores) as storage:
+        backend = storage.backend
+        studies = [
+            _Study(
+                study.study_name,
+                study._study_id,
+                study.user_attrs.get(EXPERIMENT),
+                Workers(backend.engine, backend.patience, study._study_id),
+            )
+            for study in backend.get_all_studies()
+        ]
+        _watch(backend, studies, wait, sleep, clock)
+        with _of_mlflow():
+            client = None if tracking_not_made_yet(stores) else tracking_client(stores)
+            for study in studies:
+                yield from _mended(backend, study, client)
+            running = list(search(client, SAID_TO_RUN)) if client else []
+            for study in studies:
+                yield from _ended_runs(backend, study, client, running)
+                yield from _unclear(backend, study)
+            known = {worker.description.get("run_id") for study in studies for worker in study.workers.all()}
+            if client is not None:
+                yield from _never_entered(client, [run for run in running if run.info.run_id not in known])
+            deleted = {run.info.run_id for run in search(client, "", deleted=True)} if client else set[str]()
+            for study in studies if deleted else []:
+                yield from _without_runs(backend, study, deleted)
+            for study in studies:
+                yield from _checkpoints(stores, backend, study)
+
+
+@contextmanager
+def _of_mlflow() -> Iterator[None]:
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        raise BdqmError(f"cannot set right the runs in MLflow: {reason(error)}") from None
+
+
+def _checkpoints(stores: Stores, backend: PatientStorage, study: _Study) -> Iterator[Finding]:
+    """Those of trials that have ended, whose worker was killed just then."""
+    folder = checkpoint_folder(stores.home, study.name, backend.get_study_user_attrs(study.study_id))
+    if removed := remove_ended(folder, lambda: backend.get_all_trials(study.study_id)):
+        yield Finding("trials", MENDED, f"{study.name}: removed {removed} checkpoints of trials that have ended")
+
+
+def _watch(
+    backend: PatientStorage,
+    studies: list[_Study],
+    wait: bool,
+    sleep: Callable[[float], None],
+    clock: Callable[[], float],
+) -> None:
+    watches = {
+        study.study_id: Watch(
+            backend,
+            study.study_id,
+            study.add_lost,
+            study.taken_back.append,
+            clock,
+        )
+        for study in studies
+    }
+    for watch in watches.values():
+        watch.look()
+    end = clock() + LOST_AFTER + BEAT
+    watched = [study for study in studies if wait and study.workers.all(RUNNING)]
+    while watched and clock() < end:
+        sleep(BEAT)
+        for study in watched:
+            watches[study.study_id].look()
+
+
+def _mended(backend: PatientStorage, study: _Study, client: MlflowClient | None) -> Iterator[Finding]:
+    """What the watch saw to, and the runs of that set right."""
+    for worker, why in study.lost:
+        if client is not None:
+            end_run_of(client, worker, why)
+        yield Finding("workers", MENDED, f"{study.name}: worker {who(worker)} is lost: {why}")
+    parents = {worker.description.get("run_id", "") for worker in study.workers.all()} if study.taken_back else set()
+    for taken in study.taken_back:
+        if client is not None and study.experiment is not None:
+            set_right_run_of(client, study.experiment, backend.get_trial(taken._trial_id), parents)
+        now = "has failed" if taken.state == TrialState.FAIL else "waits again"
+        times = f"{taken.user_attrs[LOSSES]} of {LOSSES_THAT_FAIL}"
+        yield Finding("trials", MENDED, f"{study.name}: trial {taken.number} {now}, as its worker was lost ({times})")
+
+
+def _ended_runs(
+    backend: PatientStorage, study: _Study, client: MlflowClient | None, running: Sequence[Run]
+) -> Iterator[Finding]:
+    """What is left of workers that were lost before, and of whoever saw it and was lost as well."""
+    if client is None or not running:
+        return
+    if ended := set_right(client, running, backend.get_all_trials(study.study_id), study.workers.all()):
+        names = ", ".join(str(run.info.run_name) for run in ended)
+        yield Finding("runs", MENDED, f"{study.name}: ended the runs of workers that are no more: {names}")
+
+
+def _unclear(backend: PatientStorage, study: _Study) -> Iterator[Finding]:
+    """Who runs, and what is not known."""
+    alive = study.workers.all(RUNNING)
+    if quiet := [worker for worker in alive if _age(worker) > timedelta(seconds=LOST_AFTER)]:
+        said = f"{study.name}: not heard of for over {LOST_AFTER:.0f} s: {', '.join(map(who, quiet))}"
+        yield Finding("workers", WARNING, said, "bdqm-tune doctor --wait")
+    elif alive:
+        yield Finding("workers", OK, f"{study.name}: {len(alive)} running: {', '.join(map(who, alive))}")
+    if orphans := [held.trial_id for held in backend.running(study.study_id) if not held.worker]:
+        numbers = ", ".join(str(backend.get_trial(trial_id).number) for trial_id in orphans)
+        said = f"{study.name}: nobody knows who runs trials {numbers}: an older bdqm-tune, or none any more"
+        yield Finding("trials", WARNING, said)
+
+
+def _never_entered(client: MlflowClient, runs: Sequence[Run]) -> Iterator[Finding]:
+    """The runs of workers that were killed before they had entered the table of workers."""
+    for run in runs:
+        process, name = run.data.tags.get(PROCESS, ""), run.info.run_name
+        if is_gone(process):
+            client.set_tag(run.info.run_id, "reason", "its worker was lost: its process was gone")
+            client.set_terminated(run.info.run_id, status="KILLED")
+            yield Finding("runs", MENDED, f"{name}: ended the run of a worker that was killed as it began")
+        elif process and not is_here(process) and _moment(run.info.start_time) < datetime.now(UTC) - SENDING:
+            host = run.data.tags.get("host", "?")
+            said = f"{name}: run {run.info.run_id} says that it runs, and this database knows of no worker with it"
+            yield Finding("runs", WARNING, said, f"on {host}, `bdqm-tune doctor`")
+
+
+def _moment(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def _without_runs(backend: PatientStorage, study: _Study, deleted: Collection[str]) -> Iterator[Finding]:
+    """Trials that have ended, and whose runs somebody deleted."""
+    ended = [trial for trial in backend.get_all_trials(study.study_id) if trial.state.is_finished()]
+    if gone := {trial.number: run for trial in ended if (run := trial.user_attrs.get(RUN_ID)) in deleted}:
+        said = f"{study.name}: the runs of trials {', '.join(map(str, gone))} were deleted in MLflow"
+        commands = "; ".join(f"mlflow runs restore --run-id {run_id}" for run_id in list(gone.values())[:SHOWN])
+        yield Finding("runs", WARNING, f"{said}, and can be restored until `mlflow gc`", commands)
+
+
+def set_right(
+    client: MlflowClient, running: Sequence[Run], trials: Sequence[FrozenTrial], workers: Sequence[Worker]
+) -> list[Run]:
+    """End the runs of a study that are said to run, though nobody works on it any more; gives them.
+
+    Args:
+        running: runs whose status is RUNNING.
+        workers: all there have been. Where there is none, an older bdqm-tune may be at work.
+    """
+    known = {worker.description["run_id"]: worker for worker in workers if "run_id" in worker.description}
+    ended = [run for run in running if run.info.run_id in known and has_done(known[run.info.run_id])]
+    for run in ended:
+        end_run_of(client, known[run.info.run_id], known[run.info.run_id].note or "its process was gone")
+    if not all(map(has_done, workers)):
+        return ended
+    of_trials = {trial.user_attrs[RUN_ID]: STATES[trial.state] for trial in trials if RUN_ID in trial.user_attrs}
+    for run in running:
+        ours = run.data.tags.get(MLFLOW_PARENT_RUN_ID) in known or (workers and run.info.run_id in of_trials)
+        state = of_trials.get(run.info.run_id, "lost")
+        if ours and state != "running":
+            client.set_tag(run.info.run_id, "trial_state", state)
+            client.set_terminated(run.info.run_id, status=STATUS.get(state, "KILLED"))
+            ended.append(run)
+    return ended
+
+
+def has_done(worker: Worker) -> bool:
+    """Whether a worker tells MLflow nothing any more."""
+    return worker.is_gone or worker.state == LOST or (worker.state == ENDED and _age(worker) > SENDING)
+
+
+def _age(worker: Worker) -> timedelta:
+    return datetime.now(UTC) - worker.seen

@@ -1,0 +1,195 @@
+"""How a study is doing: its trials, its best one, who works on it, and how long it may take."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from bdqm_tune.services.connection import Stores
+from bdqm_tune.storage.database import not_made_yet, opened
+from bdqm_tune.storage.queries import Held
+from bdqm_tune.study.objectives import best_first, error_of, front_of, objectives_of
+from bdqm_tune.study.study import LOSSES, QUESTION, RUN_ID, STATES, no_such_study, study_id_of
+from bdqm_tune.units import OBJECTIVE_UNITS, duration_text
+from bdqm_tune.workers.registry import LOST, RUNNING, Worker, Workers
+
+PACE = timedelta(hours=1)  # over which the pace is taken
+SHOWN = ("complete", "pruned", "failed", "running", "waiting")
+GONE = "gone"  # a worker that did not say so, but whose process is known to be no more
+
+
+@dataclass(frozen=True)
+class WorkerStatus:
+    """A worker that runs, or was lost."""
+
+    host: str
+    pid: str
+    job: str  # of the scheduler, "" without one
+    device: str
+    state: str  # running, gone or lost
+    since: str  # ISO 8601, UTC
+    seen: str  # when it was heard of last
+    trials: list[int]  # that it runs
+    note: str  # why it is lost
+
+
+@dataclass(frozen=True)
+class StudyStatus:
+    """A study at one moment."""
+
+    study: str
+    waiting: int
+    running: int
+    complete: int
+    pruned: int
+    failed: int
+    total: int
+    objective: str | None  # the error by which training goes; None: not a study of ours
+    objectives: list[str]
+    unit: str
+    best_trial: int | None
+    best_value: float | None
+    best_run_id: str | None
+    front: list[int]  # of several objectives, the trials that no other one beats in all of them
+    trials_per_hour: float | None  # in the last hour; None: none was ever begun
+    seconds_left: float | None  # None: it cannot be said
+    workers: list[WorkerStatus]
+    losses: list[dict[str, int]]  # trials whose workers were lost: trial, times
+
+    @property
+    def done(self) -> int:
+        """Trials that have ended."""
+        return self.complete + self.pruned + self.failed
+
+
+def study_status(stores: Stores, name: str) -> StudyStatus:
+    """Read a study; nothing is made or changed.
+
+    Raises:
+        BadInput: there is none of that name.
+        BdqmError: the database cannot be read.
+    """
+    if not_made_yet(stores):
+        raise no_such_study(stores, name, [])
+    with opened(stores) as storage:
+        backend = storage.backend
+        if (study_id := study_id_of(storage, name)) is None:
+            raise no_such_study(stores, name, sorted(optuna.get_all_study_names(storage)))
+        held = backend.running(study_id)  # before the trials, so that those of a worker are known
+        trials, attributes = backend.get_all_trials(study_id), backend.get_study_user_attrs(study_id)
+        workers = Workers(backend.engine, backend.patience, study_id).all(RUNNING, LOST)
+    return summarise(name, attributes, trials, held, workers, datetime.now())
+
+
+def summarise(
+    name: str,
+    attributes: Mapping[str, Any],
+    trials: Sequence[FrozenTrial],
+    held: Sequence[Held],
+    workers: Sequence[Worker],
+    now: datetime,
+) -> StudyStatus:
+    """The status of a study.
+
+    Args:
+        held: its trials that run.
+        workers: those that run, or were lost.
+        now: local time, as Optuna has it.
+    """
+    counts = Counter(STATES[trial.state] for trial in trials)
+    objectives = objectives_of(attributes[QUESTION]) if QUESTION in attributes else []
+    complete = best_first(trials) if objectives else []
+    best = complete[0] if complete else None
+    shown = [_worker(worker, trials, held) for worker in workers]
+    pace = trials_per_hour(trials, now)
+    left = counts["waiting"] + counts["running"]
+    someone = any(worker.state == RUNNING for worker in shown)
+    return StudyStatus(
+        study=name,
+        **{state: counts[state] for state in STATES.values()},
+        total=len(trials),
+        objective=objectives[0] if objectives else None,
+        objectives=objectives,
+        unit=OBJECTIVE_UNITS.get("".join(objectives[:1]), ""),
+        best_trial=best.number if best else None,
+        best_value=error_of(best) if best else None,
+        best_run_id=best.user_attrs.get(RUN_ID) if best else None,
+        front=[trial.number for trial in front_of(complete)] if len(objectives) > 1 else [],
+        trials_per_hour=pace,
+        seconds_left=3600 * left / pace if pace and left and someone else None,
+        workers=shown,
+        losses=[
+            {"trial": trial.number, "times": int(trial.user_attrs[LOSSES])}
+            for trial in trials
+            if LOSSES in trial.user_attrs
+        ],
+    )
+
+
+def trials_per_hour(trials: Sequence[FrozenTrial], now: datetime) -> float | None:
+    """How many ended in the last hour, or, if the first began later, since then; None if none was ever begun."""
+    begun = [trial.datetime_start for trial in trials if trial.datetime_start is not None]
+    if not begun:
+        return None
+    since = max(min(begun), now - PACE)
+    ended = [trial for trial in trials if trial.datetime_complete is not None and trial.datetime_complete >= since]
+    hours = max(now - since, timedelta(seconds=1)) / timedelta(hours=1)
+    return len(ended) / hours
+
+
+def _worker(worker: Worker, trials: Sequence[FrozenTrial], held: Sequence[Held]) -> WorkerStatus:
+    mine = {trial.trial_id for trial in held if trial.worker == worker.name}
+    described = worker.description
+    return WorkerStatus(
+        host=described.get("host", "?"),
+        pid=described.get("pid", "?"),
+        job=described.get("job", ""),
+        device=described.get("device", "?"),
+        state=GONE if worker.state == RUNNING and worker.is_gone else worker.state,
+        since=worker.since.isoformat(),
+        seen=worker.seen.isoformat(),
+        trials=[trial.number for trial in trials if trial._trial_id in mine],
+        note=worker.note,
+    )
+
+
+def status_lines(status: StudyStatus) -> list[str]:
+    """What `bdqm-tune status` prints."""
+    states = ", ".join(f"{getattr(status, state)} {state}" for state in SHOWN)
+    lines = [f"study    {status.study}", f"trials   {status.done} of {status.total} have ended: {states}"]
+    if status.best_value is not None:
+        lines.append(f"best     trial {status.best_trial}: {status.objective} {status.best_value:.4f} {status.unit}")
+    if status.front:
+        several = f"{len(status.front)} trials" if len(status.front) > 1 else "1 trial"
+        lines.append(f"front    {several} by {', '.join(status.objectives)}: `bdqm-tune front {status.study}`")
+    if status.trials_per_hour and status.done < status.total:
+        left = f"; about {duration_text(status.seconds_left)} left" if status.seconds_left is not None else ""
+        lines.append(f"pace     {status.trials_per_hour:.1f} trials an hour{left}")
+    running = [worker for worker in status.workers if worker.state == RUNNING]
+    lines.append(f"workers  {len(running) or 'none'}")
+    lines += [f"         {_worker_line(worker)}" for worker in running]
+    for state in (GONE, LOST):
+        lines += [f"{state:<9}{_worker_line(worker)}" for worker in status.workers if worker.state == state]
+    if any(worker.state == GONE for worker in status.workers):
+        lines.append("next     `bdqm-tune doctor` lets the trials of those that are gone wait again")
+    if status.losses:
+        lost = ", ".join(f"{loss['trial']} ({loss['times']} times)" for loss in status.losses)
+        lines.append(f"losses   trials whose workers were lost: {lost.replace('(1 times)', '(once)')}")
+    return lines
+
+
+def _worker_line(worker: WorkerStatus) -> str:
+    since, seen = (
+        duration_text((datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds())
+        for moment in (worker.since, worker.seen)
+    )
+    job = f", job {worker.job}" if worker.job else ""
+    trials = f": {'trial' if len(worker.trials) == 1 else 'trials'} {', '.join(map(str, worker.trials))}"
+    return (
+        f"{worker.pid} on {worker.host}{job}, {worker.device}, since {since}, heard of {seen} ago"
+        f"{trials if worker.trials else ''}{f' ({worker.note})' if worker.note else ''}"
+    )

@@ -1,0 +1,143 @@
+"""A study's trials as a table for a terminal, and in one line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from bdqm_tune.units import OBJECTIVE_UNITS
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
+
+STATES = ("complete", "pruned", "failed", "running", "waiting")
+WIDTH = 120  # columns, where the output is no terminal
+MAE = "val_energy_mae"
+
+
+def best_first(trials: pd.DataFrame, objective: str = MAE) -> pd.DataFrame:
+    """Complete trials by their objective, then pruned ones by theirs, then what has no result."""
+    rank = trials["state"].map({state: position for position, state in enumerate(STATES)})
+    return trials.assign(_rank=rank).sort_values(["_rank", objective, "number"]).drop(columns="_rank")
+
+
+def summary(name: str, trials: pd.DataFrame, objective: str = MAE) -> str:
+    """How many trials came to what, the best one, and the time they took, in one line."""
+    counts = trials["state"].value_counts()
+    total = f"{len(trials)} {'trial' if len(trials) == 1 else 'trials'}"
+    parts = [f"{name}: {total}", ", ".join(f"{counts[state]} {state}" for state in STATES if state in counts)]
+    first = best_first(trials, objective).head(1)
+    if first["state"].eq("complete").any():
+        best = first.iloc[0]
+        parts.append(f"best trial {best['number']} with {best[objective]:.4g} {OBJECTIVE_UNITS[objective]}")
+    else:
+        parts.append("none complete yet")
+    hours = trials["trial_seconds"].astype(float).sum() / 3600
+    parts.append(f"{hours:.1f} h in trials" if hours >= 0.1 else f"{hours:.3f} h in trials")
+    return "; ".join(part for part in parts if part)
+
+
+def table(
+    trials: pd.DataFrame, hyperparameters: list[str], top: int, width: int = WIDTH, objective: str = MAE
+) -> Table:
+    """The best `top` trials, in `width` columns.
+
+    A hyperparameter that is the same in all of them stands below, as do the names of those that found no room.
+    """
+    from rich.console import Console
+
+    rows = best_first(trials, objective).head(top)
+    varied = [name for name in hyperparameters if len(rows) == 1 or rows[name].astype(str).nunique() > 1]
+    same = [f"{name} {_setting(rows[name].iloc[0])}" for name in hyperparameters if name not in varied and len(rows)]
+    notes = [f"the same in all: {', '.join(same)}"] if same else []
+    console = Console(width=10_000)
+    for room in range(len(varied), -1, -1):
+        left_out = [f"in trials.csv: {', '.join(varied[room:])}"] if room < len(varied) else []
+        result = _table(rows, varied[:room], "\n".join(notes + left_out), objective)
+        if console.measure(result).maximum <= width:
+            break
+    return result
+
+
+def _table(rows: pd.DataFrame, hyperparameters: list[str], caption: str, objective: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    result = Table(
+        box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False, caption=caption or None,
+        caption_justify="left", caption_style="",
+    )  # fmt: skip
+    for heading in (
+        "trial",
+        "state",
+        f"MAE\n({OBJECTIVE_UNITS[objective]})",
+        "best/\nepochs",
+        "param-\neters",
+        "seconds",
+    ):
+        result.add_column(heading, justify="left" if heading == "state" else "right", no_wrap=True)
+    for name in hyperparameters:
+        result.add_column(_heading(name), justify="right", no_wrap=True)
+    for row in rows.to_dict("records"):
+        result.add_row(
+            f"{row['number']}",
+            row["state"],
+            _number(row[objective], ".4g"),
+            f"{_number(row['best_epoch'])}/{_number(row['epochs'])}",
+            _number(row["n_parameters"]),
+            _number(row["trial_seconds"], ".1f"),
+            *(_setting(row[name]) for name in hyperparameters),
+        )
+    return result
+
+
+def _heading(name: str) -> str:
+    """A hyperparameter's name over several lines, so that a narrow column holds it."""
+    parts = []
+    for word in name.replace("descriptor.", "descr._").split("_"):
+        half = (len(word) + 1) // 2
+        parts += [word] if len(word) < 9 else [word[:half] + "-", word[half:]]
+    return "\n".join(parts)
+
+
+def _number(value: float, form: str = ".0f") -> str:
+    return "–" if value != value else f"{value:{form}}"
+
+
+def _setting(value: Any) -> str:
+    """A hyperparameter's value in a narrow column: three digits of a number, 2.2e-3 of a small one."""
+    if hasattr(value, "item"):
+        value = value.item()
+    if value is None or value != value:
+        return "–"
+    if isinstance(value, str | bool):
+        return str(value)
+    if float(value).is_integer():
+        return str(int(value))
+    if abs(value) >= 0.01:
+        return f"{value:.3g}"
+    from bdqm_tune.analysis.figures.style import short
+
+    return short(value, digits=1)
+
+
+def groups_table(groups: pd.DataFrame, objective: str) -> Table:
+    """Groups of repeated studies: their best with its interval, and what they cost."""
+    from rich import box
+    from rich.table import Table
+
+    result = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
+    result.add_column("group")
+    for heading in ("repeats", f"best MAE ({OBJECTIVE_UNITS[objective]})", "95 % interval", "epochs", "hours"):
+        result.add_column(heading, justify="right", no_wrap=True)
+    for row in groups.to_dict("records"):
+        interval = f"{row['low']:.4g} – {row['high']:.4g}" if row["low"] == row["low"] else "–"
+        result.add_row(
+            row["group"],
+            f"{row['repeats']}",
+            f"{row['best']:.4g}",
+            interval,
+            f"{row['epochs']:.0f}",
+            f"{row['hours']:.3g}",
+        )
+    return result

@@ -1,0 +1,141 @@
+"""The commands that use a study's models: evaluate, make an ensemble, predict. Heavy imports happen inside them."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bdqm_tune.cli.shared import (
+    Json,
+    Out,
+    PickedTrial,
+    StudyName,
+    files_folder,
+    number,
+    print_record,
+    stores_here,
+    trial_number,
+)
+from bdqm_tune.errors import BadInput
+
+EVALUATE_EXAMPLE = (
+    "`bdqm-tune evaluate --study oc20`, `bdqm-tune evaluate --study oc20 --trial 7`, "
+    '`bdqm-tune evaluate --study oc20 --ensemble latest --reopen "ensemble planned"`'
+)
+ENSEMBLE_EXAMPLE = "`bdqm-tune ensemble --study oc20 --best 5`"
+PREDICT_EXAMPLE = (
+    "`bdqm-tune predict runs:/0123abcd/model slab.xyz --out predicted.xyz`, "
+    "`bdqm-tune predict models:/oc20@champion slab.xyz`"
+)
+
+Train = Annotated[str, typer.Option(metavar="FILE", help="The training file, if it has moved since.")]
+Reopen = Annotated[
+    str, typer.Option(metavar="REASON", help="Why the test split is opened for one more model; stays on record.")
+]
+
+
+def evaluate(
+    study: StudyName = "",
+    ensemble: Annotated[
+        str, typer.Option(metavar="RUN_ID", help="Evaluate this ensemble of the study; or `latest`.")
+    ] = "",
+    trial: PickedTrial = "",
+    reopen: Reopen = "",
+    train: Train = "",
+    out: Out = "",
+    as_json: Json = False,
+) -> None:
+    """Evaluate the best trial's model, or an ensemble, on the test split: for one model of a study, on record."""
+    from bdqm_tune.analysis.evaluation import evaluation_lines
+    from bdqm_tune.config.config import Study
+    from bdqm_tune.evaluation.ensemble_evaluation import evaluate_ensemble
+    from bdqm_tune.evaluation.evaluation import evaluate_best
+    from bdqm_tune.progress import note
+
+    picked = picked_trial(trial, ensemble)
+    name = study or Study().name
+    folder = files_folder(name, out)  # before the evaluation, so that nothing is recorded whose files have no place
+    if folder is not None and ensemble and out.endswith(os.sep):
+        folder = files_folder(name, f"{folder / 'ensemble'}")
+    stores, options = stores_here(), {"reopen": reopen, "train": train}
+    evaluation = (
+        evaluate_ensemble(stores, name, ensemble, **options)
+        if ensemble
+        else evaluate_best(stores, name, **options, trial=picked)
+    )
+    if as_json:
+        model = {"trials": list(evaluation.trials)} if evaluation.trial is None else {"trial": evaluation.trial}
+        opening = evaluation.opening
+        record = {"study": evaluation.study, **model, "opening": opening.number, "opened": opening.time}
+        print(json.dumps(record | {"repeated": evaluation.repeated, **evaluation.metrics, "run_id": evaluation.run_id}))
+    else:
+        print("\n".join(evaluation_lines(evaluation)))
+    if folder is not None:
+        from bdqm_tune.analysis.evaluation import write_evaluation
+
+        for file in write_evaluation(evaluation, folder):
+            evaluation.log_artifact(file)
+        note(f"tables, test_metrics.json and figures: {folder}{os.sep}, and run {evaluation.run_id}")
+
+
+def picked_trial(trial: str, ensemble: str) -> int | None:
+    """The number of the trial to evaluate; None: the study's. Raises BadInput if there is an ensemble as well."""
+    if trial and ensemble:
+        raise BadInput("--trial and --ensemble are two models; evaluate one of them")
+    return trial_number(trial)
+
+
+def ensemble(
+    study: StudyName = "",
+    best: Annotated[str, typer.Option(metavar="N", help="Trials whose models it has; default: 5.")] = "",
+    coverage: Annotated[
+        str, typer.Option(metavar="SHARE", help="Of the true energies within its intervals; default: 0.9.")
+    ] = "",
+    train: Train = "",
+    as_json: Json = False,
+) -> None:
+    """Make one model of the best trials, whose spread becomes intervals calibrated on the validation split."""
+    from bdqm_tune.config.config import Study
+    from bdqm_tune.evaluation.ensembling import BEST, COVERAGE, assemble, record_ensemble
+
+    stores = stores_here()
+    members, stated = number("--best", best, int, BEST), number("--coverage", coverage, float, COVERAGE)
+    made = assemble(stores, study or Study().name, members, stated, train or None)
+    run_id = record_ensemble(stores, made)
+    print_record(
+        {"study": made.study, "trials": list(made.numbers), "coverage": stated, **made.metrics, "run_id": run_id},
+        as_json,
+    )
+    if not as_json:
+        print(f"\nnext: `bdqm-tune evaluate --study {made.study} --ensemble latest` says what the intervals hold")
+        print(f"      `bdqm-tune predict {run_id} FILE` predicts with it")
+
+
+def predict(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A folder, a run's id, `runs:/RUN_ID/model`, `models:/NAME@ALIAS` or `models:/NAME/VERSION`."
+        ),
+    ],
+    file: Annotated[str, typer.Argument(help="Structures, any file that ASE reads.")],
+    out: Annotated[str, typer.Option(metavar="FILE", help="Where to write them, as extended XYZ.")] = "predicted.xyz",
+    as_json: Json = False,
+) -> None:
+    """Predict energies and forces of the structures in a file; with an ensemble also how sure they are."""
+    from dataclasses import asdict
+
+    from bdqm_tune.models.prediction import predict_file
+    from bdqm_tune.models.store import is_tracked
+    from bdqm_tune.services.connection import Stores, home_folder
+
+    done = predict_file(model, file, Path(out), stores_here() if is_tracked(model) else Stores(home_folder()))
+    if done.note:
+        print(f"warning: {done.note}", file=sys.stderr, flush=True)
+    if as_json:
+        print(json.dumps(asdict(done)))
+        return
+    print(f"{done.structures} structures with {', '.join(done.columns)} (eV, eV/Å): {out}")

@@ -1,0 +1,144 @@
+"""What several commands of the command line have in common."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from bdqm_tune.errors import BadInput
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bdqm_tune.services.connection import Stores
+
+StudyName = Annotated[str, typer.Option("--study", metavar="NAME", help="Name of the study.")]
+PickedTrial = Annotated[
+    str, typer.Option("--trial", metavar="N", help="This trial: of a study of several objectives, one of its front.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+Out = Annotated[
+    str,
+    typer.Option(
+        metavar="FOLDER", help="Also write tables and figures; into `figures/`, to a folder of the study's own there."
+    ),
+]
+Number = TypeVar("Number", int, float)
+
+
+def stores_here(wait: bool = True) -> "Stores":
+    """Where to read and write; what workers could not send is sent, and what the user should know is printed.
+
+    Args:
+        wait: for servers that are not up.
+    """
+    from bdqm_tune.services.connection import find_stores
+
+    stores = find_stores(wait=wait)
+    for note in stores.notes:
+        print(f"warning: {note}", file=sys.stderr, flush=True)
+    for line in sent_journals(stores):
+        print(f"bdqm-tune: {line}", file=sys.stderr, flush=True)
+    return stores
+
+
+def sent_journals(stores: "Stores") -> Iterator[str]:
+    """Send what workers kept as the stores were away; what became of it, where there is anything."""
+    if (stores.home / "journal").is_dir():  # only then what sending needs is imported
+        from bdqm_tune.workers.outbox_delivery import send_journals
+
+        yield from send_journals(stores)
+
+
+def files_folder(name: str, out: str) -> "Path | None":
+    """Where `--out` puts a study's files; None if it is not given. Raises BadInput if nothing can be written there."""
+    if not out:
+        return None
+    from bdqm_tune.analysis.folders import output_folder
+
+    return output_folder(name, out)
+
+
+def print_record(record: Mapping[str, Any], as_json: bool) -> None:
+    """Print names and values, one a line or as JSON."""
+    if as_json:
+        print(json.dumps(record))
+        return
+    width = max(len(key) for key in record)
+    for key, value in record.items():
+        print(f"{key:<{width}}  {f'{value:.4f}' if isinstance(value, float) else value}")
+
+
+def number(option: str, text: str, kind: type[Number], default: Number) -> Number:
+    """The number that an option gives, or its default where it is empty."""
+    try:
+        return kind(text) if text else default
+    except ValueError:
+        raise BadInput(f"{option} must be a number, as {default}; got {text!r}") from None
+
+
+def trial_number(text: str) -> int | None:
+    """The number of a trial that an option gives; None where it is empty."""
+    if text and not text.isdecimal():
+        raise BadInput(f"--trial must be the number of a trial, as 7; got {text!r}")
+    return int(text) if text else None
+
+
+# Where each parameter of `tune` stands in the configuration: group ("": the top level) and option.
+PLACES = {
+    "train": ("data", "train"),
+    "test": ("data", "test"),
+    "study": ("study", "name"),
+    "n_trials": ("study", "n_trials"),
+    "objectives": ("study", "objectives"),
+    "sampler": ("study", "sampler"),
+    "pruner": ("study", "pruner"),
+    "seed": ("study", "seed"),
+    "epochs": ("training", "epochs"),
+    "backend": ("", "backend"),
+    "device": ("", "device"),
+    "cohort": ("", "cohort"),
+    "patience": ("", "patience"),
+}
+
+
+def tune_overrides(parameters: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Parameters of `tune` as options over the configuration file, which `config` names; empty ones are not given.
+
+    Raises:
+        BadInput: one is not known, or `set` is not what it should be.
+    """
+    unknown = parameters.keys() - {*PLACES, "set", "config"}
+    if unknown:
+        known = ", ".join(name.replace("_", "-") for name in (*PLACES, "set", "config"))
+        raise BadInput(f"no option --{sorted(unknown)[0].replace('_', '-')}; `tune` has: {known}")
+    overrides: dict[str, dict[str, str]] = {"search": assignments(parameters.get("set", ""))}
+    for name, (group, option) in PLACES.items():
+        if parameters.get(name):
+            overrides.setdefault(group, {})[option] = parameters[name]
+    return overrides
+
+
+def assignments(text: str) -> dict[str, str]:
+    """`lr=1e-3,activation=tanh` as a dictionary."""
+    pairs = [part.partition("=") for part in _parts(text) if part.strip()]
+    for name, equals, value in pairs:
+        if not (name.strip() and equals and value.strip()):
+            raise BadInput(
+                f"--set takes NAME=VALUE pairs separated by commas, as lr=1e-3,activation=tanh; got {text!r}"
+            )
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _parts(text: str) -> list[str]:
+    """What stands between the commas, but for those within brackets."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character in "[{") - (character in "]}")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts

@@ -1,0 +1,314 @@
+"""Every option, declared once: type, default, range, meaning. What is not known here is refused."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+
+from bdqm_tune.config.descriptor_options import DescriptorOptions
+from bdqm_tune.config.descriptor_search import check_search, descriptor_spaces, is_fixed_option, with_fixed_options
+from bdqm_tune.config.hyperparameters import DEFAULT_SEARCH, Options, excluded_by, refuse_two_ways
+from bdqm_tune.config.spaces import DESCRIPTOR, Space, check_value, parse_space
+from bdqm_tune.config.yaml_files import parse_yaml
+from bdqm_tune.errors import BadInput, located, one_line, printable, shown
+
+Sampler = Literal["tpe", "cmaes", "random", "gp", "grid", "qmc", "nsgaii"]
+Pruner = Literal["hyperband", "halving", "median", "none"]
+Objective = Literal["val_energy_mae", "val_forces_mae"]
+StudyObjective = Literal["val_energy_mae", "val_forces_mae", "n_parameters", "time_per_atom"]
+ONE_OBJECTIVE_ONLY = ("cmaes",)  # samplers that cannot weigh several
+
+
+class Validation(Options):
+    """How the validation split is taken from the training file."""
+
+    fraction: float = Field(0.1, gt=0, lt=1, description="share of the structures")
+    split: Literal["random", "composition"] = Field(
+        "random", description="composition: no chemical formula stands on both sides"
+    )
+    seed: int = Field(12, ge=0, lt=2**31, description="seed of the split, apart from the study's")
+
+
+class Data(Options):
+    """Structures with energies."""
+
+    train: str = Field("builtin", description="file that ASE reads, or builtin: EMT structures made here")
+    test: str | None = Field(None, description="file of the test split; builtin has its own")
+    validation: Validation = Validation()
+
+
+class Target(Options):
+    """What the network learns, and the error by which training goes."""
+
+    reference_energies: Literal["fit", "none"] = Field(
+        "fit", description="fit: per-element energies are subtracted first, fitted on the training split"
+    )
+    scaling: Literal["deviation", "mean_deviation"] = Field(
+        "deviation",
+        description="the energies that are left are divided by their standard deviation; mean_deviation: less their "
+        "mean, which without reference energies is what amptorch does",
+    )
+    objective: Objective = Field(
+        "val_energy_mae", description="eV or, of the forces, eV/Å; its best epoch is kept; minimised"
+    )
+
+
+class Training(Options):
+    """What all trials of a study share."""
+
+    epochs: int = Field(100, ge=1, le=1_000_000, description="passes over the training split, at most")
+    loss: Literal["mae", "mse"] = Field("mae", description="of the total energies, and of the forces")
+    forces: bool = Field(False, description="train on the forces as well; see search.force_coefficient")
+    early_stopping: int | None = Field(
+        30, ge=1, le=1_000_000, description="epochs without a better objective; null: off"
+    )
+    precision: Literal["float32", "float64"] = "float32"
+
+
+class Study(Options):
+    """One tuning question."""
+
+    name: str = Field("default", min_length=1, max_length=200)
+    objectives: list[StudyObjective] | None = Field(
+        None,
+        min_length=1,
+        description="what trials are judged by, all of it minimised; of several there is a front to choose from, and "
+        "nothing is pruned; null: target.objective alone",
+    )
+    sampler: Sampler = "tpe"
+    pruner: Pruner = "hyperband"
+    n_trials: int = Field(20, ge=1, le=100_000, description="trials to add")
+    seed: int = Field(0, ge=0, lt=2**31, description="of the sampler and of every trial's network")
+    enqueue: list[dict[str, Any]] = Field(
+        [{}], description="configurations to try first in a new study; what one leaves out has its default"
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _printable(cls, name: str) -> str:
+        if not name.isprintable() or name != name.strip():
+            raise ValueError("must be printable, on one line, without blanks around it")
+        return name
+
+    @model_validator(mode="before")
+    @classmethod
+    def _several_objectives(cls, content: Any) -> Any:
+        if not isinstance(content, Mapping) or not isinstance(content.get("objectives"), str | list):
+            return content
+        given = content["objectives"]
+        names = [name.strip() for name in given.split(",")] if isinstance(given, str) else given
+        # Where it was not asked for, there is none; Optuna prunes by one value alone.
+        default = {"pruner": "none"} if len(names) > 1 else {}
+        return {**default, **content, "objectives": names}
+
+    @model_validator(mode="after")
+    def _check_several_objectives(self) -> "Study":
+        names = self.objectives or []
+        if len(set(names)) < len(names):
+            raise ValueError(f"objectives must differ from each other, got {', '.join(names)}")
+        if len(names) > 1 and self.pruner != "none":
+            raise ValueError(f"with several objectives nothing is pruned: pruner must be none, got {self.pruner}")
+        if len(names) > 1 and self.sampler in ONE_OBJECTIVE_ONLY:
+            able = [sampler for sampler in get_args(Sampler) if sampler not in ONE_OBJECTIVE_ONLY]
+            raise ValueError(f"sampler {self.sampler} knows one objective only; of several do {', '.join(able)}")
+        return self
+
+
+class Config(Options):
+    """A whole configuration file."""
+
+    data: Data = Data()
+    descriptor: DescriptorOptions = DescriptorOptions()
+    target: Target = Target()
+    training: Training = Training()
+    search: dict[str, Any] = DEFAULT_SEARCH
+    study: Study = Study()
+    backend: Literal["native", "amptorch"] = Field(
+        "native", description="what trains the network: the project's own engine, or amptorch where it is installed"
+    )
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$", description="auto: the GPU where there is one")
+    memory: float = Field(
+        4.0,
+        gt=0,
+        le=1_000_000,
+        description="resident memory, GiB, to keep to where the CPU trains: features and derivatives that do not fit "
+        "are read from the disk, batch by batch",
+    )
+    cohort: Literal["auto"] | Annotated[int, Field(ge=1, le=1000)] = Field(
+        "auto",
+        description="trials that a worker trains at the same time; auto: one on each core that it may use, on a GPU "
+        "as many as make it faster, but, for the sampler to learn, a quarter of n_trials at most",
+    )
+    patience: float = Field(
+        30.0, gt=0, le=1_000_000, description="minutes that a worker waits for a store that does not answer"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fixed_descriptor(cls, content: Any) -> Any:
+        return with_fixed_options(content) if isinstance(content, Mapping) else content
+
+    @field_validator("search")
+    @classmethod
+    def _complete_search(cls, search: dict[str, Any]) -> dict[str, Any]:
+        refuse_two_ways(search)
+        merged = {
+            **{name: entry for name, entry in DEFAULT_SEARCH.items() if name not in excluded_by(search)},
+            **search,
+        }
+        for name, entry in merged.items():
+            parse_space(name, entry)
+        return merged
+
+    @model_validator(mode="after")
+    def _check_forces(self) -> "Config":
+        if self.target.objective == "val_forces_mae" and not self.training.forces:
+            raise ValueError("target.objective: val_forces_mae needs training.forces: true")
+        if "val_forces_mae" in self.objectives and not self.training.forces:
+            raise ValueError("study.objectives: val_forces_mae needs training.forces: true")
+        if "force_coefficient" in self.spaces and not self.training.forces:
+            raise ValueError("search.force_coefficient: a range needs training.forces: true")
+        return self
+
+    @model_validator(mode="after")
+    def _check_objectives(self) -> "Config":
+        if self.target.objective not in self.objectives:
+            raise ValueError(
+                f"study.objectives: must have {self.target.objective} among them, the error by which training goes "
+                f"(target.objective), got {', '.join(self.objectives)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_searched_descriptor(self) -> "Config":
+        check_search(self.descriptor, self.descriptor_spaces)
+        return self
+
+    @model_validator(mode="after")
+    def _check_cohort(self) -> "Config":
+        if self.backend == "amptorch" and self.cohort not in ("auto", 1):
+            raise ValueError(f"cohort: amptorch trains one trial at a time, got {self.cohort}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_enqueued(self) -> "Config":
+        for entry in self.study.enqueue:
+            for name, value in entry.items():
+                try:
+                    check_value(name, value)
+                except ValueError as error:
+                    raise ValueError(f"study.enqueue: {error}") from None
+        return self
+
+    def updated(self, overrides: Mapping[str, Mapping[str, Any]]) -> "Config":
+        """A copy with other options: group → option → value; group "" for the top level.
+
+        Raises:
+            BadInput: what comes out is not valid.
+        """
+        return _build(_merge(self.model_dump(exclude_unset=True), overrides, "options"), "options")
+
+    @property
+    def objectives(self) -> list[StudyObjective]:
+        """What trials are judged by: first the error by which training goes, then the others in a fixed order."""
+        named = self.study.objectives or [self.target.objective]
+        return sorted(named, key=lambda name: (name != self.target.objective, get_args(StudyObjective).index(name)))
+
+    @property
+    def spaces(self) -> dict[str, Space]:
+        """The hyperparameters that are searched."""
+        return {name: space for name, space in self._parsed_search.items() if isinstance(space, Space)}
+
+    @property
+    def descriptor_spaces(self) -> dict[str, Space]:
+        """The options of the descriptor that are searched, by their names in it; `descriptor` has the others."""
+        return descriptor_spaces(self.spaces)
+
+    @property
+    def fixed(self) -> dict[str, Any]:
+        """The hyperparameters that are fixed to one value."""
+        return {name: value for name, value in self._parsed_search.items() if not isinstance(value, Space)}
+
+    @property
+    def _parsed_search(self) -> dict[str, Any]:
+        return {name: parse_space(name, entry) for name, entry in self.search.items()}
+
+
+def load_config(path: str | Path | None = None, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> Config:
+    """Read a configuration file and put `overrides` (group → option → value; group "" for the top level) over it.
+
+    Raises:
+        BadInput: the file cannot be read, is no YAML, or holds what is not a valid option.
+    """
+    content: Any = {}
+    if path:
+        try:
+            with located(f"config {path}"):
+                content = parse_yaml(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise BadInput(f"config {path}: {error.strerror}") from None
+        except ValueError as error:  # the file is no UTF-8, or its name cannot be one
+            raise BadInput(f"config {path}: not valid YAML: {one_line(error)}") from None
+        content = {} if content is None else content
+        if not isinstance(content, dict):
+            raise BadInput(f"config {path}: must hold groups of options ({', '.join(Config.model_fields)})")
+    source = f"config {path}" if path else "options"
+    return _build(_merge(content, overrides or {}, source), source)
+
+
+def _merge(content: Mapping[str, Any], overrides: Mapping[str, Mapping[str, Any]], source: str) -> dict[str, Any]:
+    # A group without options, `study:` alone on its line, is read as None.
+    merged = {str(key): {} if value is None else value for key, value in content.items()}
+    for group, values in overrides.items():
+        if group == "":
+            merged.update(values)
+        elif isinstance(merged.get(group, {}), dict):
+            kept = merged.get(group, {})
+            if group == "search":
+                kept = {name: entry for name, entry in kept.items() if name not in excluded_by(values)}
+                merged = _without_options(merged, values)
+            merged[group] = {**kept, **values}
+        else:
+            raise BadInput(f"{source}: {group} must be a group of options, got {shown(merged[group])}")
+    return merged
+
+
+def _without_options(content: dict[str, Any], search: Mapping[str, Any]) -> dict[str, Any]:
+    """The content without those options of the descriptor that `search` fixes."""
+    options = content.get("descriptor")
+    if not isinstance(options, dict):
+        return content
+    fixed = {name.removeprefix(DESCRIPTOR) for name, entry in search.items() if is_fixed_option(name, entry)}
+    return {**content, "descriptor": {option: value for option, value in options.items() if option not in fixed}}
+
+
+def _build(content: dict[str, Any], source: str) -> Config:
+    try:
+        return Config(**content)
+    except ValidationError as error:
+        raise BadInput(f"{source}: {describe(error)}") from None
+
+
+def describe(error: ValidationError, model: type[BaseModel] = Config) -> str:
+    """The first problems of a validation of `model` in one line: where, what, and what is valid there."""
+    parts = []
+    for problem in error.errors()[:3]:
+        where = ".".join(str(key)[:100] for key in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            valid = ", ".join(_valid_keys(model, problem["loc"][:-1]))
+            parts.append(f"unknown option {where}; there are: {valid}")
+            continue
+        message = problem["msg"].removeprefix("Value error, ")
+        got = f", got {shown(problem['input'])}" if where and problem["type"] not in ("missing", "value_error") else ""
+        parts.append(f"{where}: {message}{got}" if where else message)
+    return printable("; ".join(parts))
+
+
+def _valid_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    for key in location:
+        annotation = model.model_fields[str(key)].annotation if str(key) in model.model_fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            break
+        model = annotation
+    return list(model.model_fields)

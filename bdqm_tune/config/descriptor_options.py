@@ -1,0 +1,128 @@
+"""What describes the neighbourhood of an atom: the options of every descriptor, declared once."""
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    Field,
+    PlainSerializer,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+
+from bdqm_tune.config.hyperparameters import Options
+
+LONGEST = 100.0  # Å; a typing error must not fill the memory with neighbours
+# The options of each descriptor, besides those that all have.
+_GMP = {"sigmas", "cutoff", "square", "pseudodensities"}
+DESCRIPTORS: dict[str, set[str]] = {
+    "gmp": {"orders", "solid", *_GMP},
+    "gmp_groups": {"groups", *_GMP},
+    "symmetry_functions": {"elements", "cutoff", "g2", "g4", "g5", "cutoff_function", "gamma"},
+}
+# An option that counts only where another, which counts itself, has one of the given values.
+CONDITIONS: dict[str, tuple[str, tuple[str, ...]]] = {
+    **{
+        option: ("name", tuple(name for name, options in DESCRIPTORS.items() if option in options))
+        for option in sorted(set().union(*DESCRIPTORS.values()))
+    },
+    "gamma": ("cutoff_function", ("polynomial",)),
+    "scaling_range": ("scaling", ("normalise",)),
+}
+# The options that `DescriptorOptions` compares with each other.
+DEPENDENT = ("name", "cutoff", "square", "scaling", "cutoff_function", "gamma")
+
+
+def _with_text_keys(groups: dict[int, list[int]]) -> dict[str, list[int]]:
+    # As JSON gives them back: a study compares its options with those that it was made with.
+    return {str(order): numbers for order, numbers in groups.items()}
+
+
+class DescriptorFields(Options):
+    """The options of all descriptors, each checked for itself."""
+
+    name: Literal["gmp", "gmp_groups", "symmetry_functions"] = Field(
+        "gmp",
+        description="gmp: Gaussian multipoles, normalised per order; gmp_groups: single groups of their harmonics; "
+        "symmetry_functions: Behler–Parrinello",
+    )
+    orders: list[Annotated[int, Field(ge=0, le=9)]] = Field([0, 1, 2, 3], min_length=1)
+    groups: Annotated[dict[Annotated[int, Field(ge=0, le=9)], list[int]], PlainSerializer(_with_text_keys)] = Field(
+        {0: [1], 1: [1], 2: [1, 2]}, min_length=1, description="order: numbers of its groups of harmonics, from 1"
+    )
+    sigmas: (
+        Annotated[int, Field(ge=1, le=40)]
+        | Annotated[list[Annotated[float, Field(gt=0, le=LONGEST)]], Field(min_length=1)]
+    ) = Field(8, description="probe widths, Å; a number: as many from 0.1 to 2 Å, evenly spaced in their logarithm")
+    cutoff: float | None = Field(
+        6.0, gt=0, le=LONGEST, description="Å; null: where the widest probe has decayed to 1e-8"
+    )
+    solid: bool = Field(True, description="solid harmonics, else surface harmonics")
+    square: bool = Field(True, description="squared invariants, else their roots")
+    pseudodensities: str | None = Field(None, description="folder of amptorch .g files; null: the package's table")
+    elements: list[str] | None = Field(None, min_length=1, description="symbols; null: those of the training file")
+    g2: dict[str, Any] | None = Field(
+        {"etas": [0.05, 0.25, 1.0, 5.0], "rs": [0.0]}, description="all combinations; or such lists for each element"
+    )
+    g4: dict[str, Any] | None = Field({"etas": [0.005], "zetas": [1.0, 4.0], "gammas": [-1.0, 1.0]})
+    g5: dict[str, Any] | None = None
+    cutoff_function: Literal["cosine", "polynomial"] = "cosine"
+    gamma: float | None = Field(None, gt=0, description="of the polynomial cutoff function, which needs it")
+    scaling: Literal["log", "standardise", "normalise"] = Field(
+        "log",
+        description="of the features, fitted on the training split; log: their logarithm, standardised; "
+        "standardise: to mean 0 and standard deviation 1; normalise: to scaling_range",
+    )
+    scaling_range: list[float] = Field(
+        [0.0, 1.0], min_length=2, max_length=2, description="normalise: of a feature in the training split"
+    )
+    scaling_per_element: bool = Field(False, description="scale the atoms of each element for themselves")
+
+    @field_validator("scaling_range")
+    @classmethod
+    def _rising(cls, limits: list[float]) -> list[float]:
+        if limits[0] >= limits[1]:
+            raise ValueError(f"must be [low, high], got {limits}")
+        return limits
+
+
+class DescriptorOptions(DescriptorFields):
+    """What describes the neighbourhood of an atom: options that fit each other."""
+
+    @model_validator(mode="after")
+    def _check_fitting(self) -> "DescriptorOptions":
+        unfitting = [option for option in self.model_fields_set if option in self._unfitting]
+        if unfitting:
+            valid = ", ".join(option for option in type(self).model_fields if option not in self._unfitting)
+            raise ValueError(f"{', '.join(sorted(unfitting))} does not belong to {self.name}; its options are: {valid}")
+        if self.cutoff is None and self.name != "gmp":
+            raise ValueError(f"cutoff: {self.name} needs a distance in Å")
+        if (self.cutoff_function == "polynomial") != (self.gamma is not None):
+            raise ValueError("gamma belongs to cutoff_function: polynomial, which needs it")
+        if self.name == "gmp_groups" and not self.square and self.scaling == "log":
+            raise ValueError("scaling: without square the features may be negative, so log is not for them")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _fitting_options(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {option: value for option, value in handler(self).items() if option not in self._unfitting}
+
+    @property
+    def _unfitting(self) -> set[str]:
+        """The options that only other descriptors have."""
+        return set().union(*DESCRIPTORS.values()) - DESCRIPTORS[self.name]
+
+
+def conditions(option: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """What has to have which value for an option to count, and what for that to count, and so on."""
+    while option in CONDITIONS:
+        option, needed = CONDITIONS[option]
+        yield option, needed
+
+
+def counts(option: str, values: Mapping[str, Any]) -> bool:
+    """Whether an option has a meaning beside these values of others; what is not given has its default."""
+    defaults = DescriptorFields.model_fields
+    return all(values.get(parent, defaults[parent].default) in needed for parent, needed in conditions(option))

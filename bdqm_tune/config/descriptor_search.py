@@ -1,0 +1,121 @@
+"""A searched descriptor: the configured one, with some of its options chosen anew in every trial."""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from bdqm_tune.config.descriptor_options import DEPENDENT, DescriptorFields, DescriptorOptions, conditions, counts
+from bdqm_tune.config.spaces import DESCRIPTOR, Space, check_value, is_space
+
+OPTIONS = tuple(DescriptorFields.model_fields)
+
+
+def descriptor_spaces(spaces: Mapping[str, Space]) -> dict[str, Space]:
+    """Those of the spaces that are of the descriptor's options, by the options' names, in the order of these."""
+    found, _ = apart(spaces)
+    return {option: found[option] for option in OPTIONS if option in found}
+
+
+def apart(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The descriptor's options, by their names in it, and the hyperparameters among values named as in `search`."""
+    options = {name for name in values if name.startswith(DESCRIPTOR)}
+    return (
+        {name.removeprefix(DESCRIPTOR): values[name] for name in values if name in options},
+        {name: values[name] for name in values if name not in options},
+    )
+
+
+def chosen_descriptor(base: DescriptorOptions, chosen: Mapping[str, Any]) -> DescriptorOptions:
+    """The descriptor `base` with other values of some options, as Optuna holds them.
+
+    What the chosen descriptor does not have is left out; what it has and `base` does not has its default.
+
+    Raises:
+        ValidationError: the options do not fit each other.
+    """
+    values = base.model_dump() | {option: check_value(DESCRIPTOR + option, value) for option, value in chosen.items()}
+    return DescriptorOptions(**{option: value for option, value in values.items() if counts(option, values)})
+
+
+def examples(
+    base: DescriptorOptions, spaces: Mapping[str, Space], over: tuple[str, ...]
+) -> Iterator[tuple[dict[str, Any], DescriptorOptions]]:
+    """Choices and the descriptors that they make: all combinations of the options in `over`, and with each of these
+    every choice, and both ends of every range, of every other option at least once.
+
+    Raises:
+        ValueError: options that do not fit each other; the message names the choices.
+    """
+    values = {option: _values(space) for option, space in spaces.items()}
+    crossed = [option for option in values if option in over]
+    others = {option: values[option] for option in values if option not in over}
+    for combination in itertools.product(*(values[option] for option in crossed)):
+        for i in range(max(map(len, others.values()), default=1)):
+            chosen = dict(zip(crossed, combination, strict=True))
+            chosen |= {option: found[i % len(found)] for option, found in others.items()}
+            try:
+                descriptor = chosen_descriptor(base, chosen)
+            except ValidationError as error:
+                message = error.errors()[0]["msg"].removeprefix("Value error, ")
+                raise ValueError(f"search: a trial could have {said(base, chosen)}: {message}") from None
+            yield chosen, descriptor
+
+
+def check_search(base: DescriptorOptions, spaces: Mapping[str, Space]) -> None:
+    """Raise ValueError if a trial could be given options that do not fit, or one that never counts is searched."""
+    given = base.model_dump()
+    for option in spaces:
+        for parent, needed in conditions(option):
+            possible = _values(spaces[parent]) if parent in spaces else [given.get(parent)]
+            if not set(possible) & set(needed):
+                names = " or ".join(needed)
+                raise ValueError(
+                    f"search.{DESCRIPTOR}{option}: counts only where {DESCRIPTOR}{parent} is {names}, which it never is"
+                )
+    for _ in examples(base, spaces, DEPENDENT):
+        pass
+
+
+def said(base: DescriptorOptions, chosen: Mapping[str, Any]) -> str:
+    """Those of the choices that count, as one would write them."""
+    values = base.model_dump() | dict(chosen)
+    return ", ".join(f"{DESCRIPTOR}{option}={value}" for option, value in chosen.items() if counts(option, values))
+
+
+def with_fixed_options(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The content of a configuration in which plain values in `search` stand in `descriptor` instead.
+
+    One that the configured descriptor does not have, but others that are searched do, becomes a choice of one.
+
+    Raises:
+        ValueError: a value that cannot be, or another than stands in `descriptor`.
+    """
+    search, base = content.get("search"), content.get("descriptor", {})
+    base = base.model_dump(exclude_unset=True) if isinstance(base, BaseModel) else base
+    if not isinstance(search, Mapping) or not isinstance(base, Mapping):
+        return content  # which is refused later
+    fixed = {name: entry for name, entry in search.items() if is_fixed_option(name, entry)}
+    if not fixed:
+        return content
+    kept, options = {name: entry for name, entry in search.items() if name not in fixed}, dict(base)
+    values = {name.removeprefix(DESCRIPTOR): check_value(name, entry) for name, entry in fixed.items()}
+    for option in sorted(values, key=OPTIONS.index):  # those first that others depend on
+        name, value = DESCRIPTOR + option, values[option]
+        if not counts(option, options) and any(DESCRIPTOR + parent in kept for parent, _ in conditions(option)):
+            kept[name] = {"choice": [value]}
+        elif option in options and check_value(name, options[option]) != value:
+            raise ValueError(f"search.{name} is {value}, but {name} {options[option]}; give one or the other")
+        else:
+            options[option] = value
+    return {**content, "search": kept, "descriptor": options}
+
+
+def is_fixed_option(name: Any, entry: Any) -> bool:
+    """Whether an entry of `search` fixes an option of the descriptor."""
+    return isinstance(name, str) and name.startswith(DESCRIPTOR) and not is_space(name, entry)
+
+
+def _values(space: Space) -> list[Any]:
+    return list(space.choices) if space.kind == "choice" else [space.low, space.high]

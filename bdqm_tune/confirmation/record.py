@@ -1,0 +1,50 @@
+"""A confirmation as its run has it."""
+
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+from mlflow.tracking import MlflowClient
+
+from bdqm_tune.errors import BdqmError
+from bdqm_tune.study.selection import Champion
+
+FINALISTS, RETRAININGS, RECORD = "finalists.csv", "retrainings.csv", "confirmation.json"
+
+
+@dataclass(frozen=True)
+class RecordedConfirmation:
+    """What became of a study's finalists."""
+
+    finalists: pd.DataFrame  # see `verdict.table`
+    retrainings: pd.DataFrame  # one row a training: name, seed, value, state, seconds, run_id
+    record: dict[str, Any]  # see `Confirmation.record`
+
+
+def read_confirmation(client: MlflowClient, champion: Champion) -> RecordedConfirmation:
+    """The confirmation that chose a champion; nothing is changed.
+
+    Raises:
+        BdqmError: its files are not there any more.
+        MlflowException, OSError: the tracking store failed.
+    """
+    run_id = champion.confirmation_run_id
+    missing = {FINALISTS, RETRAININGS, RECORD} - {file.path for file in client.list_artifacts(run_id)}
+    if missing:
+        raise BdqmError(f"{', '.join(sorted(missing))} are not in the confirmation's run {run_id} any more")
+    with tempfile.TemporaryDirectory(prefix="bdqm-") as folder:
+
+        def fetched(name: str) -> Path:
+            uri = f"runs:/{run_id}/{name}"
+            return Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder, tracking_uri=client.tracking_uri))
+
+        whole = dict.fromkeys(("trial", "n_parameters", "best_seed"), "Int64")
+        return RecordedConfirmation(
+            pd.read_csv(fetched(FINALISTS), dtype=whole),
+            pd.read_csv(fetched(RETRAININGS), dtype={"n_parameters": "Int64"}),
+            json.loads(fetched(RECORD).read_text(encoding="utf-8")),
+        )

@@ -1,0 +1,99 @@
+"""A model of a study, evaluated on the test split: it predicts first, and then the lock box is opened, on record."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import optuna
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from bdqm_tune.errors import BdqmError
+from bdqm_tune.evaluation.lockbox import next_opening, put_on_record
+from bdqm_tune.evaluation.measurement import measure, measure_unlabelled, predict
+from bdqm_tune.evaluation.record import Evaluation, record_evaluation, recorded_evaluation
+from bdqm_tune.learning.ensemble import Ensemble
+from bdqm_tune.learning.potential import Potential
+from bdqm_tune.models.store import existing_run, load_potential
+from bdqm_tune.services.connection import Stores
+from bdqm_tune.services.secrets import refuse_secrets
+from bdqm_tune.storage.database import turn
+from bdqm_tune.structures.sealed import open_labels
+from bdqm_tune.study.data import study_data, trial_config
+from bdqm_tune.study.selection import chosen_model
+from bdqm_tune.study.study import load_study
+from bdqm_tune.study.testsplit import load_test_split
+from bdqm_tune.tracking.client import reason, tracking_client
+from bdqm_tune.tracking.quiet import quiet_libraries
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model of a study that is to be evaluated."""
+
+    model: Potential | Ensemble
+    run: Run  # that has it
+    trained: Run  # of the trial that it is, or of one of its members: what it was trained on
+    trials: tuple[int, ...]  # one, or those of an ensemble's members
+
+    def __str__(self) -> str:
+        if isinstance(self.model, Ensemble):
+            return f"the ensemble of trials {', '.join(map(str, self.trials))}"
+        return f"trial {self.trials[0]}"
+
+
+Choose = Callable[[optuna.Study, MlflowClient, Stores], Candidate]
+
+
+def evaluate_best(stores: Stores, name: str, reopen: str = "", train: str = "", trial: int | None = None) -> Evaluation:
+    """Evaluate a study's champion, or else its best trial, on its test split, as `evaluate` does.
+
+    Args:
+        trial: number of the one to evaluate in their place.
+    """
+    return evaluate(stores, name, lambda *where: _chosen(trial, *where), reopen, train)
+
+
+def evaluate(stores: Stores, name: str, choose: Choose, reopen: str = "", train: str = "") -> Evaluation:
+    """Evaluate a model of a study on its test split, and record it in the study and in a run of its own.
+
+    The test split is opened for one model. The same again gives what is on record; another needs a reason, which stays
+    on record. Of two evaluations at once, one waits for the other.
+
+    Args:
+        choose: gives the model.
+        reopen: the reason.
+        train: the training file, where it is no longer where it was; empty: it is.
+
+    Raises:
+        BadInput: no such study or model, the study has no test split, or it was opened for another model; or the
+            training file is not there or has changed.
+        BdqmError: a store or a file cannot be read.
+    """
+    quiet_libraries()
+    refuse_secrets({"reopen": reopen})
+    load_study(stores, name)  # without a study there are no turns
+    with turn(stores, name, "evaluation") as check:
+        study, client = load_study(stores, name), tracking_client(stores)
+        test = load_test_split(study, stores.home)
+        try:
+            candidate = choose(study, client, stores)
+            opening = next_opening(study, str(candidate), candidate.run.info.run_id, test.digest, reopen)
+            if opening.is_done:
+                return recorded_evaluation(client, study, opening)
+            data = study_data(trial_config(client, candidate.trained), candidate.trained, train or None)
+            predicted = predict(candidate.model, test, stores.home)
+            known = measure_unlabelled(candidate.model, test, data, stores.home)
+            check()
+            put_on_record(study, opening)  # now: whatever happens from here on, the labels were looked at
+            labelled = open_labels(test, stores.home)
+            found = measure(candidate.model, predicted, labelled, data.structures.select(data.train))
+            return record_evaluation(client, study, candidate.run, candidate.trials, opening, found | known)
+        except (MlflowException, OSError) as error:
+            raise BdqmError(f"cannot evaluate through the MLflow tracking store: {reason(error)}") from None
+
+
+def _chosen(trial: int | None, study: optuna.Study, client: MlflowClient, stores: Stores) -> Candidate:
+    chosen = chosen_model(study, trial)
+    run = existing_run(client, f"trial {chosen.trial}, {chosen.why}", chosen.run_id)
+    return Candidate(load_potential(f"runs:/{run.info.run_id}/model", stores), run, run, (chosen.trial,))

@@ -1,0 +1,112 @@
+"""What is measured of a model: errors on the test split, how near that is to the training file, and the cost."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from bdqm_tune.descriptors import stored_features
+from bdqm_tune.errors import BadInput
+from bdqm_tune.evaluation.ensembling import predict_stored
+from bdqm_tune.evaluation.interval_check import coverage_metrics, curve_of, with_ends
+from bdqm_tune.learning.baselines import REFERENCE, baseline_energies
+from bdqm_tune.learning.bootstrap import CONFIDENCE, RESAMPLES, SEED, mean_with_interval, with_intervals
+from bdqm_tune.learning.breakdown import by_class, by_element, deviations
+from bdqm_tune.learning.cost import THREADS, measure_cost
+from bdqm_tune.learning.ensemble import Ensemble, EnsemblePrediction
+from bdqm_tune.learning.metrics import energy_metrics
+from bdqm_tune.learning.overlap import find_overlap, fingerprints
+from bdqm_tune.learning.potential import Potential, Prediction
+from bdqm_tune.structures import Geometries, Structures
+from bdqm_tune.study.data import StudyData
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Numbers, tables and how they were come by."""
+
+    metrics: dict[str, float]
+    tables: dict[str, pd.DataFrame]  # by the names of their files
+    settings: dict[str, Any]
+
+    def __or__(self, other: "Measured") -> "Measured":
+        return Measured(self.metrics | other.metrics, self.tables | other.tables, self.settings | other.settings)
+
+
+def measure_unlabelled(model: Potential | Ensemble, test: Geometries, data: StudyData, home: Path) -> Measured:
+    """What needs no labels: the overlap of the test split with the training file, and the cost of predictions."""
+    first = model if isinstance(model, Potential) else next(iter(model.members.values()))
+
+    def prints(structures: Geometries) -> NDArray[np.float64]:
+        numbers = np.concatenate([atoms.numbers for atoms in structures.atoms])
+        return fingerprints(stored_features(structures, first.descriptor, home / "features"), numbers, first.scaler)
+
+    overlap = find_overlap(test, prints(test), data.structures, prints(data.structures))
+    cost = measure_cost(model, test.atoms)
+    return Measured(
+        overlap.metrics() | cost.metrics(),
+        {"overlap": overlap.table},
+        {"inference_device": "cpu", "inference_threads": THREADS},
+    )
+
+
+def predict(model: Potential | Ensemble, structures: Geometries, home: Path) -> Prediction | EnsemblePrediction:
+    """Energies from stored features, which are made where there are none; forces where the model was trained on them.
+
+    Args:
+        home: `BDQM_HOME`.
+    """
+    forces = model.predict(structures.atoms).forces if model.trained_on_forces else None
+    if isinstance(model, Ensemble):
+        return predict_stored(model, structures, home)._replace(forces=forces)
+    features = stored_features(structures, model.descriptor, home / "features")
+    energies = [model.predict_features(p.features, structures.atoms[p.structures]) for p in features.pieces()]
+    return Prediction(np.concatenate(energies), forces)
+
+
+def measure(
+    model: Potential | Ensemble, found: Prediction | EnsemblePrediction, test: Structures, train: Structures
+) -> Measured:
+    """Errors of predictions, altogether, by element and by composition, and those of the baselines.
+
+    Args:
+        train: the training split, which baselines come from.
+    """
+    of_all = deviations(test, found.energies, found.forces)
+    metrics = {f"test_{name}": value for name, value in with_intervals(of_all).items()}
+    baselines = baseline_energies(train, test)
+    gain = np.abs(baselines[REFERENCE] - test.energies) - np.abs(found.energies - test.energies)
+    metrics |= mean_with_interval("test_energy_mae_gain", gain)
+    for baseline, energies in baselines.items():
+        errors = energy_metrics(energies, test.energies, test.n_atoms)
+        metrics |= {f"{baseline}_{name}": value for name, value in errors.items()}
+    tables = {
+        "errors": compared(test, found.energies),
+        "by_element": by_element(test, found.energies, found.forces),
+        "by_class": by_class(test, of_all),
+    }
+    if isinstance(model, Ensemble) and isinstance(found, EnsemblePrediction):
+        if model.calibration is None:
+            raise BadInput("an ensemble without calibration has no intervals to be tested")
+        tables["errors"] = with_ends(tables["errors"], found, model.calibration)
+        tables["coverage"] = curve_of(tables["errors"], model.calibration)
+        metrics |= coverage_metrics(tables["errors"], model.calibration)
+    settings = {"confidence": CONFIDENCE, "bootstrap_resamples": RESAMPLES, "bootstrap_seed": SEED}
+    return Measured(metrics, tables, settings)
+
+
+def compared(structures: Structures, predicted: NDArray[np.float64]) -> pd.DataFrame:
+    """The energies of structures, those predicted (n_structures,), eV, and the differences."""
+    return pd.DataFrame(
+        {
+            "image": structures.images,
+            "formula": [atoms.get_chemical_formula() for atoms in structures.atoms],
+            "n_atoms": structures.n_atoms,
+            "energy": structures.energies,
+            "predicted": predicted,
+            "error": predicted - structures.energies,
+        }
+    )

@@ -1,0 +1,250 @@
+"""Opening the database of studies: where it is now, its tables, and who goes first."""
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pymysql
+import sqlalchemy
+from alembic.runtime.migration import MigrationContext
+from optuna.exceptions import StorageInternalError
+
+from bdqm_tune.errors import BadInput, BdqmError
+from bdqm_tune.files import open_no_link
+from bdqm_tune.services.connection import Stores
+from bdqm_tune.services.database_lock import DatabaseLock
+from bdqm_tune.services.secrets import ENCODE, without_secrets
+from bdqm_tune.storage.cache import Cache
+from bdqm_tune.storage.patient_storage import PatientStorage
+from bdqm_tune.storage.retry import Patience, reason
+
+SERVERS_PATIENCE, OTHER_PATIENCE = 30.0, 5.0  # seconds to wait for a database when opening it: ours, and a given one
+CONNECT_TIMEOUT, QUERY_TIMEOUT = 10, 60  # seconds
+RECYCLE = 1800  # seconds after which a connection is replaced
+TURN = 600  # seconds to wait for one's turn, and for a connection where the server has none left
+
+
+class StudyDatabase:
+    """Where the studies are: a file, a given database, or that of the servers, which is looked up at each connect."""
+
+    def __init__(self, stores: Stores) -> None:
+        self._stores = stores
+        self.follows = stores.storage is None and stores.connection_file is not None
+
+    def __str__(self) -> str:
+        """Its address without a password or options."""
+        try:
+            return f"the study database {without_secrets(self.url().set(query={}).render_as_string())}"
+        except pymysql.OperationalError:
+            return "the study database of the servers"
+
+    def url(self) -> sqlalchemy.URL:
+        """Its address now.
+
+        Raises:
+            BadInput: what was given is no such address.
+            pymysql.OperationalError: the servers are down.
+        """
+        try:
+            return sqlalchemy.make_url(self._stores.storage_url)
+        except BdqmError as error:
+            raise pymysql.OperationalError(pymysql.constants.CR.CR_CONN_HOST_ERROR, str(error)) from None
+        except (sqlalchemy.exc.ArgumentError, ValueError):
+            raise BadInput(
+                f"BDQM_STORAGE is no SQLAlchemy URL; an example: sqlite:////scratch/me/optuna.db; {ENCODE}"
+            ) from None
+
+    @property
+    def is_mysql(self) -> bool:
+        """Whether it is MySQL or MariaDB, as that of the servers always is."""
+        return self.follows or self.url().get_backend_name() in ("mysql", "mariadb")
+
+    @property
+    def file(self) -> Path | None:
+        """The file of a SQLite database."""
+        return None if self.follows else sqlite_file(self.url())
+
+    def engine_options(self) -> dict[str, Any]:
+        """How SQLAlchemy connects to it."""
+        if not self.is_mysql:
+            return {}
+        # Two connections: the training thread's, and one for all others, which write little.
+        return {
+            "creator": self.connect,
+            "pool_size": 1,
+            "max_overflow": 1,
+            "pool_pre_ping": False,  # a connection that broke is noticed when it is used, and the use repeated
+            "pool_recycle": RECYCLE,
+            "pool_reset_on_return": None,  # Optuna ends every transaction; one more rollback would be one more wait
+        }
+
+    def connect(self) -> Any:
+        """A new connection of the driver, to MySQL or MariaDB."""
+        url = self.url()
+        dialect = url.get_dialect()
+        arguments, options = dialect().create_connect_args(url)
+        timeouts = {"connect_timeout": CONNECT_TIMEOUT, "read_timeout": QUERY_TIMEOUT, "write_timeout": QUERY_TIMEOUT}
+        return dialect.import_dbapi().connect(*arguments, **{**timeouts, **options})
+
+    def patience(self, seconds: float, full: float = 0.0) -> Patience:
+        """Patience with it, and with one that has no connection left."""
+        return Patience(seconds, self.__str__, self.follows, full)
+
+    @property
+    def opening_patience(self) -> Patience:
+        """Patience when it is opened; one that was given and cannot be reached is wrong, more likely than late."""
+        return self.patience(SERVERS_PATIENCE if self.follows else OTHER_PATIENCE, TURN)
+
+
+def sqlite_file(url: sqlalchemy.URL) -> Path | None:
+    """The file of a SQLite database; None: it is in memory, or another database."""
+    if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):
+        return None
+    return Path(str(url.database))
+
+
+_OWN_REVISION: list[str] = []  # once it is known
+
+
+def open_storage(stores: Stores, patience: float = OTHER_PATIENCE) -> Cache:
+    """Connect to the database of studies, making its tables if it has none.
+
+    Args:
+        patience: seconds that an operation waits for a database that does not answer.
+
+    Raises:
+        BadInput: not the URL of a database.
+        BdqmError: the database cannot be reached, or belongs to another version of Optuna.
+    """
+    database = StudyDatabase(stores)
+    with _explained(database):
+        storage = database.opening_patience(lambda: _open(database, database.patience(patience)))
+        _check_version(storage, database)
+    return Cache(storage)
+
+
+def _open(database: StudyDatabase, patience: Patience) -> PatientStorage:
+    url, options = database.url().render_as_string(hide_password=False), database.engine_options()
+    if database.file is not None:
+        database.file.parent.mkdir(parents=True, exist_ok=True)
+    if _has_tables(url, options):
+        return PatientStorage(url, patience, options, make_tables=False)
+    with _turn(database, "tables"):  # of processes that make tables at the same time, all but one may fail
+        return PatientStorage(url, patience, options, make_tables=True)
+
+
+def _has_tables(url: str, options: dict[str, Any]) -> bool:
+    engine = sqlalchemy.create_engine(url, **{key: options[key] for key in options if key == "creator"})
+    try:
+        with engine.connect() as connection:
+            # Optuna writes the revision last.
+            return MigrationContext.configure(connection).get_current_revision() is not None
+    finally:
+        engine.dispose()
+
+
+def _own_revision(storage: PatientStorage) -> str:
+    """The revision of the tables that this Optuna makes, for which it reads a folder of scripts: 65 ms."""
+    if not _OWN_REVISION:
+        _OWN_REVISION.append(storage.get_head_version())
+    return _OWN_REVISION[0]
+
+
+def _check_version(storage: PatientStorage, database: StudyDatabase) -> None:
+    current = storage.get_current_version()
+    if current == _own_revision(storage):
+        return
+    with storage.engine.connect() as connection:
+        theirs = connection.scalar(sqlalchemy.text("SELECT library_version FROM version_info"))
+    storage.close()
+    if current not in storage.get_all_versions():
+        raise BdqmError(
+            f"{database} is Optuna {theirs}'s, newer than {optuna.__version__} here: `pip install --upgrade optuna`"
+        )
+    command = "bdqm-tune services up" if database.follows else 'optuna storage upgrade --storage "$BDQM_STORAGE"'
+    raise BdqmError(
+        f"{database} is Optuna {theirs}'s, older than {optuna.__version__} here; once no worker uses it: `{command}`"
+    )
+
+
+@contextmanager
+def _explained(database: StudyDatabase) -> Iterator[None]:
+    """Say in one line which database failed, and how."""
+    try:
+        yield
+    except (
+        sqlalchemy.exc.SQLAlchemyError,
+        StorageInternalError,
+        pymysql.MySQLError,
+        ImportError,
+        OSError,
+        ValueError,
+        TypeError,
+    ) as error:
+        start = "; `bdqm-tune services up` starts it" if database.follows else ""
+        raise BdqmError(f"cannot open {database}: {reason(error)}{start}") from None
+
+
+@contextmanager
+def opened(stores: Stores) -> Iterator[Cache]:
+    """The storage, closed after the block. Raises as `open_storage`."""
+    storage = open_storage(stores)
+    try:
+        yield storage
+    finally:
+        storage.backend.close()
+
+
+def not_made_yet(stores: Stores) -> bool:
+    """Whether the database is a SQLite file which opening would make."""
+    file = StudyDatabase(stores).file
+    return file is not None and not file.exists()
+
+
+@contextmanager
+def turn(stores: Stores, study: str, what: str = "study") -> Iterator[Callable[[], None]]:
+    """Let one process after the other, on all nodes, into the block of a study.
+
+    The block is given a function to call just before it does what must be done by one process alone: it raises
+    LockLost where the turn was lost, as the server of the database ended or cut the connection. A turn ends with its
+    process. In SQLite all studies take turns; databases other than it, MySQL and MariaDB are not asked.
+
+    Args:
+        what: turns at one thing do not wait for turns at another.
+
+    Raises:
+        BdqmError: the database cannot be reached, or the turn does not come.
+    """
+    database = StudyDatabase(stores)
+    with ExitStack() as stack:
+        with _explained(database):
+            check = stack.enter_context(_turn(database, what, study))
+        yield check
+
+
+@contextmanager
+def _turn(database: StudyDatabase, what: str, name: str = "") -> Iterator[Callable[[], None]]:
+    if database.file is not None:
+        database.file.parent.mkdir(parents=True, exist_ok=True)
+        file = open_no_link(Path(f"{database.file}.{what}.lock"), os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield lambda: None
+        finally:
+            os.close(file)
+    elif database.is_mysql:
+        with closing(database.opening_patience(lambda: _lock(database, f"{what} {name}"))) as lock:
+            yield lock.check
+    else:
+        yield lambda: None
+
+
+def _lock(database: StudyDatabase, name: str) -> DatabaseLock:
+    """The server's lock of this name, held by a connection of its own."""
+    lock = "bdqm-tune " + hashlib.sha256(f"{database.url().database}/{name}".encode()).hexdigest()[:40]
+    return DatabaseLock(database.connect(), lock, TURN, f"opening {database}")

@@ -1,0 +1,98 @@
+"""What is asked of a study's tables beyond what Optuna asks, patiently."""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+
+from optuna.distributions import BaseDistribution, json_to_distribution
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
+from optuna.storages._rdb import models
+from optuna.storages._rdb.storage import _create_scoped_session
+from optuna.trial import TrialState
+from sqlalchemy import Executable
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Query, Session
+
+from bdqm_tune.errors import BdqmError
+from bdqm_tune.storage.retry import Patience, reason
+
+Arguments = ParamSpec("Arguments")
+Answer = TypeVar("Answer")
+
+# An attribute of a trial that the storage keeps to itself. Every new trial and every change of a state carries a mark
+# of its own, by which one that was done, though its answer was lost, is told from one that is still to be done.
+MARK = "bdqm:mark"
+
+
+class StudyDatabaseFailed(BdqmError, StorageInternalError):
+    """The database does not answer, and patience is exhausted; or it refused what was asked."""
+
+
+class Held(NamedTuple):
+    """A trial that runs."""
+
+    trial_id: int
+    mark: str  # of its latest change of state
+
+    @property
+    def worker(self) -> str:
+        """Who runs it; "" where it is not known."""
+        return self.mark.rpartition(":")[0]
+
+
+def patiently(
+    method: Callable[Concatenate[Any, Arguments], Answer],
+) -> Callable[Concatenate[Any, Arguments], Answer]:
+    """The method, called again while the database does not answer."""
+
+    def patient(self: "StudyQueries", /, *args: Arguments.args, **options: Arguments.kwargs) -> Answer:
+        try:
+            return self.patience(lambda: method(self, *args, **options))
+        except (StorageInternalError, SQLAlchemyError) as error:
+            raise StudyDatabaseFailed(f"{self.patience.name()} failed: {reason(error)}") from error
+
+    return patient
+
+
+class StudyQueries(RDBStorage):
+    """A storage with questions of our own."""
+
+    patience: Patience
+
+    @patiently
+    def count_trials(self, study_id: int) -> int:
+        """How many trials the study has."""
+        with _create_scoped_session(self.scoped_session) as session:
+            return session.query(models.TrialModel.trial_id).filter_by(study_id=study_id).count()
+
+    @patiently
+    def distributions(self, study_id: int) -> list[tuple[str, BaseDistribution]]:
+        """The hyperparameters of the study's trials, each with every distribution it was drawn from."""
+        with _create_scoped_session(self.scoped_session) as session:
+            param = models.TrialParamModel
+            rows = session.query(param.param_name, param.distribution_json).join(models.TrialModel)
+            different = rows.filter_by(study_id=study_id).distinct().all()
+        return [(row.param_name, json_to_distribution(row.distribution_json)) for row in different]
+
+    @patiently
+    def running(self, study_id: int) -> list[Held]:
+        """The study's trials that run."""
+        with _create_scoped_session(self.scoped_session) as session:
+            rows = self._running(session, study_id).all()
+        return [Held(row.trial_id, json.loads(row.value_json or '""')) for row in rows]
+
+    @staticmethod
+    def _running(session: Session, study_id: int) -> Query[Any]:
+        """The study's trials that run, with their marks as JSON."""
+        trial, attribute = models.TrialModel, models.TrialSystemAttributeModel
+        rows = session.query(trial.trial_id, attribute.value_json).filter_by(
+            study_id=study_id, state=TrialState.RUNNING
+        )
+        return rows.outerjoin(attribute, (attribute.trial_id == trial.trial_id) & (attribute.key == MARK))
+
+    @patiently
+    def ask(self, query: Executable) -> Sequence[Any]:
+        """The rows that a query of the tables gives."""
+        with self.engine.begin() as connection:
+            return connection.execute(query).all()

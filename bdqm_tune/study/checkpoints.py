@@ -1,0 +1,99 @@
+"""Checkpoints of a study's trials, in files that all its workers see."""
+
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial
+
+from bdqm_tune.backends import TrainingRun
+from bdqm_tune.learning.checkpoint import NoCheckpoint, read_checkpoint, remove_checkpoint, write_checkpoint
+from bdqm_tune.study.study import IDENTITY
+
+EVERY = 30.0  # seconds of training that a worker which is killed loses, at most, and an epoch
+
+_log = logging.getLogger(__name__)
+
+
+def checkpoint_folder(home: Path, study: str, attributes: Mapping[str, Any]) -> Path:
+    """Where the checkpoints of a study are, below `BDQM_HOME`; another database may have one of the same name."""
+    readable = re.sub(r"[^\w.-]+", "_", study).strip(".")[:40]
+    return home / "checkpoints" / f"{readable}-{attributes.get(IDENTITY, '')}"
+
+
+def remove_ended(folder: Path, trials: Callable[[], Sequence[FrozenTrial]]) -> int:
+    """Remove the checkpoints of trials that have ended; how many there were.
+
+    A worker may be killed when its trial has just ended, and one that was thought dead may write another checkpoint of
+    a trial that others have ended.
+
+    Args:
+        trials: gives those of the study; called only where there are checkpoints.
+    """
+    if not (found := list(folder.glob("*.checkpoint"))):
+        return 0
+    ended = {trial_checkpoint(folder, trial.number) for trial in trials() if trial.state.is_finished()}
+    left = [path for path in found if path in ended]
+    for path in left:
+        with suppress(OSError):
+            remove_checkpoint(path)
+    return len(left)
+
+
+def trial_checkpoint(folder: Path, number: int) -> Path:
+    """The checkpoint of a trial."""
+    return folder / f"trial-{number:03d}.checkpoint"
+
+
+class TrialCheckpoint:
+    """The checkpoint of one trial, and the training that it is of, as soon as that is there."""
+
+    def __init__(self, folder: Path, number: int) -> None:
+        self._path = trial_checkpoint(folder, number)
+        self._lock, self._is_removed = threading.Lock(), False  # one thread trains, another one tells the study
+        self._training: TrainingRun | None = None
+        self._latest, self._failed = time.monotonic(), False
+
+    def restore(self, training: TrainingRun) -> None:
+        """Take charge of a training that has not begun; it goes on from the checkpoint, if there is one that fits."""
+        self._training = training
+        if not self._path.exists():
+            return
+        try:
+            training.restore(read_checkpoint(self._path, training.key))
+        except NoCheckpoint as error:
+            _log.warning("%s; the trial begins anew", error)
+
+    def write_now_and_then(self) -> None:
+        """Write one if the latest is too long ago; between two epochs."""
+        if time.monotonic() - self._latest >= EVERY:
+            self.write()
+
+    def write(self) -> None:
+        """Write one, if there is anything to go on from; where that fails, a warning says so."""
+        with self._lock:
+            if not self._is_removed:
+                self._write()
+
+    def _write(self) -> None:
+        checkpoint = self._training.checkpoint() if self._training else None
+        if self._training is not None and checkpoint is not None and checkpoint.records:
+            try:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                write_checkpoint(self._path, checkpoint, self._training.key)
+            except OSError as error:
+                if not self._failed:
+                    _log.warning("no checkpoint can be written to %s: %s", self._path, error.strerror)
+                self._failed = True
+        self._latest = time.monotonic()
+
+    def remove(self) -> None:
+        """Remove it; the trial has ended, and none is written any more."""
+        with self._lock, suppress(OSError):  # it could not be written either
+            self._is_removed = True
+            remove_checkpoint(self._path)

@@ -1,0 +1,75 @@
+"""The training file of a study once more, split as it was for its trials."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+import numpy as np
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+from numpy.typing import NDArray
+
+from bdqm_tune.config.config import Config, load_config
+from bdqm_tune.errors import BadInput
+from bdqm_tune.learning.dataset import Dataset, prepare
+from bdqm_tune.structures import Structures, builtin_structures, digest, read_structures, split_indices
+
+
+@dataclass(frozen=True)
+class StudyData:
+    """Structures, and which of them trials were trained and validated on."""
+
+    structures: Structures
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
+
+
+def trial_config(client: MlflowClient, run: Run) -> Config:
+    """The configuration of a trial, from the artifacts of its run. Raises MlflowException or OSError."""
+    with tempfile.TemporaryDirectory(prefix="bdqm-") as folder:
+        path = mlflow.artifacts.download_artifacts(
+            f"runs:/{run.info.run_id}/config.yaml", dst_path=folder, tracking_uri=client.tracking_uri
+        )
+        return load_config(path, {})
+
+
+def study_data(config: Config, run: Run, train: str | None = None) -> StudyData:
+    """Read the training file of a trial; the test file is left alone.
+
+    Args:
+        run: the trial's, whose tags have the digests of its splits.
+        train: where the file is now; None: where it was.
+
+    Raises:
+        BadInput: it is not there, or holds other structures than the trial was trained on.
+    """
+    source = train or config.data.train
+    try:
+        structures = builtin_structures("train") if source == "builtin" else read_structures(source)
+    except BadInput as error:
+        raise BadInput(f"{error}; the trials' training file is needed, --train FILE says where it is now") from None
+    options = config.data.validation
+    indices = split_indices(structures, options.fraction, options.split, options.seed)
+    for name, part in zip(("train", "validation"), indices, strict=True):
+        then, now = run.data.tags[f"{name}_digest"], digest(structures.select(part))
+        if then != now:
+            raise BadInput(
+                f"{source}: has other structures than the trials were trained on: the {name} split has the digest "
+                f"{now[:12]} now, {then[:12]} then; --train FILE says where the file is that they were trained on"
+            )
+    return StudyData(structures, *indices)
+
+
+def study_dataset(config: Config, run: Run, home: Path, train: str | None = None) -> Dataset:
+    """The same, featurised and with fitted targets, as a trial had it; the test file is left alone.
+
+    Args:
+        config: of the trial, with nothing to search.
+        home: `BDQM_HOME`.
+
+    Raises:
+        BadInput: as `study_data`.
+    """
+    study_data(config, run, train)  # before features are computed of other structures
+    return prepare(config.updated({"data": {"train": train or config.data.train, "test": None}}), home)

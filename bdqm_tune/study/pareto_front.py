@@ -1,0 +1,127 @@
+"""The front of a study of several objectives: the trials that no other one beats in all of them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from bdqm_tune.errors import BadInput
+from bdqm_tune.services.connection import Stores
+from bdqm_tune.study.objectives import best_first, front_of, objectives_of
+from bdqm_tune.study.search_space import SEARCHABLE
+from bdqm_tune.study.study import QUESTION, RESULT, RUN_ID, load_study
+from bdqm_tune.units import OBJECTIVE_UNITS
+
+WIDTH = 120  # columns of the table, at most
+
+
+@dataclass(frozen=True)
+class FrontTrial:
+    """A trial to choose."""
+
+    trial: int
+    values: dict[str, float]  # errors, eV or eV/Å; n_parameters; time_per_atom, s
+    parameters: dict[str, Any]  # that were searched
+    run_id: str
+
+
+@dataclass(frozen=True)
+class Front:
+    """The trials to choose from."""
+
+    study: str
+    objectives: list[str]
+    complete: int  # trials
+    trials: list[FrontTrial]  # by their error
+
+
+def study_front(stores: Stores, name: str) -> Front:
+    """The front of a study, as far as it has come.
+
+    Raises:
+        BadInput: there is no such study, or it has one objective.
+        BdqmError: the database cannot be read.
+    """
+    study = load_study(stores, name)
+    if QUESTION not in study.user_attrs:
+        raise BadInput(f"study {name!r} was not made by bdqm-tune; nothing is known of its objectives")
+    objectives = objectives_of(study.user_attrs[QUESTION])
+    if len(objectives) == 1:
+        raise BadInput(
+            f"study {name!r} has one objective, {objectives[0]}, and no front: `bdqm-tune status {name}` says which "
+            "trial is best; study.objectives gives a new study several"
+        )
+    trials = study.get_trials(deepcopy=False)
+    found = [
+        FrontTrial(
+            trial.number,
+            {**_measured(trial.user_attrs[RESULT]), **dict(zip(objectives, trial.values, strict=True))},
+            {name: trial.params[name] for name in SEARCHABLE if name in trial.params},
+            trial.user_attrs[RUN_ID],
+        )
+        for trial in front_of(trials)
+    ]
+    return Front(name, objectives, len(best_first(trials)), found)
+
+
+def _measured(result: dict[str, Any]) -> dict[str, float]:
+    """What is known of a trial beyond its objectives, under the names of such."""
+    return {name: result[name] for name in OBJECTIVE_UNITS if result.get(name) is not None}
+
+
+def front_lines(found: Front) -> list[str]:
+    """What `bdqm-tune front` prints: a table of the trials, what they have in common, and how to take one."""
+    if not found.trials:
+        return [f"{found.study}: no trial is complete yet"]
+    names = list(dict.fromkeys(name for one in found.trials for name in one.parameters))
+    settings = {name: [_setting(one.parameters.get(name)) for one in found.trials] for name in names}
+    varied = [name for name in names if len(set(settings[name])) > 1]
+    columns = [["trial", *(str(one.trial) for one in found.trials)]]
+    for name in found.trials[0].values:
+        mark = "*" if name in found.objectives else ""
+        columns.append([_heading(name) + mark, *(_value(name, one.values[name]) for one in found.trials)])
+    left_out = []
+    for name in varied:
+        column = [name, *settings[name]]
+        if sum(_width(one) for one in [*columns, column]) <= WIDTH:
+            columns.append(column)
+        else:
+            left_out.append(name)
+    lines = [
+        f"{found.study}: {len(found.trials)} of {found.complete} complete trials are on the front",
+        *("  ".join(cell.rjust(_width(c) - 2) for c, cell in zip(columns, row, strict=True)) for row in _rows(columns)),
+        "(* minimised together: no other trial is better in one of these and as good in the others)",
+    ]
+    same = [f"{name} {settings[name][0]}" for name in names if name not in varied]
+    lines += [f"the same in all: {', '.join(same)}"] if same else []
+    lines += [f"in --json: {', '.join(left_out)}"] if left_out else []
+    return [
+        *lines,
+        "",
+        f"next: `bdqm-tune confirm --study {found.study} --trial N` trains the one that you pick with other seeds",
+        f"      `bdqm-tune evaluate --study {found.study} --trial N` evaluates it on the test split",
+        f"      `bdqm-tune register --study {found.study} --trial N` registers it",
+    ]
+
+
+def _rows(columns: list[list[str]]) -> list[tuple[str, ...]]:
+    return list(zip(*columns, strict=True))
+
+
+def _width(column: list[str]) -> int:
+    return max(map(len, column)) + 2  # between two
+
+
+def _heading(name: str) -> str:
+    unit = {"n_parameters": "", "time_per_atom": " (µs)"}.get(name, f" ({OBJECTIVE_UNITS[name]})")
+    return f"{name}{unit}"
+
+
+def _value(name: str, value: float) -> str:
+    if name == "n_parameters":
+        return f"{value:.0f}"
+    return f"{1e6 * value:.3f}" if name == "time_per_atom" else f"{value:.4f}"
+
+
+def _setting(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

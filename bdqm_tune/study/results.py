@@ -1,0 +1,174 @@
+"""What a study found, as data frames."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import optuna
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial
+
+from bdqm_tune.errors import BadInput, BdqmError
+from bdqm_tune.services.connection import Stores
+from bdqm_tune.services.secrets import without_secrets
+from bdqm_tune.storage.cache import Cache
+from bdqm_tune.storage.study_tables import TrialTables, is_searched
+from bdqm_tune.study.objectives import objectives_of
+from bdqm_tune.study.results_cache import cache_file, read_cache, write_cache
+from bdqm_tune.study.search_space import SEARCHABLE
+from bdqm_tune.study.study import EXPERIMENT, QUESTION, RESULT, RUN_ID, STATES, load_study
+from bdqm_tune.tracking.client import reason, tracking_client
+from bdqm_tune.tracking.metric_history import read_curves
+from bdqm_tune.tracking.recoverable_run import active_run
+
+MEASURED = (
+    *("val_energy_mae", "val_forces_mae", "best_epoch", "epochs", "n_parameters", "time_per_atom", "trial_seconds"),
+    "reason",
+)
+TIMES = ("started", "ended")  # of the last worker that had it; local time
+DESCRIBED = ("host", "device", "run_id")  # of a worker
+COLUMNS = ("number", "state", *MEASURED, *TIMES, "run_id")
+MOST_LOOKS = 20  # for a run that is still there
+CONTEXT = "mlflow.data.context"  # tag of a run's data: training or validation
+
+
+@dataclass(frozen=True)
+class StudyResults:
+    """A study's trials and their curves."""
+
+    name: str
+    trials: pd.DataFrame  # one row a trial: number, state, val_energy_mae (eV), …, run_id, hyperparameters; and, where
+    # known: given (parameters, not by the sampler), worker, host, device, sampler, pruner
+    curves: pd.DataFrame  # trial, epoch, and the objective
+    objective: str  # the error by which training goes: val_energy_mae (eV) or val_forces_mae (eV/Å), as in the frames
+    hyperparameters: list[str]  # those that were searched, of the descriptor as `descriptor.OPTION`
+    study: optuna.Study
+    spaces: Mapping[str, Sequence[BaseDistribution]] = field(default_factory=dict)  # what each was searched in
+    runs: pd.DataFrame = field(default_factory=pd.DataFrame)  # options of each worker's configuration, by its run's id
+    splits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # training, validation: structures, atoms, …
+    objectives: Sequence[str] = ()  # all that the trials are judged by, that error first
+
+
+def load_results(stores: Stores, name: str) -> StudyResults:
+    """Read a study from both stores; of finished trials that were read before, from the file that keeps them.
+
+    Raises:
+        BadInput: there is no such study, or it was not made here.
+        BdqmError: a store cannot be read.
+    """
+    study = load_study(stores, name)
+    if QUESTION not in study.user_attrs:
+        raise BadInput(f"study {name!r} was not made by bdqm-tune; nothing is known of its data and objective")
+    objectives, experiment = objectives_of(study.user_attrs[QUESTION]), study.user_attrs.get(EXPERIMENT, "")
+    objective = objectives[0]
+    assert isinstance(study._storage, Cache)
+    tables = TrialTables(study._storage.backend, study._study_id)
+    spaces = tables.spaces()
+    client = tracking_client(stores)
+    rows, curves = _rows_and_curves(stores, study, tables, objective, experiment)
+    trials = _frame(rows, [key for key in SEARCHABLE if key in spaces])
+    try:
+        runs, splits = _study_runs(client, experiment, name), _splits(client, trials)
+    except (MlflowException, OSError) as error:
+        raise BdqmError(f"cannot read the study's runs from MLflow: {reason(error)}") from None
+    trials = _placed(trials, tables.descriptions(), runs)
+    names = [key for key in SEARCHABLE if is_searched(spaces, key)]
+    return StudyResults(name, trials, curves, objective, names, study, spaces, runs, splits, objectives)
+
+
+def trials_frame(trials: Sequence[FrozenTrial]) -> pd.DataFrame:
+    """One row a trial; what a trial does not have is NaN."""
+    return _frame([_row(trial) for trial in trials])
+
+
+def _rows_and_curves(
+    stores: Stores, study: optuna.Study, tables: TrialTables, objective: str, experiment: str
+) -> tuple[list[dict[str, Any]], pd.DataFrame]:
+    """A row for each trial in the order of their numbers, and the frame of curves."""
+    where = without_secrets(stores.storage_url).partition("?")[0]
+    file = cache_file(stores.home, study.study_name, where, study._study_id, experiment, objective)
+    endings = tables.endings()
+    kept, curves = read_cache(file, endings)
+    workers, given = tables.workers(), tables.given()
+    read = {
+        trial._trial_id: {**_row(trial), "worker": workers.get(trial._trial_id), "given": trial._trial_id in given}
+        for trial in tables.trials_but(kept)
+    }
+    numbers = {row["run_id"]: row["number"] for row in read.values() if row["run_id"]}
+    if numbers:
+        new = read_curves(stores, experiment, list(numbers), objective)
+        new = pd.DataFrame({"trial": new["run_id"].map(numbers), "epoch": new["step"], "value": new["value"]})
+        curves = pd.concat([curves, new]).astype({"trial": int, "epoch": int, "value": float})
+        curves = curves.sort_values(["trial", "epoch"], ignore_index=True)
+    last = curves.groupby("trial")["epoch"].max().to_dict()
+    # A worker may still be sending the end of a curve when its trial has ended.
+    whole = {
+        key: row for key, row in read.items() if key in endings and last.get(row["number"], 0) >= (row["epochs"] or 0)
+    }
+    if whole:
+        write_cache(file, kept | whole, endings, curves)
+    rows = sorted((kept | read).values(), key=lambda row: row["number"])
+    return rows, curves.rename(columns={"value": objective})
+
+
+def _row(trial: FrozenTrial) -> dict[str, Any]:
+    """What is known of a trial, as JSON can hold it."""
+    result = trial.user_attrs.get(RESULT, {})
+    times = (trial.datetime_start, trial.datetime_complete)
+    return {
+        "number": trial.number,
+        "state": STATES[trial.state],
+        **{key: result.get(key) for key in MEASURED},
+        **{key: at and at.isoformat() for key, at in zip(TIMES, times, strict=True)},
+        "run_id": trial.user_attrs.get(RUN_ID),
+        "params": trial.params,
+    }
+
+
+def _frame(rows: Sequence[dict[str, Any]], hyperparameters: Sequence[str] = ()) -> pd.DataFrame:
+    flat = [{**{key: value for key, value in row.items() if key != "params"}, **row["params"]} for row in rows]
+    frame = pd.DataFrame(flat, columns=None if flat else [*COLUMNS, *hyperparameters])
+    numbers = [key for key in MEASURED if key != "reason"]
+    # What was kept of finished trials by an earlier version does not have all of them.
+    frame = frame.assign(**{key: None for key in numbers if key not in frame})
+    frame = frame.astype(dict.fromkeys(numbers, float))
+    return frame.assign(**{key: pd.to_datetime(frame[key], format="ISO8601") for key in TIMES})
+
+
+def _study_runs(client: MlflowClient, experiment: str, name: str) -> pd.DataFrame:
+    """The options of the configuration of every worker's run, by the run's id; the first to start first."""
+    if not experiment:
+        return pd.DataFrame()
+    found = client.search_runs([experiment], "tags.kind = 'study'", order_by=["attributes.start_time ASC"])
+    own = {run.info.run_id: run.data.params for run in found if run.data.tags.get("study") == name}
+    return pd.DataFrame.from_dict(own, orient="index")
+
+
+def _splits(client: MlflowClient, trials: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """What the trials were trained and validated on, as the first of their runs has it that is still there."""
+    known = trials["run_id"].dropna().iloc[:MOST_LOOKS]
+    first = next((run for run_id in known if (run := active_run(client, run_id)) is not None), None)
+    if first is None:
+        return {}
+    inputs: Any = first.inputs
+    return {
+        next(tag.value for tag in given.tags if tag.key == CONTEXT): json.loads(given.dataset.profile)
+        for given in inputs.dataset_inputs
+    }
+
+
+def _placed(trials: pd.DataFrame, workers: Mapping[str, Mapping[str, str]], runs: pd.DataFrame) -> pd.DataFrame:
+    """The trials with the host, the device, the sampler and the pruner of each, where they are known."""
+    about = pd.DataFrame([{"worker": name, **said} for name, said in workers.items()], columns=["worker", *DESCRIBED])
+    about = about.join(runs.reindex(columns=["study.sampler", "study.pruner"]), on="run_id")
+    about = about.rename(columns={"study.sampler": "sampler", "study.pruner": "pruner"}).drop(columns="run_id")
+    placed = trials.reindex(columns=[*trials.columns, *({"worker", "given"} - {*trials.columns})])
+    placed = placed.astype({"worker": object}).merge(about, on="worker", how="left")  # of no trials it is a number
+    for option in ("sampler", "pruner"):  # of a study that knows no workers, where all its runs had the same
+        said = set(runs.get(f"study.{option}", ()))
+        placed[option] = placed[option].fillna(said.pop()) if len(said) == 1 else placed[option]
+    return placed

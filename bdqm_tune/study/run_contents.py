@@ -1,0 +1,108 @@
+"""What the MLflow run of a training holds: of a trial, or of a configuration that is trained once more."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from bdqm_tune.backends import TrainingRun
+from bdqm_tune.config.config import Config
+from bdqm_tune.config.hyperparameters import Hyperparameters
+from bdqm_tune.config.spaces import plain
+from bdqm_tune.learning.dataset import Dataset
+from bdqm_tune.learning.fit import EpochRecord
+from bdqm_tune.study.search_space import Suggestion
+from bdqm_tune.tracking.provenance import provenance_tags
+
+# The artifacts of a run: the model's folder, the curves, and a configuration that tries this once more.
+MODEL, HISTORY, CONFIG, TRACEBACK = "model", "history.csv", "config.yaml", "traceback.txt"
+
+
+def parameters(config: Config, tried: Suggestion, device: str) -> dict[str, Any]:
+    """The parameters of a run."""
+    descriptor = tried.descriptor.model_dump()
+    return {
+        **tried.hyperparameters.model_dump(),
+        **{f"descriptor_{key}": plain(value) for key, value in descriptor.items() if value is not None},
+        **{key: value for key, value in config.training.model_dump().items() if value is not None},
+        "reference_energies": config.target.reference_energies,
+        "target_scaling": config.target.scaling,
+        "objective": config.target.objective,
+        "seed": config.study.seed,
+        "backend": config.backend,
+        "device": device,
+    }
+
+
+def tags(study: str, dataset: Dataset, device: str) -> dict[str, str]:
+    """The tags that every training of a study has."""
+    return {
+        **provenance_tags(),
+        "study": study,
+        "device": device,
+        "train_digest": dataset.train.digest,
+        "validation_digest": dataset.validation.digest,
+    }
+
+
+def best_metrics(best: EpochRecord | None) -> dict[str, float]:
+    """The errors of the best epoch, under the names that are logged; empty if there is none."""
+    if best is None:
+        return {}
+    found = {"best_val_energy_mae": best.val_energy_mae, "best_val_forces_mae": best.val_forces_mae}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def summary_metrics(
+    training: TrainingRun | None, seconds: float, time_per_atom: float | None = None
+) -> dict[str, float]:
+    """What is logged at the end of a training; the time of a prediction only where it was measured."""
+    best = training.best if training else None
+    summary = {
+        "best_epoch": best.epoch if best else None,
+        "n_parameters": training.n_parameters if training else None,
+        "trial_seconds": seconds,
+        "time_per_atom": time_per_atom,
+    }
+    return best_metrics(best) | {name: float(value) for name, value in summary.items() if value is not None}
+
+
+def write_artifacts(folder: Path, training: TrainingRun | None, config: Config, error: str) -> None:
+    """Write the model of the best epoch, the curves, the configuration, and the traceback of a failure."""
+    if training is not None and training.best is not None:
+        training.potential().save(folder / MODEL)
+    if training is not None and training.records:
+        history(training.records).to_csv(folder / HISTORY, index=False)
+    if error:
+        (folder / TRACEBACK).write_text(error, encoding="utf-8")
+    (folder / CONFIG).write_text(as_yaml(config), encoding="utf-8")
+
+
+def history(records: Sequence[EpochRecord]) -> pd.DataFrame:
+    """One row an epoch."""
+    return pd.DataFrame([{"epoch": record.epoch, **record.metrics()} for record in records])
+
+
+def one_configuration(config: Config, tried: Suggestion, seed: int | None = None) -> Config:
+    """The configuration with nothing left to search.
+
+    Args:
+        seed: of the training; None: the configuration's.
+    """
+    content = config.model_dump(mode="json")
+    content["descriptor"] = tried.descriptor.model_dump(mode="json")
+    content["search"] = tried.hyperparameters.model_dump(mode="json")
+    content["study"] |= {"n_trials": 1, "enqueue": [{}]} | ({} if seed is None else {"seed": seed})
+    return Config.model_validate(content)
+
+
+def tried_by(config: Config) -> Suggestion:
+    """What a configuration tries that leaves nothing to search."""
+    return Suggestion(Hyperparameters(**config.fixed), config.descriptor)
+
+
+def as_yaml(config: Config) -> str:
+    """A configuration as the text of its file."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

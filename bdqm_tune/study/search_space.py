@@ -1,0 +1,180 @@
+"""The search space as Optuna sees it, and a trial's hyperparameters and descriptor from it."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial
+
+from bdqm_tune.config import descriptor_options
+from bdqm_tune.config.config import Config
+from bdqm_tune.config.descriptor_options import DescriptorOptions
+from bdqm_tune.config.descriptor_search import OPTIONS, apart, chosen_descriptor
+from bdqm_tune.config.hyperparameters import Hyperparameters
+from bdqm_tune.config.spaces import DESCRIPTOR, Space, check_value, plain
+from bdqm_tune.errors import BadInput
+
+# A hyperparameter that counts only where another has one of the given values.
+CONDITIONS: dict[str, tuple[str, tuple[Any, ...]]] = {
+    "dropout_rate": ("dropout", (True,)),
+    "gamma": ("scheduler", ("step", "plateau")),
+    "step_size": ("scheduler", ("step", "plateau")),
+    "weight_decay": ("optimizer", ("adamw",)),
+    **{
+        DESCRIPTOR + option: (DESCRIPTOR + parent, needed)
+        for option, (parent, needed) in descriptor_options.CONDITIONS.items()
+    },
+}
+DEFAULTS = Hyperparameters()
+SEARCHABLE = (*(DESCRIPTOR + option for option in OPTIONS), *Hyperparameters.model_fields)
+# The grid: points of a range, steps up to which all are taken instead, and the most combinations.
+GRID_POINTS, FEW_STEPS, LARGEST_GRID = 3, 10, 1_000_000
+
+
+def distributions(config: Config, n_train: int) -> dict[str, BaseDistribution]:
+    """The distribution of every hyperparameter that is searched, in the order in which they are suggested.
+
+    Args:
+        n_train: structures in the training split, the largest batch there can be.
+    """
+    spaces, defaults = config.spaces, _defaults(config)
+    found: dict[str, BaseDistribution] = {}
+    for name in SEARCHABLE:
+        if name in spaces and (_counts(name, defaults) or CONDITIONS[name][0] in spaces):
+            found[name] = _distribution(name, spaces[name], n_train)
+    return found
+
+
+class Suggestion(NamedTuple):
+    """What a trial tries."""
+
+    hyperparameters: Hyperparameters
+    descriptor: DescriptorOptions
+
+
+def suggest(trial: optuna.Trial, config: Config, n_train: int) -> Suggestion:
+    """Let the sampler choose what the configuration leaves open."""
+    values = _defaults(config)
+    chosen: dict[str, Any] = {}
+    for name, distribution in distributions(config, n_train).items():
+        if _counts(name, values | chosen):
+            # Optuna has one method a kind, which all end here; the distribution holds what they would be given.
+            chosen[name] = trial._suggest(name, distribution)
+    options, hyperparameters = apart(chosen)
+    descriptor = chosen_descriptor(config.descriptor, options) if options else config.descriptor
+    return Suggestion(Hyperparameters(**config.fixed, **hyperparameters), descriptor)
+
+
+def known_parameters(config: Config, n_train: int, existing: Sequence[FrozenTrial]) -> list[dict[str, Any]]:
+    """The parameters of those of the next trials that the sampler has nothing to say about, in their order.
+
+    These are the configurations to try first in a new study, or the untried points of the grid.
+
+    Raises:
+        BadInput: one of the former lies outside the search space, or fewer of the latter are left than trials wanted.
+    """
+    wanted = config.study.n_trials
+    if config.study.sampler != "grid":
+        first = enqueued(config, n_train)
+        return [] if existing else first[:wanted]
+    tried = {tuple(sorted(trial.system_attrs.get("fixed_params", trial.params).items())) for trial in existing}
+    left = [point for point in grid(config, n_train) if tuple(sorted(point.items())) not in tried]
+    if len(left) < wanted:
+        raise BadInput(f"study.n_trials: the grid has {len(left)} points that were not tried, fewer than {wanted}")
+    return left[:wanted]
+
+
+def enqueued(config: Config, n_train: int) -> list[dict[str, Any]]:
+    """The parameters of the configurations to try first.
+
+    What an entry leaves out is taken from the defaults where these lie in the search space, else left to the sampler.
+
+    Raises:
+        BadInput: an entry gives a value outside the search space.
+    """
+    space, defaults = distributions(config, n_train), _defaults(config)
+    result = []
+    for entry in config.study.enqueue:
+        given = {name: plain(check_value(name, value)) for name, value in entry.items()}
+        for name, value in given.items():
+            if name in space and not _contains(space[name], value):
+                raise BadInput(f"study.enqueue: {name}={value} is outside the search space {space[name]}")
+            if name not in space and name not in config.spaces and value != defaults[name]:
+                raise BadInput(f"study.enqueue: {name}={value}, but the study fixes it to {defaults[name]}")
+        values = {**defaults, **given}
+        result.append(
+            {name: values[name] for name in space if _contains(space[name], values[name]) and _counts(name, values)}
+        )
+    return result
+
+
+def grid(config: Config, n_train: int) -> list[dict[str, Any]]:
+    """All combinations of a few values of each hyperparameter, in an order drawn with the study's seed.
+
+    Raises:
+        BadInput: there are more than a million.
+    """
+    points = {name: _points(distribution) for name, distribution in distributions(config, n_train).items()}
+    size = math.prod(map(len, points.values()))
+    if size > LARGEST_GRID:
+        raise BadInput(f"search: the grid has {size} points, more than {LARGEST_GRID}; fix some hyperparameters")
+    # Combinations that differ only in what does not count are one.
+    different: dict[tuple[Any, ...], dict[str, Any]] = {}
+    defaults = _defaults(config)
+    for values in itertools.product(*points.values()):
+        full = {**defaults, **dict(zip(points, values, strict=True))}
+        chosen = {name: full[name] for name in points if _counts(name, full)}
+        different[tuple(chosen.items())] = chosen
+    combinations = list(different.values())
+    order = np.random.default_rng(config.study.seed).permutation(len(combinations))
+    return [combinations[i] for i in order]
+
+
+def _points(distribution: BaseDistribution) -> list[Any]:
+    """The values of one hyperparameter in the grid: all choices, all steps if they are few, else evenly spaced ones."""
+    if isinstance(distribution, CategoricalDistribution):
+        return list(distribution.choices)
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    low, high, step = distribution.low, distribution.high, distribution.step
+    if step is not None and not distribution.log and (high - low) / step < FEW_STEPS:
+        values = low + step * np.arange(int((high - low) / step + 1e-9) + 1)
+    else:
+        values = (np.geomspace if distribution.log else np.linspace)(low, high, GRID_POINTS)
+    if isinstance(distribution, IntDistribution):
+        return sorted({round(float(value)) for value in values})
+    return [float(value) for value in np.clip(values, low, high)]
+
+
+def _distribution(name: str, space: Space, n_train: int) -> BaseDistribution:
+    if space.kind == "choice":
+        return CategoricalDistribution(space.choices)
+    if space.kind == "float":
+        return FloatDistribution(space.low, space.high, log=space.log, step=space.step)
+    low, high = int(space.low), int(space.high)
+    if name == "batch_size":
+        low, high = min(low, n_train), min(high, n_train)
+    return IntDistribution(low, high, log=space.log, step=int(space.step or 1))
+
+
+def _contains(distribution: BaseDistribution, value: Any) -> bool:
+    if isinstance(distribution, CategoricalDistribution):
+        return any(value == choice and type(value) is type(choice) for choice in distribution.choices)
+    return not isinstance(value, str) and distribution._contains(distribution.to_internal_repr(value))
+
+
+def _defaults(config: Config) -> dict[str, Any]:
+    """What everything is that is not searched, and what of the rest is tried first."""
+    options = {DESCRIPTOR + option: getattr(config.descriptor, option) for option in OPTIONS}
+    values = {**options, **DEFAULTS.model_dump(), **config.fixed}
+    return {name: plain(value) for name, value in values.items()}
+
+
+def _counts(name: str, values: dict[str, Any]) -> bool:
+    if name not in CONDITIONS:
+        return True
+    parent, needed = CONDITIONS[name]
+    return values[parent] in needed and _counts(parent, values)

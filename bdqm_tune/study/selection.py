@@ -1,0 +1,104 @@
+"""The model of a study that is evaluated and registered: one that is picked, the confirmed champion, or the best."""
+
+from dataclasses import asdict, dataclass
+
+import optuna
+
+from bdqm_tune.errors import BadInput
+from bdqm_tune.study.objectives import best_first, front_of
+from bdqm_tune.study.study import RUN_ID, STATES
+
+CHAMPION = "champion"  # attribute of a study
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The configuration that `confirm` chose, and its best model by the validation split."""
+
+    trial: int  # whose configuration it is
+    seed: int
+    run_id: str  # of the training with this seed, in MLflow
+    value: float  # of that model: the objective, eV or eV/Å
+    mean: float  # over all seeds
+    run_ids: list[str]  # of all seeds
+    confirmation_run_id: str
+    trials: int  # finished trials that the study had then
+    why: str
+
+
+@dataclass(frozen=True)
+class ChosenModel:
+    """Which model of a study stands for it."""
+
+    trial: int
+    run_id: str
+    why: str
+
+
+def chosen_model(study: optuna.Study, picked: int | None = None) -> ChosenModel:
+    """The picked trial or, where none is, the confirmed champion or else the best trial.
+
+    Args:
+        picked: a trial's number.
+
+    Raises:
+        BadInput: that trial is not complete; no trial is; or a study of several objectives has no champion, and none
+            was picked.
+    """
+    if picked is not None:
+        trial = picked_trial(study, picked)
+        return ChosenModel(trial.number, trial.user_attrs[RUN_ID], "the trial that was picked")
+    champion = champion_of(study)
+    if champion is None:
+        refuse_without_pick(study, picked)
+        trial = best_trial(study)
+        return ChosenModel(trial.number, trial.user_attrs[RUN_ID], "the best trial; `confirm` has not been run")
+    since = sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False)) - champion.trials
+    later = f"; {since} trials were added since" if since else ""
+    return ChosenModel(
+        champion.trial, champion.run_id, f"the confirmed champion, trained with seed {champion.seed}{later}"
+    )
+
+
+def champion_of(study: optuna.Study) -> Champion | None:
+    """The champion that `confirm` chose; None if it has not been run."""
+    kept = study.user_attrs.get(CHAMPION)
+    return None if kept is None else Champion(**kept)
+
+
+def set_champion(study: optuna.Study, champion: Champion) -> None:
+    """Let this be the study's champion."""
+    study.set_user_attr(CHAMPION, asdict(champion))
+
+
+def best_trial(study: optuna.Study) -> optuna.trial.FrozenTrial:
+    """The complete trial with the least error. Raises BadInput if there is none."""
+    complete = best_first(study.get_trials(deepcopy=False))
+    if not complete:
+        raise BadInput(f"study {study.study_name!r} has no complete trial yet; run tune again under this name")
+    return complete[0]
+
+
+def picked_trial(study: optuna.Study, number: int) -> optuna.trial.FrozenTrial:
+    """The complete trial of a number. Raises BadInput if there is none, or it is not complete."""
+    name, trials = study.study_name, study.get_trials(deepcopy=False)
+    if not 0 <= number < len(trials):
+        raise BadInput(f"--trial {number}: study {name!r} has trials 0 to {len(trials) - 1}")
+    trial = trials[number]
+    if trial.state != optuna.trial.TrialState.COMPLETE:
+        raise BadInput(
+            f"--trial {number}: trial {number} of study {name!r} is {STATES[trial.state]}; pick a complete one"
+        )
+    return trial
+
+
+def refuse_without_pick(study: optuna.Study, picked: int | None) -> None:
+    """Raise BadInput if the study has a front, of which no trial was picked: which one is best, nobody else can say."""
+    if picked is None and len(study.directions) > 1:
+        front = [str(trial.number) for trial in front_of(study.get_trials(deepcopy=False))]
+        if not front:
+            raise BadInput(f"study {study.study_name!r} has no complete trial yet; run tune again under this name")
+        raise BadInput(
+            f"study {study.study_name!r} has several objectives, and on its front the trials {', '.join(front[:10])}"
+            f"{', …' * (len(front) > 10)}: pick one with --trial N; `bdqm-tune front {study.study_name}` shows them"
+        )

@@ -1,0 +1,319 @@
+"""Optuna studies: open, refuse what does not fit, add to the budget, take the next trial."""
+
+import json
+import logging
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+from uuid import uuid4
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.exceptions import StorageInternalError
+from optuna.study import StudyDirection
+from optuna.study._frozen import FrozenStudy
+from optuna.trial import FrozenTrial, TrialState
+
+from bdqm_tune.config.config import Config
+from bdqm_tune.errors import BadInput, BdqmError
+from bdqm_tune.learning.dataset import Dataset
+from bdqm_tune.services.connection import Stores, has_servers, services_folder
+from bdqm_tune.services.secrets import without_secrets
+from bdqm_tune.services.submission import servers_answer
+from bdqm_tune.storage.cache import Cache, hurry
+from bdqm_tune.storage.database import not_made_yet, open_storage, opened
+from bdqm_tune.storage.patient_storage import TrialLost
+from bdqm_tune.study.objectives import objectives_of
+from bdqm_tune.study.samplers import make_pruner, make_sampler
+from bdqm_tune.study.search_space import distributions
+
+QUESTION, TEST, EXPERIMENT = "question", "test", "mlflow_experiment_id"  # attributes of a study …
+RUN_ID, RESULT = "mlflow_run_id", "result"  # … and of a trial
+LOSSES = "losses"  # attribute of a trial: how many workers were lost with it
+IDENTITY = "identity"  # attribute of a study: of it alone, whatever others are called
+SUBMISSIONS = "submissions"  # attribute of a study: trials it is to have by each submission that added some
+STATES = {
+    TrialState.WAITING: "waiting",
+    TrialState.RUNNING: "running",
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+}
+
+_log = logging.getLogger(__name__)
+
+
+def load_study(stores: Stores, name: str) -> optuna.Study:
+    """A study to read.
+
+    Raises:
+        BadInput: there is none of that name; the message lists those there are.
+        BdqmError: the database cannot be opened.
+    """
+    storage = None if not_made_yet(stores) else open_storage(stores)
+    names = sorted(optuna.get_all_study_names(storage)) if storage else []
+    if storage is None or name not in names:
+        raise no_such_study(stores, name, names)
+    return optuna.load_study(study_name=name, storage=storage, sampler=optuna.samplers.RandomSampler())
+
+
+def no_such_study(stores: Stores, name: str, names: Sequence[str]) -> BadInput:
+    """The error for a study that is not among those there are."""
+    known = f"there are: {', '.join(names)}" if names else "there is none yet"
+    where = without_secrets(stores.storage_url).partition("?")[0]
+    beside = where_beside(stores, name)
+    return BadInput(f"no study {name!r} in {where}; {known}{f'; it is in {beside}' if beside else ''}")
+
+
+def where_beside(stores: Stores, name: str) -> str:
+    """Where a study is that is in files while the servers are up, or the other way round, and how to get at it.
+
+    "" if there is none of that name.
+    """
+    place = place_beside(stores)
+    with suppress(BdqmError):
+        if place is not None and name in [study.study_name for study in studies_beside(stores)]:
+            where = without_secrets(place.storage_url).partition("?")[0]
+            side = "servers" if follows_servers(stores) else "files"
+            return f"{where}, from which `bdqm-tune copy-study {shlex.quote(name)} --to {side}` brings it here"
+    return ""
+
+
+def in_files_only(stores: Stores, names: Sequence[str]) -> list[str]:
+    """Studies in files of this folder that are not among those that the servers have; none where nobody can read them.
+
+    Args:
+        names: of those that the servers have.
+    """
+    with suppress(BdqmError):
+        return sorted({study.study_name for study in studies_beside(stores)} - set(names))
+    return []
+
+
+def follows_servers(stores: Stores) -> bool:
+    """Whether the studies are in the database of the user's servers."""
+    return stores.storage is None and stores.connection_file is not None
+
+
+def place_beside(stores: Stores) -> Stores | None:
+    """The embedded stores where the studies are on servers; where they are not, the servers of a user who has some."""
+    if follows_servers(stores):
+        return Stores(stores.home)
+    return Stores(stores.home, connection_file=services_folder() / "connection.json") if has_servers() else None
+
+
+def studies_beside(stores: Stores) -> list[FrozenStudy]:
+    """The studies of that place; nothing is made. Raises BdqmError if they cannot be read."""
+    place = place_beside(stores)
+    if place is None or not_made_yet(place):
+        return []
+    if place.connection_file is not None and not servers_answer(place.connection_file):
+        raise BdqmError("the servers do not answer")
+    with opened(place) as storage:
+        return storage.backend.get_all_studies()
+
+
+def check_study(stores: Stores, config: Config, dataset: Dataset) -> list[FrozenTrial]:
+    """See that the study of this name, if there is one, fits the configuration and the data.
+
+    Nothing is made. Given are those of its trials that say which come next: of a grid all, else the first.
+
+    Raises:
+        BadInput: it has other data, another objective or other choices.
+        BdqmError: the database cannot be opened.
+    """
+    if not_made_yet(stores):
+        return []
+    name = config.study.name
+    with opened(stores) as storage:
+        study_id = study_id_of(storage, name)
+        if study_id is None:
+            return []
+        attributes = storage.get_study_user_attrs(study_id)
+        there = storage.backend.distributions(study_id)
+        if config.study.sampler == "grid":
+            trials = storage.get_all_trials(study_id, deepcopy=False)
+        else:
+            first = range(min(1, storage.backend.count_trials(study_id)))
+            trials = [storage.get_trial(storage.get_trial_id_from_study_id_trial_number(study_id, n)) for n in first]
+    _refuse_other_question(name, attributes, question(config, dataset))
+    _refuse_other_choices(there, config, len(dataset.train.structures))
+    test = attributes.get(TEST)
+    if test is not None and dataset.test is not None and test["digest"] != dataset.test.digest:
+        raise BadInput(
+            f"study {name!r} was made with another test split: {_short(test['digest'])} then, "
+            f"{_short(dataset.test.digest)} now; choose another name with --study"
+        )
+    return trials
+
+
+def study_id_of(storage: Cache, name: str) -> int | None:
+    """The study of this very name; None: there is none.
+
+    Raises:
+        BadInput: the database, which compares names by a collation of its own, takes another name for this one.
+    """
+    try:
+        study_id = storage.get_study_id_from_name(name)
+    except KeyError:
+        return None
+    stored = storage.get_study_name_from_id(study_id)
+    if stored != name:
+        raise BadInput(
+            f"study {name!r}: the database takes {stored!r} for the same name, as its collation is not utf8mb4_bin; "
+            "choose another name with --study"
+        )
+    return study_id
+
+
+def open_study(stores: Stores, config: Config, dataset: Dataset) -> optuna.Study:
+    """Create the study of a configuration, or go on with it; `check_study` says whether it fits."""
+    options, storage = config.study, open_storage(stores, config.patience * 60)
+    attributes = {IDENTITY: uuid4().hex[:12], QUESTION: question(config, dataset)}
+    directions = [StudyDirection.MINIMIZE] * len(config.objectives)
+    storage.backend.create_study(options.name, directions, attributes)
+    there = storage.backend.count_trials(storage.get_study_id_from_name(options.name))
+    sampler = make_sampler(options.sampler, options.seed, there)
+    pruner = make_pruner(options.pruner, config.training.epochs)
+    return optuna.load_study(study_name=options.name, storage=storage, sampler=sampler, pruner=pruner)
+
+
+def question(config: Config, dataset: Dataset) -> dict[str, Any]:
+    """What a study asks; two runs under one study name must agree in it, or their trials could not be compared."""
+    return {
+        "data": dataset.digest,
+        "objective": config.target.objective,
+        **({"objectives": config.objectives} if len(config.objectives) > 1 else {}),
+        "descriptor": {
+            option: value
+            for option, value in config.descriptor.model_dump().items()
+            if option not in config.descriptor_spaces
+        },
+        "reference energies": config.target.reference_energies,
+        "target scaling": config.target.scaling,
+        "training": config.training.model_dump(),
+        "backend": config.backend,
+    }
+
+
+def add_trials(
+    study: optuna.Study, n_trials: int, parameters: Sequence[dict[str, Any]] = (), submission: str = ""
+) -> int:
+    """Add `n_trials` to the study's budget, as trials that wait for a worker; give how many were added.
+
+    Args:
+        parameters: what the first of them try; the sampler chooses for the rest.
+        submission: of a job; all its workers together, however often they start, add their trials once.
+    """
+    if submission:
+        # The total is written first: who comes after one that was killed in the middle adds what is missing.
+        there = _storage(study).backend.count_trials(study._study_id)
+        totals = {submission: there + n_trials} | study.user_attrs.get(SUBMISSIONS, {})
+        study.set_user_attr(SUBMISSIONS, totals)
+        missing = max(0, totals[submission] - there)
+        n_trials, parameters = missing, parameters if missing == n_trials else ()
+    for fixed in parameters[:n_trials]:
+        study.enqueue_trial(fixed)
+    if (rest := n_trials - len(parameters[:n_trials])) > 0:
+        _storage(study).backend.add_waiting(study._study_id, rest)
+    return n_trials
+
+
+def next_trial(study: optuna.Study) -> optuna.Trial | None:
+    """Take a waiting trial, or None if there is none left.
+
+    Unlike `Study.ask` this never adds a trial, so that the budget holds whatever the number of workers.
+    """
+    trial_id = _storage(study).take_waiting(study._study_id)
+    if trial_id is None:
+        return None
+    # What the sampler read for the last trial of this thread. `Study.tell` forgets it in the thread that tells, which
+    # is another one here: the sampler would see the trials as they were before the first, and draw at random for ever.
+    study._thread_local.cached_all_trials = None
+    return optuna.Trial(study, trial_id)
+
+
+def _storage(study: optuna.Study) -> Cache:
+    assert isinstance(study._storage, Cache)
+    return study._storage
+
+
+def others_run(study: optuna.Study) -> bool:
+    """Whether other workers run trials of the study, which could come back to be run here."""
+    return _storage(study).backend.others_run(study._study_id)
+
+
+def is_ours(trial: optuna.Trial) -> bool:
+    """Whether this worker still has the trial that it took, as far as is known here."""
+    return not isinstance(trial.storage, Cache) or trial.storage.backend.holds(trial._trial_id)
+
+
+def is_certainly_ours(trial: optuna.Trial) -> bool:
+    """The same for what cannot be taken back, as a metric that is sent; may ask the database."""
+    return not isinstance(trial.storage, Cache) or trial.storage.backend.certainly_holds(trial._trial_id)
+
+
+def mark(trial: optuna.Trial) -> str:
+    """The mark by which this worker took the trial; "" if it has it no more."""
+    return _storage(trial.study).backend.mark(trial._trial_id)
+
+
+@contextmanager
+def handed_back(trial: optuna.Trial) -> Iterator[None]:
+    """Let the trial wait again, with its number and parameters, if the block does not end as it should.
+
+    One that another worker was given meanwhile is left to that one.
+    """
+    try:
+        yield
+    except TrialLost:  # and the worker goes on with others
+        raise
+    except BaseException:
+        hurry(trial.storage)
+        try:
+            if is_ours(trial):
+                trial.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+        except TrialLost:
+            pass
+        except StorageInternalError:
+            _log.warning("trial %d could not be handed back: the study database does not answer", trial.number)
+        raise
+
+
+def _refuse_other_question(name: str, attributes: dict[str, Any], asked: dict[str, Any]) -> None:
+    stored = attributes.get(QUESTION)
+    if stored is None:
+        raise BadInput(f"study {name!r} exists but was not made by bdqm-tune; choose another name with --study")
+    then_and_now = [{**one, "objectives": objectives_of(one)} for one in (stored, asked)]
+    for key, value in then_and_now[1].items():
+        then = then_and_now[0].get(key)
+        if key == "descriptor" and isinstance(then, dict):
+            # What one of the two does not have is searched there, or belongs to another descriptor that is.
+            same = all(then[option] == value[option] for option in then.keys() & value.keys())
+        else:
+            same = then == value
+        if not same:
+            raise BadInput(
+                f"study {name!r} was made with other {key}: {_short(then)} then, {_short(value)} now; "
+                "choose another name with --study, or go back to what it was made with"
+            )
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text[:12] if len(text) == 64 else text
+
+
+def _refuse_other_choices(there: Sequence[tuple[str, BaseDistribution]], config: Config, n_train: int) -> None:
+    """Optuna cannot change the choices of a hyperparameter within a study; say so before a trial fails of it."""
+    wanted = distributions(config, n_train)
+    for name, old in there:
+        new = wanted.get(name)
+        if new is not None and type(new) is type(old) and not isinstance(new, CategoricalDistribution):
+            continue
+        if new is not None and new != old:
+            raise BadInput(
+                f"search.{name}: the study {config.study.name!r} has trials with {old}; its kind and choices "
+                f"cannot change to {new} within a study; choose another name with --study"
+            )

@@ -1,0 +1,71 @@
+"""How a trial ended, and telling the study of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.study._tell import _tell_with_warning
+from optuna.trial import TrialState
+
+from bdqm_tune.storage.cache import together
+from bdqm_tune.storage.patient_storage import TrialLost
+from bdqm_tune.study.checkpoints import TrialCheckpoint
+from bdqm_tune.study.study import RESULT, is_ours
+
+OPTUNA_STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """How a trial ended."""
+
+    number: int
+    state: str  # complete, pruned or failed
+    val_energy_mae: float | None  # eV, of the best epoch
+    best_epoch: int | None
+    epochs: int
+    n_parameters: int | None
+    trial_seconds: float
+    reason: str = ""  # why it was pruned or failed
+    error: str = ""  # the traceback of a failure
+    val_forces_mae: float | None = None  # eV/Å, of the best epoch, where forces are trained
+    value: float | None = None  # the error by which training goes, of the best epoch
+    time_per_atom: float | None = None  # s, of a prediction; measured where a study has several objectives
+
+    def values(self, objectives: Sequence[str]) -> list[float]:
+        """What a complete trial is judged by."""
+        return [float(getattr(self, name)) for name in objectives]
+
+
+def tell(
+    trial: optuna.Trial,
+    result: TrialResult,
+    objectives: Sequence[str],
+    checkpoint: TrialCheckpoint,
+    reports: Mapping[int, float],
+) -> bool:
+    """Let the study know; False if another worker has the trial by now.
+
+    Args:
+        reports: values by epoch that it may not know yet.
+    """
+    kept = {key: value for key, value in asdict(result).items() if key not in ("number", "state", "error")}
+    values = result.values(objectives) if result.state == "complete" else None
+    if not is_ours(trial):
+        return False
+    try:
+        with together(trial):
+            for epoch, value in reports.items():
+                trial.storage.set_trial_intermediate_value(trial._trial_id, epoch, value)
+            trial.set_user_attr(RESULT, kept)
+            # `Study.tell`, which would read the trial once more, to give it.
+            _tell_with_warning(trial.study, trial, values, OPTUNA_STATES[result.state])
+    except (TrialLost, UpdateFinishedTrialError):
+        return False
+    except ValueError:  # of Optuna: one that waits cannot be told
+        if trial.storage.get_trial(trial._trial_id).state == TrialState.RUNNING:
+            raise
+        return False
+    checkpoint.remove()
+    return True

@@ -1,0 +1,50 @@
+"""A run of its own for what was done with the models of a study."""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.tracking import MlflowClient
+from mlflow.utils.time import get_current_time_millis
+
+from bdqm_tune.tracking.tracker import adopt_run
+
+
+def record_run(
+    client: MlflowClient,
+    experiment_id: str,
+    name: str,
+    tags: Mapping[str, str],
+    metrics: Mapping[str, float],
+    parameters: Mapping[str, Any] | None = None,
+    write: Callable[[Path], Any] = lambda folder: None,
+) -> str:
+    """Log to a run in the experiment and return its id: that of `mlflow run` if it lies there, else a new one.
+
+    Args:
+        write: puts the artifacts into the folder it is given.
+
+    Raises:
+        MlflowException, OSError: the tracking store failed.
+    """
+    run = adopt_run(client, name)
+    in_place = run is not None and run.info.experiment_id == experiment_id
+    if run is None or not in_place:
+        run = client.create_run(experiment_id, run_name=name)
+    now = get_current_time_millis()
+    client.log_batch(
+        run.info.run_id,
+        metrics=[Metric(key, value, now, 0) for key, value in metrics.items()],
+        params=[Param(key, str(value)) for key, value in (parameters or {}).items()],
+        tags=[RunTag(key, value) for key, value in tags.items()],
+    )
+    with tempfile.TemporaryDirectory(prefix="bdqm-") as folder:
+        write(Path(folder))
+        if any(Path(folder).iterdir()):
+            get_artifact_repository(run.info.artifact_uri, client.tracking_uri).log_artifacts(folder)
+    if not in_place:
+        client.set_terminated(run.info.run_id)
+    return str(run.info.run_id)

@@ -1,0 +1,166 @@
+"""Requests to MLflow that go out one after the other, off the training loop, and again while its server is away."""
+
+import math
+import os
+import queue
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from mlflow.tracking import MlflowClient
+from optuna.exceptions import StorageInternalError
+
+from bdqm_tune.errors import DISK_FULL, is_disk_full
+from bdqm_tune.progress import note
+from bdqm_tune.services.secrets import without_secrets
+from bdqm_tune.tracking.client import TrackingFailed, is_passing, reason
+
+FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0  # seconds between two attempts; they double
+HURRY = 10.0  # seconds that an interrupted process still tries
+RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+
+Answer = TypeVar("Answer")
+Request = Callable[[MlflowClient], Any]
+
+
+class Sender(threading.Thread):
+    """Sends requests in their order; each must be safe to repeat, as an answer may get lost.
+
+    Args:
+        connect: a client for where the server is now; called for every attempt.
+        patience: seconds from the first failure of a request to giving up.
+    """
+
+    def __init__(self, connect: Callable[[], MlflowClient], patience: float) -> None:
+        super().__init__(name="mlflow", daemon=True)
+        self._connect, self._patience = connect, patience
+        self._requests: queue.Queue[tuple[Request, Future[Any]] | None] = queue.Queue()
+        self._error: Exception | None = None
+        self._deadline = math.inf  # by time.monotonic
+        self._wake = threading.Event()
+        self._where = ""  # the server's last known address
+        self.start()
+
+    def send(self, request: Request) -> Future[Any]:
+        """Send it soon. Raises TrackingFailed if an earlier one failed."""
+        self.check()
+        done: Future[Any] = Future()
+        self._requests.put((request, done))
+        return done
+
+    def check(self) -> None:
+        """Raise the error that sending ended with, if it did."""
+        if self._error is not None:
+            raise self._error
+
+    def hurry(self) -> None:
+        """Give up within ten seconds, however long the patience is."""
+        self._deadline = min(self._deadline, time.monotonic() + HURRY)
+        self._wake.set()
+
+    @property
+    def seconds_left(self) -> float | None:
+        """How long to wait for an answer; None: as long as it takes."""
+        return None if self._deadline == math.inf else max(self._deadline - time.monotonic(), 0.0)
+
+    def close(self) -> None:
+        """Wait until all is sent, and end. Raises TrackingFailed if something could not be."""
+        self._requests.put(None)
+        self.join(self.seconds_left)
+        self.check()
+        if self.is_alive():
+            raise TrackingFailed(f"the MLflow tracking store {self._where} does not answer; what waits is not sent")
+
+    def run(self) -> None:
+        with one_attempt_each():
+            while (entry := self._requests.get()) is not None:
+                request, done = entry
+                try:
+                    self.check()
+                    done.set_result(self._send(request))
+                except Exception as error:
+                    self._error = error
+                    done.set_exception(error)
+
+    def _send(self, request: Request) -> Any:
+        def attempt() -> Any:
+            client = self._connect()
+            self._where = without_secrets(client.tracking_uri)
+            return request(client)
+
+        try:
+            meanwhile = "training goes on, this waits"
+            return repeated(attempt, self._patience, self._store, meanwhile, lambda: self._deadline, self._pause)
+        except StorageInternalError:  # of the study's database, which a request may write to
+            raise
+        except Exception as error:
+            raise TrackingFailed(f"{self._store()} failed: {reason(error)}") from error
+
+    def _store(self) -> str:
+        return f"the MLflow tracking store {self._where}"
+
+    def _pause(self, seconds: float) -> None:
+        self._wake.wait(seconds)
+        self._wake.clear()
+
+
+def repeated(
+    attempt: Callable[[], Answer],
+    patience: float,
+    name: Callable[[], str],
+    meanwhile: str,
+    deadline: Callable[[], float] = lambda: math.inf,
+    pause: Callable[[float], Any] = time.sleep,
+    passes: Callable[[Exception], bool] = is_passing,
+) -> Answer:
+    """The answer of MLflow, which is asked again while it does not answer; raises what the last attempt raised.
+
+    Args:
+        attempt: asks; safe to repeat, as an answer may get lost.
+        patience: seconds from the first failure to giving up.
+        name: what is asked, without a password.
+        meanwhile: what happens while it does not answer, to be said.
+        deadline: when to give up in any case, by time.monotonic; it may come closer.
+        pause: waits so many seconds, or less.
+        passes: whether the same may succeed later.
+    """
+    failures, since = 0, 0.0
+    while True:
+        try:
+            answer = attempt()
+        except StorageInternalError:
+            raise
+        except Exception as error:
+            now = time.monotonic()
+            failures, since = failures + 1, since or now
+            left = min(since + patience, deadline()) - now
+            if not passes(error) or left <= 0:
+                raise
+            if failures == 2:  # one failure alone is not worth a line
+                trouble = f": {DISK_FULL}" if is_disk_full(error) else " does not answer"
+                note(f"bdqm-tune: {name()}{trouble}; {meanwhile}")
+            longest = LONGEST_WAIT if deadline() == math.inf else 1.0
+            wait = min(FIRST_WAIT * 2.0 ** min(failures - 1, 10), longest) * random.uniform(0.5, 1.0)
+            pause(min(wait, left))
+        else:
+            if failures > 1:
+                note(f"bdqm-tune: {name()} answers again, after {time.monotonic() - since:.0f} s")
+            return answer
+
+
+@contextmanager
+def one_attempt_each() -> Iterator[None]:
+    """MLflow's own repetitions are off: they know neither a new address nor that a run is there already."""
+    before = os.environ.get(RETRIES)
+    os.environ[RETRIES] = "0"
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(RETRIES, None)
+        else:
+            os.environ[RETRIES] = before

@@ -1,0 +1,64 @@
+"""Runs, experiments and registered models of an MLflow store, whatever their number."""
+
+from collections.abc import Collection, Iterator, Sequence
+
+import mlflow
+from mlflow.entities import Run, ViewType
+from mlflow.tracking import MlflowClient
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
+
+from bdqm_tune.services.connection import Stores
+from bdqm_tune.storage.database import sqlite_file
+
+PAGE = 1000
+
+
+def tracking_not_made_yet(stores: Stores) -> bool:
+    """Whether MLflow's store is a SQLite file which asking it would make."""
+    try:
+        file = sqlite_file(make_url(stores.tracking_uri or mlflow.get_tracking_uri()))
+    except ArgumentError:  # a server, or a folder
+        return False
+    return file is not None and not file.exists()
+
+
+def search(
+    client: MlflowClient, asked: str, experiments: Sequence[str] | None = None, deleted: bool = False
+) -> Iterator[Run]:
+    """All runs that a filter of MLflow's gives, in some experiments or in all.
+
+    Args:
+        deleted: those that are, in place of those that are not.
+    """
+    if experiments is None:
+        view = ViewType.ALL if deleted else ViewType.ACTIVE_ONLY
+        experiments = [experiment.experiment_id for experiment in _experiments(client, view)]
+    token, view = None, ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY
+    while experiments:
+        page = client.search_runs(list(experiments), asked, view, max_results=PAGE, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def versions_of(client: MlflowClient, runs: Collection[str]) -> list[str]:
+    """The versions of registered models that lie in these runs, as `oc20 version 3`."""
+    token, found = None, list[str]()
+    while True:
+        page = client.search_model_versions(max_results=PAGE, page_token=token)
+        found += [f"{version.name} version {version.version}" for version in page if version.run_id in runs]
+        token = page.token
+        if not token:
+            return found
+
+
+def _experiments(client: MlflowClient, view: int) -> Iterator[mlflow.entities.Experiment]:
+    token = None
+    while True:
+        page = client.search_experiments(view, max_results=PAGE, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return

@@ -1,0 +1,417 @@
+"""MLflow: a run for the study, and one for every trial under it; requests go out off the training loop."""
+
+import json
+import os
+import re
+import socket
+import sys
+import uuid
+from collections.abc import Callable, Mapping, MutableMapping
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow.entities import Experiment, LifecycleStage, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from mlflow.tracking.context.registry import resolve_tags
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from mlflow.utils.time import get_current_time_millis
+
+from bdqm_tune.errors import BadInput, BdqmError, is_disk_full
+from bdqm_tune.learning.dataset import Split
+from bdqm_tune.process import process_identity
+from bdqm_tune.progress import check, told_to_end
+from bdqm_tune.services.connection import Stores
+from bdqm_tune.services.secrets import without_secrets
+from bdqm_tune.storage.retry import duration
+from bdqm_tune.tracking.client import (
+    TrackingFailed,
+    http_status,
+    is_certificate,
+    is_passing,
+    reason,
+    tracking_client,
+)
+from bdqm_tune.tracking.recoverable_run import RecoverableRun, active_run, say
+from bdqm_tune.tracking.request_queue import Request, Sender, one_attempt_each, repeated
+from bdqm_tune.tracking.search import search
+from bdqm_tune.tracking.trial_run import Opening, TrialRun
+
+LONGEST_PARAMETER = 6000
+GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")  # as in luminous-shad-146, which MLflow gives a run without a name
+CREATION = "creation_id"  # tag by which a run is found whose creation was not answered
+PROCESS = "worker_process"  # tag of a worker's run: its process, by which it is known to be no more
+REPLACES = "replaces_run_id"  # tag of a run that took the place of a deleted one
+
+Creation = Callable[[MlflowClient, Mapping[str, str]], Run]  # makes a run with these tags beside its own
+
+
+class Tracker:
+    """The study's run, and the way to the runs of its trials.
+
+    Args:
+        study: name of the study.
+        run: the study's.
+        adopted: it is that of `mlflow run`, which ends it.
+        patience: seconds that the tracking store may be away.
+    """
+
+    def __init__(self, stores: Stores, study: str, run: Run, adopted: bool, patience: float) -> None:
+        self.stores = stores
+        self._name, self._adopted = study, adopted
+        self._context = context_tags()
+        self._sender = Sender(lambda: tracking_client(stores), patience)
+        self._experiment_id = run.info.experiment_id
+        self.study = RecoverableRun(self.send, run, self._renew_study)
+        self.on_renewed: Callable[[Run], None] = lambda run: None  # called with the run that follows a deleted study's
+
+    @property
+    def run(self) -> Run:
+        """The study's run, as it was when it was opened."""
+        return self.study.run
+
+    def log_study(self, parameters: Mapping[str, Any], tags: Mapping[str, str], config: str) -> None:
+        """Record the study's configuration in its run."""
+        items = [Param(key, str(value)[:LONGEST_PARAMETER]) for key, value in parameters.items()]
+        run_tags = [RunTag(key, value) for key, value in tags.items()]
+        # More than one request takes is divided by the client.
+        self.study.send(lambda client, run: client.log_batch(run.info.run_id, params=items, tags=run_tags))
+        self.study.upload(lambda folder: (folder / "config.yaml").write_text(config, encoding="utf-8"))
+
+    def start_trial(
+        self,
+        number: int,
+        parameters: Mapping[str, Any],
+        tags: Mapping[str, str],
+        splits: Mapping[str, Split],
+        run_id: str | None = None,
+        opened: Callable[[str], None] = lambda run_id: None,
+        is_ours: Callable[[], bool] = lambda: True,
+        name: str = "",
+    ) -> TrialRun:
+        """Open the run of a trial, or that of `run_id` again for a trial that was handed back.
+
+        Args:
+            opened: called with the id of a run that is made, as soon as it is known, in the thread that sends.
+            is_ours: whether this process may still send to the run; called in that thread, too.
+            name: of the run; empty: trial-NNN.
+        """
+        opening = Opening(
+            number,
+            name or f"trial-{number:03d}",
+            {key: str(value) for key, value in parameters.items()},
+            self._context | dict(tags) | {"trial_state": "running"},
+            [_described(name, split) for name, split in splits.items()],
+            uuid.uuid4().hex,
+            get_current_time_millis(),
+        )
+        return self.open_run(opening, run_id, opened, is_ours)
+
+    def open_run(
+        self,
+        opening: Opening,
+        run_id: str | None,
+        opened: Callable[[str], None],
+        is_ours: Callable[[], bool] = lambda: True,
+        tried: bool = False,
+    ) -> TrialRun:
+        """As `start_trial`.
+
+        Args:
+            tried: another process may have made the run before.
+        """
+        make, logged = self._creation(opening, opened, tried), dict[str, int]()
+
+        def open_(client: MlflowClient) -> Run:
+            if run_id:
+                run = active_run(client, run_id) or self._instead(client, run_id, make)
+            else:
+                run = make(client, {})
+            if run_id or tried:
+                client.update_run(run.info.run_id, status="RUNNING")
+                for name in run.data.metrics:
+                    history = client.get_metric_history(run.info.run_id, name)
+                    logged[name] = max(metric.step for metric in history)
+            return run
+
+        def renew(deleted: Run, opening: Opening) -> Callable[[MlflowClient], Run]:
+            again = self._creation(opening, opened, tried=False)
+            return lambda client: self._instead(client, deleted.info.run_id, again)
+
+        return TrialRun(self, opening, open_, renew, logged, is_ours)
+
+    def hurry(self) -> None:
+        """Wait for the store no longer than a process may that was told to end."""
+        self._sender.hurry()
+
+    def finish(self, status: str, interrupted: bool = False) -> None:
+        """Wait until everything is sent, and end the study's run unless `mlflow run` does.
+
+        Args:
+            status: FINISHED, FAILED or KILLED.
+            interrupted: not to wait long.
+        """
+
+        def end(client: MlflowClient, run: Run) -> None:
+            if not self._adopted or status == "KILLED":  # of what killed us, `mlflow run` may have died before
+                client.set_terminated(run.info.run_id, status=status)
+
+        if interrupted:
+            self.hurry()
+        try:
+            self.study.send(end)
+            self._sender.close()
+        except TrackingFailed as error:
+            if not interrupted:
+                raise
+            print(f"warning: {error}", file=sys.stderr, flush=True)
+        finally:
+            self.study.clean()
+
+    def send(self, request: Request) -> Future[Any]:
+        """Send a request that may be repeated, after those before it. Raises TrackingFailed if one of them failed."""
+        return self._sender.send(request)
+
+    def wait(self, request: Future[Any]) -> Any:
+        """The answer to a request. Raises TrackingFailed if there is none."""
+        try:
+            return request.result(self._sender.seconds_left)
+        except TimeoutError:
+            raise TrackingFailed("the MLflow tracking store does not answer") from None
+
+    def _creation(self, opening: Opening, opened: Callable[[str], None], tried: bool) -> Creation:
+        """What makes the run of a trial."""
+        create = self._creating(opening.name, opening.creation, opening.started, tried)
+
+        def make(client: MlflowClient, tags: Mapping[str, str]) -> Run:
+            parent = {MLFLOW_PARENT_RUN_ID: self.run.info.run_id}
+            run = create(client, {**opening.tags, **parent, **tags})
+            opened(run.info.run_id)
+            return run
+
+        return make
+
+    def _renew_study(self, deleted: Run) -> Callable[[MlflowClient], Run]:
+        """What makes a run in place of the study's."""
+        create = self._creating(str(deleted.info.run_name), uuid.uuid4().hex, deleted.info.start_time, tried=False)
+
+        def make(client: MlflowClient, tags: Mapping[str, str]) -> Run:
+            before, new = deleted.info.run_id, create(client, {**deleted.data.tags, **tags})
+            run_id = new.info.run_id
+            client.log_batch(run_id, params=[Param(key, value) for key, value in deleted.data.params.items()])
+            for child in search(client, f"tags.{MLFLOW_PARENT_RUN_ID} = '{before}'", [self._experiment_id]):
+                client.set_tag(child.info.run_id, MLFLOW_PARENT_RUN_ID, run_id)
+            self._adopted = False  # for `mlflow run` does not know of it
+            self.on_renewed(new)
+            return new
+
+        return lambda client: self._instead(client, deleted.info.run_id, make)
+
+    def _instead(self, client: MlflowClient, run_id: str, make: Creation) -> Run:
+        """A run in place of a deleted one; or the same, where it was deleted with its experiment, which is restored."""
+        if self._restore_experiment(client) and (restored := active_run(client, run_id)) is not None:
+            return restored
+        run = make(client, {REPLACES: run_id})
+        name, new_id = run.info.run_name, run.info.run_id
+        say(f"the run {name} was deleted in MLflow ({run_id}); another one takes its place: {new_id}")
+        return run
+
+    def _creating(self, name: str, creation_id: str, started: int | None, tried: bool) -> Creation:
+        """What makes a run; called again, as its answer got lost, it takes the run that it made before."""
+        creation = _Creation(name, creation_id, started, tried)
+
+        def create(client: MlflowClient, tags: Mapping[str, str]) -> Run:
+            try:
+                return creation.run(client, self._experiment_id, tags)
+            except MlflowException as error:
+                if http_status(error) in (400, 404) and not is_passing(error) and self._restore_experiment(client):
+                    return creation.run(client, self._experiment_id, tags)
+                raise
+
+        return create
+
+    def _restore_experiment(self, client: MlflowClient) -> bool:
+        """Restore the study's experiment, or make another one where it was removed for good; whether that was needed.
+
+        The runs that others have replaced stay deleted.
+        """
+        try:
+            experiment = client.get_experiment(self._experiment_id)
+        except MlflowException as error:
+            if http_status(error) != 404:
+                raise
+            self._experiment_id = experiment_of(client, self._name, restore=True)
+            say(f"the study's experiment was removed from MLflow; its runs go to another one: {self._experiment_id}")
+            return True
+        if experiment.lifecycle_stage == LifecycleStage.ACTIVE:
+            return False
+        _restore(client, experiment)
+        return True
+
+
+def open_tracker(
+    stores: Stores,
+    study: str,
+    patience: float,
+    environ: MutableMapping[str, str] = os.environ,
+    restore: bool = False,
+    alone: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> Tracker:
+    """Adopt the run that `mlflow run` made for this process, or make one in an experiment named like the study.
+
+    Args:
+        patience: seconds that the tracking store may be away, now and later on.
+        restore: the experiment, where it was deleted.
+        alone: lets one process at a time make the tables of a store that is no server.
+
+    Raises:
+        BdqmError: the tracking store stays away, or refuses.
+        BadInput: the experiment was deleted, and is not to be restored.
+    """
+    if stores.tracking_uri is None:  # MLflow's own default is another one in another working directory
+        stores = replace(stores, tracking=mlflow.get_tracking_uri())
+    creation, adopted = _Creation(study, uuid.uuid4().hex), None
+    tags = {"study": study, "kind": "study", "host": socket.gethostname(), PROCESS: process_identity()}
+
+    def attempt() -> Run:
+        nonlocal adopted
+        with nullcontext() if (stores.tracking_uri or "").startswith("http") else alone():
+            client = tracking_client(stores)
+            adopted = adopted or adopt_run(client, study, environ)
+            if adopted is None:
+                return creation.run(client, experiment_of(client, study, restore), context_tags() | tags)
+            client.log_batch(adopted.info.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+            return adopted
+
+    try:
+        with one_attempt_each():
+            run = repeated(
+                attempt,
+                patience,
+                lambda: f"the MLflow tracking store {_where(stores)}",
+                f"waiting {duration(patience)}",
+                pause=_pause,
+                passes=lambda error: is_passing(error) and not is_certificate(error),
+            )
+    except (MlflowException, OSError) as error:
+        hint = f"; {_what_to_do(stores, error)}" if is_passing(error) and not is_certificate(error) else ""
+        raise BdqmError(f"cannot use the MLflow tracking store {_where(stores)}: {reason(error)}{hint}") from None
+    return Tracker(stores, study, run, adopted is not None, patience)
+
+
+def _where(stores: Stores) -> str:
+    """The tracking store's address without a password; "" while its servers are down."""
+    try:
+        return without_secrets(stores.tracking_uri or "")
+    except BdqmError:
+        return ""
+
+
+def _what_to_do(stores: Stores, error: Exception) -> str:
+    """What helps where the tracking store does not answer."""
+    if is_disk_full(error):
+        return "make room, and start the same command again"
+    if stores.tracking is None:
+        return "`bdqm-tune services status` says how the servers are, `bdqm-tune services up` starts them"
+    return "see that it runs and that MLFLOW_TRACKING_URI names it; --patience says for how many minutes to wait"
+
+
+def _pause(seconds: float) -> None:
+    told_to_end.wait(seconds)
+    check()
+
+
+def adopt_run(client: MlflowClient, name: str, environ: MutableMapping[str, str] = os.environ) -> Run | None:
+    """The run that `mlflow run` made for this process, named `name` unless the user named it; None if there is none."""
+    run_id = environ.get("MLFLOW_RUN_ID")
+    if run_id is None:
+        return None
+    run = client.get_run(run_id)
+    if GENERATED_NAME.fullmatch(run.info.run_name or ""):
+        client.update_run(run_id, name=name)
+    # Left in the environment, MLflow would let it override the parent of every run that is made here.
+    del environ["MLFLOW_RUN_ID"]
+    return run
+
+
+def context_tags() -> dict[str, str]:
+    """What MLflow finds out about this process: user, source, commit; without the passwords of its URLs."""
+    return {name: without_secrets(str(value)) for name, value in resolve_tags().items()}
+
+
+def experiment_of(client: MlflowClient, name: str, restore: bool) -> str:
+    """The id of the experiment of that name, which is made if there is none.
+
+    Args:
+        restore: it, where it was deleted.
+
+    Raises:
+        BadInput: it was deleted, and is not to be restored.
+    """
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        try:
+            return str(client.create_experiment(name))
+        except MlflowException:
+            experiment = client.get_experiment_by_name(name)  # which another worker made meanwhile
+            if experiment is None:
+                raise
+    if experiment.lifecycle_stage != LifecycleStage.ACTIVE:
+        if not restore:
+            raise BadInput(
+                f"the MLflow experiment {name!r} is deleted; restore it with "
+                f"'mlflow experiments restore -x {experiment.experiment_id}', or choose another name with --study"
+            )
+        _restore(client, experiment)
+    return str(experiment.experiment_id)
+
+
+class _Creation:
+    """A run to be made; asked again, as the answer got lost, it is the run that was made before.
+
+    Args:
+        identity: of the creation, which stands in a tag.
+        started: in milliseconds since 1970; None: now.
+        tried: another process may have made the run before.
+    """
+
+    def __init__(self, name: str, identity: str, started: int | None = None, tried: bool = False) -> None:
+        self._name, self._identity, self._tried = name, identity, tried
+        self._started = started or get_current_time_millis()
+
+    def run(self, client: MlflowClient, experiment_id: str, tags: Mapping[str, str]) -> Run:
+        if self._tried and (found := client.search_runs([experiment_id], f"tags.{CREATION} = '{self._identity}'")):
+            return found[0]
+        self._tried = True
+        return client.create_run(experiment_id, self._started, {**tags, CREATION: self._identity}, self._name)
+
+
+def _restore(client: MlflowClient, experiment: Experiment) -> None:
+    """Restore a deleted experiment with its runs, but for those that others have replaced."""
+    experiment_id = experiment.experiment_id
+    try:
+        client.restore_experiment(experiment_id)
+        say(f"the experiment {experiment.name!r} was deleted in MLflow; it is restored, as its study goes on")
+    except MlflowException:
+        # Another worker may have restored it meanwhile.
+        if client.get_experiment(experiment_id).lifecycle_stage != LifecycleStage.ACTIVE:
+            raise
+    for run in list(search(client, f"tags.{REPLACES} LIKE '%'", [experiment_id])):
+        if active_run(client, run.data.tags[REPLACES]) is not None:
+            client.delete_run(run.data.tags[REPLACES])
+
+
+def _described(context: str, split: Split) -> dict[str, str]:
+    described = split.describe()
+    source = described.pop("source")
+    return {
+        "name": Path(source).name,
+        "digest": split.digest[:32],  # MLflow takes 36 characters
+        "source": json.dumps({"uri": source}),
+        "profile": json.dumps(described),
+        "context": context,
+    }

@@ -1,0 +1,315 @@
+"""One trial: train, compare at the pruner's rungs, record, tell."""
+
+import logging
+import random
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Collection
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from itertools import chain
+from pathlib import Path
+
+import optuna
+from mlflow.tracking import MlflowClient
+from mlflow.utils.time import get_current_time_millis
+from optuna.exceptions import StorageInternalError
+
+from bdqm_tune.backends import Backend, TrainingRun
+from bdqm_tune.config.config import Config
+from bdqm_tune.errors import DiskFull, is_disk_full, one_line
+from bdqm_tune.experiment import training_record
+from bdqm_tune.learning.dataset import Dataset
+from bdqm_tune.learning.fit import Diverged
+from bdqm_tune.progress import check, interruptible
+from bdqm_tune.services.secrets import without_secrets
+from bdqm_tune.storage.cache import together
+from bdqm_tune.storage.patient_storage import LOST_TRIAL, TrialLost
+from bdqm_tune.study import run_contents as training_record
+from bdqm_tune.study.checkpoints import TrialCheckpoint
+from bdqm_tune.study.search_space import Suggestion, suggest
+from bdqm_tune.study.study import RUN_ID, handed_back, is_certainly_ours, is_ours, mark, next_trial, others_run
+from bdqm_tune.study.trial_result import TrialResult, tell
+from bdqm_tune.tracking.client import TrackingFailed
+from bdqm_tune.tracking.tracker import Tracker
+from bdqm_tune.tracking.trial_run import BATCHES_IN_TRIAL, TrialRun
+from bdqm_tune.tuning.prediction_time import PredictionTime
+from bdqm_tune.tuning.pruning import Comparisons
+from bdqm_tune.workers.outbox import EndedTrial, Journal, read_files
+
+FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0  # seconds between two looks for a trial that may come back
+TOLD_WITHIN = 5.0  # seconds that the next trial is put off until the study knows of this one
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a trial."""
+
+    result: TrialResult
+    tags: dict[str, str]
+    best: dict[str, float]  # metrics for the study's run
+    reports: dict[int, float]  # by epoch, those that the study may not have
+    write: Callable[[Path], None]  # writes the artifacts into a folder
+    ended: int  # timestamp, ms
+
+
+class TrialRunner:
+    """Runs trials of one study on one backend, in as many threads as like."""
+
+    def __init__(
+        self,
+        config: Config,
+        dataset: Dataset,
+        backend: Backend,
+        tracker: Tracker,
+        rungs: Collection[int],
+        checkpoints: Path,
+        journal: Journal,
+        identity: str,
+    ) -> None:
+        """
+        Args:
+            rungs: epochs at which the pruner compares.
+            checkpoints: folder for those of the study's trials.
+            journal: for those that end while the stores are away.
+            identity: of the study; the database cannot be asked then.
+        """
+        self._journal, self._identity = journal, identity
+        self._config, self._dataset, self._backend, self._tracker = config, dataset, backend, tracker
+        self._rungs, self._checkpoints = frozenset(rungs), checkpoints
+        self._time = PredictionTime(dataset.validation.structures.atoms)
+        self._asking = threading.Lock()  # samplers are not made for several threads
+        self._waiting = threading.Lock()  # one looks for trials that come back, for all
+        self._stopped = threading.Event()
+        self._late: Future[bool] | None = None  # the study is still to be told of a trial
+
+    def stop(self) -> None:
+        """Hand back, after their epoch, the trials that other threads are running, and begin no more."""
+        self._stopped.set()
+
+    def run_next(self, study: optuna.Study) -> TrialResult | None:
+        """Take a waiting trial and run it to its end, or None if there is none left, nor one that could come back.
+
+        It is recorded in both stores; an exception in it fails it and does not get out.
+        """
+        with interruptible(self._stopped.is_set):
+            while (trial := self._next_trial(study)) is not None:
+                with suppress(TrialLost):
+                    return self._run(trial)
+            return None
+
+    def _next_trial(self, study: optuna.Study) -> optuna.Trial | None:
+        if (trial := self._take(study)) is not None:
+            return trial
+        with self._waiting:
+            wait = FIRST_WAIT
+            while (trial := self._take(study)) is None and others_run(study):
+                self._pause(wait * random.uniform(0.5, 1))
+                wait = min(2 * wait, LONGEST_WAIT)
+        return trial
+
+    def _take(self, study: optuna.Study) -> optuna.Trial | None:
+        with self._asking:
+            check()
+            return next_trial(study)
+
+    def _pause(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            check()
+            self._stopped.wait(min(left, 0.5))
+
+    def _run(self, trial: optuna.Trial) -> TrialResult:
+        with handed_back(trial):
+            tried = self._suggest(trial)
+            run = self._open_run(trial, tried)
+            checkpoint = TrialCheckpoint(self._checkpoints, trial.number)
+            try:
+                try:
+                    outcome = self._attempt(trial, tried, run, checkpoint)
+                except (KeyboardInterrupt, SystemExit, DiskFull):
+                    checkpoint.write()
+                    run.hand_back()
+                    raise
+                self._send(trial, run, outcome, checkpoint)
+            except (TrackingFailed, StorageInternalError):
+                checkpoint.write()
+                raise
+        return outcome.result
+
+    def _suggest(self, trial: optuna.Trial) -> Suggestion:
+        with self._asking, together(trial):
+            return suggest(trial, self._config, len(self._dataset.train.structures))
+
+    def _send(self, trial: optuna.Trial, run: TrialRun, outcome: Outcome, checkpoint: TrialCheckpoint) -> None:
+        """Send what came of a trial, and wait until the study knows of it, from which the next may learn.
+
+        For a store that is away it does not wait: the trial is kept on the disk, in case that it stays away.
+        """
+        taking = mark(trial)
+
+        def let_know(client: MlflowClient) -> bool:
+            was_ours = tell(trial, outcome.result, self._config.objectives, checkpoint, outcome.reports)
+            self._journal.told(taking)
+            return was_ours
+
+        try:
+            run.finish(outcome.result.state, outcome.tags, outcome.write, outcome.best, outcome.ended)
+            # Last of what is sent: a trial that has ended is whole in its run, whenever its worker is killed.
+            told = self._tracker.send(let_know)
+            is_late = self._late is not None and not self._late.done()
+            if not told.result(0.0 if is_late else TOLD_WITHIN):
+                raise TrialLost(LOST_TRIAL)
+        except TimeoutError:
+            self._late = told
+            checkpoint.write()
+            self._keep(trial, run, outcome, taking)
+        except (TrackingFailed, StorageInternalError):
+            self._keep(trial, run, outcome, taking)
+            raise
+
+    def _keep(self, trial: optuna.Trial, run: TrialRun, outcome: Outcome, taking: str) -> None:
+        if not taking:  # another worker has the trial by now
+            return
+        try:
+            with tempfile.TemporaryDirectory(prefix="bdqm-") as folder:
+                outcome.write(Path(folder))
+                files = read_files(Path(folder))
+            self._journal.add(
+                EndedTrial(
+                    study=self._config.study.name,
+                    identity=self._identity,
+                    trial_id=trial._trial_id,
+                    mark=taking,
+                    parent=self._tracker.run.info.run_id,
+                    opening=asdict(run.opening),
+                    metrics=run.metrics,
+                    tags=outcome.tags,
+                    best=outcome.best,
+                    ended=outcome.ended,
+                    files=files,
+                    result=asdict(outcome.result),
+                    reports=list(outcome.reports.items()),
+                )
+            )
+        except OSError as error:
+            _log.warning("trial %d cannot be kept in %s: %s", trial.number, self._journal.path, error.strerror)
+
+    def _attempt(self, trial: optuna.Trial, tried: Suggestion, run: TrialRun, checkpoint: TrialCheckpoint) -> Outcome:
+        """Train, from a checkpoint if there is one."""
+        start, before = time.perf_counter(), 0.0
+        training: TrainingRun | None = None
+        time_per_atom: float | None = None
+        state, reason, error = "complete", "", ""
+        comparisons = Comparisons(trial)
+        try:
+            dataset = self._dataset
+            if self._config.descriptor_spaces:
+                dataset = dataset.described_by(tried.descriptor)
+            training = self._backend.start(tried.hyperparameters, self._config.study.seed, dataset)
+            checkpoint.restore(training)
+            before = sum(record.epoch_seconds for record in training.records)
+            reason = self._train(trial, training, run, checkpoint, comparisons)
+            state = "pruned" if reason else "complete"
+            if len(self._config.objectives) > 1:
+                time_per_atom = self._time.per_atom(trial.study, training.potential())
+        except Diverged as diverged:
+            state, reason = "pruned", str(diverged)
+        except (TrackingFailed, StorageInternalError, TrialLost):
+            raise
+        except Exception as exception:
+            if is_disk_full(exception):  # which says nothing of the trial: it waits again
+                raise DiskFull(f"trial {trial.number}: {one_line(exception)}") from exception
+            state, reason, error = "failed", f"{type(exception).__name__}: {exception}", traceback.format_exc()
+        finally:
+            comparisons.close()
+        best = training.best if training else None
+        result = TrialResult(
+            number=trial.number,
+            state=state,
+            val_energy_mae=best.val_energy_mae if best else None,
+            best_epoch=best.epoch if best else None,
+            epochs=len(training.records) if training else 0,
+            n_parameters=training.n_parameters if training else None,
+            trial_seconds=before + time.perf_counter() - start,
+            reason=without_secrets(reason, self._tracker.stores),
+            error=without_secrets(error, self._tracker.stores),
+            val_forces_mae=best.val_forces_mae if best else None,
+            value=best.value(self._config.target.objective) if best else None,
+            time_per_atom=time_per_atom,
+        )
+        run.log_metrics(training_record.summary_metrics(training, result.trial_seconds, time_per_atom), result.epochs)
+
+        def write(folder: Path) -> None:
+            config = training_record.one_configuration(self._config, tried)
+            training_record.write_artifacts(folder, training, config, result.error)
+
+        return Outcome(
+            result,
+            {"reason": result.reason[:500]} if result.reason else {},
+            training_record.best_metrics(best if state == "complete" else None),
+            comparisons.unanswered(),
+            write,
+            get_current_time_millis(),
+        )
+
+    def _train(
+        self,
+        trial: optuna.Trial,
+        training: TrainingRun,
+        run: TrialRun,
+        checkpoint: TrialCheckpoint,
+        comparisons: Comparisons,
+    ) -> str:
+        """Train to the end, or until the pruner says no; returns why it was pruned, empty if it was not.
+
+        The epochs before a checkpoint come first once more: what of them was not recorded yet is recorded now.
+        """
+        every = -(-self._config.training.epochs // BATCHES_IN_TRIAL)
+        again = len(training.records)
+        was_here = RUN_ID in trial.user_attrs  # only then there may be reports; to ask takes a query
+        reported = trial.storage.get_trial(trial._trial_id).intermediate_values if was_here else {}
+        for record in chain(list(training.records), training):
+            check()
+            if not is_ours(trial):
+                raise TrialLost(LOST_TRIAL)
+            run.log_metrics(record.metrics(), record.epoch)
+            if record.epoch > again:
+                checkpoint.write_now_and_then()
+                if record.epoch % every == 0 and record.epoch < self._config.training.epochs:
+                    run.flush()
+            if record.epoch in self._rungs and record.epoch >= max(reported, default=0):
+                value = self._best_value(training, record.epoch) if record.epoch not in reported else None
+                comparisons.ask(record.epoch, value)
+            if (epoch := comparisons.pruned_at()) is not None:
+                return f"{self._config.study.pruner} pruner at epoch {epoch}"
+        return ""
+
+    def _best_value(self, training: TrainingRun, epoch: int) -> float:
+        """The least objective of the epochs up to this one."""
+        return min(record.value(self._config.target.objective) for record in training.records[:epoch])
+
+    def _open_run(self, trial: optuna.Trial, tried: Suggestion) -> TrialRun:
+        config, data = self._config, self._dataset
+        tags = {
+            **training_record.tags(config.study.name, data, self._backend.device),
+            "trial_number": str(trial.number),
+            "objectives": ", ".join(config.objectives),
+            "sampler": config.study.sampler,
+            "pruner": config.study.pruner,
+        }
+        splits = {"training": data.train, "validation": data.validation}
+        return self._tracker.start_trial(
+            trial.number,
+            training_record.parameters(config, tried, self._backend.device),
+            tags,
+            splits,
+            run_id=trial.user_attrs.get(RUN_ID),
+            opened=lambda run_id: trial.storage.set_trial_user_attr(trial._trial_id, RUN_ID, run_id),
+            is_ours=lambda: is_certainly_ours(trial),
+        )

@@ -1,0 +1,199 @@
+"""The main job: a configuration in, a study with its trials tracked out."""
+
+import os
+from collections.abc import Callable
+from contextlib import ExitStack, closing, suppress
+from typing import Any
+
+import optuna
+from mlflow.tracking import MlflowClient
+from optuna.exceptions import StorageInternalError
+from optuna.trial import FrozenTrial
+
+from bdqm_tune.backends import make_backend
+from bdqm_tune.config.config import Config
+from bdqm_tune.errors import BdqmError
+from bdqm_tune.learning.dataset import Dataset
+from bdqm_tune.progress import note, walltime_is_near
+from bdqm_tune.services.connection import Stores
+from bdqm_tune.services.database_lock import LockLost
+from bdqm_tune.services.secrets import refuse_secrets
+from bdqm_tune.storage.cache import Cache
+from bdqm_tune.storage.database import turn
+from bdqm_tune.study.checkpoints import checkpoint_folder, remove_ended
+from bdqm_tune.study.run_contents import as_yaml
+from bdqm_tune.study.samplers import rungs
+from bdqm_tune.study.search_space import known_parameters
+from bdqm_tune.study.study import (
+    EXPERIMENT,
+    IDENTITY,
+    add_trials,
+    check_study,
+    follows_servers,
+    open_study,
+    where_beside,
+)
+from bdqm_tune.study.testsplit import note_test_split
+from bdqm_tune.study.trial_result import TrialResult
+from bdqm_tune.tracking.provenance import provenance_tags
+from bdqm_tune.tracking.quiet import quiet_libraries
+from bdqm_tune.tracking.tracker import Tracker, open_tracker
+from bdqm_tune.tuning.cohort import trial_results
+from bdqm_tune.tuning.trial import TrialRunner
+from bdqm_tune.workers.heartbeat import Lease
+from bdqm_tune.workers.outbox import Journal, journal_folder
+from bdqm_tune.workers.registry import Worker, Workers, describe_process
+from bdqm_tune.workers.run_cleanup import end_run_of, follow_run, set_right_run_of
+
+FAILURES_THAT_STOP = 3
+TURNS = 5  # at most, where each is lost
+LEARNING = ("tpe", "cmaes", "gp", "nsgaii")  # samplers that go by the results of earlier trials …
+ROUNDS = 4  # … and so need some rounds of trials, whatever the number of cores
+
+
+def tune(
+    dataset: Dataset,
+    config: Config,
+    stores: Stores,
+    on_trial: Callable[[TrialResult, optuna.Study], None] = lambda result, study: None,
+) -> optuna.Study:
+    """Add the configuration's trials to its study and run until no trial waits.
+
+    Args:
+        on_trial: called after every trial.
+
+    Raises:
+        BadInput: the study of that name asks another question.
+        BdqmError: a store failed, or the first trials all failed in the same way.
+    """
+    quiet_libraries()
+    refuse_secrets(config.model_dump())
+    n_train = len(dataset.train.structures)
+    backend = make_backend(config, dataset)
+    before = check_study(stores, config, dataset)
+    known_parameters(config, n_train, before)
+    if follows_servers(stores) and not before and (beside := where_beside(stores, config.study.name)):
+        note(f"bdqm-tune: a study {config.study.name!r} begins on the servers; another one is in {beside}")
+    # Workers may start at once; MLflow's embedded store cannot be made by two.
+    tracker = open_tracker(
+        stores,
+        config.study.name,
+        config.patience * 60,
+        restore=bool(before),
+        alone=lambda: turn(stores, config.study.name),
+    )
+    status, hurried, leases = "FAILED", False, ExitStack()
+    journal = Journal(journal_folder(stores.home))
+    try:
+        study = _enter(dataset, config, stores, tracker.run.info.experiment_id)
+        tags = {"study": config.study.name, "kind": "study", "objectives": ", ".join(config.objectives)}
+        tracker.log_study(_flat(config), {**tags, **provenance_tags()}, as_yaml(config))
+        attributes = study.user_attrs
+        checkpoints = checkpoint_folder(stores.home, config.study.name, attributes)
+        compared = rungs(config.study.pruner, config.training.epochs)
+        runner = TrialRunner(config, dataset, backend, tracker, compared, checkpoints, journal, attributes[IDENTITY])
+        leases.enter_context(closing(lease(study, tracker, backend.device)))
+        _run_waiting(study, runner, at_once(config, backend.at_once), on_trial)
+        remove_ended(checkpoints, lambda: study.get_trials(deepcopy=False))
+        status = "FINISHED"
+    except (KeyboardInterrupt, SystemExit):
+        status, hurried = "FINISHED" if walltime_is_near.is_set() else "KILLED", True
+        raise
+    except StorageInternalError:  # which was waited for long enough
+        hurried = True
+        raise
+    finally:
+        with leases:  # until the study knows of all trials, which goes the same way
+            try:
+                tracker.finish(status, hurried)
+            finally:
+                if left := journal.close():
+                    kept = f"{left} trials that have ended, and could not be sent, are kept in {journal.path}"
+                    note(f"bdqm-tune: {kept}; the next command sends them")
+    return study
+
+
+def _enter(dataset: Dataset, config: Config, stores: Stores, experiment_id: str) -> optuna.Study:
+    """The study with this worker's trials in it: the first worker makes it, one after the other adds to it."""
+    for _ in range(TURNS - 1):
+        with suppress(LockLost):  # the database was restarted, for example
+            return _enter_once(dataset, config, stores, experiment_id)
+    return _enter_once(dataset, config, stores, experiment_id)
+
+
+def _enter_once(dataset: Dataset, config: Config, stores: Stores, experiment_id: str) -> optuna.Study:
+    with turn(stores, config.study.name) as check:
+        existing = check_study(stores, config, dataset)
+        check()
+        study = open_study(stores, config, dataset)
+        study.set_user_attr(EXPERIMENT, experiment_id)
+        if dataset.test is not None:
+            note_test_split(study, dataset.test, stores.home)
+        known = known_parameters(config, len(dataset.train.structures), existing)
+        check()
+        add_trials(study, config.study.n_trials, known, os.environ.get("BDQM_SUBMISSION", ""))
+    return study
+
+
+def lease(study: optuna.Study, tracker: Tracker, device: str) -> Lease:
+    """The lease of this process on its trials of the study, and what becomes of the runs of workers that are lost."""
+    assert isinstance(study._storage, Cache)
+    storage = study._storage.backend
+
+    def lost(worker: Worker, why: str) -> None:
+        tracker.send(lambda client: end_run_of(client, worker, why))
+
+    def taken_back(trial: FrozenTrial) -> None:
+        def request(client: MlflowClient) -> None:
+            now = storage.get_trial(trial._trial_id)  # for another worker may have taken it meanwhile
+            workers = Workers(storage.engine, storage.patience, study._study_id).all()
+            experiment_id = tracker.run.info.experiment_id
+            set_right_run_of(client, experiment_id, now, {worker.description.get("run_id", "") for worker in workers})
+
+        tracker.send(request)
+
+    description = {**describe_process(), "device": device, "run_id": tracker.run.info.run_id}
+    started = Lease(storage, study._study_id, description, lost, taken_back)
+    follow_run(tracker, study, started)
+    started.look()
+    started.start()
+    return started
+
+
+def at_once(config: Config, most: int) -> int:
+    """How many trials a worker trains at the same time.
+
+    Args:
+        most: that the backend has use for, unless the configuration says how many.
+    """
+    if config.cohort != "auto":
+        return config.cohort
+    if config.study.sampler in LEARNING:
+        most = min(most, max(1, config.study.n_trials // ROUNDS))
+    return most
+
+
+def _run_waiting(
+    study: optuna.Study, runner: TrialRunner, at_once: int, on_trial: Callable[[TrialResult, optuna.Study], None]
+) -> None:
+    first: list[TrialResult] = []
+    with closing(trial_results(study, runner, at_once)) as results:
+        for result in results:
+            on_trial(result, study)
+            if len(first) == FAILURES_THAT_STOP:
+                continue
+            first.append(result)
+            same = {(result.state, result.reason) for result in first} == {("failed", result.reason)}
+            if same and len(first) == FAILURES_THAT_STOP:
+                raise BdqmError(f"the first {len(first)} trials failed in the same way\n{result.error}")
+
+
+def _flat(config: Config) -> dict[str, Any]:
+    """The options of every group as `group.option`."""
+    groups = config.model_dump(mode="json")
+    return {
+        f"{group}.{key}": value
+        for group, options in groups.items()
+        if isinstance(options, dict)
+        for key, value in options.items()
+    }

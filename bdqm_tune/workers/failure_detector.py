@@ -1,0 +1,109 @@
+"""Watching the workers of a study: those that do not count any more are lost, and their trials go to others."""
+
+import math
+import random
+import time
+from collections.abc import Callable, Mapping
+
+from optuna.trial import FrozenTrial, TrialState
+
+from bdqm_tune.storage.patient_storage import PatientStorage
+from bdqm_tune.storage.queries import Held
+from bdqm_tune.study.study import LOSSES, RESULT
+from bdqm_tune.workers.registry import LOST, RUNNING, Worker, Workers
+
+BEAT = 10.0  # seconds between two counts
+LOST_AFTER = 80.0  # seconds without a count; a worker is noticed at most two beats later, a few where there are many
+# Seconds without a turn after which what was seen before says nothing: others may have been cut off as this one was.
+BLIND_AFTER = 4 * BEAT
+LOSSES_THAT_FAIL = 3
+# A look reads all workers. Of n, so many times the square root of n look at a beat, which still is enough to notice
+# soon who is gone: the square of it look at one beat and at another one, later. All look, as long as they are few.
+LOOKS = 3
+
+
+class Watch:
+    """Sees to the workers of a study that do not count any more.
+
+    They are lost when their process is gone, or when their counts have stood still for so long by this one's clock:
+    no clock of another machine is asked, and none that can be set. Their trials wait again, or have failed if that
+    happens too often.
+    """
+
+    def __init__(
+        self,
+        storage: PatientStorage,
+        study_id: int,
+        lost: Callable[[Worker, str], None],
+        taken_back: Callable[[FrozenTrial], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """
+        Args:
+            lost: called with every worker that was lost, and why it was.
+            taken_back: called with every trial of such a one, as it is afterwards: waiting or failed, or running again
+                where another worker was quick.
+            clock: seconds.
+        """
+        self._storage, self._study_id = storage, study_id
+        self._lost, self._taken_back, self._clock = lost, taken_back, clock
+        self._workers = Workers(storage.engine, storage.patience, study_id)
+        self._seen: dict[str, tuple[int, float]] = {}  # a worker's count, and when it was first seen
+        self._here: dict[str, Worker] = {}  # those of this machine, whose processes can be looked for
+        self._latest, self._n_workers = clock(), 1  # turn, and workers at the latest look
+
+    def take_turn(self, own: str = "") -> None:
+        """At every `BEAT`, look or leave it to others.
+
+        Args:
+            own: name of the worker whose turn it is, if it is one.
+        """
+        if random.random() < LOOKS / math.sqrt(max(self._n_workers, 1)):
+            self.look(own)
+        else:
+            self._now()
+
+    def _now(self) -> float:
+        now = self._clock()
+        if now - self._latest > BLIND_AFTER:
+            self._seen.clear()
+        self._latest = now
+        return now
+
+    def look(self, own: str = "") -> None:
+        """See to all of them once."""
+        now = self._now()
+        trials = self._storage.running(self._study_id)  # before the workers, who enter before they take one
+        working = self._workers.beats()
+        self._n_workers = len(working)
+        self._meet(working)
+        suspects = {name for name, worker in self._here.items() if worker.is_gone}
+        suspects |= {name for name, beats in working.items() if self._stands_still(name, beats, now)}
+        suspects.discard(own)
+        for worker in self._workers.all(RUNNING, names=suspects) if suspects else []:
+            note = "its process was gone" if worker.is_gone else f"not heard of for {LOST_AFTER:.0f} s"
+            if self._workers.end(worker.name, LOST, note, working.pop(worker.name)):
+                self._lost(worker, note)
+        for trial in trials:
+            if trial.worker and trial.worker not in working:
+                self._take_back(trial)
+
+    def _meet(self, working: Mapping[str, int]) -> None:
+        """Learn which of the workers are on this machine; the others are read by their counts alone."""
+        self._here = {name: worker for name, worker in self._here.items() if name in working}
+        self._seen = {name: seen for name, seen in self._seen.items() if name in working}
+        if new := working.keys() - self._seen.keys():
+            self._here |= {worker.name: worker for worker in self._workers.all(names=new) if worker.is_here}
+
+    def _stands_still(self, name: str, beats: int, now: float) -> bool:
+        before, since = self._seen.get(name, (-1, now))
+        if beats != before:
+            self._seen[name] = (beats, now)
+        return beats == before and now - since >= LOST_AFTER
+
+    def _take_back(self, held: Held) -> None:
+        losses = int(self._storage.get_trial(held.trial_id).user_attrs.get(LOSSES, 0)) + 1
+        state = TrialState.FAIL if losses >= LOSSES_THAT_FAIL else TrialState.WAITING
+        reason = {RESULT: {"reason": f"its worker was lost {losses} times"}} if state == TrialState.FAIL else {}
+        if self._storage.take_back(held, state, {LOSSES: losses, **reason}):
+            self._taken_back(self._storage.get_trial(held.trial_id))

@@ -1,0 +1,182 @@
+"""Who works on a study: a table of workers beside Optuna's, in which each counts as long as it lives."""
+
+import json
+import os
+import socket
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from optuna.exceptions import StorageInternalError
+
+from bdqm_tune.errors import BdqmError
+from bdqm_tune.process import is_gone, is_here, process_identity
+from bdqm_tune.services.tables import WORKERS as TABLE
+from bdqm_tune.services.tables import has_tables, make_tables
+from bdqm_tune.storage.queries import StudyDatabaseFailed
+from bdqm_tune.storage.retry import Patience, reason
+from bdqm_tune.tracking.provenance import JOB_ID_VARIABLES
+
+Answer = TypeVar("Answer")
+RUNNING, ENDED, LOST = "running", "ended", "lost"
+DENIED = 1142  # MySQL's number for: the account may not do this to the table
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A process that runs trials of a study, as the database has it."""
+
+    name: str
+    state: str  # running, ended, or lost: it no longer counted
+    beats: int  # counts up while it lives
+    since: datetime  # UTC
+    seen: datetime  # when it counted last, UTC
+    description: Mapping[str, str]  # host, pid, process, run_id of its MLflow run, device, and job where there is one
+    note: str  # what was done about it
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether its process is known to be no more."""
+        return is_gone(self.description.get("process", ""))
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it ran on this machine since this was started, as far as is known."""
+        return is_here(self.description.get("process", ""))
+
+
+class Workers:
+    """The workers of one study.
+
+    Args:
+        engine: of the database in which the study is.
+        patience: with the database; every method may wait, and raises what the last attempt raised.
+    """
+
+    def __init__(self, engine: sa.Engine, patience: Patience, study_id: int) -> None:
+        self._engine, self._patience, self._study_id = engine, patience, study_id
+        self._known = False
+
+    def _run(self, call: Callable[[], Answer]) -> Answer:
+        try:
+            return self._patience(call)
+        except (StorageInternalError, sa.exc.SQLAlchemyError) as error:
+            raise StudyDatabaseFailed(f"{self._patience.name()} failed: {reason(error)}") from error
+
+    def _change(self, statement: sa.Executable) -> int:
+        """Execute it; the number of rows that it changed."""
+
+        def once() -> int:
+            with self._engine.begin() as connection:
+                return int(connection.execute(statement).rowcount)
+
+        return self._run(once)
+
+    @property
+    def _there(self) -> bool:
+        """Whether the table is; an older version made none, and where nobody has worked yet there is none."""
+        self._known = self._known or self._run(lambda: has_tables(self._engine))
+        return self._known
+
+    def _make(self) -> None:
+        try:
+            self._run(lambda: make_tables(self._engine))
+        except StudyDatabaseFailed as error:
+            if f"({DENIED}," not in str(error.__cause__):
+                raise
+            raise BdqmError(
+                f"{self._patience.name()} lacks the table {TABLE.name}, which this account may not make: "
+                "`bdqm-tune services down` and `bdqm-tune services up` make it on servers of an older bdqm-tune; "
+                "elsewhere, whoever may make tables there runs `bdqm-tune tune` once"
+            ) from None
+        self._known = True
+
+    def add(self, name: str, description: Mapping[str, str]) -> None:
+        """Enter a worker; again for one that is there, nothing happens."""
+        self._make()
+        now = sa.func.current_timestamp()
+        there = sa.exists().where(TABLE.c.worker == name)
+        values = [name, self._study_id, RUNNING, 0, json.dumps(dict(description)), ""]
+        row = sa.select(*(sa.literal(value) for value in values[:4]), now, now, *map(sa.literal, values[4:]))
+        self._change(TABLE.insert().from_select([column.name for column in TABLE.columns], row.where(~there)))
+
+    def describe(self, name: str, description: Mapping[str, str]) -> None:
+        """Say something else of a worker."""
+        self._change(TABLE.update().where(TABLE.c.worker == name).values(description=json.dumps(dict(description))))
+
+    def count(self, name: str) -> bool:
+        """Say that a worker lives; False if it was declared lost meanwhile."""
+        mine = sa.and_(TABLE.c.worker == name, TABLE.c.state == RUNNING)
+        values = {"beats": TABLE.c.beats + 1, "seen": sa.func.current_timestamp()}
+        return bool(self._change(TABLE.update().where(mine).values(values)))
+
+    def end(self, name: str, state: str = ENDED, note: str = "", beats: int | None = None) -> bool:
+        """End a worker that runs; whether it was this call that did.
+
+        Args:
+            state: ended, or lost.
+            beats: only if it has not counted on from there.
+        """
+        chosen = [TABLE.c.worker == name, TABLE.c.state == RUNNING]
+        if beats is not None:
+            chosen.append(TABLE.c.beats == beats)
+        return bool(self._change(TABLE.update().where(*chosen).values(state=state, note=note)))
+
+    def beats(self) -> dict[str, int]:
+        """What each of the study's workers that run has counted up to, by name."""
+        if not self._there:
+            return {}
+        mine = sa.and_(TABLE.c.study_id == self._study_id, TABLE.c.state == RUNNING)
+        query = sa.select(TABLE.c.worker, TABLE.c.beats).where(mine)
+
+        def once() -> dict[str, int]:
+            with self._engine.begin() as connection:
+                return {row.worker: row.beats for row in connection.execute(query)}
+
+        return self._run(once)
+
+    def all(self, *states: str, names: Collection[str] | None = None) -> list[Worker]:
+        """Those of the study in these states, or in any; the first to come first.
+
+        Args:
+            names: of those to give; None: of all.
+        """
+        if not self._there:
+            return []
+        query = sa.select(TABLE, sa.func.current_timestamp().label("now")).where(TABLE.c.study_id == self._study_id)
+        if states:
+            query = query.where(TABLE.c.state.in_(states))
+        if names is not None:
+            query = query.where(TABLE.c.worker.in_(names))
+
+        def once() -> list[Worker]:
+            with self._engine.begin() as connection:
+                return [_worker(row) for row in connection.execute(query.order_by(TABLE.c.since, TABLE.c.worker))]
+
+        return self._run(once)
+
+    def forget(self) -> None:
+        """Remove all of the study, which is to be deleted."""
+        if self._there:
+            self._change(TABLE.delete().where(TABLE.c.study_id == self._study_id))
+
+
+def _worker(row: sa.Row[Any]) -> Worker:
+    # The database may be in another time zone, or its clock be wrong.
+    shift = timedelta(seconds=round((datetime.now(UTC).replace(tzinfo=None) - row.now).total_seconds()))
+    since, seen = ((moment + shift).replace(tzinfo=UTC) for moment in (row.since, row.seen))
+    return Worker(row.worker, row.state, row.beats, since, seen, json.loads(row.description), row.note)
+
+
+def who(worker: Worker) -> str:
+    """A worker as people know it: its process and host."""
+    return f"{worker.description.get('pid', '?')} on {worker.description.get('host', '?')}"
+
+
+def describe_process() -> dict[str, str]:
+    """This process, for others to find it."""
+    found = {"host": socket.gethostname(), "pid": str(os.getpid()), "process": process_identity()}
+    jobs = [os.environ[name] for name in JOB_ID_VARIABLES if os.environ.get(name)]
+    return found | ({"job": jobs[0]} if jobs else {})

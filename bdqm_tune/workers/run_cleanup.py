@@ -1,0 +1,90 @@
+"""MLflow runs of workers, kept in step with the study: of those that are lost, and of those whose run was deleted."""
+
+import logging
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from optuna import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from bdqm_tune.study.study import EXPERIMENT, RUN_ID
+from bdqm_tune.tracking.client import is_passing, reason
+from bdqm_tune.tracking.tracker import Tracker
+from bdqm_tune.tracking.trial_run import STATUS
+from bdqm_tune.workers.heartbeat import Lease
+from bdqm_tune.workers.registry import Worker
+
+LOST_STATES = {TrialState.WAITING: "waiting", TrialState.FAIL: "failed"}  # of a trial whose worker is lost
+
+_log = logging.getLogger(__name__)
+
+
+def end_run_of(client: MlflowClient, worker: Worker, why: str) -> bool:
+    """End the run of a worker that is lost, unless it has ended; whether it was this call that did."""
+    with _if_it_may_be("the run of a lost worker"):
+        if run_id := worker.description.get("run_id"):
+            run = client.get_run(run_id)
+            if run.info.status == "RUNNING":
+                client.set_tag(run_id, "reason", f"its worker was lost: {why}")
+                client.set_terminated(run_id, status="KILLED")
+                return True
+    return False
+
+
+def set_right_run_of(client: MlflowClient, experiment_id: str, trial: FrozenTrial, parents: Collection[str]) -> int:
+    """Let the runs of a trial whose worker is lost say what the trial is now; how many were changed.
+
+    Args:
+        parents: runs of all who have worked on the study. Another study of its name, in another database, may have
+            runs in the same experiment.
+    """
+    changed = 0
+    with _if_it_may_be(f"the run of trial {trial.number}"):
+        for run in _begun(client, experiment_id, trial.number):
+            ours = run.info.run_id == trial.user_attrs.get(RUN_ID)
+            if not ours and run.data.tags.get(MLFLOW_PARENT_RUN_ID) not in parents:
+                continue
+            if not ours:  # made by a worker that was lost before it could say so
+                state, status = "lost", "KILLED"
+            elif trial.state in LOST_STATES:
+                state = LOST_STATES[trial.state]
+                status = STATUS[state]
+            else:  # another worker has the trial by now, and goes on in the run
+                continue
+            client.set_tag(run.info.run_id, "trial_state", state)
+            client.set_terminated(run.info.run_id, status=status)
+            changed += 1
+    return changed
+
+
+def follow_run(tracker: Tracker, study: Study, lease: Lease) -> None:
+    """Let the study and the table of workers know where a worker's run is, now and when another one takes its place."""
+
+    def renewed(run: Run) -> None:
+        if study.user_attrs.get(EXPERIMENT) != run.info.experiment_id:
+            study.set_user_attr(EXPERIMENT, run.info.experiment_id)
+        lease.describe("run_id", run.info.run_id)
+
+    tracker.on_renewed = renewed
+    renewed(tracker.run)
+
+
+@contextmanager
+def _if_it_may_be(what: str) -> Iterator[None]:
+    """Leave what MLflow refuses to change, as a run that was deleted or is another user's: no reason to end."""
+    try:
+        yield
+    except MlflowException as error:
+        if is_passing(error):
+            raise
+        _log.warning("%s could not be set right: %s", what, reason(error))
+
+
+def _begun(client: MlflowClient, experiment_id: str, number: int) -> list[Run]:
+    """The runs of trials of this number that run, by their status or, where somebody changed that, by their tag."""
+    runs = client.search_runs([experiment_id], f"tags.trial_number = '{number}'")
+    return [run for run in runs if run.info.status == "RUNNING" or run.data.tags.get("trial_state") == "running"]

@@ -1,0 +1,85 @@
+"""confirm and register as a user types them, and the script that `mlflow run -e confirm` calls."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from bdqm_tune.cli.results import confirmation_lines
+from bdqm_tune.config.config import Config
+from bdqm_tune.confirmation.confirm import Confirmation
+from bdqm_tune.learning.dataset import prepare
+from bdqm_tune.services.connection import Stores
+from bdqm_tune.study.selection import Champion
+from bdqm_tune.tuning.tune import tune
+from tests.forked import run
+
+PROJECT = Path(__file__).parents[2]
+
+
+def call(*command: str) -> "subprocess.CompletedProcess[str]":
+    return run(["-m", *command])
+
+
+def test_from_confirm_to_a_registered_champion(stores: Stores, configure: Callable[..., Config]) -> None:
+    config = configure(study={"n_trials": 2, "pruner": "none"}, training={"epochs": 2})
+    tune(prepare(config, stores.home), config, stores)
+    done = call("bdqm_tune", "confirm", "--study", "small", "--best", "2", "--seeds", "2", "--register", "--json")
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert "registered as models:/small@champion, version 1" in done.stderr
+
+    entry = yaml.safe_load((PROJECT / "MLproject").read_text())["entry_points"]["confirm"]
+    given = dict.fromkeys(entry["parameters"], "''") | {"study": "small", "best": "2", "seeds": "2"}
+    words = entry["command"].format(**given).split()
+    done = call(*("" if word == "''" else word for word in words[2:]))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("trained before") == 6
+    assert f"run {record['champion']['run_id']}" in done.stdout
+    kept = json.loads(Path("figures/small/confirmation.json").read_text())
+    assert kept == record
+    assert pd.read_csv("figures/small/finalists.csv")["mean"].tolist() == [one["mean"] for one in record["candidates"]]
+
+    done = call("bdqm_tune", "register", "--study", "small", "--json")
+    assert done.returncode == 0, done.stderr
+    made = json.loads(done.stdout)
+    assert (made["known"], made["version"], made["run_id"]) == (True, "1", record["champion"]["run_id"])
+    for arguments, message in {
+        ("bdqm_tune", "confirm", "--study", "none"): "no study 'none' in ",
+        ("bdqm_tune", "confirm", "--study", "small", "--seeds", "many"): "--seeds must be a number, as 5; got 'many'",
+        ("bdqm_tune", "register", "--study", "none"): "no study 'none' in ",
+        ("bdqm_tune", "confirm", "--out", "figures/", "--study", "none"): "no study 'none' in ",
+    }.items():
+        done = call(*arguments)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert message in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+def test_the_table_shows_what_is_missing() -> None:
+    nan = float("nan")
+    rows = [
+        (1, "trial-001", "finalist", 100, 2, 0.125, 0.1, 0.15, 0.12),
+        (2, "default", "default", 2000, 1, 0.5, nan, nan, 0.5),
+        (3, "trial-002", "finalist", 7, 0, nan, nan, nan, nan),
+    ]
+    columns = ["rank", "name", "kind", "n_parameters", "seeds", "mean", "low", "high", "best"]
+    champion = Champion(1, 1, "abc", 0.12, 0.125, ["abc"], "def", 2, "trial-001 is the only finalist")
+    frame = pd.DataFrame(rows, columns=columns)
+    made = Confirmation("s", "val_energy_mae", "eV", [1, 2], frame, frame, champion, "trial-001", ["y"], "no search")
+    lines = confirmation_lines(made)
+    assert lines[2].split() == ["*", "1", "trial-001", "0.1250", "0.1000", "to", "0.1500", "0.1200", "100"]
+    assert lines[3].split() == ["2", "default", "0.5000", "0.5000", "2000", "1", "of", "2", "seeds"]
+    assert lines[4].split() == ["3", "trial-002", "7", "0", "of", "2", "seeds"]
+    assert "champion  trial-001: trial-001 is the only finalist" in lines
+
+
+@pytest.mark.parametrize("command", ["confirm", "register", "reproduce"])
+def test_help_has_an_example(command: str) -> None:
+    done = call("bdqm_tune", command, "--help")
+    assert done.returncode == 0
+    assert f"Example: bdqm-tune {command}" in " ".join(done.stdout.split())
