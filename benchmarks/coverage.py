@@ -3,8 +3,9 @@ and whether the spread of an ensemble makes them narrower.
 
 python -m benchmarks.coverage figures/oc20/ensemble/errors.csv [--coverage 0.9] [--repeat 1000]
 
-The file is what `bdqm-tune evaluate --ensemble latest --out figures/` writes. Half of its structures, drawn at random, calibrate; the coverage
-and the mean width of the intervals of the other half are printed, for three ways to normalise the errors.
+The file is what `bdqm-tune evaluate --ensemble latest --out figures/` writes. Half of its structures, drawn at random,
+calibrate; the coverage and the mean width of the intervals of the other half are printed, for three ways to normalise
+the errors.
 """
 
 import argparse

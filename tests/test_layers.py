@@ -1,4 +1,4 @@
-"""The package is a stack: a layer imports only from those before it, and science knows nothing of services."""
+"""The package is a stack of rooms: each imports only from those below it, and science knows nothing of services."""
 
 import ast
 import subprocess
@@ -8,44 +8,39 @@ from pathlib import Path
 
 import pytest
 
+from scripts import rooms
+
 PACKAGE = Path(__file__).resolve().parents[1] / "bdqm_tune"
 
-# What each folder or module of the package may import from, apart from itself.
-SEARCHED = ["yaml_files", "hyperparameters", "descriptor_options", "spaces", "descriptor_search"]
-BASE = ["errors", "files", "units", *SEARCHED, "config", "process", "progress", "threads", "compiled"]
-CLI = ["amptorch", "jobs", "models", "report", "results", "shared", "studies"]
+# What each room may import from, apart from itself, from the ground up.
+GROUND = ["errors", "files", "units", "process", "progress", "threads", "compiled"]
 SCIENCE = ["structures", "descriptors", "learning", "backends"]
+STORES = ["services", "storage", "tracking"]
 ALLOWED: dict[str, list[str]] = {
+    **{module: ["errors"] for module in GROUND},
     "errors": [],
-    "files": ["errors"],
-    "units": [],
-    **{module: ["errors", *SEARCHED[:position]] for position, module in enumerate(SEARCHED)},
-    "config": ["errors", "units", *SEARCHED],
-    "process": [],
-    "progress": [],
-    "interruption": ["progress"],
-    "threads": [],
-    "compiled": [],
-    **{layer: BASE + SCIENCE[:position] for position, layer in enumerate(SCIENCE)},
-    "amptorch_import": [*BASE, *SCIENCE],
+    "project": [],
+    "config": GROUND,
+    **{room: [*GROUND, "config", *SCIENCE[:position]] for position, room in enumerate(SCIENCE)},
+    "amptorch_import": [*GROUND, "config", *SCIENCE],
     "services": ["errors", "files", "config"],
-    "experiment": [*BASE, *SCIENCE, "services"],
-    "api": [*BASE, *SCIENCE, "amptorch_import", "services", "experiment"],
-    "cli_amptorch": ["errors", "files", "config", "amptorch_import"],
-    "cli_shared": ["errors", "services", "experiment"],
-    "cli_jobs": ["errors", "config", "services", "experiment", "cli_shared"],
-    "cli_models": ["errors", "config", "services", "experiment", "cli_shared"],
-    "cli_report": ["cli_shared"],
-    "cli_results": ["errors", "config", "progress", "services", "experiment", "cli_shared"],
-    "cli_studies": ["errors", "services", "experiment", "cli_shared"],
-    "cli": [*BASE, "interruption", *SCIENCE, "services", "experiment", "api", *(f"cli_{part}" for part in CLI)],
-    # the package's public names, and `python -m`
-    "__init__": ["api"],
-    "__main__": ["cli", "interruption"],
+    "mlflow_server": ["errors", "files", "process", "progress", "units", "services"],
+    "storage": [*GROUND, "services"],
+    "tracking": [*GROUND, "services", "storage", "learning"],
+    "study": [*GROUND, "config", *SCIENCE, *STORES],
+    "workers": [*GROUND, *STORES, "learning", "study"],
+    "models": [*GROUND, "config", *SCIENCE, *STORES, "study"],
+    "tuning": [*GROUND, "config", *SCIENCE, *STORES, "study", "workers"],
+    "evaluation": [*GROUND, *SCIENCE, *STORES, "study", "models"],
+    "confirmation": [*GROUND, "config", *SCIENCE, *STORES, "study", "models", "tuning"],
+    "admin": [*GROUND, *SCIENCE, *STORES, "study", "workers", "confirmation"],
+    "experiment": ["models"],
 }
-# Who may use what stands beside the package.
-OUTSIDE = {"mlflow_server": {"cli", "cli_studies"}, "analysis": {"cli_report"}}
-SERVERS = {"errors", "files", "process", "progress", "units", "services"}  # what mlflow_server/ may use of the package
+ALLOWED["analysis"] = [*GROUND, "learning", *STORES, "study", "evaluation", "confirmation", "admin"]
+ALLOWED["api"] = [*ALLOWED, "config"]
+ALLOWED["cli"] = [room for room in ALLOWED if room != "experiment"]
+ALLOWED["__init__"] = ["api"]
+ALLOWED["__main__"] = ["cli"]
 SERVICES = {"mlflow", "optuna", "sqlalchemy"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -80,15 +75,9 @@ def violations(source: str, module: list[str]) -> list[str]:
         target = name[1] if name[0] == "bdqm_tune" and len(name) > 1 else None
         if target is not None and target != layer and target not in ALLOWED[layer]:
             found.append(f"line {line}: {layer} imports {'.'.join(name)}")
-        if (layer in SCIENCE and name[0] in SERVICES) or layer not in OUTSIDE.get(name[0], {layer}):
+        if (layer in SCIENCE and name[0] in SERVICES) or name[0] in ("analysis", "mlflow_server", "scripts", "tests"):
             found.append(f"line {line}: {layer} imports {name[0]}")
     return found
-
-
-def servers_violations(source: str) -> list[str]:
-    """The same for a file of mlflow_server, which stands beside the package's services."""
-    names = [(line, name) for line, name in imports(source, ["mlflow_server", "module"]) if name[0] == "bdqm_tune"]
-    return [f"line {line}: {'.'.join(name)}" for line, name in names if len(name) < 2 or name[1] not in SERVERS]
 
 
 def test_every_part_of_the_package_is_a_layer() -> None:
@@ -110,12 +99,24 @@ def test_imports_follow_the_layers() -> None:
     assert {file: lines for file, lines in found.items() if lines} == {}
 
 
-def test_the_servers_know_nothing_of_experiments() -> None:
-    files = sorted((PACKAGE.parent / "mlflow_server").glob("*.py"))
-    assert len(files) > 10
-    found = {path.name: servers_violations(path.read_text(encoding="utf-8")) for path in files}
-    assert {file: lines for file, lines in found.items() if lines} == {}
-    assert len(servers_violations("from bdqm_tune.experiment import study\nimport bdqm_tune")) == 2
+def test_no_rooms_import_one_another() -> None:
+    graph = rooms.arrows()
+    order = rooms.in_order(graph)
+    assert order[0] == rooms.GROUND
+    assert len(order) == len(graph) > 15
+    graph["config"]["study"] = {"bdqm_tune.config.config"}
+    with pytest.raises(SystemExit, match=r"study imports config: .*bdqm_tune\.study\.(.|\n)*"):
+        rooms.in_order(graph)
+
+
+def test_every_room_says_what_it_is_for() -> None:
+    for room in PACKAGE.iterdir():
+        if (room / "__init__.py").exists() and room.name not in ("project", "experiment"):
+            text = ast.get_docstring(ast.parse((room / "__init__.py").read_text(encoding="utf-8"))) or ""
+            assert 3 <= len(text.splitlines()) <= 10, room
+            assert all(
+                word in text for word in ("In:", "Out:", "Called\nby:" if "Called\nby:" in text else "Called by:")
+            )
 
 
 @pytest.mark.parametrize(
@@ -143,7 +144,7 @@ def test_the_check_sees(layer: str, source: str) -> None:
     [
         ("learning", "from bdqm_tune.descriptors import GMP\nfrom .fit import fit\nimport torch"),
         ("services", "from bdqm_tune.errors import BadInput\nimport sqlalchemy"),
-        ("experiment", "import mlflow, optuna\nfrom ..services import connection"),
+        ("storage", "import mlflow, optuna\nfrom ..services import connection"),
     ],
 )
 def test_the_check_lets_pass(layer: str, source: str) -> None:

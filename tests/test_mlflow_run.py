@@ -16,8 +16,6 @@ from mlflow.tracking import MlflowClient
 PROJECT = Path(__file__).parents[1]
 FILES = (
     "bdqm_tune",
-    "analysis",
-    "mlflow_server",
     "MLproject",
     "python_env.yaml",
     "pyproject.toml",

@@ -1,4 +1,9 @@
-"""What users of amptorch bring along, and take back: its configurations and checkpoints, without amptorch."""
+"""What users of amptorch bring along, and take back; amptorch itself is not needed.
+
+In: an amptorch script's configuration or a checkpoint. Out: a configuration file of this package
+(`read_config`, `translate`), a `Potential` with the same predictions (`load_amptorch_checkpoint`), and the way back
+(`export_config`). Called by: `cli.amptorch`, `api`.
+"""
 
 from bdqm_tune.amptorch_import.checkpoint import load_amptorch_checkpoint
 from bdqm_tune.amptorch_import.config_file import read_config

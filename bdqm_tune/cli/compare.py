@@ -46,7 +46,7 @@ def compare(
         _compare_studies(studies, out)
 
 
-def _console() -> Console:
+def _console() -> "Console":
     from rich.console import Console
 
     terminal = Console()

@@ -41,6 +41,7 @@ def submit(
 ) -> None:
     """Submit workers to the cluster, and the servers first where none run. Other options are those of `tune`."""
     from bdqm_tune.services.connection import home_folder, services_folder
+    from bdqm_tune.services.project import find_project
     from bdqm_tune.services.records import records_folder
     from bdqm_tune.services.site import load_site
     from bdqm_tune.services.submission import bring_servers_up, make_scheduler, servers_answer
@@ -48,7 +49,7 @@ def submit(
 
     if job not in JOBS:
         raise BadInput(f"--job: unknown job {job!r}; there are: {', '.join(JOBS)}")
-    project, home = _project(), home_folder()
+    project, home = find_project(), home_folder()
     given = {"study": study, "n_trials": n_trials} | _others(context.args)
     parameters = {name: value for name, value in given.items() if value}
     site_file = Path(site or os.environ.get("BDQM_SITE") or project / "jobs" / "site.toml").absolute()
@@ -143,14 +144,6 @@ def cancel(
     for record in chosen:
         make_scheduler(record.scheduler).cancel(record.job_id)
         print(f"cancelled: job {record.job_id} ({record.study or record.job})")
-
-
-def _project() -> Path:
-    """The folder with MLproject and jobs/: this one, or the one that the package lies in."""
-    for folder in (Path.cwd(), Path(__file__).resolve().parents[1]):
-        if (folder / "MLproject").exists() and (folder / "jobs").is_dir():
-            return folder
-    raise BadInput(f"{Path.cwd()} is not the project's folder, which has MLproject and jobs/; go there first")
 
 
 def _others(arguments: list[str]) -> dict[str, str]:

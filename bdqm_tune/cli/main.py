@@ -12,6 +12,7 @@ import typer
 
 from bdqm_tune.cli.amptorch import EXPORT_EXAMPLE, IMPORT_EXAMPLE, export_amptorch, import_amptorch
 from bdqm_tune.cli.compare import COMPARE_EXAMPLE, compare
+from bdqm_tune.cli.init import INIT_EXAMPLE, init
 from bdqm_tune.cli.interruption import INTERRUPTED, end, listen
 from bdqm_tune.cli.jobs import CANCEL_EXAMPLE, JOBS_EXAMPLE, SUBMIT_EXAMPLE, cancel, jobs, submit
 from bdqm_tune.cli.models import ENSEMBLE_EXAMPLE, EVALUATE_EXAMPLE, PREDICT_EXAMPLE, ensemble, evaluate, predict
@@ -144,6 +145,7 @@ app.command(epilog=f"Example: {REGISTER_EXAMPLE}")(register)
 app.command(epilog=f"Example: {PREDICT_EXAMPLE}")(predict)
 # What it does not know are options of `tune`.
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+app.command(epilog=f"Example: {INIT_EXAMPLE}")(init)
 app.command(epilog=f"Example: {SUBMIT_EXAMPLE}", context_settings=PASSED_ON)(submit)
 app.command(epilog=f"Example: {JOBS_EXAMPLE}")(jobs)
 app.command(epilog=f"Example: {CANCEL_EXAMPLE}")(cancel)

@@ -1,4 +1,9 @@
-"""Descriptors: what stands around an atom, in numbers."""
+"""Descriptors: what is around an atom, as numbers, with derivatives by the positions.
+
+In: atoms, and the options of a descriptor (GMP, symmetry functions). Out: features (atoms × features) and sparse
+derivatives, computed once for a set of structures and kept on disk (`stored_features`, `stored_derivatives`).
+Called by: `learning`. To add one: a subclass of `Descriptor`, and a line in `descriptors.make`.
+"""
 
 from bdqm_tune.descriptors.base import Descriptor, SparseDerivatives
 from bdqm_tune.descriptors.derivative_store import StoredDerivatives, stored_derivatives

@@ -1,7 +1,7 @@
 """Make or upgrade the tables of Optuna, MLflow and MLflow's accounts, in a process of its own.
 
-`python -m bdqm_tune.mlflow_server.migrate` reads a `Request` (JSON) from standard input, so that no password is on its command
-line, and prints a list of `Schema` (JSON) as its last line.
+`python -m bdqm_tune.mlflow_server.migrate` reads a `Request` (JSON) from standard input, so that no password is on its
+command line, and prints a list of `Schema` (JSON) as its last line.
 """
 
 import json

@@ -1,6 +1,7 @@
 """The process that starts the two servers, restarts one that ends, and stops both: what `services up` leaves behind.
 
-`python -m bdqm_tune.mlflow_server.supervisor FOLDER BIND` is it in the background; `services up --foreground` runs it in place.
+`python -m bdqm_tune.mlflow_server.supervisor FOLDER BIND` is it in the background; `services up --foreground` runs it
+in place.
 """
 
 import errno

@@ -1,1 +1,6 @@
-"""Studies of many trials: what to try, in which order, what was found."""
+"""Optuna's studies in a database (SQLite, MySQL, MariaDB): open, retry, claim.
+
+In: `Stores`. Out: an Optuna storage (`open_storage`, `opened`) that waits for a database which is away, reads and
+writes in few statements, and claims trials so that only one worker runs each; locks (`turn`). Called by: `study`,
+`workers` and `admin`. What it uses of Optuna's private modules is in `storage.patient_storage` and its neighbours.
+"""

@@ -1,4 +1,8 @@
-"""Structures with energies: read, check, split, identify, make."""
+"""Structures with energies: read, checked, split, identified, and laid aside for the test.
+
+In: any file that ASE reads. Out: `Structures` (atoms, energies in eV, forces in eV/Å), their digest, indices of a
+split, and `Unlabelled` test structures whose labels are kept apart. Called by: `learning.dataset`.
+"""
 
 from bdqm_tune.structures.builtin import builtin_structures
 from bdqm_tune.structures.digest import digest, refuse_shared

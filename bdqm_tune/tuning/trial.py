@@ -21,7 +21,6 @@ from optuna.exceptions import StorageInternalError
 from bdqm_tune.backends import Backend, TrainingRun
 from bdqm_tune.config.config import Config
 from bdqm_tune.errors import DiskFull, is_disk_full, one_line
-from bdqm_tune.experiment import training_record
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.fit import Diverged
 from bdqm_tune.progress import check, interruptible

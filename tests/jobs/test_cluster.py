@@ -146,7 +146,7 @@ def test_the_commands_of_the_documentation_run(cluster: Cluster) -> None:
     """docs/pace.md, frame by frame, in a folder that looks like the project's with one's own site.toml and data."""
     folder = cluster.folder / "bdqm-tune"
     folder.mkdir()
-    for name in ("MLproject", "python_env.yaml", "bdqm_tune", "mlflow_server", "analysis"):
+    for name in ("MLproject", "python_env.yaml", "bdqm_tune"):
         (folder / name).symlink_to(PROJECT / name)
     shutil.copytree(PROJECT / "jobs", folder / "jobs")
     shutil.copy(cluster.folder / "site.toml", folder / "jobs" / "site.toml")
