@@ -26,7 +26,6 @@ import sqlalchemy as sa
 from mlflow.store.tracking.dbmodels import models as runs
 from mlflow.tracking import MlflowClient
 from optuna.distributions import distribution_to_json
-from optuna.storages._rdb import models as studies
 from optuna.trial import TrialState
 
 from bdqm_tune.config.config import load_config
@@ -35,6 +34,7 @@ from bdqm_tune.mlflow_server.passwords import load_passwords
 from bdqm_tune.mlflow_server.places import Places
 from bdqm_tune.mlflow_server.schemas import MLFLOW, account
 from bdqm_tune.services.connection import Stores, find_stores
+from bdqm_tune.services.optuna_private import models as studies
 from bdqm_tune.storage.database import opened
 from bdqm_tune.study.search_space import distributions
 from bdqm_tune.study.study import EXPERIMENT, QUESTION, RESULT, RUN_ID

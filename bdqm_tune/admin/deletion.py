@@ -16,6 +16,7 @@ from bdqm_tune.admin.runs import runs_of_study
 from bdqm_tune.errors import BdqmError
 from bdqm_tune.progress import track
 from bdqm_tune.services.connection import Stores
+from bdqm_tune.services.optuna_private import id_of
 from bdqm_tune.services.secrets import without_secrets
 from bdqm_tune.storage.cache import Cache
 from bdqm_tune.storage.database import not_made_yet, opened, turn
@@ -140,7 +141,7 @@ def _delete_runs(stores: Stores, found: Belongings) -> None:
 
 def _others_have(stores: Stores, storage: Cache, study_id: int, digest: str) -> bool:
     """Whether other studies have this test split, here or where `copy-study` brings one; also where nobody knows."""
-    others = [other for other in storage.get_all_studies() if other._study_id != study_id]
+    others = [other for other in storage.get_all_studies() if id_of(other) != study_id]
     try:
         others += studies_beside(stores)
     except BdqmError:

@@ -16,6 +16,7 @@ from bdqm_tune.errors import BdqmError
 from bdqm_tune.process import is_gone, is_here
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.services.findings import MENDED, OK, WARNING, Finding
+from bdqm_tune.services.optuna_private import id_of
 from bdqm_tune.storage.database import not_made_yet, opened
 from bdqm_tune.storage.patient_storage import PatientStorage
 from bdqm_tune.study.checkpoints import checkpoint_folder, remove_ended
@@ -76,9 +77,9 @@ def mend_leftovers(
         studies = [
             _Study(
                 study.study_name,
-                study._study_id,
+                id_of(study),
                 study.user_attrs.get(EXPERIMENT),
-                Workers(backend.engine, backend.patience, study._study_id),
+                Workers(backend.engine, backend.patience, id_of(study)),
             )
             for study in backend.get_all_studies()
         ]
@@ -152,7 +153,7 @@ def _mended(backend: PatientStorage, study: _Study, client: MlflowClient | None)
     parents = {worker.description.get("run_id", "") for worker in study.workers.all()} if study.taken_back else set()
     for taken in study.taken_back:
         if client is not None and study.experiment is not None:
-            set_right_run_of(client, study.experiment, backend.get_trial(taken._trial_id), parents)
+            set_right_run_of(client, study.experiment, backend.get_trial(id_of(taken)), parents)
         now = "has failed" if taken.state == TrialState.FAIL else "waits again"
         times = f"{taken.user_attrs[LOSSES]} of {LOSSES_THAT_FAIL}"
         yield Finding("trials", MENDED, f"{study.name}: trial {taken.number} {now}, as its worker was lost ({times})")

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from optuna.storages._rdb import models
 from optuna.trial import TrialState
 
+from bdqm_tune.services.optuna_private import models
 from bdqm_tune.services.tables import WORKERS, has_tables, make_tables
 from bdqm_tune.storage.patient_storage import PatientStorage
 

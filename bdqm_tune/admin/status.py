@@ -10,6 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from bdqm_tune.services.connection import Stores
+from bdqm_tune.services.optuna_private import id_of
 from bdqm_tune.storage.database import not_made_yet, opened
 from bdqm_tune.storage.queries import Held
 from bdqm_tune.study.objectives import best_first, error_of, front_of, objectives_of
@@ -152,7 +153,7 @@ def _worker(worker: Worker, trials: Sequence[FrozenTrial], held: Sequence[Held])
         state=GONE if worker.state == RUNNING and worker.is_gone else worker.state,
         since=worker.since.isoformat(),
         seen=worker.seen.isoformat(),
-        trials=[trial.number for trial in trials if trial._trial_id in mine],
+        trials=[trial.number for trial in trials if id_of(trial) in mine],
         note=worker.note,
     )
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
-from optuna.storages._rdb.models import StudyModel, StudyUserAttributeModel, TrialModel, TrialValueModel
 from optuna.trial import TrialState
 
 from bdqm_tune.services.connection import Stores
+from bdqm_tune.services.optuna_private import models
 from bdqm_tune.storage.database import not_made_yet, opened
 from bdqm_tune.storage.patient_storage import PatientStorage
 from bdqm_tune.study.objectives import objectives_of
@@ -49,23 +49,24 @@ def _summaries(backend: PatientStorage) -> list[StudySummary]:
     # The database counts: the trials of all studies can be many.
     counts: dict[int, dict[str, int]] = defaultdict(lambda: dict.fromkeys(STATES.values(), 0))
     last: dict[int, list[datetime]] = defaultdict(list)
-    latest = sa.func.max(TrialModel._datetime_start_utc), sa.func.max(TrialModel._datetime_complete_utc)
-    per_state = sa.select(TrialModel.study_id, TrialModel.state, sa.func.count(), *latest)
-    for study_id, state, count, *moments in backend.ask(per_state.group_by(TrialModel.study_id, TrialModel.state)):
+    trial = models.TrialModel
+    latest = sa.func.max(trial._datetime_start_utc), sa.func.max(trial._datetime_complete_utc)
+    per_state = sa.select(trial.study_id, trial.state, sa.func.count(), *latest)
+    for study_id, state, count, *moments in backend.ask(per_state.group_by(trial.study_id, trial.state)):
         counts[study_id][STATES[state]] = count
         last[study_id] += [moment.replace(tzinfo=UTC) for moment in moments if moment is not None]
 
-    least = sa.select(TrialModel.study_id, sa.func.min(TrialValueModel.value)).join(
-        TrialValueModel, TrialValueModel.trial_id == TrialModel.trial_id
+    least = sa.select(models.TrialModel.study_id, sa.func.min(models.TrialValueModel.value)).join(
+        models.TrialValueModel, models.TrialValueModel.trial_id == models.TrialModel.trial_id
     )
-    errors = least.where(TrialModel.state == TrialState.COMPLETE, TrialValueModel.objective == 0)
-    best = dict(backend.ask(errors.group_by(TrialModel.study_id)))
-    attribute = StudyUserAttributeModel
+    errors = least.where(models.TrialModel.state == TrialState.COMPLETE, models.TrialValueModel.objective == 0)
+    best = dict(backend.ask(errors.group_by(models.TrialModel.study_id)))
+    attribute = models.StudyUserAttributeModel
     asked = backend.ask(sa.select(attribute.study_id, attribute.value_json).where(attribute.key == QUESTION))
     objectives = {study_id: objectives_of(json.loads(question)) for study_id, question in asked}
 
     found = []
-    for study_id, name in backend.ask(sa.select(StudyModel.study_id, StudyModel.study_name)):
+    for study_id, name in backend.ask(sa.select(models.StudyModel.study_id, models.StudyModel.study_name)):
         workers = [
             worker for worker in Workers(backend.engine, backend.patience, study_id).all(RUNNING) if not worker.is_gone
         ]

@@ -25,6 +25,7 @@ from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.files import write_whole
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.services.connection import Stores
+from bdqm_tune.services.optuna_private import storage_of
 from bdqm_tune.services.secrets import refuse_secrets
 from bdqm_tune.study.data import study_dataset
 from bdqm_tune.study.run_contents import one_configuration, tried_by
@@ -269,7 +270,7 @@ def _random_search(
     if which == RUN:
         name = f"{study.study_name}-random"
         run_random_search(stores, searched, name, n_trials)
-    other = random_study(study._storage, client, study, n_trials, name)
+    other = random_study(storage_of(study), client, study, n_trials, name)
     if other is None:
         return [], "there is no random search of the same question to compare with; --random run makes one"
     candidate, count = random_candidate(client, other, n_trials)

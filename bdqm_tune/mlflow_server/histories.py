@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from bdqm_tune.services.histories import MOST_RUNS, PATH, metric_histories
+from bdqm_tune.services.mlflow_private import server_store
 
 if TYPE_CHECKING:
     from flask import Flask, Response
@@ -22,7 +23,6 @@ def add_histories(app: "Flask") -> None:
 def answer_histories() -> "Response":
     """Run ids, steps and values, a list each, of {"experiment_id": …, "metric_key": …, "run_ids": [at most 1000]}."""
     from flask import jsonify, make_response, request
-    from mlflow.server.handlers import _get_tracking_store
 
     asked: Any = request.get_json(silent=True)
     try:
@@ -32,7 +32,7 @@ def answer_histories() -> "Response":
     except (KeyError, TypeError, ValueError):
         message = f"must have experiment_id, metric_key and run_ids, of which at most {MOST_RUNS}"
         return make_response(jsonify(error_code="INVALID_PARAMETER_VALUE", message=message), 400)
-    store: Any = _get_tracking_store()
+    store: Any = server_store()
     with store.engine.connect() as connection:
         rows = metric_histories(connection, key, [str(run_id) for run_id in run_ids], experiment_id)
     columns = zip(*rows, strict=True) if rows else ((), (), ())

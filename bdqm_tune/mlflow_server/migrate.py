@@ -20,6 +20,8 @@ from sqlalchemy import Engine, inspect, text
 
 from bdqm_tune.errors import BdqmError, one_line
 from bdqm_tune.services.database_lock import DatabaseLock
+from bdqm_tune.services.mlflow_private import account_revisions, initialize_tables, upgrade_tables
+from bdqm_tune.services.mlflow_private import revisions as mlflow_revisions
 from bdqm_tune.services.secrets import without_secrets
 from bdqm_tune.services.tables import make_tables
 
@@ -95,9 +97,9 @@ class OptunaTables(Tables):
         self._storage(skip_compatibility_check=True).upgrade()
 
     def script(self) -> ScriptDirectory:
-        return self._storage(
-            skip_table_creation=True, skip_compatibility_check=True
-        )._version_manager._create_alembic_script()
+        from bdqm_tune.services.optuna_private import revisions
+
+        return revisions(self._storage(skip_table_creation=True, skip_compatibility_check=True))
 
     def _storage(self, **options: Any) -> "RDBStorage":
         from optuna.storages import RDBStorage
@@ -109,19 +111,13 @@ class MlflowTables(Tables):
     package = "mlflow"
 
     def make(self) -> None:
-        from mlflow.store.db.utils import _initialize_tables
-
-        _initialize_tables(self.engine)
+        initialize_tables(self.engine)
 
     def upgrade(self) -> None:
-        from mlflow.store.db.utils import _upgrade_db
-
-        _upgrade_db(self.engine)
+        upgrade_tables(self.engine)
 
     def script(self) -> ScriptDirectory:
-        from mlflow.store.db.utils import _get_alembic_config
-
-        return ScriptDirectory.from_config(_get_alembic_config(db_url=""))
+        return mlflow_revisions()
 
 
 class AuthTables(Tables):
@@ -168,9 +164,7 @@ class AuthTables(Tables):
         migrate(self.engine, "head")
 
     def script(self) -> ScriptDirectory:
-        from mlflow.server.auth.db.utils import _get_alembic_config
-
-        return ScriptDirectory.from_config(_get_alembic_config(""))
+        return account_revisions()
 
 
 TABLES: dict[str, type[Tables]] = {"optuna": OptunaTables, "mlflow": MlflowTables, "mlflow_auth": AuthTables}

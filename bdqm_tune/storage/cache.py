@@ -7,15 +7,15 @@ from typing import Any
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
-from optuna.storages._cached_storage import _CachedStorage, _StudyInfo
 from optuna.trial import TrialState
 
+from bdqm_tune.services.optuna_private import CachedStorage, StudyInfo, storage_of
 from bdqm_tune.storage.patient_storage import PatientStorage
 
 CROWD = 256  # workers that may want a trial at the same moment
 
 
-class Cache(_CachedStorage):
+class Cache(CachedStorage):
     """Optuna's cache in front of a patient storage, with less left to ask for: a trial is a hundred questions."""
 
     _backend: PatientStorage
@@ -56,7 +56,7 @@ class Cache(_CachedStorage):
     def _know(self, study_id: int, trial_id: int) -> None:
         if trial_id not in self._trial_id_to_study_id_and_number:
             with self._lock:
-                self._studies.setdefault(study_id, _StudyInfo())
+                self._studies.setdefault(study_id, StudyInfo())
                 self._add_trials_to_cache(study_id, [self._backend.get_trial(trial_id)])
 
     def delete_study(self, study_id: int) -> None:
@@ -74,6 +74,13 @@ class Cache(_CachedStorage):
     def _read_trials_from_remote_storage(self, study_id: int) -> None:
         if self._backend.news_wanted():
             super()._read_trials_from_remote_storage(study_id)
+
+
+def cache_of(study: optuna.Study) -> Cache:
+    """The storage of a study that this package opened."""
+    storage = storage_of(study)
+    assert isinstance(storage, Cache)
+    return storage
 
 
 def together(trial: optuna.Trial) -> AbstractContextManager[None]:

@@ -11,13 +11,12 @@ from uuid import uuid4
 import sqlalchemy as sa
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
-from optuna.storages._rdb import models
-from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.orm import Session
 
 from bdqm_tune.errors import BdqmError
+from bdqm_tune.services.optuna_private import models, scoped_session
 from bdqm_tune.storage.queries import MARK, Held, patiently
 from bdqm_tune.storage.rdb import BatchedStorage
 from bdqm_tune.storage.retry import Patience
@@ -75,7 +74,7 @@ class PatientStorage(BatchedStorage):
         attributes = [
             models.StudyUserAttributeModel(key=key, value_json=json.dumps(value)) for key, value in user_attrs.items()
         ]
-        with _create_scoped_session(self.scoped_session, ignore_integrity_error=True) as session:
+        with scoped_session(self.scoped_session, ignore_integrity_error=True) as session:
             session.add(models.StudyModel(study_name=name, directions=of_objectives, user_attributes=attributes))
 
     def delete_study(self, study_id: int) -> None:
@@ -172,7 +171,7 @@ class PatientStorage(BatchedStorage):
     def others_run(self, study_id: int) -> bool:
         """Whether other workers run trials of the study: a look at one of them, as many may ask again and again."""
         marks = models.TrialSystemAttributeModel.value_json  # WORKER:…, and :… where no worker with a lease runs it
-        with _create_scoped_session(self.scoped_session) as session:
+        with scoped_session(self.scoped_session) as session:
             running = self._running(session, study_id)
             return running.filter(marks.not_like('":%'), marks.not_like(f'"{self.worker}:%')).first() is not None
 
@@ -190,7 +189,7 @@ class PatientStorage(BatchedStorage):
             return mark is not None
         attribute = models.TrialSystemAttributeModel
         try:
-            with _create_scoped_session(self.scoped_session) as session:
+            with scoped_session(self.scoped_session) as session:
                 found = session.query(attribute.value_json).filter_by(trial_id=trial_id, key=MARK).scalar()
         except (StorageInternalError, sa.exc.SQLAlchemyError):
             return True

@@ -7,14 +7,13 @@ from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 from optuna.distributions import BaseDistribution, json_to_distribution
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
-from optuna.storages._rdb import models
-from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import TrialState
 from sqlalchemy import Executable
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Query, Session
 
 from bdqm_tune.errors import BdqmError
+from bdqm_tune.services.optuna_private import models, scoped_session
 from bdqm_tune.storage.retry import Patience, reason
 
 Arguments = ParamSpec("Arguments")
@@ -63,13 +62,13 @@ class StudyQueries(RDBStorage):
     @patiently
     def count_trials(self, study_id: int) -> int:
         """How many trials the study has."""
-        with _create_scoped_session(self.scoped_session) as session:
+        with scoped_session(self.scoped_session) as session:
             return session.query(models.TrialModel.trial_id).filter_by(study_id=study_id).count()
 
     @patiently
     def distributions(self, study_id: int) -> list[tuple[str, BaseDistribution]]:
         """The hyperparameters of the study's trials, each with every distribution it was drawn from."""
-        with _create_scoped_session(self.scoped_session) as session:
+        with scoped_session(self.scoped_session) as session:
             param = models.TrialParamModel
             rows = session.query(param.param_name, param.distribution_json).join(models.TrialModel)
             different = rows.filter_by(study_id=study_id).distinct().all()
@@ -78,7 +77,7 @@ class StudyQueries(RDBStorage):
     @patiently
     def running(self, study_id: int) -> list[Held]:
         """The study's trials that run."""
-        with _create_scoped_session(self.scoped_session) as session:
+        with scoped_session(self.scoped_session) as session:
             rows = self._running(session, study_id).all()
         return [Held(row.trial_id, json.loads(row.value_json or '""')) for row in rows]
 

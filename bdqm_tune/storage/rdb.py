@@ -8,11 +8,10 @@ from typing import Any
 
 import sqlalchemy as sa
 from optuna.distributions import BaseDistribution, check_distribution_compatibility, json_to_distribution
-from optuna.storages._rdb import models
-from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.orm import Session
 
+from bdqm_tune.services.optuna_private import models, scoped_session
 from bdqm_tune.storage.queries import MARK, StudyQueries, patiently
 from bdqm_tune.storage.trial_sql import read_trials
 from bdqm_tune.storage.trial_writes import Writes
@@ -104,7 +103,7 @@ class BatchedStorage(StudyQueries):
     def _reading(self) -> Iterator[Session]:
         """A session to read in, whose transaction ends with it or, within a block, is left to what is written there."""
         if not self.in_block:
-            with _create_scoped_session(self.scoped_session) as session:
+            with scoped_session(self.scoped_session) as session:
                 yield session
             return
         try:
@@ -116,7 +115,7 @@ class BatchedStorage(StudyQueries):
     @contextmanager
     def _writing(self, ignore_integrity_error: bool = False) -> Iterator[Session]:
         """A session to write in; it goes on with the transaction of this thread's block, if that has read."""
-        with _create_scoped_session(self.scoped_session, ignore_integrity_error) as session:
+        with scoped_session(self.scoped_session, ignore_integrity_error) as session:
             if self.engine.name == "sqlite":  # whose rows cannot be locked; two workers would take one trial
                 session.connection().exec_driver_sql("BEGIN IMMEDIATE")
             yield session

@@ -6,9 +6,9 @@ from typing import Any
 
 import sqlalchemy as sa
 from optuna.distributions import BaseDistribution, json_to_distribution
-from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial
 
+from bdqm_tune.services.optuna_private import id_of, models
 from bdqm_tune.services.tables import WORKERS
 from bdqm_tune.storage.patient_storage import PatientStorage
 from bdqm_tune.storage.queries import MARK
@@ -47,7 +47,7 @@ class TrialTables:
         return [
             trial
             for trial in self._storage._get_trials(self._study_id, None, missing, newest)
-            if trial._trial_id in missing
+            if id_of(trial) in missing
         ]
 
     def workers(self) -> dict[int, str]:

@@ -11,9 +11,10 @@ from typing import Any
 
 import sqlalchemy as sa
 from optuna.distributions import json_to_distribution
-from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.orm import Session
+
+from bdqm_tune.services.optuna_private import models
 
 TRIAL, PARAM = models.TrialModel, models.TrialParamModel
 USER_ATTR, SYSTEM_ATTR = models.TrialUserAttributeModel, models.TrialSystemAttributeModel

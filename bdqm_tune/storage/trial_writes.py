@@ -7,9 +7,10 @@ from typing import Any
 
 import sqlalchemy as sa
 from optuna.distributions import BaseDistribution, distribution_to_json
-from optuna.storages._rdb import models
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.orm import Session
+
+from bdqm_tune.services.optuna_private import models
 
 ParamCall = tuple[int, str, float, BaseDistribution, BaseDistribution | None]  # as Optuna's cache hands it on
 

@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Set
 
 import sqlalchemy as sa
-from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.orm import Session
+
+from bdqm_tune.services.optuna_private import id_of, models
 
 ATTRIBUTES = models.TrialSystemAttributeModel
 FEW = 300  # rows that are read again in no more time than it takes to ask which of them changed
@@ -30,13 +31,13 @@ class Unfinished:
     def remember(self, trials: Iterable[FrozenTrial]) -> None:
         """Take note of trials that were read."""
         for trial in trials:
-            self._waiting.discard(trial._trial_id)
-            self._running.pop(trial._trial_id, None)
+            self._waiting.discard(id_of(trial))
+            self._running.pop(id_of(trial), None)
             if trial.state == TrialState.WAITING:
-                self._waiting.add(trial._trial_id)
+                self._waiting.add(id_of(trial))
             elif trial.state == TrialState.RUNNING:
                 attributes = len(trial.user_attrs) + len(trial.system_attrs)
-                self._running[trial._trial_id] = len(trial.params) + attributes + len(trial.intermediate_values)
+                self._running[id_of(trial)] = len(trial.params) + attributes + len(trial.intermediate_values)
 
     def unchanged(self, session: Session, study_id: int, ids: Set[int]) -> set[int]:
         """Those of the study's trials that are as they were; none where it is as easy to read all of them."""

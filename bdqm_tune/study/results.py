@@ -14,8 +14,9 @@ from optuna.trial import FrozenTrial
 
 from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.services.connection import Stores
+from bdqm_tune.services.optuna_private import id_of
 from bdqm_tune.services.secrets import without_secrets
-from bdqm_tune.storage.cache import Cache
+from bdqm_tune.storage.cache import cache_of
 from bdqm_tune.storage.study_tables import TrialTables, is_searched
 from bdqm_tune.study.objectives import objectives_of
 from bdqm_tune.study.results_cache import cache_file, read_cache, write_cache
@@ -65,8 +66,7 @@ def load_results(stores: Stores, name: str) -> StudyResults:
         raise BadInput(f"study {name!r} was not made by bdqm-tune; nothing is known of its data and objective")
     objectives, experiment = objectives_of(study.user_attrs[QUESTION]), study.user_attrs.get(EXPERIMENT, "")
     objective = objectives[0]
-    assert isinstance(study._storage, Cache)
-    tables = TrialTables(study._storage.backend, study._study_id)
+    tables = TrialTables(cache_of(study).backend, id_of(study))
     spaces = tables.spaces()
     client = tracking_client(stores)
     rows, curves = _rows_and_curves(stores, study, tables, objective, experiment)
@@ -90,12 +90,12 @@ def _rows_and_curves(
 ) -> tuple[list[dict[str, Any]], pd.DataFrame]:
     """A row for each trial in the order of their numbers, and the frame of curves."""
     where = without_secrets(stores.storage_url).partition("?")[0]
-    file = cache_file(stores.home, study.study_name, where, study._study_id, experiment, objective)
+    file = cache_file(stores.home, study.study_name, where, id_of(study), experiment, objective)
     endings = tables.endings()
     kept, curves = read_cache(file, endings)
     workers, given = tables.workers(), tables.given()
     read = {
-        trial._trial_id: {**_row(trial), "worker": workers.get(trial._trial_id), "given": trial._trial_id in given}
+        id_of(trial): {**_row(trial), "worker": workers.get(id_of(trial)), "given": id_of(trial) in given}
         for trial in tables.trials_but(kept)
     }
     numbers = {row["run_id"]: row["number"] for row in read.values() if row["run_id"]}

@@ -17,6 +17,7 @@ from bdqm_tune.config.descriptor_search import OPTIONS, apart, chosen_descriptor
 from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.config.spaces import DESCRIPTOR, Space, check_value, plain
 from bdqm_tune.errors import BadInput
+from bdqm_tune.services.optuna_private import suggest as suggest_value
 
 # A hyperparameter that counts only where another has one of the given values.
 CONDITIONS: dict[str, tuple[str, tuple[Any, ...]]] = {
@@ -63,7 +64,7 @@ def suggest(trial: optuna.Trial, config: Config, n_train: int) -> Suggestion:
     for name, distribution in distributions(config, n_train).items():
         if _counts(name, values | chosen):
             # Optuna has one method a kind, which all end here; the distribution holds what they would be given.
-            chosen[name] = trial._suggest(name, distribution)
+            chosen[name] = suggest_value(trial, name, distribution)
     options, hyperparameters = apart(chosen)
     descriptor = chosen_descriptor(config.descriptor, options) if options else config.descriptor
     return Suggestion(Hyperparameters(**config.fixed, **hyperparameters), descriptor)

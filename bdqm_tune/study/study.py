@@ -5,28 +5,30 @@ import logging
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.exceptions import StorageInternalError
 from optuna.study import StudyDirection
-from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
 from bdqm_tune.config.config import Config
 from bdqm_tune.errors import BadInput, BdqmError
-from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.services.connection import Stores, has_servers, services_folder
+from bdqm_tune.services.optuna_private import FrozenStudy, forget_trials, id_of
 from bdqm_tune.services.secrets import without_secrets
 from bdqm_tune.services.submission import servers_answer
-from bdqm_tune.storage.cache import Cache, hurry
+from bdqm_tune.storage.cache import Cache, cache_of, hurry
 from bdqm_tune.storage.database import not_made_yet, open_storage, opened
 from bdqm_tune.storage.patient_storage import TrialLost
 from bdqm_tune.study.objectives import objectives_of
 from bdqm_tune.study.samplers import make_pruner, make_sampler
 from bdqm_tune.study.search_space import distributions
+
+if TYPE_CHECKING:
+    from bdqm_tune.learning.dataset import Dataset
 
 QUESTION, TEST, EXPERIMENT = "question", "test", "mlflow_experiment_id"  # attributes of a study …
 RUN_ID, RESULT = "mlflow_run_id", "result"  # … and of a trial
@@ -114,7 +116,7 @@ def studies_beside(stores: Stores) -> list[FrozenStudy]:
         return storage.backend.get_all_studies()
 
 
-def check_study(stores: Stores, config: Config, dataset: Dataset) -> list[FrozenTrial]:
+def check_study(stores: Stores, config: Config, dataset: "Dataset") -> list[FrozenTrial]:
     """See that the study of this name, if there is one, fits the configuration and the data.
 
     Nothing is made. Given are those of its trials that say which come next: of a grid all, else the first.
@@ -167,7 +169,7 @@ def study_id_of(storage: Cache, name: str) -> int | None:
     return study_id
 
 
-def open_study(stores: Stores, config: Config, dataset: Dataset) -> optuna.Study:
+def open_study(stores: Stores, config: Config, dataset: "Dataset") -> optuna.Study:
     """Create the study of a configuration, or go on with it; `check_study` says whether it fits."""
     options, storage = config.study, open_storage(stores, config.patience * 60)
     attributes = {IDENTITY: uuid4().hex[:12], QUESTION: question(config, dataset)}
@@ -179,7 +181,7 @@ def open_study(stores: Stores, config: Config, dataset: Dataset) -> optuna.Study
     return optuna.load_study(study_name=options.name, storage=storage, sampler=sampler, pruner=pruner)
 
 
-def question(config: Config, dataset: Dataset) -> dict[str, Any]:
+def question(config: Config, dataset: "Dataset") -> dict[str, Any]:
     """What a study asks; two runs under one study name must agree in it, or their trials could not be compared."""
     return {
         "data": dataset.digest,
@@ -208,7 +210,7 @@ def add_trials(
     """
     if submission:
         # The total is written first: who comes after one that was killed in the middle adds what is missing.
-        there = _storage(study).backend.count_trials(study._study_id)
+        there = cache_of(study).backend.count_trials(id_of(study))
         totals = {submission: there + n_trials} | study.user_attrs.get(SUBMISSIONS, {})
         study.set_user_attr(SUBMISSIONS, totals)
         missing = max(0, totals[submission] - there)
@@ -216,7 +218,7 @@ def add_trials(
     for fixed in parameters[:n_trials]:
         study.enqueue_trial(fixed)
     if (rest := n_trials - len(parameters[:n_trials])) > 0:
-        _storage(study).backend.add_waiting(study._study_id, rest)
+        cache_of(study).backend.add_waiting(id_of(study), rest)
     return n_trials
 
 
@@ -225,38 +227,33 @@ def next_trial(study: optuna.Study) -> optuna.Trial | None:
 
     Unlike `Study.ask` this never adds a trial, so that the budget holds whatever the number of workers.
     """
-    trial_id = _storage(study).take_waiting(study._study_id)
+    trial_id = cache_of(study).take_waiting(id_of(study))
     if trial_id is None:
         return None
     # What the sampler read for the last trial of this thread. `Study.tell` forgets it in the thread that tells, which
     # is another one here: the sampler would see the trials as they were before the first, and draw at random for ever.
-    study._thread_local.cached_all_trials = None
+    forget_trials(study)
     return optuna.Trial(study, trial_id)
-
-
-def _storage(study: optuna.Study) -> Cache:
-    assert isinstance(study._storage, Cache)
-    return study._storage
 
 
 def others_run(study: optuna.Study) -> bool:
     """Whether other workers run trials of the study, which could come back to be run here."""
-    return _storage(study).backend.others_run(study._study_id)
+    return cache_of(study).backend.others_run(id_of(study))
 
 
 def is_ours(trial: optuna.Trial) -> bool:
     """Whether this worker still has the trial that it took, as far as is known here."""
-    return not isinstance(trial.storage, Cache) or trial.storage.backend.holds(trial._trial_id)
+    return not isinstance(trial.storage, Cache) or trial.storage.backend.holds(id_of(trial))
 
 
 def is_certainly_ours(trial: optuna.Trial) -> bool:
     """The same for what cannot be taken back, as a metric that is sent; may ask the database."""
-    return not isinstance(trial.storage, Cache) or trial.storage.backend.certainly_holds(trial._trial_id)
+    return not isinstance(trial.storage, Cache) or trial.storage.backend.certainly_holds(id_of(trial))
 
 
 def mark(trial: optuna.Trial) -> str:
     """The mark by which this worker took the trial; "" if it has it no more."""
-    return _storage(trial.study).backend.mark(trial._trial_id)
+    return cache_of(trial.study).backend.mark(id_of(trial))
 
 
 @contextmanager
@@ -273,7 +270,7 @@ def handed_back(trial: optuna.Trial) -> Iterator[None]:
         hurry(trial.storage)
         try:
             if is_ours(trial):
-                trial.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+                trial.storage.set_trial_state_values(id_of(trial), TrialState.WAITING)
         except TrialLost:
             pass
         except StorageInternalError:

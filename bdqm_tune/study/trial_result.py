@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.study._tell import _tell_with_warning
 from optuna.trial import TrialState
 
+from bdqm_tune.services.optuna_private import id_of, tell_with_warning
 from bdqm_tune.storage.cache import together
 from bdqm_tune.storage.patient_storage import TrialLost
 from bdqm_tune.study.checkpoints import TrialCheckpoint
@@ -57,14 +57,14 @@ def tell(
     try:
         with together(trial):
             for epoch, value in reports.items():
-                trial.storage.set_trial_intermediate_value(trial._trial_id, epoch, value)
+                trial.storage.set_trial_intermediate_value(id_of(trial), epoch, value)
             trial.set_user_attr(RESULT, kept)
             # `Study.tell`, which would read the trial once more, to give it.
-            _tell_with_warning(trial.study, trial, values, OPTUNA_STATES[result.state])
+            tell_with_warning(trial.study, trial, values, OPTUNA_STATES[result.state])
     except (TrialLost, UpdateFinishedTrialError):
         return False
     except ValueError:  # of Optuna: one that waits cannot be told
-        if trial.storage.get_trial(trial._trial_id).state == TrialState.RUNNING:
+        if trial.storage.get_trial(id_of(trial)).state == TrialState.RUNNING:
             raise
         return False
     checkpoint.remove()

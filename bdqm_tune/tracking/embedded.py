@@ -9,10 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
-import mlflow.store.db.utils
 import sqlalchemy
 from sqlalchemy.pool import StaticPool
 
+from bdqm_tune.services.mlflow_private import initialize_tables
 from bdqm_tune.storage.database import sqlite_file
 
 
@@ -39,7 +39,7 @@ def _tables() -> bytes:
     """A database with MLflow's tables, as SQLite writes it."""
     memory = sqlalchemy.create_engine("sqlite://", poolclass=StaticPool)
     try:
-        mlflow.store.db.utils._initialize_tables(memory)
+        initialize_tables(memory)
         connection = memory.raw_connection().driver_connection
         assert connection is not None
         return bytes(connection.serialize())

@@ -16,6 +16,7 @@ from bdqm_tune.errors import BdqmError
 from bdqm_tune.progress import track
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.services.histories import MOST_RUNS, PATH, metric_histories
+from bdqm_tune.services.mlflow_private import host_credentials
 from bdqm_tune.tracking.client import http_status, reason, tracking_client
 
 Rows = list[tuple[str, int, float]]  # run id, step, value
@@ -105,6 +106,5 @@ def _latest(values: Iterable[tuple[int, str, int, float]]) -> Rows:
 
 def _answer(client: MlflowClient, path: str, method: str, **options: Any) -> Any:
     """What an MLflow server answers that MLflow's client has no method for. Raises MlflowException."""
-    credentials = client._tracking_client.store.get_host_creds()
-    response = http_request(credentials, path, method, raise_on_status=False, **options)
+    response = http_request(host_credentials(client), path, method, raise_on_status=False, **options)
     return verify_rest_response(response, path).json()

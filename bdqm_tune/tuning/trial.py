@@ -24,6 +24,7 @@ from bdqm_tune.errors import DiskFull, is_disk_full, one_line
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.fit import Diverged
 from bdqm_tune.progress import check, interruptible
+from bdqm_tune.services.optuna_private import id_of
 from bdqm_tune.services.secrets import without_secrets
 from bdqm_tune.storage.cache import together
 from bdqm_tune.storage.patient_storage import LOST_TRIAL, TrialLost
@@ -183,7 +184,7 @@ class TrialRunner:
                 EndedTrial(
                     study=self._config.study.name,
                     identity=self._identity,
-                    trial_id=trial._trial_id,
+                    trial_id=id_of(trial),
                     mark=taking,
                     parent=self._tracker.run.info.run_id,
                     opening=asdict(run.opening),
@@ -272,7 +273,7 @@ class TrialRunner:
         every = -(-self._config.training.epochs // BATCHES_IN_TRIAL)
         again = len(training.records)
         was_here = RUN_ID in trial.user_attrs  # only then there may be reports; to ask takes a query
-        reported = trial.storage.get_trial(trial._trial_id).intermediate_values if was_here else {}
+        reported = trial.storage.get_trial(id_of(trial)).intermediate_values if was_here else {}
         for record in chain(list(training.records), training):
             check()
             if not is_ours(trial):
@@ -309,6 +310,6 @@ class TrialRunner:
             tags,
             splits,
             run_id=trial.user_attrs.get(RUN_ID),
-            opened=lambda run_id: trial.storage.set_trial_user_attr(trial._trial_id, RUN_ID, run_id),
+            opened=lambda run_id: trial.storage.set_trial_user_attr(id_of(trial), RUN_ID, run_id),
             is_ours=lambda: is_certainly_ours(trial),
         )

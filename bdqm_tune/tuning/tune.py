@@ -17,8 +17,9 @@ from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.progress import note, walltime_is_near
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.services.database_lock import LockLost
+from bdqm_tune.services.optuna_private import id_of
 from bdqm_tune.services.secrets import refuse_secrets
-from bdqm_tune.storage.cache import Cache
+from bdqm_tune.storage.cache import cache_of
 from bdqm_tune.storage.database import turn
 from bdqm_tune.study.checkpoints import checkpoint_folder, remove_ended
 from bdqm_tune.study.run_contents import as_yaml
@@ -137,23 +138,22 @@ def _enter_once(dataset: Dataset, config: Config, stores: Stores, experiment_id:
 
 def lease(study: optuna.Study, tracker: Tracker, device: str) -> Lease:
     """The lease of this process on its trials of the study, and what becomes of the runs of workers that are lost."""
-    assert isinstance(study._storage, Cache)
-    storage = study._storage.backend
+    storage = cache_of(study).backend
 
     def lost(worker: Worker, why: str) -> None:
         tracker.send(lambda client: end_run_of(client, worker, why))
 
     def taken_back(trial: FrozenTrial) -> None:
         def request(client: MlflowClient) -> None:
-            now = storage.get_trial(trial._trial_id)  # for another worker may have taken it meanwhile
-            workers = Workers(storage.engine, storage.patience, study._study_id).all()
+            now = storage.get_trial(id_of(trial))  # for another worker may have taken it meanwhile
+            workers = Workers(storage.engine, storage.patience, id_of(study)).all()
             experiment_id = tracker.run.info.experiment_id
             set_right_run_of(client, experiment_id, now, {worker.description.get("run_id", "") for worker in workers})
 
         tracker.send(request)
 
     description = {**describe_process(), "device": device, "run_id": tracker.run.info.run_id}
-    started = Lease(storage, study._study_id, description, lost, taken_back)
+    started = Lease(storage, id_of(study), description, lost, taken_back)
     follow_run(tracker, study, started)
     started.look()
     started.start()

@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 
 from bdqm_tune.errors import BdqmError
 from bdqm_tune.services.connection import Stores
+from bdqm_tune.services.optuna_private import id_of
 from bdqm_tune.storage.cache import Cache
 from bdqm_tune.storage.database import not_made_yet, opened
 from bdqm_tune.storage.queries import Held
@@ -85,9 +86,9 @@ def _tell_of(stores: Stores, trials: list[EndedTrial]) -> tuple[int, int]:
         tracker = _tracker_of(stores, study, trials[0].parent)
         description = describe_process() | {"run_id": tracker.run.info.run_id}
         with ExitStack() as stack:
-            lease = stack.enter_context(closing(Lease(storage.backend, study._study_id, description)))
+            lease = stack.enter_context(closing(Lease(storage.backend, id_of(study), description)))
             follow_run(tracker, study, lease)
-            mine = [one for one in trials if _take(storage, study._study_id, one)]
+            mine = [one for one in trials if _take(storage, id_of(study), one)]
             for one in mine:
                 stack.enter_context(handed_back(optuna.Trial(study, one.trial_id)))
             lease.start()  # which looks for trials of workers that are gone: not for these any more

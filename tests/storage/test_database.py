@@ -19,7 +19,6 @@ import pytest
 import sqlalchemy
 import yaml
 from optuna.storages import BaseStorage, RDBStorage
-from optuna.storages._cached_storage import _CachedStorage
 from optuna.testing.pytest_storages import StorageTestCase
 from optuna.trial import TrialState
 
@@ -27,6 +26,7 @@ from bdqm_tune.config.config import Config
 from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.learning.dataset import prepare
 from bdqm_tune.services.connection import Stores
+from bdqm_tune.services.optuna_private import CachedStorage
 from bdqm_tune.storage import database as opening
 from bdqm_tune.storage.cache import hurry, together
 from bdqm_tune.storage.database import open_storage, opened, turn
@@ -97,7 +97,7 @@ class TestConformance(StorageTestCase):
 
 
 def test_every_operation_of_a_storage_is_patient() -> None:
-    asked = set(re.findall(r"self\._backend\.(\w+)", inspect.getsource(_CachedStorage)))
+    asked = set(re.findall(r"self\._backend\.(\w+)", inspect.getsource(CachedStorage)))
     impatient = {name for name in asked if getattr(PatientStorage, name) is getattr(RDBStorage, name)}
     assert impatient == {"get_heartbeat_interval", "get_heartbeat_stale_trial_callback"}  # no questions to the database
     assert len(asked) > 20

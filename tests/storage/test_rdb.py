@@ -9,9 +9,9 @@ import sqlalchemy
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
-from optuna.study._tell import _tell_with_warning
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from bdqm_tune.services.optuna_private import tell_with_warning
 from bdqm_tune.storage.cache import together
 from bdqm_tune.storage.database import open_storage
 from bdqm_tune.storage.queries import MARK
@@ -202,5 +202,5 @@ def test_a_trial_takes_few_round_trips(mariadb_place: Place) -> None:
                 assert not trial.should_prune()
         with together(trial):
             trial.set_user_attr("result", {})
-            _tell_with_warning(study, trial, 1 / (1 + number))
+            tell_with_warning(study, trial, 1 / (1 + number))
     assert 20 < len(trips) <= 36

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from optuna._hypervolume import compute_hypervolume
 
 from bdqm_tune.analysis.figures import style
+from bdqm_tune.services.optuna_private import compute_hypervolume
 from bdqm_tune.study.objectives import on_front
 
 
