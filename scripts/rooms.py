@@ -83,17 +83,26 @@ def purpose(room: str) -> str:
     return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
 
 
+def markdown(graph: dict[str, dict[str, set[str]]]) -> str:
+    """The table of CONTRIBUTING.md: each room below those that may use it, without what changes every day."""
+    order = in_order(graph)
+    rows = ["| room | imports from | what it is for |", "|---|---|---|"]
+    for room in order:
+        others = ", ".join(other for other in order if other in graph[room])
+        rows.append(f"| `{room}` | {others} | {purpose(room)} |")
+    return "\n".join(rows)
+
+
 def main(arguments: list[str]) -> None:
     """Print the table."""
     graph = arrows()
+    if "--markdown" in arguments:
+        print(markdown(graph))
+        return
     rows = [("room", "lines", "imports from", "what it is for")]
     for room in in_order(graph):
         others = ", ".join(other for other in in_order(graph) if other in graph[room])
         rows.append((room, str(lines_of(room)), others, purpose(room)))
-    if "--markdown" in arguments:
-        rows[0:1] = [rows[0], ("---", "--:", "---", "---")]
-        print("\n".join(f"| {' | '.join(row)} |" for row in rows))
-        return
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     for room, lines, others, what in rows:
         print(f"{room:<{widths[0]}}  {lines:>{widths[1]}}  {what}")

@@ -196,6 +196,7 @@ def test_embedded_stores_wait_for_room(here: Path) -> None:
     assert_once(find_stores(), "small", 3, EPOCHS)
 
 
+@pytest.mark.endurance
 @pytest.mark.parametrize("disk", [STORES_SIZE], indirect=True)
 def test_a_worker_that_waits_for_room_in_vain_ends_with_few_lines(here: Path) -> None:
     worker = Forked(["-c", WORKER, *TUNE.split(), "3", "--patience", "0.05"])

@@ -109,6 +109,11 @@ def test_no_rooms_import_one_another() -> None:
         rooms.in_order(graph)
 
 
+def test_contributing_shows_the_rooms_as_they_are() -> None:
+    text = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert rooms.markdown(rooms.arrows()) in text, "python scripts/rooms.py --markdown prints the table"
+
+
 def test_every_room_says_what_it_is_for() -> None:
     for room in PACKAGE.iterdir():
         if (room / "__init__.py").exists() and room.name not in ("project", "experiment"):

@@ -1,6 +1,7 @@
 """Every option, declared once: type, default, range, meaning. What is not known here is refused."""
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -230,7 +231,7 @@ class Config(Options):
         """The hyperparameters that are fixed to one value."""
         return {name: value for name, value in self._parsed_search.items() if not isinstance(value, Space)}
 
-    @property
+    @cached_property  # a trial asks many times
     def _parsed_search(self) -> dict[str, Any]:
         return {name: parse_space(name, entry) for name, entry in self.search.items()}
 

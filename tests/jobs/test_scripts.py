@@ -47,6 +47,7 @@ def test_the_warning_reaches_the_worker_and_the_run_is_finished(project: FakePro
     assert project.runs() == ["FINISHED"]
 
 
+@pytest.mark.endurance
 def test_a_warning_waits_until_the_worker_listens(project: FakeProject) -> None:
     """Python that has just been started would die of it."""
     project.leave(1)

@@ -85,6 +85,7 @@ def test_one_of_another_format_is_refused(path: Path, monkeypatch: pytest.Monkey
         read_checkpoint(path, KEY)
 
 
+@pytest.mark.endurance
 def test_every_byte_that_changes_and_every_cut_is_noticed(path: Path) -> None:
     whole = path.read_bytes()
     for place in range(len(whole)):

@@ -144,7 +144,13 @@ def test_training_goes_on_without_room_for_checkpoints(
     assert caplog.text.count("no checkpoint can be written") == 1
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGUSR1], ids=["killed", "walltime"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param(signal.SIGKILL, id="killed"),
+        pytest.param(signal.SIGUSR1, id="walltime", marks=pytest.mark.endurance),
+    ],
+)
 def test_another_worker_goes_on_where_one_was_killed(
     files: dict[str, str], configure: Callable[..., Config], stores: Stores, workdir: Path, how: int
 ) -> None:

@@ -21,6 +21,7 @@ from bdqm_tune.services.connection import Stores, find_stores
 from bdqm_tune.study import study as study_module
 from bdqm_tune.study.results import load_results, trials_frame
 from bdqm_tune.study.study import load_study
+from tests.marks import few
 
 Run = Callable[..., Any]
 
@@ -129,7 +130,7 @@ def test_pruned_trials_are_told_apart_in_both_stores(run: Run, monkeypatch: pyte
         assert mlflow_run.data.tags["reason"] == f"halving pruner at epoch {result.epochs}"
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "cmaes", "random", "gp", "grid", "qmc"])
+@pytest.mark.parametrize("sampler", few(["tpe", "grid"], ["cmaes", "random", "gp", "qmc"]))
 def test_every_sampler_runs_the_budget_and_goes_on(run: Run, sampler: str) -> None:
     run(study={"n_trials": 4, "sampler": sampler}, training={"epochs": 3})
     again, results = run(study={"n_trials": 3, "sampler": sampler}, training={"epochs": 3})
@@ -140,7 +141,7 @@ def test_every_sampler_runs_the_budget_and_goes_on(run: Run, sampler: str) -> No
     assert len(set(parameters)) == 7, "a study that goes on must not draw again what it drew before"
 
 
-@pytest.mark.parametrize("pruner", ["hyperband", "halving", "median", "none"])
+@pytest.mark.parametrize("pruner", few(["hyperband"], ["halving", "median", "none"]))
 def test_every_pruner_runs_the_budget(run: Run, pruner: str) -> None:
     study, results = run(study={"n_trials": 7, "pruner": pruner}, training={"epochs": 10})
     assert len(study.get_trials()) == len(results) == 7

@@ -17,6 +17,7 @@ from bdqm_tune.learning.fit import EpochRecord, Fit
 from bdqm_tune.learning.stacked import Stack, StackedEpochs, can_stack, group, plan
 from bdqm_tune.learning.stacked.slots import Job, State
 from bdqm_tune.progress import interruptible
+from tests.marks import few
 
 CPU, N_FEATURES = torch.device("cpu"), 5
 ACTIVATIONS = ["tanh", "relu", "gelu", "silu", "softplus"]
@@ -100,7 +101,7 @@ def some_trials(seed: int, n: int) -> list[dict[str, Any]]:
     return found
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", few([0], [1, 2]))
 def test_in_a_mixed_cohort_curves_are_those_of_torch(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether trials wait for one another or not."""
     trials = some_trials(seed, 12)
@@ -112,7 +113,7 @@ def test_in_a_mixed_cohort_curves_are_those_of_torch(seed: int, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("batchnorm", [False, True])
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", few(ACTIVATIONS[:2], ACTIVATIONS[2:]))
 def test_deep_and_shallow_wide_and_narrow_share_a_stack(activation: str, batchnorm: bool) -> None:
     layers = [[7, 7, 7], [3, 11], [4], [2, 3, 4, 5, 6], [9, 1]]
     trials = [{"activation": activation, "batchnorm": batchnorm, "hidden_layers": each} for each in layers]
