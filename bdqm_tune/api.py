@@ -24,7 +24,7 @@ from bdqm_tune.services.connection import Stores, find_stores, home_folder
 from bdqm_tune.study.results import StudyResults
 from bdqm_tune.study.results import load_results as _load_results
 from bdqm_tune.tuning.tune import tune as _tune
-from bdqm_tune.workers.outbox_delivery import send_journals
+from bdqm_tune.workers.outbox_delivery import deliver_outboxes
 
 __all__ = [
     "confirm",
@@ -70,7 +70,7 @@ def tune(data: Dataset, study: str | None = None, n_trials: int | None = None, *
     given = {"name": study, "n_trials": n_trials, **options}
     overrides = {"study": {key: value for key, value in given.items() if value is not None}, "training": training}
     stores = find_stores()
-    for line in send_journals(stores):
+    for line in deliver_outboxes(stores):
         note(f"bdqm-tune: {line}")
     return _tune(data, data.config.updated(overrides), stores)
 

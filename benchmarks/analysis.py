@@ -37,7 +37,7 @@ from bdqm_tune.services.connection import Stores, find_stores
 from bdqm_tune.services.optuna_private import models as studies
 from bdqm_tune.storage.database import opened
 from bdqm_tune.study.search_space import distributions
-from bdqm_tune.study.study import EXPERIMENT, QUESTION, RESULT, RUN_ID
+from bdqm_tune.study.study import EXPERIMENT, RESULT, RUN_ID, SIGNATURE
 from bdqm_tune.tracking.client import tracking_client
 
 STUDY, METRICS, BATCH = "large", 8, 100
@@ -95,7 +95,7 @@ def fill(trials: Trials, stores: Stores, engine: sa.Engine) -> None:
         study_id = storage.create_new_study([StudyDirection.MINIMIZE], STUDY)
         question = {"objective": "val_energy_mae", "data": "none", "backend": "native"}
         question["training"] = {"epochs": trials.epochs}
-        storage.set_study_user_attr(study_id, QUESTION, question)
+        storage.set_study_user_attr(study_id, SIGNATURE, question)
         storage.set_study_user_attr(study_id, EXPERIMENT, experiment)
         with storage.backend.engine.begin() as optuna_side, engine.begin() as mlflow_side:
             _insert(optuna_side, _optuna_rows(trials, study_id))

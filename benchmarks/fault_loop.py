@@ -56,10 +56,11 @@ import threading, time
 time.sleep = lambda seconds: threading.Event().wait(seconds) and None  # in libfaketime, time.sleep fails under load
 from bdqm_tune.cli.main import main
 from bdqm_tune.study import checkpoints
-from bdqm_tune.workers import heartbeat as lease, failure_detector as watch
+from bdqm_tune.workers import failure_detector, heartbeat
 from bdqm_tune.learning.fit import Fit
-epoch, checkpoints.EVERY, lease.BEAT, watch.BEAT, watch.LOST_AFTER = Fit._run, 1.0, 2.0, 2.0, 20.0
-watch.BLIND_AFTER = 8.0
+epoch, checkpoints.EVERY = Fit._run, 1.0
+heartbeat.HEARTBEAT_SECONDS, failure_detector.HEARTBEAT_SECONDS, failure_detector.DEAD_AFTER = 2.0, 2.0, 20.0
+failure_detector.BLIND_AFTER = 8.0
 Fit._run = lambda *arguments: (time.sleep(0.1), epoch(*arguments))[1]
 main()
 """

@@ -27,7 +27,7 @@ from bdqm_tune.storage.queries import MARK
 from bdqm_tune.study.search_space import suggest
 from bdqm_tune.study.study import RESULT, RUN_ID, add_trials, check_study, next_trial, open_study, others_run
 from bdqm_tune.tracking.quiet import quiet_libraries
-from bdqm_tune.workers.heartbeat import Lease
+from bdqm_tune.workers.heartbeat import Heartbeat
 from bdqm_tune.workers.registry import RUNNING, TABLE, Workers, describe_process
 from benchmarks.servers import Servers, servers
 
@@ -138,7 +138,7 @@ def measure(running: Servers, dataset: Dataset, finished: int, waiting: int, els
     study._storage.backend.close()
     meter("check the study", lambda: check_study(stores, config, dataset))
     study = meter("open the study", lambda: open_study(stores, config, dataset))
-    with closing(Lease(study._storage.backend, study._study_id, describe_process())) as lease:
+    with closing(Heartbeat(study._storage.backend, study._study_id, describe_process())) as lease:
         for repeat in range(REPEATS):
             trial = meter("ask" if repeat else "ask at first", lambda: next_trial(study))
             choose = partial(choose_parameters, trial, config, n_train)

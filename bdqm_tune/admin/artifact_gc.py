@@ -16,7 +16,7 @@ from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.progress import track
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.storage.database import not_made_yet, opened
-from bdqm_tune.study.objectives import best_first, front_of
+from bdqm_tune.study.objectives import best_first, pareto_front
 from bdqm_tune.study.study import RUN_ID, no_such_study
 from bdqm_tune.tracking.client import ARTIFACTS, reason, tracking_client
 from bdqm_tune.tracking.quiet import quiet_libraries
@@ -77,7 +77,7 @@ def _trials(stores: Stores, study: str | None) -> dict[str, list[FrozenTrial]]:
 def kept_and_removed(trials: Sequence[FrozenTrial], keep_best: int) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
     """The trials that keep their artifacts, the best first, and those that lose them; others have not ended."""
     complete = best_first(trials)
-    front = front_of(complete) if complete and len(complete[0].values) > 1 else []
+    front = pareto_front(complete) if complete and len(complete[0].values) > 1 else []
     numbers = {trial.number for trial in (*complete[:keep_best], *front)}
     kept = [trial for trial in complete if trial.number in numbers]
     removed = [trial for trial in trials if trial.state.is_finished() and trial.number not in numbers]

@@ -19,7 +19,7 @@ from bdqm_tune.services.connection import Stores
 from bdqm_tune.services.optuna_private import id_of
 from bdqm_tune.services.secrets import without_secrets
 from bdqm_tune.storage.cache import Cache
-from bdqm_tune.storage.database import not_made_yet, opened, turn
+from bdqm_tune.storage.database import not_made_yet, opened, study_lock
 from bdqm_tune.structures.sealed import remove_sealed
 from bdqm_tune.study.checkpoints import checkpoint_folder
 from bdqm_tune.study.study import RUN_ID, TEST, no_such_study, studies_beside, study_id_of
@@ -82,7 +82,7 @@ def delete_study(stores: Stores, found: Belongings) -> None:
         BadInput: there is no such study any more.
         BdqmError: workers run, or a store failed; what was deleted before stays deleted, and it may be repeated.
     """
-    with turn(stores, found.study) as check, opened(stores) as storage:  # so that nobody begins to work on it
+    with study_lock(stores, found.study) as check, opened(stores) as storage:  # so that nobody begins to work on it
         idle(stores, storage, found.study)
         check()
         _delete_runs(stores, found)

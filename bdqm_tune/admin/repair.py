@@ -15,10 +15,10 @@ from optuna.trial import FrozenTrial, TrialState
 from bdqm_tune.errors import BdqmError
 from bdqm_tune.process import is_gone, is_here
 from bdqm_tune.services.connection import Stores
-from bdqm_tune.services.findings import MENDED, OK, WARNING, Finding
+from bdqm_tune.services.findings import FIXED, OK, WARNING, Finding
 from bdqm_tune.services.optuna_private import id_of
 from bdqm_tune.storage.database import not_made_yet, opened
-from bdqm_tune.storage.patient_storage import PatientStorage
+from bdqm_tune.storage.retrying_storage import RetryingStorage
 from bdqm_tune.study.checkpoints import checkpoint_folder, remove_ended
 from bdqm_tune.study.study import EXPERIMENT, LOSSES, RUN_ID, STATES
 from bdqm_tune.tracking.client import reason, tracking_client
@@ -26,7 +26,7 @@ from bdqm_tune.tracking.quiet import quiet_libraries
 from bdqm_tune.tracking.search import search, tracking_not_made_yet
 from bdqm_tune.tracking.tracker import PROCESS
 from bdqm_tune.tracking.trial_run import STATUS
-from bdqm_tune.workers.failure_detector import BEAT, LOSSES_THAT_FAIL, LOST_AFTER, Watch
+from bdqm_tune.workers.failure_detector import DEAD_AFTER, HEARTBEAT_SECONDS, LOSSES_THAT_FAIL, FailureDetector
 from bdqm_tune.workers.registry import ENDED, LOST, RUNNING, Worker, Workers, who
 from bdqm_tune.workers.run_cleanup import end_run_of, set_right_run_of
 
@@ -44,13 +44,13 @@ class _Study:
     experiment: str | None
     workers: Workers
     lost: list[tuple[Worker, str]] = field(default_factory=list)
-    taken_back: list[FrozenTrial] = field(default_factory=list)
+    requeued: list[FrozenTrial] = field(default_factory=list)
 
     def add_lost(self, worker: Worker, why: str) -> None:
         self.lost.append((worker, why))
 
 
-def mend_leftovers(
+def repair_leftovers(
     stores: Stores,
     wait: bool,
     sleep: Callable[[float], None] = time.sleep,
@@ -87,7 +87,7 @@ def mend_leftovers(
         with _of_mlflow():
             client = None if tracking_not_made_yet(stores) else tracking_client(stores)
             for study in studies:
-                yield from _mended(backend, study, client)
+                yield from _fixed(backend, study, client)
             running = list(search(client, SAID_TO_RUN)) if client else []
             for study in studies:
                 yield from _ended_runs(backend, study, client, running)
@@ -110,71 +110,71 @@ def _of_mlflow() -> Iterator[None]:
         raise BdqmError(f"cannot set right the runs in MLflow: {reason(error)}") from None
 
 
-def _checkpoints(stores: Stores, backend: PatientStorage, study: _Study) -> Iterator[Finding]:
+def _checkpoints(stores: Stores, backend: RetryingStorage, study: _Study) -> Iterator[Finding]:
     """Those of trials that have ended, whose worker was killed just then."""
     folder = checkpoint_folder(stores.home, study.name, backend.get_study_user_attrs(study.study_id))
     if removed := remove_ended(folder, lambda: backend.get_all_trials(study.study_id)):
-        yield Finding("trials", MENDED, f"{study.name}: removed {removed} checkpoints of trials that have ended")
+        yield Finding("trials", FIXED, f"{study.name}: removed {removed} checkpoints of trials that have ended")
 
 
 def _watch(
-    backend: PatientStorage,
+    backend: RetryingStorage,
     studies: list[_Study],
     wait: bool,
     sleep: Callable[[float], None],
     clock: Callable[[], float],
 ) -> None:
     watches = {
-        study.study_id: Watch(
+        study.study_id: FailureDetector(
             backend,
             study.study_id,
             study.add_lost,
-            study.taken_back.append,
+            study.requeued.append,
             clock,
         )
         for study in studies
     }
     for watch in watches.values():
         watch.look()
-    end = clock() + LOST_AFTER + BEAT
+    end = clock() + DEAD_AFTER + HEARTBEAT_SECONDS
     watched = [study for study in studies if wait and study.workers.all(RUNNING)]
     while watched and clock() < end:
-        sleep(BEAT)
+        sleep(HEARTBEAT_SECONDS)
         for study in watched:
             watches[study.study_id].look()
 
 
-def _mended(backend: PatientStorage, study: _Study, client: MlflowClient | None) -> Iterator[Finding]:
+def _fixed(backend: RetryingStorage, study: _Study, client: MlflowClient | None) -> Iterator[Finding]:
     """What the watch saw to, and the runs of that set right."""
     for worker, why in study.lost:
         if client is not None:
             end_run_of(client, worker, why)
-        yield Finding("workers", MENDED, f"{study.name}: worker {who(worker)} is lost: {why}")
-    parents = {worker.description.get("run_id", "") for worker in study.workers.all()} if study.taken_back else set()
-    for taken in study.taken_back:
+        yield Finding("workers", FIXED, f"{study.name}: worker {who(worker)} is lost: {why}")
+    parents = {worker.description.get("run_id", "") for worker in study.workers.all()} if study.requeued else set()
+    for taken in study.requeued:
         if client is not None and study.experiment is not None:
             set_right_run_of(client, study.experiment, backend.get_trial(id_of(taken)), parents)
         now = "has failed" if taken.state == TrialState.FAIL else "waits again"
         times = f"{taken.user_attrs[LOSSES]} of {LOSSES_THAT_FAIL}"
-        yield Finding("trials", MENDED, f"{study.name}: trial {taken.number} {now}, as its worker was lost ({times})")
+        yield Finding("trials", FIXED, f"{study.name}: trial {taken.number} {now}, as its worker was lost ({times})")
 
 
 def _ended_runs(
-    backend: PatientStorage, study: _Study, client: MlflowClient | None, running: Sequence[Run]
+    backend: RetryingStorage, study: _Study, client: MlflowClient | None, running: Sequence[Run]
 ) -> Iterator[Finding]:
     """What is left of workers that were lost before, and of whoever saw it and was lost as well."""
     if client is None or not running:
         return
     if ended := set_right(client, running, backend.get_all_trials(study.study_id), study.workers.all()):
         names = ", ".join(str(run.info.run_name) for run in ended)
-        yield Finding("runs", MENDED, f"{study.name}: ended the runs of workers that are no more: {names}")
+        yield Finding("runs", FIXED, f"{study.name}: ended the runs of workers that are no more: {names}")
 
 
-def _unclear(backend: PatientStorage, study: _Study) -> Iterator[Finding]:
+def _unclear(backend: RetryingStorage, study: _Study) -> Iterator[Finding]:
     """Who runs, and what is not known."""
     alive = study.workers.all(RUNNING)
-    if quiet := [worker for worker in alive if _age(worker) > timedelta(seconds=LOST_AFTER)]:
-        said = f"{study.name}: not heard of for over {LOST_AFTER:.0f} s: {', '.join(map(who, quiet))}"
+    if quiet := [worker for worker in alive if _age(worker) > timedelta(seconds=DEAD_AFTER)]:
+        said = f"{study.name}: not heard of for over {DEAD_AFTER:.0f} s: {', '.join(map(who, quiet))}"
         yield Finding("workers", WARNING, said, "bdqm-tune doctor --wait")
     elif alive:
         yield Finding("workers", OK, f"{study.name}: {len(alive)} running: {', '.join(map(who, alive))}")
@@ -191,7 +191,7 @@ def _never_entered(client: MlflowClient, runs: Sequence[Run]) -> Iterator[Findin
         if is_gone(process):
             client.set_tag(run.info.run_id, "reason", "its worker was lost: its process was gone")
             client.set_terminated(run.info.run_id, status="KILLED")
-            yield Finding("runs", MENDED, f"{name}: ended the run of a worker that was killed as it began")
+            yield Finding("runs", FIXED, f"{name}: ended the run of a worker that was killed as it began")
         elif process and not is_here(process) and _moment(run.info.start_time) < datetime.now(UTC) - SENDING:
             host = run.data.tags.get("host", "?")
             said = f"{name}: run {run.info.run_id} says that it runs, and this database knows of no worker with it"
@@ -202,7 +202,7 @@ def _moment(milliseconds: int) -> datetime:
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
-def _without_runs(backend: PatientStorage, study: _Study, deleted: Collection[str]) -> Iterator[Finding]:
+def _without_runs(backend: RetryingStorage, study: _Study, deleted: Collection[str]) -> Iterator[Finding]:
     """Trials that have ended, and whose runs somebody deleted."""
     ended = [trial for trial in backend.get_all_trials(study.study_id) if trial.state.is_finished()]
     if gone := {trial.number: run for trial in ended if (run := trial.user_attrs.get(RUN_ID)) in deleted}:

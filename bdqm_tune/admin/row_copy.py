@@ -8,7 +8,7 @@ from optuna.trial import TrialState
 
 from bdqm_tune.services.optuna_private import models
 from bdqm_tune.services.tables import WORKERS, has_tables, make_tables
-from bdqm_tune.storage.patient_storage import PatientStorage
+from bdqm_tune.storage.retrying_storage import RetryingStorage
 
 OF_STUDY = (models.StudyDirectionModel, models.StudyUserAttributeModel, models.StudySystemAttributeModel)
 OF_TRIALS = (
@@ -25,7 +25,7 @@ Rows = list[dict[str, Any]]
 
 
 def copy_rows(
-    source: PatientStorage, target: PatientStorage, study_id: int, attributes: Callable[[str, str], str]
+    source: RetryingStorage, target: RetryingStorage, study_id: int, attributes: Callable[[str, str], str]
 ) -> None:
     """Copy a study, its trials and its workers: all of it or nothing. Trials that run wait in the copy.
 

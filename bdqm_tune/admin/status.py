@@ -13,8 +13,8 @@ from bdqm_tune.services.connection import Stores
 from bdqm_tune.services.optuna_private import id_of
 from bdqm_tune.storage.database import not_made_yet, opened
 from bdqm_tune.storage.queries import Held
-from bdqm_tune.study.objectives import best_first, error_of, front_of, objectives_of
-from bdqm_tune.study.study import LOSSES, QUESTION, RUN_ID, STATES, no_such_study, study_id_of
+from bdqm_tune.study.objectives import best_first, error_of, objectives_of, pareto_front
+from bdqm_tune.study.study import LOSSES, RUN_ID, SIGNATURE, STATES, no_such_study, study_id_of
 from bdqm_tune.units import OBJECTIVE_UNITS, duration_text
 from bdqm_tune.workers.registry import LOST, RUNNING, Worker, Workers
 
@@ -102,7 +102,7 @@ def summarise(
         now: local time, as Optuna has it.
     """
     counts = Counter(STATES[trial.state] for trial in trials)
-    objectives = objectives_of(attributes[QUESTION]) if QUESTION in attributes else []
+    objectives = objectives_of(attributes[SIGNATURE]) if SIGNATURE in attributes else []
     complete = best_first(trials) if objectives else []
     best = complete[0] if complete else None
     shown = [_worker(worker, trials, held) for worker in workers]
@@ -119,7 +119,7 @@ def summarise(
         best_trial=best.number if best else None,
         best_value=error_of(best) if best else None,
         best_run_id=best.user_attrs.get(RUN_ID) if best else None,
-        front=[trial.number for trial in front_of(complete)] if len(objectives) > 1 else [],
+        front=[trial.number for trial in pareto_front(complete)] if len(objectives) > 1 else [],
         trials_per_hour=pace,
         seconds_left=3600 * left / pace if pace and left and someone else None,
         workers=shown,

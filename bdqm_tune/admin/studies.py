@@ -12,9 +12,9 @@ from optuna.trial import TrialState
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.services.optuna_private import models
 from bdqm_tune.storage.database import not_made_yet, opened
-from bdqm_tune.storage.patient_storage import PatientStorage
+from bdqm_tune.storage.retrying_storage import RetryingStorage
 from bdqm_tune.study.objectives import objectives_of
-from bdqm_tune.study.study import QUESTION, STATES
+from bdqm_tune.study.study import SIGNATURE, STATES
 from bdqm_tune.units import OBJECTIVE_UNITS, duration_text
 from bdqm_tune.workers.registry import RUNNING, Worker, Workers
 
@@ -45,7 +45,7 @@ def all_studies(stores: Stores) -> list[StudySummary]:
         return _summaries(storage.backend)
 
 
-def _summaries(backend: PatientStorage) -> list[StudySummary]:
+def _summaries(backend: RetryingStorage) -> list[StudySummary]:
     # The database counts: the trials of all studies can be many.
     counts: dict[int, dict[str, int]] = defaultdict(lambda: dict.fromkeys(STATES.values(), 0))
     last: dict[int, list[datetime]] = defaultdict(list)
@@ -62,7 +62,7 @@ def _summaries(backend: PatientStorage) -> list[StudySummary]:
     errors = least.where(models.TrialModel.state == TrialState.COMPLETE, models.TrialValueModel.objective == 0)
     best = dict(backend.ask(errors.group_by(models.TrialModel.study_id)))
     attribute = models.StudyUserAttributeModel
-    asked = backend.ask(sa.select(attribute.study_id, attribute.value_json).where(attribute.key == QUESTION))
+    asked = backend.ask(sa.select(attribute.study_id, attribute.value_json).where(attribute.key == SIGNATURE))
     objectives = {study_id: objectives_of(json.loads(question)) for study_id, question in asked}
 
     found = []

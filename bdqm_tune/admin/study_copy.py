@@ -12,22 +12,22 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial
 
 from bdqm_tune.admin.deletion import idle
-from bdqm_tune.admin.repair import mend_leftovers
+from bdqm_tune.admin.repair import repair_leftovers
 from bdqm_tune.admin.row_copy import copy_rows
 from bdqm_tune.admin.run_copy import copy_runs, is_run_id, renamed
 from bdqm_tune.admin.runs import runs_of_study
 from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.services.connection import Stores
-from bdqm_tune.services.findings import MENDED
+from bdqm_tune.services.findings import FIXED
 from bdqm_tune.services.secrets import without_secrets
 from bdqm_tune.storage.cache import Cache
-from bdqm_tune.storage.database import not_made_yet, opened, turn
+from bdqm_tune.storage.database import not_made_yet, opened, study_lock
 from bdqm_tune.study.checkpoints import checkpoint_folder
 from bdqm_tune.study.study import EXPERIMENT, IDENTITY, no_such_study, study_id_of
 from bdqm_tune.tracking.client import reason, tracking_client
 from bdqm_tune.tracking.quiet import quiet_libraries
 from bdqm_tune.tracking.search import tracking_not_made_yet, versions_of
-from bdqm_tune.workers.outbox_delivery import send_journals
+from bdqm_tune.workers.outbox_delivery import deliver_outboxes
 from bdqm_tune.workers.registry import Worker
 
 
@@ -58,10 +58,10 @@ def copy_study(source: Stores, target: Stores, name: str, say: Callable[[str], N
     quiet_libraries()
     if not_made_yet(source):
         raise no_such_study(source, name, [])
-    for line in send_journals(source):
+    for line in deliver_outboxes(source):
         say(line)
-    for finding in mend_leftovers(source, wait=False):
-        if finding.state == MENDED:
+    for finding in repair_leftovers(source, wait=False):
+        if finding.state == FIXED:
             say(finding.message)
     where = without_secrets(target.storage_url).partition("?")[0]
 
@@ -73,9 +73,9 @@ def copy_study(source: Stores, target: Stores, name: str, say: Callable[[str], N
         with opened(target) as ours:
             refuse_known(ours)
     # The locks are held until the end, so that nobody begins to work on it, or makes one of its name.
-    with turn(source, name), opened(source) as theirs:
+    with study_lock(source, name), opened(source) as theirs:
         trials, workers = idle(source, theirs, name)
-        with turn(target, name), opened(target) as ours:
+        with study_lock(target, name), opened(target) as ours:
             refuse_known(ours)
             study_id = theirs.get_study_id_from_name(name)
             before = theirs.get_study_user_attrs(study_id)

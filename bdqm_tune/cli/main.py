@@ -251,17 +251,17 @@ def _dataset(options: "Config", home: Path) -> "Dataset":
 
 def _trial_line(result: "TrialResult", study: "optuna.Study") -> str:
     """How a trial ended, and the best one of the study."""
-    from bdqm_tune.study.objectives import front_of
-    from bdqm_tune.study.study import QUESTION
+    from bdqm_tune.study.objectives import pareto_front
+    from bdqm_tune.study.study import SIGNATURE
     from bdqm_tune.units import OBJECTIVE_UNITS
 
-    unit = OBJECTIVE_UNITS[study.user_attrs[QUESTION]["objective"]]
+    unit = OBJECTIVE_UNITS[study.user_attrs[SIGNATURE]["objective"]]
     found = "no result" if result.value is None else f"val MAE {result.value:.4f} {unit} at epoch {result.best_epoch}"
     why = f" ({result.reason})" if result.reason else ""
     if len(study.directions) > 1:
         if result.time_per_atom is not None:
             found += f", {result.n_parameters} parameters, {1e6 * result.time_per_atom:.2f} µs an atom"
-        n = len(front_of(study.get_trials(deepcopy=False)))
+        n = len(pareto_front(study.get_trials(deepcopy=False)))
         best = f"; {n} {'trial' if n == 1 else 'trials'} on the front"
     else:
         try:
@@ -273,7 +273,7 @@ def _trial_line(result: "TrialResult", study: "optuna.Study") -> str:
 
 def _report_study(study: "optuna.Study", stores: "Stores", as_json: bool) -> None:
     from bdqm_tune.services.secrets import without_secrets
-    from bdqm_tune.study.objectives import front_of
+    from bdqm_tune.study.objectives import pareto_front
     from bdqm_tune.study.results import trials_frame
     from bdqm_tune.study.selection import best_trial
     from bdqm_tune.study.study import EXPERIMENT
@@ -292,7 +292,7 @@ def _report_study(study: "optuna.Study", stores: "Stores", as_json: bool) -> Non
         }
     several = len(study.directions) > 1
     if several:
-        record["front"] = [trial.number for trial in front_of(study.get_trials(deepcopy=False))]
+        record["front"] = [trial.number for trial in pareto_front(study.get_trials(deepcopy=False))]
     print_record(record, as_json)
     if not as_json:
         # Without the last part, MLflow's page shows what its users of language models look for, and no runs.

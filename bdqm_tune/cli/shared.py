@@ -39,17 +39,17 @@ def stores_here(wait: bool = True) -> "Stores":
     stores = find_stores(wait=wait)
     for note in stores.notes:
         print(f"warning: {note}", file=sys.stderr, flush=True)
-    for line in sent_journals(stores):
+    for line in delivered(stores):
         print(f"bdqm-tune: {line}", file=sys.stderr, flush=True)
     return stores
 
 
-def sent_journals(stores: "Stores") -> Iterator[str]:
+def delivered(stores: "Stores") -> Iterator[str]:
     """Send what workers kept as the stores were away; what became of it, where there is anything."""
     if (stores.home / "journal").is_dir():  # only then what sending needs is imported
-        from bdqm_tune.workers.outbox_delivery import send_journals
+        from bdqm_tune.workers.outbox_delivery import deliver_outboxes
 
-        yield from send_journals(stores)
+        yield from deliver_outboxes(stores)
 
 
 def files_folder(name: str, out: str) -> "Path | None":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bdqm_tune.cli.shared import Json, sent_journals, stores_here
+from bdqm_tune.cli.shared import Json, delivered, stores_here
 from bdqm_tune.errors import BadInput, BdqmError
 
 if TYPE_CHECKING:
@@ -56,11 +56,11 @@ def studies(as_json: Json = False) -> None:
 
 def front(study: Name, as_json: Json = False) -> None:
     """Show the trials of a study of several objectives that no other one beats in all of them, to choose from."""
-    from bdqm_tune.study.pareto_front import front_lines, study_front
+    from bdqm_tune.study.pareto_front import front_lines, study_pareto_front
     from bdqm_tune.tracking.quiet import quiet_libraries
 
     quiet_libraries()
-    found = study_front(stores_here(), study)
+    found = study_pareto_front(stores_here(), study)
     print(json.dumps(asdict(found)) if as_json else "\n".join(front_lines(found)))
 
 
@@ -158,11 +158,11 @@ def doctor(
 def _findings(wait: bool) -> "Iterator[Finding]":
     from bdqm_tune.admin import environment
     from bdqm_tune.admin.doctor import check_runs, check_studies
-    from bdqm_tune.admin.repair import mend_leftovers
+    from bdqm_tune.admin.repair import repair_leftovers
     from bdqm_tune.mlflow_server.checks import check_servers
     from bdqm_tune.mlflow_server.places import Places
     from bdqm_tune.services.connection import find_stores, services_folder
-    from bdqm_tune.services.findings import ERROR, MENDED, WARNING, Finding
+    from bdqm_tune.services.findings import ERROR, FIXED, WARNING, Finding
     from bdqm_tune.tracking.quiet import quiet_libraries
 
     quiet_libraries()
@@ -184,8 +184,8 @@ def _findings(wait: bool) -> "Iterator[Finding]":
     try:
         # Before their trials are handed to others.
         yield from (
-            Finding("journal", MENDED if line.startswith("sent") else WARNING, line) for line in sent_journals(stores)
+            Finding("journal", FIXED if line.startswith("sent") else WARNING, line) for line in delivered(stores)
         )
-        yield from mend_leftovers(stores, wait)
+        yield from repair_leftovers(stores, wait)
     except BdqmError as error:
         yield Finding("leftovers", ERROR, str(error))

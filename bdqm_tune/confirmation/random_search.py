@@ -17,7 +17,7 @@ from bdqm_tune.services.connection import Stores
 from bdqm_tune.storage.database import opened
 from bdqm_tune.study.data import trial_config
 from bdqm_tune.study.objectives import best_first
-from bdqm_tune.study.study import EXPERIMENT, QUESTION, RUN_ID
+from bdqm_tune.study.study import EXPERIMENT, RUN_ID, SIGNATURE
 from bdqm_tune.tuning.tune import tune
 
 
@@ -81,7 +81,7 @@ def random_candidate(client: MlflowClient, other: optuna.Study, n_trials: int) -
 
 def _unsuitable(client: MlflowClient, study: optuna.Study, other: optuna.Study, n_trials: int) -> str:
     """Why a study is no random search of the same question; empty if it is one."""
-    if other.user_attrs.get(QUESTION) != study.user_attrs[QUESTION]:
+    if other.user_attrs.get(SIGNATURE) != study.user_attrs[SIGNATURE]:
         return "asks another question: other data, objective, training or descriptor"
     trials = _first(other.get_trials(deepcopy=False), n_trials)
     if not any(trial.state == TrialState.COMPLETE for trial in trials):

@@ -17,7 +17,7 @@ from bdqm_tune.learning.potential import Potential
 from bdqm_tune.models.store import existing_run, load_potential
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.services.secrets import refuse_secrets
-from bdqm_tune.storage.database import turn
+from bdqm_tune.storage.database import study_lock
 from bdqm_tune.structures.sealed import open_labels
 from bdqm_tune.study.data import study_data, trial_config
 from bdqm_tune.study.selection import chosen_model
@@ -73,7 +73,7 @@ def evaluate(stores: Stores, name: str, choose: Choose, reopen: str = "", train:
     quiet_libraries()
     refuse_secrets({"reopen": reopen})
     load_study(stores, name)  # without a study there are no turns
-    with turn(stores, name, "evaluation") as check:
+    with study_lock(stores, name, "evaluation") as check:
         study, client = load_study(stores, name), tracking_client(stores)
         test = load_test_split(study, stores.home)
         try:

@@ -22,7 +22,7 @@ from bdqm_tune.learning.potential import Potential
 from bdqm_tune.models.serving import record_of, signature
 from bdqm_tune.models.store import existing_run, load_model, model_folder
 from bdqm_tune.services.connection import Stores
-from bdqm_tune.storage.database import turn
+from bdqm_tune.storage.database import study_lock
 from bdqm_tune.study.data import study_data, trial_config
 from bdqm_tune.study.selection import ChosenModel, champion_of, chosen_model
 from bdqm_tune.study.study import TEST, load_study
@@ -81,7 +81,7 @@ def register(
     client = tracking_client(stores)
     try:
         # Of several at once the first registers it, and the others find it.
-        with turn(stores, study, "register") as check:
+        with study_lock(stores, study, "register") as check:
             run = existing_run(client, f"trial {chosen.trial}, {chosen.why}", chosen.run_id)
             made = _version_of(client, name, chosen.run_id)
             known = made is not None

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-OK, MENDED, WARNING, ERROR = "ok", "mended", "warning", "error"
+OK, FIXED, WARNING, ERROR = "ok", "fixed", "warning", "error"
 
 
 @dataclass(frozen=True)
@@ -10,6 +10,6 @@ class Finding:
     """One thing that was looked at."""
 
     check: str  # what: packages, gpu, servers, …
-    state: str  # ok; mended: it was not; warning: it works, and could do better; error: somebody must do something
+    state: str  # ok; fixed: it was not; warning: it works, and could do better; error: somebody must do something
     message: str
     help: str = ""  # the command that helps

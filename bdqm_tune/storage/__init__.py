@@ -2,5 +2,5 @@
 
 In: `Stores`. Out: an Optuna storage (`open_storage`, `opened`) that waits for a database which is away, reads and
 writes in few statements, and claims trials so that only one worker runs each; locks (`turn`). Called by: `study`,
-`workers` and `admin`. What it uses of Optuna's private modules is in `storage.patient_storage` and its neighbours.
+`workers` and `admin`. What it uses of Optuna's private modules is in `storage.retrying_storage` and its neighbours.
 """

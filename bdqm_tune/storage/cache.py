@@ -10,7 +10,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 from bdqm_tune.services.optuna_private import CachedStorage, StudyInfo, storage_of
-from bdqm_tune.storage.patient_storage import PatientStorage
+from bdqm_tune.storage.retrying_storage import RetryingStorage
 
 CROWD = 256  # workers that may want a trial at the same moment
 
@@ -18,14 +18,14 @@ CROWD = 256  # workers that may want a trial at the same moment
 class Cache(CachedStorage):
     """Optuna's cache in front of a patient storage, with less left to ask for: a trial is a hundred questions."""
 
-    _backend: PatientStorage
+    _backend: RetryingStorage
 
-    def __init__(self, backend: PatientStorage) -> None:
+    def __init__(self, backend: RetryingStorage) -> None:
         super().__init__(backend)
         self._study_ids: dict[str, int] = {}
 
     @property
-    def backend(self) -> PatientStorage:
+    def backend(self) -> RetryingStorage:
         """The storage itself."""
         return self._backend
 

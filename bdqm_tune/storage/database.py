@@ -20,13 +20,13 @@ from bdqm_tune.services.connection import Stores
 from bdqm_tune.services.database_lock import DatabaseLock
 from bdqm_tune.services.secrets import ENCODE, without_secrets
 from bdqm_tune.storage.cache import Cache
-from bdqm_tune.storage.patient_storage import PatientStorage
-from bdqm_tune.storage.retry import Patience, reason
+from bdqm_tune.storage.retry import Retry, reason
+from bdqm_tune.storage.retrying_storage import RetryingStorage
 
 SERVERS_PATIENCE, OTHER_PATIENCE = 30.0, 5.0  # seconds to wait for a database when opening it: ours, and a given one
 CONNECT_TIMEOUT, QUERY_TIMEOUT = 10, 60  # seconds
 RECYCLE = 1800  # seconds after which a connection is replaced
-TURN = 600  # seconds to wait for one's turn, and for a connection where the server has none left
+LOCK_SECONDS = 600  # seconds to wait for a lock, and for a connection where the server has none left
 
 
 class StudyDatabase:
@@ -91,14 +91,14 @@ class StudyDatabase:
         timeouts = {"connect_timeout": CONNECT_TIMEOUT, "read_timeout": QUERY_TIMEOUT, "write_timeout": QUERY_TIMEOUT}
         return dialect.import_dbapi().connect(*arguments, **{**timeouts, **options})
 
-    def patience(self, seconds: float, full: float = 0.0) -> Patience:
-        """Patience with it, and with one that has no connection left."""
-        return Patience(seconds, self.__str__, self.follows, full)
+    def patience(self, seconds: float, full: float = 0.0) -> Retry:
+        """How calls to it are retried, and while it has no connection left."""
+        return Retry(seconds, self.__str__, self.follows, full)
 
     @property
-    def opening_patience(self) -> Patience:
-        """Patience when it is opened; one that was given and cannot be reached is wrong, more likely than late."""
-        return self.patience(SERVERS_PATIENCE if self.follows else OTHER_PATIENCE, TURN)
+    def opening_patience(self) -> Retry:
+        """The same when it is opened; one that was given and cannot be reached is wrong, more likely than late."""
+        return self.patience(SERVERS_PATIENCE if self.follows else OTHER_PATIENCE, LOCK_SECONDS)
 
 
 def sqlite_file(url: sqlalchemy.URL) -> Path | None:
@@ -128,14 +128,14 @@ def open_storage(stores: Stores, patience: float = OTHER_PATIENCE) -> Cache:
     return Cache(storage)
 
 
-def _open(database: StudyDatabase, patience: Patience) -> PatientStorage:
+def _open(database: StudyDatabase, patience: Retry) -> RetryingStorage:
     url, options = database.url().render_as_string(hide_password=False), database.engine_options()
     if database.file is not None:
         database.file.parent.mkdir(parents=True, exist_ok=True)
     if _has_tables(url, options):
-        return PatientStorage(url, patience, options, make_tables=False)
-    with _turn(database, "tables"):  # of processes that make tables at the same time, all but one may fail
-        return PatientStorage(url, patience, options, make_tables=True)
+        return RetryingStorage(url, patience, options, make_tables=False)
+    with _lock_of(database, "tables"):  # of processes that make tables at the same time, all but one may fail
+        return RetryingStorage(url, patience, options, make_tables=True)
 
 
 def _has_tables(url: str, options: dict[str, Any]) -> bool:
@@ -148,14 +148,14 @@ def _has_tables(url: str, options: dict[str, Any]) -> bool:
         engine.dispose()
 
 
-def _own_revision(storage: PatientStorage) -> str:
+def _own_revision(storage: RetryingStorage) -> str:
     """The revision of the tables that this Optuna makes, for which it reads a folder of scripts: 65 ms."""
     if not _OWN_REVISION:
         _OWN_REVISION.append(storage.get_head_version())
     return _OWN_REVISION[0]
 
 
-def _check_version(storage: PatientStorage, database: StudyDatabase) -> None:
+def _check_version(storage: RetryingStorage, database: StudyDatabase) -> None:
     current = storage.get_current_version()
     if current == _own_revision(storage):
         return
@@ -207,7 +207,7 @@ def not_made_yet(stores: Stores) -> bool:
 
 
 @contextmanager
-def turn(stores: Stores, study: str, what: str = "study") -> Iterator[Callable[[], None]]:
+def study_lock(stores: Stores, study: str, what: str = "study") -> Iterator[Callable[[], None]]:
     """Let one process after the other, on all nodes, into the block of a study.
 
     The block is given a function to call just before it does what must be done by one process alone: it raises
@@ -223,12 +223,12 @@ def turn(stores: Stores, study: str, what: str = "study") -> Iterator[Callable[[
     database = StudyDatabase(stores)
     with ExitStack() as stack:
         with _explained(database):
-            check = stack.enter_context(_turn(database, what, study))
+            check = stack.enter_context(_lock_of(database, what, study))
         yield check
 
 
 @contextmanager
-def _turn(database: StudyDatabase, what: str, name: str = "") -> Iterator[Callable[[], None]]:
+def _lock_of(database: StudyDatabase, what: str, name: str = "") -> Iterator[Callable[[], None]]:
     if database.file is not None:
         database.file.parent.mkdir(parents=True, exist_ok=True)
         file = open_no_link(Path(f"{database.file}.{what}.lock"), os.O_RDWR | os.O_CREAT)
@@ -247,4 +247,4 @@ def _turn(database: StudyDatabase, what: str, name: str = "") -> Iterator[Callab
 def _lock(database: StudyDatabase, name: str) -> DatabaseLock:
     """The server's lock of this name, held by a connection of its own."""
     lock = "bdqm-tune " + hashlib.sha256(f"{database.url().database}/{name}".encode()).hexdigest()[:40]
-    return DatabaseLock(database.connect(), lock, TURN, f"opening {database}")
+    return DatabaseLock(database.connect(), lock, LOCK_SECONDS, f"opening {database}")

@@ -1,4 +1,4 @@
-"""What is asked of a study's tables beyond what Optuna asks, patiently."""
+"""What is asked of a study's tables beyond what Optuna asks; it is asked again while the database is away."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -14,14 +14,14 @@ from sqlalchemy.orm import Query, Session
 
 from bdqm_tune.errors import BdqmError
 from bdqm_tune.services.optuna_private import models, scoped_session
-from bdqm_tune.storage.retry import Patience, reason
+from bdqm_tune.storage.retry import Retry, reason
 
 Arguments = ParamSpec("Arguments")
 Answer = TypeVar("Answer")
 
-# An attribute of a trial that the storage keeps to itself. Every new trial and every change of a state carries a mark
+# An attribute of a trial that the storage keeps to itself. Every new trial and every change of a state carries a token
 # of its own, by which one that was done, though its answer was lost, is told from one that is still to be done.
-MARK = "bdqm:mark"
+CLAIM_TOKEN = "bdqm:mark"
 
 
 class StudyDatabaseFailed(BdqmError, StorageInternalError):
@@ -32,15 +32,15 @@ class Held(NamedTuple):
     """A trial that runs."""
 
     trial_id: int
-    mark: str  # of its latest change of state
+    token: str  # of its latest change of state
 
     @property
     def worker(self) -> str:
         """Who runs it; "" where it is not known."""
-        return self.mark.rpartition(":")[0]
+        return self.token.rpartition(":")[0]
 
 
-def patiently(
+def retrying(
     method: Callable[Concatenate[Any, Arguments], Answer],
 ) -> Callable[Concatenate[Any, Arguments], Answer]:
     """The method, called again while the database does not answer."""
@@ -57,15 +57,15 @@ def patiently(
 class StudyQueries(RDBStorage):
     """A storage with questions of our own."""
 
-    patience: Patience
+    patience: Retry
 
-    @patiently
+    @retrying
     def count_trials(self, study_id: int) -> int:
         """How many trials the study has."""
         with scoped_session(self.scoped_session) as session:
             return session.query(models.TrialModel.trial_id).filter_by(study_id=study_id).count()
 
-    @patiently
+    @retrying
     def distributions(self, study_id: int) -> list[tuple[str, BaseDistribution]]:
         """The hyperparameters of the study's trials, each with every distribution it was drawn from."""
         with scoped_session(self.scoped_session) as session:
@@ -74,7 +74,7 @@ class StudyQueries(RDBStorage):
             different = rows.filter_by(study_id=study_id).distinct().all()
         return [(row.param_name, json_to_distribution(row.distribution_json)) for row in different]
 
-    @patiently
+    @retrying
     def running(self, study_id: int) -> list[Held]:
         """The study's trials that run."""
         with scoped_session(self.scoped_session) as session:
@@ -88,9 +88,9 @@ class StudyQueries(RDBStorage):
         rows = session.query(trial.trial_id, attribute.value_json).filter_by(
             study_id=study_id, state=TrialState.RUNNING
         )
-        return rows.outerjoin(attribute, (attribute.trial_id == trial.trial_id) & (attribute.key == MARK))
+        return rows.outerjoin(attribute, (attribute.trial_id == trial.trial_id) & (attribute.key == CLAIM_TOKEN))
 
-    @patiently
+    @retrying
     def ask(self, query: Executable) -> Sequence[Any]:
         """The rows that a query of the tables gives."""
         with self.engine.begin() as connection:

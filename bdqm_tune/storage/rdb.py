@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.orm import Session
 
 from bdqm_tune.services.optuna_private import models, scoped_session
-from bdqm_tune.storage.queries import MARK, StudyQueries, patiently
+from bdqm_tune.storage.queries import CLAIM_TOKEN, StudyQueries, retrying
 from bdqm_tune.storage.trial_sql import read_trials
 from bdqm_tune.storage.trial_writes import Writes
 from bdqm_tune.storage.unfinished import Unfinished
@@ -30,19 +30,19 @@ class BatchedStorage(StudyQueries):
     """A storage that reads trials in few statements, and writes what is set of them in one transaction."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        self._unfinished = Unfinished(MARK)
+        self._unfinished = Unfinished(CLAIM_TOKEN)
         self._thread = threading.local()
         super().__init__(*args, **options)
 
-    @patiently
+    @retrying
     def get_trial(self, trial_id: int) -> FrozenTrial:
         with self._reading() as session:
-            trials = _without_marks(read_trials(session, models.TrialModel.trial_id == trial_id))
+            trials = _without_tokens(read_trials(session, models.TrialModel.trial_id == trial_id))
         if not trials:
             raise KeyError(models.NOT_FOUND_MSG)
         return trials[0]
 
-    @patiently
+    @retrying
     def waiting(self, study_id: int, most: int) -> list[int]:
         """The first of the study's trials that wait."""
         with self._reading() as session:
@@ -50,13 +50,13 @@ class BatchedStorage(StudyQueries):
             rows = session.query(trial.trial_id).filter_by(study_id=study_id, state=TrialState.WAITING)
             return [row.trial_id for row in rows.order_by(trial.trial_id).limit(most)]
 
-    @patiently
+    @retrying
     def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
         attributes = super().get_trial_system_attrs(trial_id)
-        attributes.pop(MARK, None)
+        attributes.pop(CLAIM_TOKEN, None)
         return attributes
 
-    @patiently
+    @retrying
     def _get_trials(
         self,
         study_id: int,
@@ -78,7 +78,7 @@ class BatchedStorage(StudyQueries):
             if changed := sorted(included_trial_ids - same):
                 # In the statement itself, where databases allow so many.
                 wanted |= trial.trial_id.in_(sa.bindparam("changed", changed, expanding=True, literal_execute=True))
-            trials = _without_marks(read_trials(session, trial.study_id == study_id, wanted))
+            trials = _without_tokens(read_trials(session, trial.study_id == study_id, wanted))
             if not trials and trial_id_greater_than < 0:
                 models.StudyModel.find_or_raise_by_id(study_id, session)
         self._unfinished.remember(trials)
@@ -172,7 +172,7 @@ class BatchedStorage(StudyQueries):
         else:
             self._block.writes.add(writes)
 
-    @patiently
+    @retrying
     def _write(self, writes: Writes) -> None:
         # Where an answer was lost, the parameters are there, and all else, as one transaction wrote it.
         with self._writing(ignore_integrity_error=True) as session:
@@ -196,7 +196,7 @@ def _distribution_before(session: Session, trial_id: int, param: str) -> BaseDis
     return json_to_distribution(text) if text is not None else None
 
 
-def _without_marks(trials: list[FrozenTrial]) -> list[FrozenTrial]:
+def _without_tokens(trials: list[FrozenTrial]) -> list[FrozenTrial]:
     for trial in trials:
-        trial._system_attrs.pop(MARK, None)
+        trial._system_attrs.pop(CLAIM_TOKEN, None)
     return trials

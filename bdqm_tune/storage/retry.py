@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass
-class Patience:
+class Retry:
     """Calls a function again while the database behind it does not answer, for so many seconds.
 
     The function must do no harm when it is called again after an answer that was lost on its way.

@@ -10,8 +10,8 @@ from optuna.trial import FrozenTrial
 
 from bdqm_tune.services.optuna_private import id_of, models
 from bdqm_tune.services.tables import WORKERS
-from bdqm_tune.storage.patient_storage import PatientStorage
-from bdqm_tune.storage.queries import MARK
+from bdqm_tune.storage.queries import CLAIM_TOKEN
+from bdqm_tune.storage.retrying_storage import RetryingStorage
 
 FIXED = "fixed_params"  # Optuna's attribute of a trial whose parameters were given to it
 
@@ -23,7 +23,7 @@ class TrialTables:
         storage: waits for the database, and raises StudyDatabaseFailed in the end.
     """
 
-    def __init__(self, storage: PatientStorage, study_id: int) -> None:
+    def __init__(self, storage: RetryingStorage, study_id: int) -> None:
         self._storage, self._study_id = storage, study_id
 
     def _rows(self, query: Any) -> Sequence[Any]:
@@ -52,7 +52,7 @@ class TrialTables:
 
     def workers(self) -> dict[int, str]:
         """The name of the worker that had a trial last, by the trial's id."""
-        return {key: json.loads(mark).rpartition(":")[0] for key, mark in self._attributes(MARK)}
+        return {key: json.loads(token).rpartition(":")[0] for key, token in self._attributes(CLAIM_TOKEN)}
 
     def descriptions(self) -> dict[str, dict[str, str]]:
         """What the workers said of themselves, by their names; of a study of before there was such a table, none."""

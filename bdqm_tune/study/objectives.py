@@ -24,15 +24,17 @@ def best_first(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
     return sorted(complete, key=lambda trial: (error_of(trial), trial.number))
 
 
-def front_of(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+def pareto_front(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
     """The complete trials that no other one beats in all objectives, by their error."""
     ordered = best_first(trials)
     if not ordered:
         return []
-    return [trial for trial, is_on in zip(ordered, on_front([t.values for t in ordered]), strict=True) if is_on]
+    return [
+        trial for trial, is_on in zip(ordered, is_on_pareto_front([t.values for t in ordered]), strict=True) if is_on
+    ]
 
 
-def on_front(values: ArrayLike | Sequence[Sequence[float]]) -> NDArray[np.bool_]:
+def is_on_pareto_front(values: ArrayLike | Sequence[Sequence[float]]) -> NDArray[np.bool_]:
     """Of points (n, n_objectives), those (n,) that no other one equals or beats in every objective; equal ones both.
 
     All objectives are the better the lower they are.

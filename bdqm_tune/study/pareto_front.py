@@ -5,9 +5,9 @@ from typing import Any
 
 from bdqm_tune.errors import BadInput
 from bdqm_tune.services.connection import Stores
-from bdqm_tune.study.objectives import best_first, front_of, objectives_of
+from bdqm_tune.study.objectives import best_first, objectives_of, pareto_front
 from bdqm_tune.study.search_space import SEARCHABLE
-from bdqm_tune.study.study import QUESTION, RESULT, RUN_ID, load_study
+from bdqm_tune.study.study import RESULT, RUN_ID, SIGNATURE, load_study
 from bdqm_tune.units import OBJECTIVE_UNITS
 
 WIDTH = 120  # columns of the table, at most
@@ -33,7 +33,7 @@ class Front:
     trials: list[FrontTrial]  # by their error
 
 
-def study_front(stores: Stores, name: str) -> Front:
+def study_pareto_front(stores: Stores, name: str) -> Front:
     """The front of a study, as far as it has come.
 
     Raises:
@@ -41,9 +41,9 @@ def study_front(stores: Stores, name: str) -> Front:
         BdqmError: the database cannot be read.
     """
     study = load_study(stores, name)
-    if QUESTION not in study.user_attrs:
+    if SIGNATURE not in study.user_attrs:
         raise BadInput(f"study {name!r} was not made by bdqm-tune; nothing is known of its objectives")
-    objectives = objectives_of(study.user_attrs[QUESTION])
+    objectives = objectives_of(study.user_attrs[SIGNATURE])
     if len(objectives) == 1:
         raise BadInput(
             f"study {name!r} has one objective, {objectives[0]}, and no front: `bdqm-tune status {name}` says which "
@@ -57,7 +57,7 @@ def study_front(stores: Stores, name: str) -> Front:
             {name: trial.params[name] for name in SEARCHABLE if name in trial.params},
             trial.user_attrs[RUN_ID],
         )
-        for trial in front_of(trials)
+        for trial in pareto_front(trials)
     ]
     return Front(name, objectives, len(best_first(trials)), found)
 

@@ -21,7 +21,7 @@ from bdqm_tune.storage.study_tables import TrialTables, is_searched
 from bdqm_tune.study.objectives import objectives_of
 from bdqm_tune.study.results_cache import cache_file, read_cache, write_cache
 from bdqm_tune.study.search_space import SEARCHABLE
-from bdqm_tune.study.study import EXPERIMENT, QUESTION, RESULT, RUN_ID, STATES, load_study
+from bdqm_tune.study.study import EXPERIMENT, RESULT, RUN_ID, SIGNATURE, STATES, load_study
 from bdqm_tune.tracking.client import reason, tracking_client
 from bdqm_tune.tracking.metric_history import read_curves
 from bdqm_tune.tracking.recoverable_run import active_run
@@ -62,9 +62,9 @@ def load_results(stores: Stores, name: str) -> StudyResults:
         BdqmError: a store cannot be read.
     """
     study = load_study(stores, name)
-    if QUESTION not in study.user_attrs:
+    if SIGNATURE not in study.user_attrs:
         raise BadInput(f"study {name!r} was not made by bdqm-tune; nothing is known of its data and objective")
-    objectives, experiment = objectives_of(study.user_attrs[QUESTION]), study.user_attrs.get(EXPERIMENT, "")
+    objectives, experiment = objectives_of(study.user_attrs[SIGNATURE]), study.user_attrs.get(EXPERIMENT, "")
     objective = objectives[0]
     tables = TrialTables(cache_of(study).backend, id_of(study))
     spaces = tables.spaces()

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 import optuna
 
 from bdqm_tune.errors import BadInput
-from bdqm_tune.study.objectives import best_first, front_of
+from bdqm_tune.study.objectives import best_first, pareto_front
 from bdqm_tune.study.study import RUN_ID, STATES
 
 CHAMPION = "champion"  # attribute of a study
@@ -95,7 +95,7 @@ def picked_trial(study: optuna.Study, number: int) -> optuna.trial.FrozenTrial:
 def refuse_without_pick(study: optuna.Study, picked: int | None) -> None:
     """Raise BadInput if the study has a front, of which no trial was picked: which one is best, nobody else can say."""
     if picked is None and len(study.directions) > 1:
-        front = [str(trial.number) for trial in front_of(study.get_trials(deepcopy=False))]
+        front = [str(trial.number) for trial in pareto_front(study.get_trials(deepcopy=False))]
         if not front:
             raise BadInput(f"study {study.study_name!r} has no complete trial yet; run tune again under this name")
         raise BadInput(

@@ -22,7 +22,7 @@ from bdqm_tune.services.secrets import without_secrets
 from bdqm_tune.services.submission import servers_answer
 from bdqm_tune.storage.cache import Cache, cache_of, hurry
 from bdqm_tune.storage.database import not_made_yet, open_storage, opened
-from bdqm_tune.storage.patient_storage import TrialLost
+from bdqm_tune.storage.retrying_storage import ClaimLost
 from bdqm_tune.study.objectives import objectives_of
 from bdqm_tune.study.samplers import make_pruner, make_sampler
 from bdqm_tune.study.search_space import distributions
@@ -30,7 +30,7 @@ from bdqm_tune.study.search_space import distributions
 if TYPE_CHECKING:
     from bdqm_tune.learning.dataset import Dataset
 
-QUESTION, TEST, EXPERIMENT = "question", "test", "mlflow_experiment_id"  # attributes of a study …
+SIGNATURE, TEST, EXPERIMENT = "question", "test", "mlflow_experiment_id"  # attributes of a study …
 RUN_ID, RESULT = "mlflow_run_id", "result"  # … and of a trial
 LOSSES = "losses"  # attribute of a trial: how many workers were lost with it
 IDENTITY = "identity"  # attribute of a study: of it alone, whatever others are called
@@ -139,7 +139,7 @@ def check_study(stores: Stores, config: Config, dataset: "Dataset") -> list[Froz
         else:
             first = range(min(1, storage.backend.count_trials(study_id)))
             trials = [storage.get_trial(storage.get_trial_id_from_study_id_trial_number(study_id, n)) for n in first]
-    _refuse_other_question(name, attributes, question(config, dataset))
+    _refuse_other_signature(name, attributes, question(config, dataset))
     _refuse_other_choices(there, config, len(dataset.train.structures))
     test = attributes.get(TEST)
     if test is not None and dataset.test is not None and test["digest"] != dataset.test.digest:
@@ -172,7 +172,7 @@ def study_id_of(storage: Cache, name: str) -> int | None:
 def open_study(stores: Stores, config: Config, dataset: "Dataset") -> optuna.Study:
     """Create the study of a configuration, or go on with it; `check_study` says whether it fits."""
     options, storage = config.study, open_storage(stores, config.patience * 60)
-    attributes = {IDENTITY: uuid4().hex[:12], QUESTION: question(config, dataset)}
+    attributes = {IDENTITY: uuid4().hex[:12], SIGNATURE: question(config, dataset)}
     directions = [StudyDirection.MINIMIZE] * len(config.objectives)
     storage.backend.create_study(options.name, directions, attributes)
     there = storage.backend.count_trials(storage.get_study_id_from_name(options.name))
@@ -241,19 +241,19 @@ def others_run(study: optuna.Study) -> bool:
     return cache_of(study).backend.others_run(id_of(study))
 
 
-def is_ours(trial: optuna.Trial) -> bool:
+def holds_claim(trial: optuna.Trial) -> bool:
     """Whether this worker still has the trial that it took, as far as is known here."""
     return not isinstance(trial.storage, Cache) or trial.storage.backend.holds(id_of(trial))
 
 
-def is_certainly_ours(trial: optuna.Trial) -> bool:
+def certainly_holds_claim(trial: optuna.Trial) -> bool:
     """The same for what cannot be taken back, as a metric that is sent; may ask the database."""
     return not isinstance(trial.storage, Cache) or trial.storage.backend.certainly_holds(id_of(trial))
 
 
-def mark(trial: optuna.Trial) -> str:
-    """The mark by which this worker took the trial; "" if it has it no more."""
-    return cache_of(trial.study).backend.mark(id_of(trial))
+def claim_token(trial: optuna.Trial) -> str:
+    """The token by which this worker took the trial; "" if it has it no more."""
+    return cache_of(trial.study).backend.claim_token(id_of(trial))
 
 
 @contextmanager
@@ -264,22 +264,22 @@ def handed_back(trial: optuna.Trial) -> Iterator[None]:
     """
     try:
         yield
-    except TrialLost:  # and the worker goes on with others
+    except ClaimLost:  # and the worker goes on with others
         raise
     except BaseException:
         hurry(trial.storage)
         try:
-            if is_ours(trial):
+            if holds_claim(trial):
                 trial.storage.set_trial_state_values(id_of(trial), TrialState.WAITING)
-        except TrialLost:
+        except ClaimLost:
             pass
         except StorageInternalError:
             _log.warning("trial %d could not be handed back: the study database does not answer", trial.number)
         raise
 
 
-def _refuse_other_question(name: str, attributes: dict[str, Any], asked: dict[str, Any]) -> None:
-    stored = attributes.get(QUESTION)
+def _refuse_other_signature(name: str, attributes: dict[str, Any], asked: dict[str, Any]) -> None:
+    stored = attributes.get(SIGNATURE)
     if stored is None:
         raise BadInput(f"study {name!r} exists but was not made by bdqm-tune; choose another name with --study")
     then_and_now = [{**one, "objectives": objectives_of(one)} for one in (stored, asked)]

@@ -9,9 +9,9 @@ from optuna.trial import TrialState
 
 from bdqm_tune.services.optuna_private import id_of, tell_with_warning
 from bdqm_tune.storage.cache import together
-from bdqm_tune.storage.patient_storage import TrialLost
+from bdqm_tune.storage.retrying_storage import ClaimLost
 from bdqm_tune.study.checkpoints import TrialCheckpoint
-from bdqm_tune.study.study import RESULT, is_ours
+from bdqm_tune.study.study import RESULT, holds_claim
 
 OPTUNA_STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
@@ -52,7 +52,7 @@ def tell(
     """
     kept = {key: value for key, value in asdict(result).items() if key not in ("number", "state", "error")}
     values = result.values(objectives) if result.state == "complete" else None
-    if not is_ours(trial):
+    if not holds_claim(trial):
         return False
     try:
         with together(trial):
@@ -61,7 +61,7 @@ def tell(
             trial.set_user_attr(RESULT, kept)
             # `Study.tell`, which would read the trial once more, to give it.
             tell_with_warning(trial.study, trial, values, OPTUNA_STATES[result.state])
-    except (TrialLost, UpdateFinishedTrialError):
+    except (ClaimLost, UpdateFinishedTrialError):
         return False
     except ValueError:  # of Optuna: one that waits cannot be told
         if trial.storage.get_trial(id_of(trial)).state == TrialState.RUNNING:

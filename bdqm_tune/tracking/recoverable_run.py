@@ -25,7 +25,7 @@ class RecoverableRun:
         send: sends a request after those before it.
         run: that is there, or what gives it when the first request is sent.
         renew: gives a function that makes the successor of a run, or restores it, and that may be repeated.
-        is_ours: whether this process may still send to the run; what comes after it may not is dropped.
+        holds_claim: whether this process may still send to the run; what comes after it may not is dropped.
     """
 
     def __init__(
@@ -33,9 +33,9 @@ class RecoverableRun:
         send: Callable[[Callable[[MlflowClient], Any]], Future[Any]],
         run: Run | Callable[[MlflowClient], Run],
         renew: Callable[[Run], Callable[[MlflowClient], Run]],
-        is_ours: Callable[[], bool] = lambda: True,
+        holds_claim: Callable[[], bool] = lambda: True,
     ) -> None:
-        self._send_request, self._renew, self._is_ours = send, renew, is_ours
+        self._send_request, self._renew, self._is_ours = send, renew, holds_claim
         self._open = None if isinstance(run, Run) else run
         self._run = run if isinstance(run, Run) else None
         self._requests: list[RunRequest] = []

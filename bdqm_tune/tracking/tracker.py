@@ -90,14 +90,14 @@ class Tracker:
         splits: Mapping[str, Split],
         run_id: str | None = None,
         opened: Callable[[str], None] = lambda run_id: None,
-        is_ours: Callable[[], bool] = lambda: True,
+        holds_claim: Callable[[], bool] = lambda: True,
         name: str = "",
     ) -> TrialRun:
         """Open the run of a trial, or that of `run_id` again for a trial that was handed back.
 
         Args:
             opened: called with the id of a run that is made, as soon as it is known, in the thread that sends.
-            is_ours: whether this process may still send to the run; called in that thread, too.
+            holds_claim: whether this process may still send to the run; called in that thread, too.
             name: of the run; empty: trial-NNN.
         """
         opening = Opening(
@@ -109,14 +109,14 @@ class Tracker:
             uuid.uuid4().hex,
             get_current_time_millis(),
         )
-        return self.open_run(opening, run_id, opened, is_ours)
+        return self.open_run(opening, run_id, opened, holds_claim)
 
     def open_run(
         self,
         opening: Opening,
         run_id: str | None,
         opened: Callable[[str], None],
-        is_ours: Callable[[], bool] = lambda: True,
+        holds_claim: Callable[[], bool] = lambda: True,
         tried: bool = False,
     ) -> TrialRun:
         """As `start_trial`.
@@ -142,7 +142,7 @@ class Tracker:
             again = self._creation(opening, opened, tried=False)
             return lambda client: self._instead(client, deleted.info.run_id, again)
 
-        return TrialRun(self, opening, open_, renew, logged, is_ours)
+        return TrialRun(self, opening, open_, renew, logged, holds_claim)
 
     def hurry(self) -> None:
         """Wait for the store no longer than a process may that was told to end."""

@@ -51,7 +51,7 @@ class TrialRun(RecoverableRun):
         open_: gives the run; `logged` is filled with the last step of each metric that is there by then, and is not
             sent again.
         renew: as `RecoverableRun` has it, given what the run holds from its beginning.
-        is_ours: as `RecoverableRun` has it.
+        holds_claim: as `RecoverableRun` has it.
     """
 
     def __init__(
@@ -61,9 +61,9 @@ class TrialRun(RecoverableRun):
         open_: Callable[[MlflowClient], Run],
         renew: Callable[[Run, Opening], Callable[[MlflowClient], Run]],
         logged: dict[str, int],
-        is_ours: Callable[[], bool],
+        holds_claim: Callable[[], bool],
     ) -> None:
-        super().__init__(tracker.send, open_, self._renewed, is_ours)
+        super().__init__(tracker.send, open_, self._renewed, holds_claim)
         self._tracker, self._renew_by, self._logged, self.opening = tracker, renew, logged, opening
         self.metrics: list[tuple[dict[str, float], int, int]] = []  # by name; timestamp, ms; step
         self._flushed = 0  # so many of them
@@ -129,12 +129,12 @@ class TrialRun(RecoverableRun):
         if best:
             now, step = ended or get_current_time_millis(), self.opening.number
             metrics = [Metric(name, value, now, step) for name, value in best.items()]
-            is_ours = False
+            holds_claim = False
 
             def request(client: MlflowClient, run: Run) -> None:
-                nonlocal is_ours  # a study's run that was deleted gets it again, when the trial has ended
-                is_ours = is_ours or self._is_ours()
-                if is_ours:
+                nonlocal holds_claim  # a study's run that was deleted gets it again, when the trial has ended
+                holds_claim = holds_claim or self._is_ours()
+                if holds_claim:
                     client.log_batch(run.info.run_id, metrics=metrics)
 
             self._tracker.study.send(request)

@@ -7,7 +7,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 
 from bdqm_tune.progress import check
 from bdqm_tune.storage.cache import is_file, together
-from bdqm_tune.storage.patient_storage import LOST_TRIAL, TrialLost
+from bdqm_tune.storage.retrying_storage import CLAIM_LOST, ClaimLost
 
 WITHIN = 5.0  # seconds that training waits for a server's answer
 
@@ -38,7 +38,7 @@ class Comparisons:
 
         Raises:
             StorageInternalError: the database stayed away, or refused what was asked.
-            TrialLost: another worker was given the trial, and has come to its end.
+            ClaimLost: another worker was given the trial, and has come to its end.
         """
         for epoch, (_, answer) in list(self._open.items()):
             if not answer.done():
@@ -65,4 +65,4 @@ def is_pruned(trial: optuna.Trial, epoch: int, value: float | None) -> bool:
                 trial.report(value, epoch)
             return trial.should_prune()
     except UpdateFinishedTrialError as error:
-        raise TrialLost(LOST_TRIAL) from error
+        raise ClaimLost(CLAIM_LOST) from error

@@ -27,18 +27,26 @@ from bdqm_tune.progress import check, interruptible
 from bdqm_tune.services.optuna_private import id_of
 from bdqm_tune.services.secrets import without_secrets
 from bdqm_tune.storage.cache import together
-from bdqm_tune.storage.patient_storage import LOST_TRIAL, TrialLost
+from bdqm_tune.storage.retrying_storage import CLAIM_LOST, ClaimLost
 from bdqm_tune.study import run_contents as training_record
 from bdqm_tune.study.checkpoints import TrialCheckpoint
 from bdqm_tune.study.search_space import Suggestion, suggest
-from bdqm_tune.study.study import RUN_ID, handed_back, is_certainly_ours, is_ours, mark, next_trial, others_run
+from bdqm_tune.study.study import (
+    RUN_ID,
+    certainly_holds_claim,
+    claim_token,
+    handed_back,
+    holds_claim,
+    next_trial,
+    others_run,
+)
 from bdqm_tune.study.trial_result import TrialResult, tell
 from bdqm_tune.tracking.client import TrackingFailed
 from bdqm_tune.tracking.tracker import Tracker
 from bdqm_tune.tracking.trial_run import BATCHES_IN_TRIAL, TrialRun
 from bdqm_tune.tuning.prediction_time import PredictionTime
 from bdqm_tune.tuning.pruning import Comparisons
-from bdqm_tune.workers.outbox import EndedTrial, Journal, read_files
+from bdqm_tune.workers.outbox import EndedTrial, Outbox, read_files
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0  # seconds between two looks for a trial that may come back
 TOLD_WITHIN = 5.0  # seconds that the next trial is put off until the study knows of this one
@@ -69,7 +77,7 @@ class TrialRunner:
         tracker: Tracker,
         rungs: Collection[int],
         checkpoints: Path,
-        journal: Journal,
+        journal: Outbox,
         identity: str,
     ) -> None:
         """
@@ -99,7 +107,7 @@ class TrialRunner:
         """
         with interruptible(self._stopped.is_set):
             while (trial := self._next_trial(study)) is not None:
-                with suppress(TrialLost):
+                with suppress(ClaimLost):
                     return self._run(trial)
             return None
 
@@ -151,7 +159,7 @@ class TrialRunner:
 
         For a store that is away it does not wait: the trial is kept on the disk, in case that it stays away.
         """
-        taking = mark(trial)
+        taking = claim_token(trial)
 
         def let_know(client: MlflowClient) -> bool:
             was_ours = tell(trial, outcome.result, self._config.objectives, checkpoint, outcome.reports)
@@ -164,7 +172,7 @@ class TrialRunner:
             told = self._tracker.send(let_know)
             is_late = self._late is not None and not self._late.done()
             if not told.result(0.0 if is_late else TOLD_WITHIN):
-                raise TrialLost(LOST_TRIAL)
+                raise ClaimLost(CLAIM_LOST)
         except TimeoutError:
             self._late = told
             checkpoint.write()
@@ -220,7 +228,7 @@ class TrialRunner:
                 time_per_atom = self._time.per_atom(trial.study, training.potential())
         except Diverged as diverged:
             state, reason = "pruned", str(diverged)
-        except (TrackingFailed, StorageInternalError, TrialLost):
+        except (TrackingFailed, StorageInternalError, ClaimLost):
             raise
         except Exception as exception:
             if is_disk_full(exception):  # which says nothing of the trial: it waits again
@@ -276,8 +284,8 @@ class TrialRunner:
         reported = trial.storage.get_trial(id_of(trial)).intermediate_values if was_here else {}
         for record in chain(list(training.records), training):
             check()
-            if not is_ours(trial):
-                raise TrialLost(LOST_TRIAL)
+            if not holds_claim(trial):
+                raise ClaimLost(CLAIM_LOST)
             run.log_metrics(record.metrics(), record.epoch)
             if record.epoch > again:
                 checkpoint.write_now_and_then()
@@ -311,5 +319,5 @@ class TrialRunner:
             splits,
             run_id=trial.user_attrs.get(RUN_ID),
             opened=lambda run_id: trial.storage.set_trial_user_attr(id_of(trial), RUN_ID, run_id),
-            is_ours=lambda: is_certainly_ours(trial),
+            holds_claim=lambda: certainly_holds_claim(trial),
         )

@@ -20,7 +20,7 @@ from bdqm_tune.services.database_lock import LockLost
 from bdqm_tune.services.optuna_private import id_of
 from bdqm_tune.services.secrets import refuse_secrets
 from bdqm_tune.storage.cache import cache_of
-from bdqm_tune.storage.database import turn
+from bdqm_tune.storage.database import study_lock
 from bdqm_tune.study.checkpoints import checkpoint_folder, remove_ended
 from bdqm_tune.study.run_contents import as_yaml
 from bdqm_tune.study.samplers import rungs
@@ -39,15 +39,15 @@ from bdqm_tune.study.trial_result import TrialResult
 from bdqm_tune.tracking.provenance import provenance_tags
 from bdqm_tune.tracking.quiet import quiet_libraries
 from bdqm_tune.tracking.tracker import Tracker, open_tracker
-from bdqm_tune.tuning.cohort import trial_results
+from bdqm_tune.tuning.parallel_trials import trial_results
 from bdqm_tune.tuning.trial import TrialRunner
-from bdqm_tune.workers.heartbeat import Lease
-from bdqm_tune.workers.outbox import Journal, journal_folder
+from bdqm_tune.workers.heartbeat import Heartbeat
+from bdqm_tune.workers.outbox import Outbox, outbox_folder
 from bdqm_tune.workers.registry import Worker, Workers, describe_process
 from bdqm_tune.workers.run_cleanup import end_run_of, follow_run, set_right_run_of
 
 FAILURES_THAT_STOP = 3
-TURNS = 5  # at most, where each is lost
+LOCK_ATTEMPTS = 5  # at most, where each is lost
 LEARNING = ("tpe", "cmaes", "gp", "nsgaii")  # samplers that go by the results of earlier trials …
 ROUNDS = 4  # … and so need some rounds of trials, whatever the number of cores
 
@@ -81,10 +81,10 @@ def tune(
         config.study.name,
         config.patience * 60,
         restore=bool(before),
-        alone=lambda: turn(stores, config.study.name),
+        alone=lambda: study_lock(stores, config.study.name),
     )
     status, hurried, leases = "FAILED", False, ExitStack()
-    journal = Journal(journal_folder(stores.home))
+    journal = Outbox(outbox_folder(stores.home))
     try:
         study = _enter(dataset, config, stores, tracker.run.info.experiment_id)
         tags = {"study": config.study.name, "kind": "study", "objectives": ", ".join(config.objectives)}
@@ -116,14 +116,14 @@ def tune(
 
 def _enter(dataset: Dataset, config: Config, stores: Stores, experiment_id: str) -> optuna.Study:
     """The study with this worker's trials in it: the first worker makes it, one after the other adds to it."""
-    for _ in range(TURNS - 1):
+    for _ in range(LOCK_ATTEMPTS - 1):
         with suppress(LockLost):  # the database was restarted, for example
             return _enter_once(dataset, config, stores, experiment_id)
     return _enter_once(dataset, config, stores, experiment_id)
 
 
 def _enter_once(dataset: Dataset, config: Config, stores: Stores, experiment_id: str) -> optuna.Study:
-    with turn(stores, config.study.name) as check:
+    with study_lock(stores, config.study.name) as check:
         existing = check_study(stores, config, dataset)
         check()
         study = open_study(stores, config, dataset)
@@ -136,14 +136,14 @@ def _enter_once(dataset: Dataset, config: Config, stores: Stores, experiment_id:
     return study
 
 
-def lease(study: optuna.Study, tracker: Tracker, device: str) -> Lease:
+def lease(study: optuna.Study, tracker: Tracker, device: str) -> Heartbeat:
     """The lease of this process on its trials of the study, and what becomes of the runs of workers that are lost."""
     storage = cache_of(study).backend
 
     def lost(worker: Worker, why: str) -> None:
         tracker.send(lambda client: end_run_of(client, worker, why))
 
-    def taken_back(trial: FrozenTrial) -> None:
+    def requeued(trial: FrozenTrial) -> None:
         def request(client: MlflowClient) -> None:
             now = storage.get_trial(id_of(trial))  # for another worker may have taken it meanwhile
             workers = Workers(storage.engine, storage.patience, id_of(study)).all()
@@ -153,7 +153,7 @@ def lease(study: optuna.Study, tracker: Tracker, device: str) -> Lease:
         tracker.send(request)
 
     description = {**describe_process(), "device": device, "run_id": tracker.run.info.run_id}
-    started = Lease(storage, id_of(study), description, lost, taken_back)
+    started = Heartbeat(storage, id_of(study), description, lost, requeued)
     follow_run(tracker, study, started)
     started.look()
     started.start()

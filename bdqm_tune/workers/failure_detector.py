@@ -7,22 +7,22 @@ from collections.abc import Callable, Mapping
 
 from optuna.trial import FrozenTrial, TrialState
 
-from bdqm_tune.storage.patient_storage import PatientStorage
 from bdqm_tune.storage.queries import Held
+from bdqm_tune.storage.retrying_storage import RetryingStorage
 from bdqm_tune.study.study import LOSSES, RESULT
 from bdqm_tune.workers.registry import LOST, RUNNING, Worker, Workers
 
-BEAT = 10.0  # seconds between two counts
-LOST_AFTER = 80.0  # seconds without a count; a worker is noticed at most two beats later, a few where there are many
+HEARTBEAT_SECONDS = 10.0  # seconds between two counts
+DEAD_AFTER = 80.0  # seconds without a count; a worker is noticed at most two beats later, a few where there are many
 # Seconds without a turn after which what was seen before says nothing: others may have been cut off as this one was.
-BLIND_AFTER = 4 * BEAT
+BLIND_AFTER = 4 * HEARTBEAT_SECONDS
 LOSSES_THAT_FAIL = 3
 # A look reads all workers. Of n, so many times the square root of n look at a beat, which still is enough to notice
 # soon who is gone: the square of it look at one beat and at another one, later. All look, as long as they are few.
 LOOKS = 3
 
 
-class Watch:
+class FailureDetector:
     """Sees to the workers of a study that do not count any more.
 
     They are lost when their process is gone, or when their counts have stood still for so long by this one's clock:
@@ -32,28 +32,28 @@ class Watch:
 
     def __init__(
         self,
-        storage: PatientStorage,
+        storage: RetryingStorage,
         study_id: int,
         lost: Callable[[Worker, str], None],
-        taken_back: Callable[[FrozenTrial], None],
+        requeued: Callable[[FrozenTrial], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         Args:
             lost: called with every worker that was lost, and why it was.
-            taken_back: called with every trial of such a one, as it is afterwards: waiting or failed, or running again
+            requeued: called with every trial of such a one, as it is afterwards: waiting or failed, or running again
                 where another worker was quick.
             clock: seconds.
         """
         self._storage, self._study_id = storage, study_id
-        self._lost, self._taken_back, self._clock = lost, taken_back, clock
+        self._lost, self._taken_back, self._clock = lost, requeued, clock
         self._workers = Workers(storage.engine, storage.patience, study_id)
         self._seen: dict[str, tuple[int, float]] = {}  # a worker's count, and when it was first seen
         self._here: dict[str, Worker] = {}  # those of this machine, whose processes can be looked for
         self._latest, self._n_workers = clock(), 1  # turn, and workers at the latest look
 
     def take_turn(self, own: str = "") -> None:
-        """At every `BEAT`, look or leave it to others.
+        """At every `HEARTBEAT_SECONDS`, look or leave it to others.
 
         Args:
             own: name of the worker whose turn it is, if it is one.
@@ -81,7 +81,7 @@ class Watch:
         suspects |= {name for name, beats in working.items() if self._stands_still(name, beats, now)}
         suspects.discard(own)
         for worker in self._workers.all(RUNNING, names=suspects) if suspects else []:
-            note = "its process was gone" if worker.is_gone else f"not heard of for {LOST_AFTER:.0f} s"
+            note = "its process was gone" if worker.is_gone else f"not heard of for {DEAD_AFTER:.0f} s"
             if self._workers.end(worker.name, LOST, note, working.pop(worker.name)):
                 self._lost(worker, note)
         for trial in trials:
@@ -99,11 +99,11 @@ class Watch:
         before, since = self._seen.get(name, (-1, now))
         if beats != before:
             self._seen[name] = (beats, now)
-        return beats == before and now - since >= LOST_AFTER
+        return beats == before and now - since >= DEAD_AFTER
 
     def _take_back(self, held: Held) -> None:
         losses = int(self._storage.get_trial(held.trial_id).user_attrs.get(LOSSES, 0)) + 1
         state = TrialState.FAIL if losses >= LOSSES_THAT_FAIL else TrialState.WAITING
         reason = {RESULT: {"reason": f"its worker was lost {losses} times"}} if state == TrialState.FAIL else {}
-        if self._storage.take_back(held, state, {LOSSES: losses, **reason}):
+        if self._storage.requeue(held, state, {LOSSES: losses, **reason}):
             self._taken_back(self._storage.get_trial(held.trial_id))

@@ -10,29 +10,29 @@ from uuid import uuid4
 from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial
 
-from bdqm_tune.storage.patient_storage import PatientStorage
-from bdqm_tune.workers.failure_detector import BEAT, LOST_AFTER, Watch
+from bdqm_tune.storage.retrying_storage import RetryingStorage
+from bdqm_tune.workers.failure_detector import DEAD_AFTER, HEARTBEAT_SECONDS, FailureDetector
 from bdqm_tune.workers.registry import Worker, Workers, who
 
 _log = logging.getLogger(__name__)
 
 
-class Lease(threading.Thread):
+class Heartbeat(threading.Thread):
     """Counts for this worker in a thread of its own, which outlives whatever happens to the database, and watches."""
 
     def __init__(
         self,
-        storage: PatientStorage,
+        storage: RetryingStorage,
         study_id: int,
         description: Mapping[str, str],
         lost: Callable[[Worker, str], None] = lambda worker, why: None,
-        taken_back: Callable[[FrozenTrial], None] = lambda trial: None,
+        requeued: Callable[[FrozenTrial], None] = lambda trial: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         Args:
             description: of this worker, for the others and for people.
-            lost, taken_back, clock: as `Watch` has them.
+            lost, requeued, clock: as `FailureDetector` has them.
 
         Raises:
             BdqmError: it cannot be entered among the workers.
@@ -40,8 +40,8 @@ class Lease(threading.Thread):
         super().__init__(name="lease", daemon=True)
         self._storage, self._description = storage, dict(description)
         self._workers = Workers(storage.engine, storage.patience, study_id)
-        self._lost, self._taken_back, self._clock = lost, taken_back, clock
-        self._watch = Watch(storage, study_id, self._say_lost, self._say_taken_back, clock)
+        self._lost, self._taken_back, self._clock = lost, requeued, clock
+        self._watch = FailureDetector(storage, study_id, self._say_lost, self._say_requeued, clock)
         self._ended = threading.Event()
         self._enter()
         storage.counts = self._counts
@@ -61,13 +61,13 @@ class Lease(threading.Thread):
 
     def _counts(self) -> bool:
         """Whether nobody can have thought this worker dead, with as much time again for what is on its way by then."""
-        return self._clock() - self._counted < LOST_AFTER / 2
+        return self._clock() - self._counted < DEAD_AFTER / 2
 
     def _say_lost(self, worker: Worker, why: str) -> None:
         _log.warning("worker %s is lost: %s", who(worker), why)
         self._lost(worker, why)
 
-    def _say_taken_back(self, trial: FrozenTrial) -> None:
+    def _say_requeued(self, trial: FrozenTrial) -> None:
         _log.warning("trial %d, whose worker is lost: %s", trial.number, trial.state.name.lower())
         self._taken_back(trial)
 
@@ -77,7 +77,7 @@ class Lease(threading.Thread):
                 self.look()
             except Exception as error:
                 _log.warning("the lease of this worker could not be renewed, and will be tried again: %s", error)
-            if self._ended.wait(BEAT):
+            if self._ended.wait(HEARTBEAT_SECONDS):
                 return
 
     def close(self) -> None:

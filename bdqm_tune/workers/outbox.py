@@ -52,12 +52,12 @@ def read_files(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): base64.b64encode(path.read_bytes()).decode() for path in files}
 
 
-def journal_folder(home: Path) -> Path:
+def outbox_folder(home: Path) -> Path:
     """Where the journals are, below `BDQM_HOME`."""
     return home / "journal"
 
 
-class Journal:
+class Outbox:
     """The journal of one worker: a line for each trial that has ended and that the study has not been told of.
 
     A line is the SHA-256 digest of what follows it, and JSON. As long as the worker lives it holds the file's lock.
@@ -135,7 +135,7 @@ class Content:
     damaged: list[int]  # lines, counted from 1, that are not what was written
 
 
-def read_journal(content: bytes) -> Content:
+def read_outbox(content: bytes) -> Content:
     """The trials of a journal; a line that was cut off or changed is told, and not used."""
     found = [_trial(one) for one in content.split(b"\n") if one]
     return Content([one for one in found if one is not None], [i for i, one in enumerate(found, 1) if one is None])
@@ -172,7 +172,7 @@ def taken(path: Path) -> Iterator[Content | None]:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         gone = os.fstat(file).st_nlink == 0  # whoever had it has told of all and removed it
-        content = None if gone else read_journal(path.read_bytes())
+        content = None if gone else read_outbox(path.read_bytes())
     except OSError:
         content = None
     try:

@@ -21,24 +21,24 @@ from bdqm_tune.storage.database import not_made_yet, opened
 from bdqm_tune.storage.queries import Held
 from bdqm_tune.study.checkpoints import TrialCheckpoint, checkpoint_folder
 from bdqm_tune.study.objectives import objectives_of
-from bdqm_tune.study.study import IDENTITY, QUESTION, RUN_ID, handed_back, is_certainly_ours
+from bdqm_tune.study.study import IDENTITY, RUN_ID, SIGNATURE, certainly_holds_claim, handed_back
 from bdqm_tune.study.trial_result import TrialResult, tell
 from bdqm_tune.tracking.client import http_status, reason, tracking_client
 from bdqm_tune.tracking.quiet import quiet_libraries
 from bdqm_tune.tracking.tracker import Tracker, open_tracker
 from bdqm_tune.tracking.trial_run import Opening
-from bdqm_tune.workers.heartbeat import Lease
-from bdqm_tune.workers.outbox import DAMAGED, SUFFIX, Content, EndedTrial, journal_folder, taken
+from bdqm_tune.workers.heartbeat import Heartbeat
+from bdqm_tune.workers.outbox import DAMAGED, SUFFIX, Content, EndedTrial, outbox_folder, taken
 from bdqm_tune.workers.registry import describe_process
 from bdqm_tune.workers.run_cleanup import follow_run
 
 PATIENCE = 10.0  # seconds: a command has other things to do
 
 
-def send_journals(stores: Stores) -> Iterator[str]:
+def deliver_outboxes(stores: Stores) -> Iterator[str]:
     """Send what is in the journals of workers that are no more; a line for each says what became of it."""
     quiet_libraries()
-    for path in sorted(journal_folder(stores.home).glob(f"*{SUFFIX}")):
+    for path in sorted(outbox_folder(stores.home).glob(f"*{SUFFIX}")):
         with taken(path) as content:
             if content is not None:
                 yield from _send(stores, path, content)
@@ -86,7 +86,7 @@ def _tell_of(stores: Stores, trials: list[EndedTrial]) -> tuple[int, int]:
         tracker = _tracker_of(stores, study, trials[0].parent)
         description = describe_process() | {"run_id": tracker.run.info.run_id}
         with ExitStack() as stack:
-            lease = stack.enter_context(closing(Lease(storage.backend, id_of(study), description)))
+            lease = stack.enter_context(closing(Heartbeat(storage.backend, id_of(study), description)))
             follow_run(tracker, study, lease)
             mine = [one for one in trials if _take(storage, id_of(study), one)]
             for one in mine:
@@ -115,7 +115,7 @@ def _tracker_of(stores: Stores, study: optuna.Study, run_id: str) -> Tracker:
 
 def _take(storage: Cache, study_id: int, ended: EndedTrial) -> bool:
     """Take the trial if nobody has run it since: it is as its worker left it, or waits."""
-    storage.backend.take_back(Held(ended.trial_id, ended.mark), TrialState.WAITING, {})
+    storage.backend.requeue(Held(ended.trial_id, ended.mark), TrialState.WAITING, {})
     return storage.take(study_id, ended.trial_id)
 
 
@@ -128,13 +128,13 @@ def _tell(stores: Stores, study: optuna.Study, tracker: Tracker, ended: EndedTri
         trial.set_user_attr(RUN_ID, run_id)
 
     def let_know(client: MlflowClient) -> None:
-        tell(trial, result, objectives_of(study.user_attrs[QUESTION]), checkpoint, dict(ended.reports))
+        tell(trial, result, objectives_of(study.user_attrs[SIGNATURE]), checkpoint, dict(ended.reports))
 
     opening = Opening(**ended.opening)
     if opening.started is None:
         opening = replace(opening, started=min((moment for _, moment, _ in ended.metrics), default=ended.ended))
     run = tracker.open_run(
-        opening, trial.user_attrs.get(RUN_ID), opened_run, lambda: is_certainly_ours(trial), tried=True
+        opening, trial.user_attrs.get(RUN_ID), opened_run, lambda: certainly_holds_claim(trial), tried=True
     )
     run.metrics += ended.metrics
     run.finish(result.state, ended.tags, ended.write_files, ended.best, ended.ended)

@@ -16,7 +16,7 @@ from bdqm_tune.process import is_gone, is_here, process_identity
 from bdqm_tune.services.tables import WORKERS as TABLE
 from bdqm_tune.services.tables import has_tables, make_tables
 from bdqm_tune.storage.queries import StudyDatabaseFailed
-from bdqm_tune.storage.retry import Patience, reason
+from bdqm_tune.storage.retry import Retry, reason
 from bdqm_tune.tracking.provenance import JOB_ID_VARIABLES
 
 Answer = TypeVar("Answer")
@@ -55,7 +55,7 @@ class Workers:
         patience: with the database; every method may wait, and raises what the last attempt raised.
     """
 
-    def __init__(self, engine: sa.Engine, patience: Patience, study_id: int) -> None:
+    def __init__(self, engine: sa.Engine, patience: Retry, study_id: int) -> None:
         self._engine, self._patience, self._study_id = engine, patience, study_id
         self._known = False
 

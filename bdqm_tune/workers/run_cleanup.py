@@ -15,7 +15,7 @@ from bdqm_tune.study.study import EXPERIMENT, RUN_ID
 from bdqm_tune.tracking.client import is_passing, reason
 from bdqm_tune.tracking.tracker import Tracker
 from bdqm_tune.tracking.trial_run import STATUS
-from bdqm_tune.workers.heartbeat import Lease
+from bdqm_tune.workers.heartbeat import Heartbeat
 from bdqm_tune.workers.registry import Worker
 
 LOST_STATES = {TrialState.WAITING: "waiting", TrialState.FAIL: "failed"}  # of a trial whose worker is lost
@@ -61,7 +61,7 @@ def set_right_run_of(client: MlflowClient, experiment_id: str, trial: FrozenTria
     return changed
 
 
-def follow_run(tracker: Tracker, study: Study, lease: Lease) -> None:
+def follow_run(tracker: Tracker, study: Study, lease: Heartbeat) -> None:
     """Let the study and the table of workers know where a worker's run is, now and when another one takes its place."""
 
     def renewed(run: Run) -> None:

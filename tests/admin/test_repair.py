@@ -7,15 +7,15 @@ from typing import Any
 import optuna
 from mlflow.tracking import MlflowClient
 
-from bdqm_tune.admin.repair import SENDING, has_done, mend_leftovers
+from bdqm_tune.admin.repair import SENDING, has_done, repair_leftovers
 from bdqm_tune.learning.dataset import prepare
 from bdqm_tune.services.connection import Stores
-from bdqm_tune.services.findings import MENDED, OK, WARNING
+from bdqm_tune.services.findings import FIXED, OK, WARNING
 from bdqm_tune.services.tables import WORKERS
 from bdqm_tune.study.study import RUN_ID, add_trials, load_study, next_trial
 from bdqm_tune.tracking.client import tracking_client
 from bdqm_tune.tuning.tune import tune
-from bdqm_tune.workers.failure_detector import BEAT, LOST_AFTER
+from bdqm_tune.workers.failure_detector import DEAD_AFTER, HEARTBEAT_SECONDS
 from bdqm_tune.workers.registry import ENDED, LOST, RUNNING, Worker, Workers, describe_process
 
 
@@ -26,7 +26,7 @@ def tuned(stores: Stores, configure: Callable[..., Any], name: str) -> optuna.St
 
 def found(stores: Stores, *states: str, **options: Any) -> list[str]:
     return [
-        finding.message for finding in mend_leftovers(stores, **{"wait": False} | options) if finding.state in states
+        finding.message for finding in repair_leftovers(stores, **{"wait": False} | options) if finding.state in states
     ]
 
 
@@ -57,20 +57,20 @@ def left_by(study: optuna.Study, name: str = "a", **description: str) -> Workers
 def test_a_worker_of_another_machine_is_watched_first(stores: Stores, configure: Callable[..., Any]) -> None:
     study, time = tuned(stores, configure, "s"), Time()
     workers = left_by(study)
-    assert found(stores, MENDED) == []
+    assert found(stores, FIXED) == []
     assert found(stores, OK) == ["s: 1 running: 7 on node"]
     backend = study._storage.backend  # type: ignore[attr-defined]
     earlier = datetime(2020, 1, 1)
     with backend.engine.begin() as connection:
         connection.execute(WORKERS.update().where(WORKERS.c.worker == "a").values(seen=earlier))
     assert found(stores, WARNING) == ["s: not heard of for over 80 s: 7 on node"]
-    assert found(stores, MENDED) == []
+    assert found(stores, FIXED) == []
     waited = {"wait": True, "sleep": time.sleep, "clock": time.clock}
-    assert found(stores, MENDED, **waited) == [
+    assert found(stores, FIXED, **waited) == [
         "s: worker 7 on node is lost: not heard of for 80 s",
         "s: trial 2 waits again, as its worker was lost (1 of 3)",
     ]
-    assert LOST_AFTER <= time.now <= LOST_AFTER + 2 * BEAT
+    assert DEAD_AFTER <= time.now <= DEAD_AFTER + 2 * HEARTBEAT_SECONDS
     assert workers.all(LOST)[0].note == "not heard of for 80 s"
 
 
@@ -84,15 +84,15 @@ def test_a_worker_that_counts_is_left_alone_however_long_it_is_watched(
         time.sleep(seconds)
         workers.count("a")
 
-    assert found(stores, MENDED, wait=True, sleep=sleep, clock=time.clock) == []
-    assert time.naps >= LOST_AFTER / BEAT
+    assert found(stores, FIXED, wait=True, sleep=sleep, clock=time.clock) == []
+    assert time.naps >= DEAD_AFTER / HEARTBEAT_SECONDS
     assert study.get_trials()[2].state.name == "RUNNING"
 
 
 def test_nobody_is_waited_for_where_nobody_works(stores: Stores, configure: Callable[..., Any]) -> None:
     tuned(stores, configure, "s")
     time = Time()
-    assert found(stores, MENDED, WARNING, OK, wait=True, sleep=time.sleep, clock=time.clock) == []
+    assert found(stores, FIXED, WARNING, OK, wait=True, sleep=time.sleep, clock=time.clock) == []
     assert time.naps == 0
 
 
@@ -119,7 +119,7 @@ def test_runs_that_an_observer_left_are_ended(both: Stores, configure: Callable[
         # The run belongs to one worker, the one at work, and not to that which made it as well.
         connection.execute(WORKERS.delete().where(WORKERS.c.state == ENDED, WORKERS.c.study_id == other._study_id))
 
-    messages = found(both, MENDED)
+    messages = found(both, FIXED)
     assert messages[0] == "left: trial 2 waits again, as its worker was lost (1 of 3)"
     assert messages[1].startswith("left: ended the runs of workers that are no more: left, ")
     after = {name: client.get_run(run_id) for name, run_id in runs.items()}
@@ -129,7 +129,7 @@ def test_runs_that_an_observer_left_are_ended(both: Stores, configure: Callable[
         "trial-001": "FINISHED",
     }
     assert client.get_run(made.info.run_id).info.status == "RUNNING"
-    assert found(both, MENDED) == []
+    assert found(both, FIXED) == []
 
 
 def test_the_runs_of_a_study_of_that_name_in_another_database_are_left_alone(
@@ -145,7 +145,7 @@ def test_the_runs_of_a_study_of_that_name_in_another_database_are_left_alone(
     backend = study._storage.backend  # type: ignore[attr-defined]
     with backend.engine.begin() as connection:
         connection.execute(WORKERS.update().values(state=LOST))
-    assert found(stores, MENDED) == ["s: ended the runs of workers that are no more: trial-000"]
+    assert found(stores, FIXED) == ["s: ended the runs of workers that are no more: trial-000"]
     assert client.get_run(our_run).info.status == "FINISHED"
     assert client.get_run(their_run).info.status == "RUNNING"
 
@@ -153,7 +153,7 @@ def test_the_runs_of_a_study_of_that_name_in_another_database_are_left_alone(
 def test_trials_that_run_and_nobody_knows_by_whom_are_told(stores: Stores, configure: Callable[..., Any]) -> None:
     study = tuned(stores, configure, "s")
     study.ask()
-    assert found(stores, MENDED) == []
+    assert found(stores, FIXED) == []
     assert found(stores, WARNING) == ["s: nobody knows who runs trials 2: an older bdqm-tune, or none any more"]
     assert load_study(stores, "s").get_trials()[2].state.name == "RUNNING"
 

@@ -13,7 +13,7 @@ from bdqm_tune.errors import BadInput
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.services.tables import has_tables
 from bdqm_tune.storage.database import open_storage
-from bdqm_tune.study.study import LOSSES, QUESTION, RUN_ID, add_trials, next_trial
+from bdqm_tune.study.study import LOSSES, RUN_ID, SIGNATURE, add_trials, next_trial
 from bdqm_tune.units import duration_text
 from bdqm_tune.workers.registry import LOST, Workers, describe_process
 from tests.places import Place
@@ -56,7 +56,7 @@ def test_time_left_is_said_only_while_somebody_works(place: Place) -> None:
 
 def test_of_a_study_that_is_not_ours_no_best_is_said() -> None:
     assert status_of([trial(2, 1)]).best_value is None
-    assert status_of([trial(2, 1)], **{QUESTION: {"objective": "val_forces_mae"}}).unit == "eV/Å"
+    assert status_of([trial(2, 1)], **{SIGNATURE: {"objective": "val_forces_mae"}}).unit == "eV/Å"
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def study(place: Place) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     storage = open_storage(place.stores)
     study = optuna.create_study(storage=storage, study_name="s", sampler=optuna.samplers.RandomSampler())
-    study.set_user_attr(QUESTION, {"objective": "val_energy_mae"})
+    study.set_user_attr(SIGNATURE, {"objective": "val_energy_mae"})
     for value in (0.5, 0.25):
         study.add_trial(create_trial(value=value, user_attrs={RUN_ID: f"run-{value}"}))
     study.add_trial(create_trial(state=TrialState.PRUNED))

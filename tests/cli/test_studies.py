@@ -66,7 +66,7 @@ def test_a_worker_that_is_killed(call: Call) -> None:
         assert f"workers run on study 's': {process.pid} on " in err
         code, out, _ = call("doctor")
         assert f"ok       workers   s: 1 running: {process.pid} on " in out
-        assert "mended" not in out
+        assert "fixed  " not in out
 
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -76,7 +76,7 @@ def test_a_worker_that_is_killed(call: Call) -> None:
 
     code, out, err = call("doctor", "--json")
     assert code == 0, out
-    mended = [finding["message"] for finding in json.loads(out) if finding["state"] == "mended"]
+    mended = [finding["message"] for finding in json.loads(out) if finding["state"] == "fixed"]
     assert re.fullmatch(rf"s: worker {process.pid} on \S+ is lost: its process was gone", mended[0])
     assert mended[1:] == [f"s: trial {number} waits again, as its worker was lost (1 of 3)" for number in (0, 1)]
     runs = {run.info.run_name: run for run in MlflowClient().search_runs([_experiment()])}
@@ -87,7 +87,7 @@ def test_a_worker_that_is_killed(call: Call) -> None:
     }
     assert runs["s"].data.tags["reason"] == "its worker was lost: its process was gone"
     assert runs["trial-000"].data.tags["trial_state"] == "waiting"
-    assert "mended" not in call("doctor")[1], "nothing is left to mend"
+    assert "fixed  " not in call("doctor")[1], "nothing is left to fix"
 
     code, out, _ = call("status", "s")
     assert "3 waiting" in out

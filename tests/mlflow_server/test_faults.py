@@ -27,7 +27,7 @@ from bdqm_tune.cli.main import main
 from bdqm_tune.study import checkpoints
 from bdqm_tune.workers import heartbeat as lease, failure_detector as watch
 from bdqm_tune.learning.fit import Fit
-epoch, checkpoints.EVERY, lease.BEAT, watch.BEAT = Fit._run, 0.5, 2.0, 2.0
+epoch, checkpoints.EVERY, lease.HEARTBEAT_SECONDS, watch.HEARTBEAT_SECONDS = Fit._run, 0.5, 2.0, 2.0
 Fit._run = lambda *arguments: (time.sleep(0.1), epoch(*arguments))[1]
 main()
 """

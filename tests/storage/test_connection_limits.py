@@ -127,7 +127,7 @@ def connections(mariadb: MariaDb, user: str) -> list[int]:
 
 @pytest.mark.parametrize("limit", ["account"], indirect=True)
 def test_who_waits_in_vain_is_told_what_helps(account: Stores, limit: Limit, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "TURN", 1)
+    monkeypatch.setattr(opening, "LOCK_SECONDS", 1)
     monkeypatch.setattr(opening, "OTHER_PATIENCE", 0.2)
     limit.begin()
     with pytest.raises(BdqmError, match=f"^cannot open the study database .*{SAID[limit.kind]}.*; {FEWER}$"):

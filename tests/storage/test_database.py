@@ -29,11 +29,11 @@ from bdqm_tune.services.connection import Stores
 from bdqm_tune.services.optuna_private import CachedStorage
 from bdqm_tune.storage import database as opening
 from bdqm_tune.storage.cache import hurry, together
-from bdqm_tune.storage.database import open_storage, opened, turn
-from bdqm_tune.storage.patient_storage import PatientStorage
-from bdqm_tune.storage.queries import MARK
+from bdqm_tune.storage.database import open_storage, opened, study_lock
+from bdqm_tune.storage.queries import CLAIM_TOKEN
+from bdqm_tune.storage.retrying_storage import RetryingStorage
 from bdqm_tune.study.study import (
-    QUESTION,
+    SIGNATURE,
     add_trials,
     check_study,
     handed_back,
@@ -81,7 +81,7 @@ def assert_all_done(stores: Stores, n_trials: int) -> None:
         assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.5)
         assert trial.params.keys() == {"a", "b", "c"}
         assert (trial.intermediate_values, trial.user_attrs) == ({1: 0.5}, {"run": "id"})
-        assert MARK not in trial.system_attrs
+        assert CLAIM_TOKEN not in trial.system_attrs
 
 
 class TestConformance(StorageTestCase):
@@ -98,7 +98,7 @@ class TestConformance(StorageTestCase):
 
 def test_every_operation_of_a_storage_is_patient() -> None:
     asked = set(re.findall(r"self\._backend\.(\w+)", inspect.getsource(CachedStorage)))
-    impatient = {name for name in asked if getattr(PatientStorage, name) is getattr(RDBStorage, name)}
+    impatient = {name for name in asked if getattr(RetryingStorage, name) is getattr(RDBStorage, name)}
     assert impatient == {"get_heartbeat_interval", "get_heartbeat_stale_trial_callback"}  # no questions to the database
     assert len(asked) > 20
 
@@ -265,7 +265,7 @@ def test_a_database_that_is_not_there_is_told_with_its_address(
     assert "secret" not in str(raised.value)
     assert "services up" not in str(raised.value)
     assert raised.value.exit_code == 1
-    with pytest.raises(BdqmError, match="refused"), turn(given, "s"):
+    with pytest.raises(BdqmError, match="refused"), study_lock(given, "s"):
         pass
 
     server = replace(mariadb_at(mariadb, 1), schema=served.schema, stores=served.stores)
@@ -323,7 +323,7 @@ def test_workers_need_no_right_to_make_tables(served: Place, mariadb: MariaDb) -
     )
     url = mariadb.url(served.schema).replace(f"worker:{mariadb.password}", "modest:p")
     stores = replace(served.stores, storage=url)
-    with turn(stores, "s"):
+    with study_lock(stores, "s"):
         study = new_study(open_storage(stores), 1)
     assert run_trial(study)
     assert_all_done(served.stores, 1)
@@ -358,7 +358,7 @@ import os, sys, time, traceback
 from pathlib import Path
 import optuna
 from bdqm_tune.config.config import load_config
-from bdqm_tune.storage.database import open_storage, turn
+from bdqm_tune.storage.database import open_storage, study_lock
 from bdqm_tune.study.study import next_trial
 from bdqm_tune.tuning.tune import tune
 from bdqm_tune.learning.dataset import prepare
@@ -399,7 +399,7 @@ def processes(code: str, n: int, stores: Stores, timeout: float = 120) -> list[s
 def test_processes_at_an_empty_database_do_no_harm(place: Place, n: int) -> None:
     code = """
 storage = open_storage(stores)
-with turn(stores, "s"):
+with study_lock(stores, "s"):
     study = optuna.create_study(study_name="s", storage=storage, load_if_exists=True)
 study.enqueue_trial({})
 """
@@ -414,7 +414,7 @@ study.enqueue_trial({})
 def test_processes_take_every_trial_once_and_turns_one_after_the_other(place: Place, workdir: Path) -> None:
     new_study(open_storage(place.stores), 20)
     code = """
-with turn(stores, "s"):
+with study_lock(stores, "s"):
     begin = time.time(); time.sleep(0.1); end = time.time()
 study = optuna.load_study(study_name="s", storage=open_storage(stores))
 taken = []
@@ -463,7 +463,7 @@ def test_the_cache_shows_what_is_in_the_database(place: Place) -> None:
         seen = watching.get_trials()
         assert [(t.number, t.state) for t in seen] == [(t.number, t.state) for t in truth]
         for trial, true in zip(seen, truth, strict=True):
-            true._system_attrs.pop(MARK, None)
+            true._system_attrs.pop(CLAIM_TOKEN, None)
             assert trial == true or true.state == TrialState.WAITING
         plain.engine.dispose()
 
@@ -619,7 +619,7 @@ tune(prepare(config, stores.home), config, stores)
     trials = study.get_trials()
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 8
     assert ["fixed_params" in trial.system_attrs for trial in trials] == [True] + [False] * 7
-    assert study.user_attrs[QUESTION]["training"]["epochs"] == 2
+    assert study.user_attrs[SIGNATURE]["training"]["epochs"] == 2
 
 
 def test_a_study_is_there_whole_or_not_at_all(configure: Callable[..., Config], place: Place) -> None:

@@ -17,7 +17,7 @@ from bdqm_tune.learning.dataset import prepare
 from bdqm_tune.mlflow_server import migrate
 from bdqm_tune.services import database_lock
 from bdqm_tune.services.database_lock import DatabaseLock, LockLost
-from bdqm_tune.storage.database import turn
+from bdqm_tune.storage.database import study_lock
 from bdqm_tune.study.study import load_study
 from bdqm_tune.tuning import tune
 from tests.mariadb import MariaDb
@@ -74,10 +74,10 @@ def test_a_turn_outlives_the_silence_that_a_server_allows(mariadb_place: Place, 
     entered: list[float] = []
 
     def other() -> None:
-        with turn(mariadb_place.stores, "s"):
+        with study_lock(mariadb_place.stores, "s"):
             entered.append(time.monotonic())
 
-    with turn(mariadb_place.stores, "s") as check:
+    with study_lock(mariadb_place.stores, "s") as check:
         waiting = threading.Thread(target=other)
         waiting.start()
         time.sleep(3 * silence)
@@ -94,7 +94,7 @@ def test_a_connection_says_that_it_lives_more_often_than_it_must(
     assert database_lock.PING * 10 < database_lock.SILENCE <= 120
     monkeypatch.setattr(database_lock, "PING", 0.3)
     monkeypatch.setattr(database_lock, "SILENCE", 1)
-    with turn(mariadb_place.stores, "s") as check:
+    with study_lock(mariadb_place.stores, "s") as check:
         time.sleep(3)
         check()
     connection = mariadb.connect()
@@ -106,10 +106,10 @@ def test_a_connection_says_that_it_lives_more_often_than_it_must(
 
 
 def test_a_turn_that_is_lost_is_noticed(mariadb_place: Place, cut: Callable[[], int]) -> None:
-    with turn(mariadb_place.stores, "s") as check:
+    with study_lock(mariadb_place.stores, "s") as check:
         check()
         assert cut() == 1
-        with turn(mariadb_place.stores, "s") as others:
+        with study_lock(mariadb_place.stores, "s") as others:
             with pytest.raises(LockLost):
                 check()
             others()
@@ -124,7 +124,7 @@ def test_a_worker_that_loses_its_turn_takes_another_and_adds_its_trials_once(
         monkeypatch.setattr(tune, name, cutting(cut, getattr(tune, name)))
     study = tune._enter(dataset, config, mariadb_place.stores, "0")
     assert len(study.trials) == 3
-    monkeypatch.setattr(tune, "open_study", cutting(cut, tune.open_study, tune.TURNS))
+    monkeypatch.setattr(tune, "open_study", cutting(cut, tune.open_study, tune.LOCK_ATTEMPTS))
     with pytest.raises(LockLost):
         tune._enter(dataset, config, mariadb_place.stores, "0")
     assert len(study.trials) == 3

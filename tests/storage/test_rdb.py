@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from bdqm_tune.services.optuna_private import tell_with_warning
 from bdqm_tune.storage.cache import together
 from bdqm_tune.storage.database import open_storage
-from bdqm_tune.storage.queries import MARK
+from bdqm_tune.storage.queries import CLAIM_TOKEN
 from bdqm_tune.study.samplers import make_pruner, make_sampler
 from bdqm_tune.study.study import add_trials, next_trial
 from tests.places import Place
@@ -58,7 +58,7 @@ def test_trials_are_read_as_optuna_reads_them(place: Place) -> None:
     plain = RDBStorage(storage.backend.url, storage.backend.engine_kwargs)
     truth = plain.get_all_trials(study._study_id)
     for trial in truth:
-        trial._system_attrs.pop(MARK, None)
+        trial._system_attrs.pop(CLAIM_TOKEN, None)
     assert len(truth) == 5
     found = open_storage(place.stores).get_all_trials(study._study_id)
     for trial, true in zip(found, truth, strict=True):

@@ -7,7 +7,7 @@ import pymysql
 import pytest
 
 from bdqm_tune.progress import told_to_end
-from bdqm_tune.storage.retry import Patience
+from bdqm_tune.storage.retry import Retry
 
 
 def test_the_end_of_patience(caplog: pytest.LogCaptureFixture) -> None:
@@ -18,7 +18,7 @@ def test_the_end_of_patience(caplog: pytest.LogCaptureFixture) -> None:
         raise pymysql.OperationalError(2003, "Can't connect to MySQL server on 'node7'")
 
     with pytest.raises(pymysql.OperationalError, match="node7"):
-        Patience(1.5, lambda: "the database")(fail)
+        Retry(1.5, lambda: "the database")(fail)
     assert attempts[1] - attempts[0] < 0.1
     assert 1.4 < attempts[-1] - attempts[0] < 2.5
     assert 5 < len(attempts) < 15
@@ -36,12 +36,12 @@ def test_what_waiting_does_not_mend_is_told_at_once(error: pymysql.MySQLError) -
 
     begin = time.monotonic()
     with pytest.raises(pymysql.MySQLError):
-        Patience(10, lambda: "")(fail)
+        Retry(10, lambda: "")(fail)
     assert time.monotonic() - begin < 0.5
 
 
 def test_a_call_within_a_call_does_not_wait_for_itself() -> None:
-    patience, calls = Patience(0.3, lambda: ""), []
+    patience, calls = Retry(0.3, lambda: ""), []
 
     def inner() -> None:
         calls.append(time.monotonic())
@@ -60,7 +60,7 @@ def test_a_process_that_was_told_to_end_does_not_wait_long(monkeypatch: pytest.M
         raise pymysql.OperationalError(2003, "refused")
 
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(Patience(600, lambda: "the database"), fail)
+        waiting = pool.submit(Retry(600, lambda: "the database"), fail)
         time.sleep(1)
         assert not waiting.done()
         told_to_end.set()

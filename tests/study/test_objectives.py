@@ -23,8 +23,8 @@ from bdqm_tune.evaluation.evaluation import evaluate_best
 from bdqm_tune.learning.dataset import prepare
 from bdqm_tune.models.registry import register
 from bdqm_tune.services.connection import Stores
-from bdqm_tune.study.objectives import on_front
-from bdqm_tune.study.pareto_front import front_lines, study_front
+from bdqm_tune.study.objectives import is_on_pareto_front
+from bdqm_tune.study.pareto_front import front_lines, study_pareto_front
 from bdqm_tune.study.results import load_results
 from bdqm_tune.study.selection import champion_of, chosen_model
 from bdqm_tune.study.study import RUN_ID, load_study
@@ -78,7 +78,7 @@ def test_the_sampler_goes_by_all_objectives(run: Run) -> None:
 
 
 def test_the_front_is_optunas(study: optuna.Study, stores: Stores) -> None:
-    found = study_front(stores, "several")
+    found = study_pareto_front(stores, "several")
     assert {one.trial for one in found.trials} == {trial.number for trial in study.best_trials}
     for one in found.trials:
         trial = study.get_trials()[one.trial]
@@ -94,13 +94,13 @@ def test_the_front_is_optunas(study: optuna.Study, stores: Stores) -> None:
 
 def test_points_on_a_front() -> None:
     points = [(1, 5), (2, 2), (2, 2), (3, 3), (2, 6), (5, 1), (1, 5.5)]
-    assert on_front(points).tolist() == [True, True, True, False, False, True, False]
-    assert on_front(np.zeros((0, 2))).tolist() == []
+    assert is_on_pareto_front(points).tolist() == [True, True, True, False, False, True, False]
+    assert is_on_pareto_front(np.zeros((0, 2))).tolist() == []
     random = np.random.default_rng(0).integers(0, 6, (60, 3)).astype(float)
     study = optuna.create_study(directions=["minimize"] * 3)
     for values in random:
         study.add_trial(optuna.trial.create_trial(values=list(values)))
-    assert set(np.flatnonzero(on_front(random))) == {trial.number for trial in study.best_trials}
+    assert set(np.flatnonzero(is_on_pareto_front(random))) == {trial.number for trial in study.best_trials}
 
 
 def test_what_reads_a_study_reads_one_of_several_objectives(study: optuna.Study, stores: Stores) -> None:
@@ -124,7 +124,7 @@ def test_what_reads_a_study_reads_one_of_several_objectives(study: optuna.Study,
 
 
 def test_a_trial_must_be_picked_from_a_front(study: optuna.Study, stores: Stores) -> None:
-    front = ", ".join(str(one.trial) for one in study_front(stores, "several").trials)
+    front = ", ".join(str(one.trial) for one in study_pareto_front(stores, "several").trials)
     message = f"on its front the trials {front}: pick one with --trial N; `bdqm-tune front several` shows them"
     for work in (
         lambda: evaluate_best(stores, "several"),
@@ -202,7 +202,7 @@ def test_other_objectives_under_the_same_name_are_refused(
 def test_a_study_of_one_objective_has_no_front(run: Run, stores: Stores) -> None:
     run(study={"n_trials": 1}, training={"epochs": 1})
     with pytest.raises(BadInput, match="study 'small' has one objective, val_energy_mae, and no front"):
-        study_front(stores, "small")
+        study_pareto_front(stores, "small")
 
 
 def test_forces_against_energies(run: Run) -> None:
@@ -245,7 +245,9 @@ def test_a_trial_that_was_handed_back_is_judged_by_all_objectives(
 def test_in_a_database_of_the_servers(place: Any, configure: Callable[..., Config]) -> None:
     config = configure(study=several(ALL, n_trials=4, sampler="nsgaii"), training={"epochs": 1}, **{"": {"cohort": 2}})
     study = tune(prepare(config, place.stores.home), config, place.stores)
-    assert {one.trial for one in study_front(place.stores, "several").trials} == {t.number for t in study.best_trials}
+    assert {one.trial for one in study_pareto_front(place.stores, "several").trials} == {
+        t.number for t in study.best_trials
+    }
     assert all(len(trial.values) == 3 for trial in study.get_trials())
 
 

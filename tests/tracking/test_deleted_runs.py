@@ -11,7 +11,7 @@ from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState
 
 from bdqm_tune.admin.artifact_gc import remove_artifacts
-from bdqm_tune.admin.repair import mend_leftovers
+from bdqm_tune.admin.repair import repair_leftovers
 from bdqm_tune.admin.status import study_status
 from bdqm_tune.analysis.report import make_report
 from bdqm_tune.config.config import Config
@@ -232,7 +232,7 @@ def test_a_complete_trial_whose_run_is_gone_counts_and_the_study_is_read(
     assert list(results.trials["state"]) == ["complete"] * 3
     assert set(results.curves["trial"]) >= {0, 1, 2} - {best}
     assert results.splits["training"]["structures"] > 0
-    said = [finding for finding in mend_leftovers(stores, wait=False) if finding.state == WARNING]
+    said = [finding for finding in repair_leftovers(stores, wait=False) if finding.state == WARNING]
     assert [finding.message for finding in said] == (
         [f"s: the runs of trials {best} were deleted in MLflow, and can be restored until `mlflow gc`"] * can_return
     )

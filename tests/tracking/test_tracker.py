@@ -218,7 +218,7 @@ def test_whoever_lost_the_trial_sends_no_more_to_its_run(stores: Stores) -> None
     """Found by random faults: a worker that had stood still sent what its successor had sent as well."""
     tracker = open_tracker(stores, "lost", SOON)
     ours = True
-    run = tracker.start_trial(0, {}, {"trial_number": "0"}, {}, is_ours=lambda: ours)
+    run = tracker.start_trial(0, {}, {"trial_number": "0"}, {}, holds_claim=lambda: ours)
     log_epochs(run, range(1, 11))
     run_id = run.wait().info.run_id
     ours = False

@@ -207,9 +207,10 @@ def test_over_a_bad_network_the_same_comes_out(
 HURRIED = """
 import select
 from bdqm_tune.cli.main import main
-from bdqm_tune.workers import heartbeat as lease, failure_detector as watch
+from bdqm_tune.workers import failure_detector, heartbeat
 from bdqm_tune.learning.fit import Fit
-epoch, lease.BEAT, watch.BEAT, watch.LOST_AFTER, watch.BLIND_AFTER = Fit._run, 1.0, 1.0, 20.0, 10.0
+epoch, heartbeat.HEARTBEAT_SECONDS = Fit._run, 1.0
+failure_detector.HEARTBEAT_SECONDS, failure_detector.DEAD_AFTER, failure_detector.BLIND_AFTER = 1.0, 20.0, 10.0
 # Not time.sleep, in which libfaketime fails when the clock goes back.
 Fit._run = lambda *arguments: (select.select([], [], [], 0.5), epoch(*arguments))[1]
 main()

@@ -8,12 +8,12 @@ import yaml
 from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState
 
-from bdqm_tune.admin.repair import mend_leftovers
+from bdqm_tune.admin.repair import repair_leftovers
 from bdqm_tune.config.config import Config
 from bdqm_tune.learning.dataset import prepare
 from bdqm_tune.process import process_identity
 from bdqm_tune.services.connection import Stores
-from bdqm_tune.services.findings import MENDED, WARNING
+from bdqm_tune.services.findings import FIXED, WARNING
 from bdqm_tune.study.checkpoints import TrialCheckpoint, checkpoint_folder
 from bdqm_tune.study.study import load_study
 from bdqm_tune.tracking.client import tracking_client
@@ -40,11 +40,11 @@ def killed_at(config: Config, where: str, name: str) -> None:
     assert done.returncode == -9, done.stderr
 
 
-def mended(stores: Stores, state: str = MENDED) -> list[str]:
-    return [finding.message for finding in mend_leftovers(stores, wait=False) if finding.state == state]
+def fixed(stores: Stores, state: str = FIXED) -> list[str]:
+    return [finding.message for finding in repair_leftovers(stores, wait=False) if finding.state == state]
 
 
-@pytest.mark.parametrize("name", ["open_study", "Lease"])
+@pytest.mark.parametrize("name", ["open_study", "Heartbeat"])
 def test_the_run_of_a_worker_that_is_killed_as_it_begins_is_ended(
     name: str, stores: Stores, configure: Callable[..., Config]
 ) -> None:
@@ -52,9 +52,9 @@ def test_the_run_of_a_worker_that_is_killed_as_it_begins_is_ended(
     killed_at(configure(), "tune", name)
     (left,) = tracking_client(stores).search_runs(["1"])
     assert left.info.status == "RUNNING"
-    assert mended(stores) == ["small: ended the run of a worker that was killed as it began"]
+    assert fixed(stores) == ["small: ended the run of a worker that was killed as it began"]
     assert tracking_client(stores).get_run(left.info.run_id).info.status == "KILLED"
-    assert mended(stores) == []
+    assert fixed(stores) == []
 
 
 def test_the_run_of_a_worker_that_begins_or_is_elsewhere_is_left(stores: Stores) -> None:
@@ -62,8 +62,8 @@ def test_the_run_of_a_worker_that_begins_or_is_elsewhere_is_left(stores: Stores)
     here, there = process_identity(), "another-boot pid:[1] 0/7@1"
     for process, start in ((here, 1), (there, 1), (there, None)):
         client.create_run("0", start, {PROCESS: process, "host": "node"}, "small")
-    assert mended(stores) == []
-    (said,) = mended(stores, WARNING)
+    assert fixed(stores) == []
+    (said,) = fixed(stores, WARNING)
     assert said.endswith("says that it runs, and this database knows of no worker with it")
     assert {run.info.status for run in client.search_runs(["0"])} == {"RUNNING"}
 
@@ -80,7 +80,7 @@ def test_no_checkpoint_of_a_trial_that_has_ended_stays(
     assert [path.name for path in folder.iterdir()] == ["trial-000.checkpoint"]
     (folder / "trial-007.checkpoint").touch()  # of one that is still to come
     if mends == "doctor":
-        assert "small: removed 1 checkpoints of trials that have ended" in mended(stores)
+        assert "small: removed 1 checkpoints of trials that have ended" in fixed(stores)
     else:
         config = configure(study={"name": "small", "n_trials": 1})
         tune(prepare(config, stores.home), config, stores)

@@ -6,7 +6,7 @@ import pytest
 
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.storage.database import opened
-from bdqm_tune.workers.failure_detector import BEAT, LOST_AFTER, Watch
+from bdqm_tune.workers.failure_detector import DEAD_AFTER, HEARTBEAT_SECONDS, FailureDetector
 from bdqm_tune.workers.registry import LOST, RUNNING, Workers
 
 STUDY = 1
@@ -27,7 +27,7 @@ def test_a_worker_looks_at_a_share_of_its_turns(
         workers = Workers(storage.backend.engine, storage.backend.patience, STUDY)
         for number in range(n_workers):
             workers.add(str(number), {})
-        watch = Watch(storage.backend, STUDY, lambda worker, why: None, lambda trial: None)
+        watch = FailureDetector(storage.backend, STUDY, lambda worker, why: None, lambda trial: None)
         watch.look()
         looks: list[str] = []
         monkeypatch.setattr(watch, "look", looks.append)
@@ -43,13 +43,15 @@ def test_who_is_gone_is_noticed_by_a_worker_that_looks_seldom(workdir: Path, mon
         workers = Workers(storage.backend.engine, storage.backend.patience, STUDY)
         for number in range(100):
             workers.add(str(number), {})
-        watch = Watch(storage.backend, STUDY, lambda worker, why: lost.append(worker.name), lambda trial: None, clock)
+        watch = FailureDetector(
+            storage.backend, STUDY, lambda worker, why: lost.append(worker.name), lambda trial: None, clock
+        )
         watch.look("0")
         monkeypatch.setattr("random.random", lambda: 1.0)
         for _ in range(9):
-            clock.seconds += BEAT
+            clock.seconds += HEARTBEAT_SECONDS
             watch.take_turn("0")
-        assert clock.seconds >= LOST_AFTER
+        assert clock.seconds >= DEAD_AFTER
         assert len(workers.all(RUNNING)) == 100  # it did not look
         for number in range(99):
             workers.count(str(number))

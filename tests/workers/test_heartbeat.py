@@ -11,20 +11,26 @@ from optuna.trial import FrozenTrial, TrialState
 
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.storage.database import open_storage
-from bdqm_tune.storage.patient_storage import LOST_TRIAL, TrialLost
+from bdqm_tune.storage.retrying_storage import CLAIM_LOST, ClaimLost
 from bdqm_tune.study.study import (
     LOSSES,
     RESULT,
     add_trials,
+    certainly_holds_claim,
     handed_back,
-    is_certainly_ours,
-    is_ours,
+    holds_claim,
     next_trial,
     others_run,
 )
 from bdqm_tune.tuning.pruning import Comparisons
-from bdqm_tune.workers.failure_detector import BEAT, BLIND_AFTER, LOSSES_THAT_FAIL, LOST_AFTER, Watch
-from bdqm_tune.workers.heartbeat import Lease
+from bdqm_tune.workers.failure_detector import (
+    BLIND_AFTER,
+    DEAD_AFTER,
+    HEARTBEAT_SECONDS,
+    LOSSES_THAT_FAIL,
+    FailureDetector,
+)
+from bdqm_tune.workers.heartbeat import Heartbeat
 from bdqm_tune.workers.registry import LOST, RUNNING, Worker, Workers, describe_process
 from tests.places import Place
 
@@ -44,9 +50,9 @@ class Node:
     """A worker as its process would be on a machine of its own."""
 
     study: optuna.Study
-    lease: Lease
+    lease: Heartbeat
     lost: list[tuple[Worker, str]] = field(default_factory=list)
-    taken_back: list[FrozenTrial] = field(default_factory=list)
+    requeued: list[FrozenTrial] = field(default_factory=list)
 
     @property
     def trials(self) -> list[FrozenTrial]:
@@ -80,12 +86,12 @@ def node(place: Place, clock: Clock) -> Callable[..., Node]:
         if not study.get_trials():
             add_trials(study, 2)
         entered: Any = Node(study, None)  # type: ignore[arg-type]
-        entered.lease = Lease(
+        entered.lease = Heartbeat(
             storage.backend,
             study._study_id,
             {"host": "elsewhere", "pid": "1", **description},
             lambda worker, why: entered.lost.append((worker, why)),
-            entered.taken_back.append,
+            entered.requeued.append,
             clock,
         )
         return entered
@@ -97,7 +103,7 @@ def pass_time(clock: Clock, seconds: float, *alive: Node) -> None:
     """Let the time pass in beats, at which those that are alive look."""
     end = clock.now + seconds
     while clock.now < end:
-        clock.now += BEAT
+        clock.now += HEARTBEAT_SECONDS
         for one in alive:
             one.lease.look()
 
@@ -111,10 +117,10 @@ def test_who_lives_keeps_its_trials_however_slow_it_is(node: Callable[..., Node]
     slow, other = node(), node()
     slow.take()
     for _ in range(10):  # it counts just in time
-        pass_time(clock, LOST_AFTER - BEAT, other)
+        pass_time(clock, DEAD_AFTER - HEARTBEAT_SECONDS, other)
         slow.lease.look()
     assert other.states() == ["RUNNING", "WAITING"]
-    assert other.lost == other.taken_back == []
+    assert other.lost == other.requeued == []
     assert set(workers_of(other, RUNNING)) == {slow.lease.worker, other.lease.worker}
 
 
@@ -123,13 +129,13 @@ def test_who_stands_still_is_lost_within_two_minutes(node: Callable[..., Node], 
     trial = dead.take()
     trial.suggest_float("x", 0, 1)
     trial.report(0.5, 1)
-    pass_time(clock, LOST_AFTER - BEAT, other)
+    pass_time(clock, DEAD_AFTER - HEARTBEAT_SECONDS, other)
     assert other.states() == ["RUNNING", "WAITING"]
-    pass_time(clock, 120 - (LOST_AFTER - BEAT), other)
+    pass_time(clock, 120 - (DEAD_AFTER - HEARTBEAT_SECONDS), other)
     assert other.states() == ["WAITING", "WAITING"]
     ((worker, why),) = other.lost
     assert (worker.name, worker.description["pid"], why) == (dead.lease.worker, "7", "not heard of for 80 s")
-    (back,) = other.taken_back
+    (back,) = other.requeued
     assert (back.number, back.state, back.user_attrs[LOSSES]) == (0, TrialState.WAITING, 1)
     again = other.take()
     assert (again.number, again.params) == (0, trial.params)
@@ -162,7 +168,7 @@ def test_two_observers_take_a_trial_back_once(node: Callable[..., Node], clock: 
     dead.take()
     pass_time(clock, 120, *others)
     assert [len(other.lost) for other in others] == [1, 0]
-    assert [len(other.taken_back) for other in others] == [1, 0]
+    assert [len(other.requeued) for other in others] == [1, 0]
     assert others[0].trials[0].user_attrs[LOSSES] == 1
 
 
@@ -173,7 +179,7 @@ def test_an_observer_that_is_late_leaves_the_trial_to_who_has_it(node: Callable[
     (held,) = late.lease._storage.running(late.study._study_id)
     pass_time(clock, 120, first)
     trial = first.take()
-    assert not late.lease._storage.take_back(held, TrialState.WAITING, {LOSSES: 5})
+    assert not late.lease._storage.requeue(held, TrialState.WAITING, {LOSSES: 5})
     assert first.trials[0].user_attrs[LOSSES] == 1
     first.study.tell(trial, 1.0)
     assert late.states() == ["COMPLETE", "WAITING"]
@@ -183,15 +189,15 @@ def test_who_was_blind_has_seen_nothing(node: Callable[..., Node], clock: Clock)
     """A worker that was suspended, or cut off from the database, finds all others where they were."""
     other, blind = node(), node()
     other.take()
-    pass_time(clock, 3 * BEAT, blind)
+    pass_time(clock, 3 * HEARTBEAT_SECONDS, blind)
     clock.now += 100 * BLIND_AFTER
     blind.lease.look()
-    pass_time(clock, LOST_AFTER - BEAT, blind)
+    pass_time(clock, DEAD_AFTER - HEARTBEAT_SECONDS, blind)
     assert blind.states() == ["RUNNING", "WAITING"]
     other.lease.look()
-    pass_time(clock, LOST_AFTER - BEAT, blind)
+    pass_time(clock, DEAD_AFTER - HEARTBEAT_SECONDS, blind)
     assert blind.lost == []
-    pass_time(clock, 3 * BEAT, blind)
+    pass_time(clock, 3 * HEARTBEAT_SECONDS, blind)
     assert len(blind.lost) == 1
 
 
@@ -204,7 +210,7 @@ def test_the_third_loss_makes_the_trial_fail(node: Callable[..., Node], clock: C
         assert other.trials[0].user_attrs[LOSSES] == losses
     assert other.states() == ["FAIL", "WAITING"]
     assert other.trials[0].user_attrs[RESULT] == {"reason": "its worker was lost 3 times"}
-    assert [trial.state for trial in other.taken_back] == [TrialState.WAITING, TrialState.WAITING, TrialState.FAIL]
+    assert [trial.state for trial in other.requeued] == [TrialState.WAITING, TrialState.WAITING, TrialState.FAIL]
     assert not others_run(other.study)
 
 
@@ -216,18 +222,18 @@ def test_a_lost_worker_that_wakes_up_cannot_touch_its_trial(
     """Whether it has noticed that it was lost or not, and whether another one has the trial by now or it waits."""
     sleeper, other = node(), node()
     trial = sleeper.take()
-    assert is_certainly_ours(trial)
+    assert certainly_holds_claim(trial)
     pass_time(clock, 120, other)
     if taken:
         other.take()
     if noticed:
         sleeper.lease.look()
-        assert not is_ours(trial)
-    assert not is_certainly_ours(trial)
+        assert not holds_claim(trial)
+    assert not certainly_holds_claim(trial)
     before = other.states()
     storage = trial.storage
     for state, values in ((TrialState.WAITING, None), (TrialState.COMPLETE, [1.0]), (TrialState.FAIL, None)):
-        with pytest.raises(TrialLost):
+        with pytest.raises(ClaimLost):
             storage.set_trial_state_values(trial._trial_id, state, values)
     with pytest.raises(KeyboardInterrupt), handed_back(trial):
         raise KeyboardInterrupt
@@ -238,24 +244,24 @@ def test_a_lost_worker_that_wakes_up_cannot_touch_its_trial(
 def test_a_worker_that_stood_still_and_was_not_missed_has_its_trial(node: Callable[..., Node], clock: Clock) -> None:
     sleeper = node()
     trial = sleeper.take()
-    clock.now += 2 * LOST_AFTER
+    clock.now += 2 * DEAD_AFTER
     statements = list[str]()
     sqlalchemy.event.listen(
         sleeper.lease._storage.engine, "before_cursor_execute", lambda *arguments: statements.append(arguments[2])
     )
-    assert is_certainly_ours(trial)
+    assert certainly_holds_claim(trial)
     assert statements
     sleeper.lease.look()
     statements.clear()
-    assert is_certainly_ours(trial)
+    assert certainly_holds_claim(trial)
     assert not statements, "the database is asked only where there is doubt"
 
 
 def test_a_lost_worker_goes_on_as_patient_as_before(node: Callable[..., Node]) -> None:
     lost = node()
     patience = lost.lease._storage.patience.seconds
-    with pytest.raises(TrialLost), handed_back(lost.take()):
-        raise TrialLost(LOST_TRIAL)
+    with pytest.raises(ClaimLost), handed_back(lost.take()):
+        raise ClaimLost(CLAIM_LOST)
     assert lost.lease._storage.patience.seconds == patience
 
 
@@ -266,7 +272,7 @@ def test_a_lost_worker_that_asks_the_pruner_has_lost_its_trial(node: Callable[..
     pass_time(clock, 120, other)
     other.study.tell(other.take(), 1.0)
     comparisons.ask(1, 2.0)
-    with pytest.raises(TrialLost):
+    with pytest.raises(ClaimLost):
         comparisons.pruned_at()
     comparisons.close()
     assert other.trials[0].intermediate_values == {}
@@ -279,7 +285,7 @@ def test_a_lost_worker_enters_anew_and_works_on(node: Callable[..., Node], clock
     sleeper.lease.look()
     assert sleeper.lease.worker != before
     assert set(workers_of(other, RUNNING)) == {sleeper.lease.worker, other.lease.worker}
-    assert not is_ours(trial)
+    assert not holds_claim(trial)
     again = sleeper.take()
     assert again.number == trial.number
     sleeper.study.tell(again, 1.0)
@@ -309,7 +315,7 @@ def test_a_watch_of_one_that_does_not_work_takes_back_as_well(node: Callable[...
     dead = node()
     dead.take()
     found: list[str] = []
-    watch = Watch(
+    watch = FailureDetector(
         dead.lease._storage,
         dead.study._study_id,
         lambda worker, why: found.append(why),
@@ -318,16 +324,16 @@ def test_a_watch_of_one_that_does_not_work_takes_back_as_well(node: Callable[...
     )
     for _ in range(12):
         watch.look()
-        clock.now += BEAT
+        clock.now += HEARTBEAT_SECONDS
     assert found == ["not heard of for 80 s", "WAITING"]
 
 
 def test_the_thread_counts_until_it_is_closed(workdir: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bdqm_tune.workers.heartbeat.BEAT", 0.05)
+    monkeypatch.setattr("bdqm_tune.workers.heartbeat.HEARTBEAT_SECONDS", 0.05)
     storage = open_storage(Stores(workdir))
     optuna.create_study(storage=storage, study_name="s")
     workers = Workers(storage.backend.engine, storage.backend.patience, 1)
-    lease = Lease(storage.backend, 1, {})
+    lease = Heartbeat(storage.backend, 1, {})
     with monkeypatch.context() as broken:  # it outlives what happens to the database
         broken.setattr(Workers, "count", refuse)
         lease.start()

@@ -24,8 +24,8 @@ from bdqm_tune.tracking.client import tracking_client
 from bdqm_tune.tracking.trial_run import TrialRun
 from bdqm_tune.tuning import trial as trials
 from bdqm_tune.tuning.tune import tune
-from bdqm_tune.workers.outbox import EndedTrial, Journal, journal_folder, line, read_journal, taken
-from bdqm_tune.workers.outbox_delivery import send_journals
+from bdqm_tune.workers.outbox import EndedTrial, Outbox, line, outbox_folder, read_outbox, taken
+from bdqm_tune.workers.outbox_delivery import deliver_outboxes
 from tests.commands import Call
 from tests.forked import run
 from tests.mariadb import MariaDb
@@ -45,11 +45,11 @@ def ended(number: int) -> EndedTrial:
 
 
 def files(stores: Stores) -> list[Path]:
-    return sorted(journal_folder(stores.home).glob("*"))
+    return sorted(outbox_folder(stores.home).glob("*"))
 
 
 def test_what_is_told_of_is_forgotten_and_the_rest_stays(tmp_path: Path) -> None:
-    journal = Journal(tmp_path)
+    journal = Outbox(tmp_path)
     journal.add(ended(0))
     journal.add(ended(1))
     journal.told("w:0")
@@ -59,7 +59,7 @@ def test_what_is_told_of_is_forgotten_and_the_rest_stays(tmp_path: Path) -> None
     with taken(journal.path) as content:
         assert content is not None
         assert [trial.trial_id for trial in content.trials] == [0, 1]
-    other = Journal(tmp_path / "other")
+    other = Outbox(tmp_path / "other")
     other.add(ended(0))
     assert other.path.exists()
     other.told("w:0")
@@ -68,7 +68,7 @@ def test_what_is_told_of_is_forgotten_and_the_rest_stays(tmp_path: Path) -> None
 
 
 def test_one_process_has_it(tmp_path: Path) -> None:
-    journal = Journal(tmp_path)
+    journal = Outbox(tmp_path)
     journal.add(ended(0))
     look = f"""
 from pathlib import Path
@@ -94,14 +94,14 @@ def test_every_cut_and_every_bit_that_flips_is_noticed() -> None:
     ends = [len(b"".join(map(line, written[:n]))) for n in range(4)]
     for cut in range(len(content)):
         whole = sum(cut >= end - 1 for end in ends[1:])  # the newline at its end says nothing
-        found = read_journal(content[:cut])
+        found = read_outbox(content[:cut])
         assert found.trials == written[:whole]
         assert len(found.damaged) == (0 if cut in ends or cut + 1 in ends else 1)
     random = Random(0)
     for place in random.sample(range(len(content)), 400):
         changed = bytearray(content)
         changed[place] ^= 1 << random.randrange(8)
-        found = read_journal(bytes(changed))
+        found = read_outbox(bytes(changed))
         assert all(trial in written for trial in found.trials)
         # A newline that is none any more makes one line of two; the last of all is not needed.
         lost = 0 if place == len(content) - 1 and len(found.trials) == 3 else 2 if content[place] == 10 else 1
@@ -110,7 +110,7 @@ def test_every_cut_and_every_bit_that_flips_is_noticed() -> None:
 
 def test_a_file_outside_its_folder_is_not_written() -> None:
     for name in ("../x", "/tmp/x", "a/../../x"):
-        assert read_journal(line(replace(ended(0), files={name: ""}))).damaged == [1]
+        assert read_outbox(line(replace(ended(0), files={name: ""}))).damaged == [1]
 
 
 @pytest.fixture
@@ -183,7 +183,7 @@ def test_what_could_not_be_sent_is_sent_by_the_next_command(
     assert_once(stores, "small", 1, EPOCHS)
     assert load_study(stores, "small").trials[0].user_attrs.get(LOSSES, 0) == 0
     assert files(stores) == list(stores.home.glob("checkpoints/*/*")) == []
-    assert list(send_journals(stores)) == []
+    assert list(deliver_outboxes(stores)) == []
     assert_once(stores, "small", 1, EPOCHS)
 
 
@@ -200,7 +200,7 @@ def test_a_run_that_is_made_of_a_journal_begins_when_its_trial_did(
     for there in client.search_runs(["1"]):
         client.delete_run(there.info.run_id)
     time.sleep(0.1)
-    assert SENT in list(send_journals(stores))
+    assert SENT in list(deliver_outboxes(stores))
     assert_once(stores, "small", 1, EPOCHS)
     made = client.get_run(load_study(stores, "small").trials[0].user_attrs[RUN_ID])
     assert made.info.run_id != trial.user_attrs[RUN_ID]
@@ -222,11 +222,11 @@ def test_a_trial_that_is_kept_and_run_again_counts_once(
         config = configure(**options(1))
         tune(prepare(config, stores.home), config, stores)
     else:  # by a command that was killed when it had sent it
-        assert len(list(send_journals(stores))) == 1
+        assert len(list(deliver_outboxes(stores))) == 1
     n_trials = len(load_study(stores, "small").trials)
     assert_once(stores, "small", n_trials, EPOCHS)
     journal.write_bytes(content)
-    assert list(send_journals(stores)) == []
+    assert list(deliver_outboxes(stores)) == []
     assert_once(stores, "small", n_trials, EPOCHS)
     assert files(stores) == []
 
@@ -239,10 +239,10 @@ def test_a_damaged_journal_is_named_and_its_trial_run_again(
     content = bytearray(journal.read_bytes())
     content[len(content) // 2] ^= 4
     journal.write_bytes(content)
-    (said,) = send_journals(stores)
+    (said,) = deliver_outboxes(stores)
     assert said.startswith(f"{journal}: damaged in lines 1, which are not used")
     assert [file.name for file in files(stores)] == [f"{journal.name}.damaged"]
-    assert list(send_journals(stores)) == []
+    assert list(deliver_outboxes(stores)) == []
     config = configure(**options(1))
     tune(prepare(config, stores.home), config, stores)
     assert_once(stores, "small", 2, EPOCHS)
@@ -253,10 +253,10 @@ def test_a_journal_of_another_database_is_left(
 ) -> None:
     lose_mlflow(stores, configure, cut_off, AwayFromMlflow(monkeypatch))
     other = replace(stores, storage=f"sqlite:///{stores.home}/other.db")
-    (said,) = send_journals(other)
+    (said,) = deliver_outboxes(other)
     assert "1 trials of the study 'small' that have ended cannot be sent yet: this database does not have it" in said
     assert len(files(stores)) == 1
-    assert len(list(send_journals(stores))) == 1
+    assert len(list(deliver_outboxes(stores))) == 1
     assert_once(stores, "small", 1, EPOCHS)
 
 

@@ -19,22 +19,22 @@ from bdqm_tune.mlflow_server.migrate import Request, migrate
 from bdqm_tune.process import process_identity
 from bdqm_tune.services.tables import WORKERS, has_tables
 from bdqm_tune.storage.database import open_storage
-from bdqm_tune.storage.patient_storage import PatientStorage
-from bdqm_tune.storage.retry import Patience
+from bdqm_tune.storage.retry import Retry
+from bdqm_tune.storage.retrying_storage import RetryingStorage
 from bdqm_tune.workers.registry import ENDED, LOST, RUNNING, Worker, Workers, describe_process
 from tests.mariadb import MariaDb
 from tests.places import Place
 
 
 @pytest.fixture
-def storage(place: Place) -> Iterator[PatientStorage]:
+def storage(place: Place) -> Iterator[RetryingStorage]:
     backend = open_storage(place.stores).backend
     yield backend
     backend.close()
 
 
 @pytest.fixture
-def workers(storage: PatientStorage) -> Workers:
+def workers(storage: RetryingStorage) -> Workers:
     return Workers(storage.engine, storage.patience, 1)
 
 
@@ -57,7 +57,7 @@ def test_a_worker_is_entered_once_and_counts(workers: Workers) -> None:
     assert not workers.count("nobody")
 
 
-def test_workers_of_another_study_are_not_seen(storage: PatientStorage, workers: Workers) -> None:
+def test_workers_of_another_study_are_not_seen(storage: RetryingStorage, workers: Workers) -> None:
     other = Workers(storage.engine, storage.patience, 2)
     workers.add("a", {})
     other.add("b", {})
@@ -86,7 +86,7 @@ def test_a_worker_that_has_counted_on_is_not_ended(workers: Workers) -> None:
     assert workers.end("a", LOST, beats=2)
 
 
-def test_looking_makes_no_table(storage: PatientStorage, workers: Workers) -> None:
+def test_looking_makes_no_table(storage: RetryingStorage, workers: Workers) -> None:
     assert workers.all() == []
     workers.forget()
     assert not has_tables(storage.engine)
@@ -94,8 +94,8 @@ def test_looking_makes_no_table(storage: PatientStorage, workers: Workers) -> No
     assert has_tables(storage.engine)
 
 
-def test_a_hundred_enter_an_empty_database_at_once(storage: PatientStorage, place: Place) -> None:
-    patience = Patience(60, lambda: "the database")
+def test_a_hundred_enter_an_empty_database_at_once(storage: RetryingStorage, place: Place) -> None:
+    patience = Retry(60, lambda: "the database")
     with ExitStack() as stack, ThreadPoolExecutor(100) as pool:
         entering = []
         for i in range(100):

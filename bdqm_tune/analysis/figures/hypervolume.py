@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 
 from bdqm_tune.analysis.figures import style
 from bdqm_tune.services.optuna_private import compute_hypervolume
-from bdqm_tune.study.objectives import on_front
+from bdqm_tune.study.objectives import is_on_pareto_front
 
 
 def hypervolume_history(trials: pd.DataFrame, objectives: Sequence[str]) -> pd.DataFrame:
@@ -32,7 +32,7 @@ def hypervolume_history(trials: pd.DataFrame, objectives: Sequence[str]) -> pd.D
     for point in points:
         if point.size and not (front <= point).all(axis=1).any():
             front = np.vstack([front, point])
-            front = front[on_front(front)]
+            front = front[is_on_pareto_front(front)]
             share = float(compute_hypervolume(front, np.ones(len(point))))
         shares.append(share)
     return pd.DataFrame({"number": complete["number"].to_numpy(), "hypervolume": shares})

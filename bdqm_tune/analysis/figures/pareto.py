@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from bdqm_tune.analysis.figures import style
 from bdqm_tune.analysis.statistics import pareto_front
-from bdqm_tune.study.objectives import on_front
+from bdqm_tune.study.objectives import is_on_pareto_front
 
 LABELS = {
     "n_parameters": "parameters of the network",
@@ -49,7 +49,7 @@ def pareto(trials: pd.DataFrame, objective: str = style.MAE, objectives: Sequenc
         complete = trials[(trials["state"] == "complete") & np.isfinite(trials[objective].astype(float))]
         if "time_per_atom" in costs:
             complete = complete.assign(time_per_atom=1e6 * complete["time_per_atom"].astype(float))
-        chosen = complete[on_front(complete[list(objectives)].to_numpy(float))] if several else None
+        chosen = complete[is_on_pareto_front(complete[list(objectives)].to_numpy(float))] if several else None
         for ax, cost in zip(axes[0], costs, strict=True):
             _panel(ax, complete, cost, objective, chosen)
             text = LABELS[cost] if cost in LABELS else style.label(cost)

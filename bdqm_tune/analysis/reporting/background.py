@@ -12,7 +12,7 @@ from bdqm_tune.analysis.figures.durations import hours_saved
 from bdqm_tune.analysis.reporting.document import Block, Commands, Fact, Facts, Notice, Section, Text, pieces, table
 from bdqm_tune.analysis.reporting.facts import StudyFacts
 from bdqm_tune.analysis.reporting.sections import pictures
-from bdqm_tune.study.study import QUESTION
+from bdqm_tune.study.study import SIGNATURE
 
 MOST = 4  # environments that are written out; the file has all
 Frames = Mapping[str, pd.DataFrame]
@@ -56,7 +56,7 @@ def cost(facts: StudyFacts, found: Frames, drawn: Sequence[str]) -> Section:
 
 def data(facts: StudyFacts, found: Frames) -> Section:
     """Which structures, by their digests."""
-    digest = facts.study.user_attrs[QUESTION].get("data", "")
+    digest = facts.study.user_attrs[SIGNATURE].get("data", "")
     headings = {key: key for key in ("split", "source", "structures", "atoms", "digest")}
     blocks: list[Block] = [table(found["data"], "data.csv", "Splits", headings)]
     if found["data"].empty:

@@ -17,31 +17,31 @@ from sqlalchemy.orm import Session
 
 from bdqm_tune.errors import BdqmError
 from bdqm_tune.services.optuna_private import models, scoped_session
-from bdqm_tune.storage.queries import MARK, Held, patiently
+from bdqm_tune.storage.queries import CLAIM_TOKEN, Held, retrying
 from bdqm_tune.storage.rdb import BatchedStorage
-from bdqm_tune.storage.retry import Patience
+from bdqm_tune.storage.retry import Retry
 from bdqm_tune.storage.trial_writes import Writes
 
-LOST_TRIAL = "another worker was given the trial, as this one had not been heard of"
+CLAIM_LOST = "another worker was given the trial, as this one had not been heard of"
 
 
-class TrialLost(BdqmError):
+class ClaimLost(BdqmError):
     """The worker was thought dead, and its trial given to another one."""
 
 
-class PatientStorage(BatchedStorage):
+class RetryingStorage(BatchedStorage):
     """A storage whose operations wait for the database and may be repeated.
 
     Optuna calls it through a cache of its own (`optuna.storages.get_storage`), which is why some of the operations
     below are those with an underscore.
     """
 
-    def __init__(self, url: str, patience: Patience, engine_options: dict[str, Any], make_tables: bool) -> None:
+    def __init__(self, url: str, patience: Retry, engine_options: dict[str, Any], make_tables: bool) -> None:
         self.patience = patience
-        self._tried: set[str] = set()  # marks of what we began
-        self._held: dict[int, str] = {}  # trials that we run, and the marks by which we took them
+        self._tried: set[str] = set()  # claim tokens of what we began
+        self._held: dict[int, str] = {}  # trials that we run, and the claim tokens by which we took them
         self._lost: set[int] = set()  # trials that we ran until we were thought dead
-        self.worker = ""  # stands in these marks
+        self.worker = ""  # stands in these claim tokens
         self.counts: Callable[[], bool] = lambda: True  # whether nobody can have thought this worker dead
         super().__init__(url, engine_options, skip_compatibility_check=True, skip_table_creation=not make_tables)
 
@@ -50,21 +50,21 @@ class PatientStorage(BatchedStorage):
         self.scoped_session.remove()
         self.engine.dispose()
 
-    create_new_study = patiently(RDBStorage.create_new_study)
-    set_study_user_attr = patiently(RDBStorage.set_study_user_attr)
-    set_study_system_attr = patiently(RDBStorage.set_study_system_attr)
-    get_study_id_from_name = patiently(RDBStorage.get_study_id_from_name)
-    get_study_name_from_id = patiently(RDBStorage.get_study_name_from_id)
-    get_study_directions = patiently(RDBStorage.get_study_directions)
-    get_study_user_attrs = patiently(RDBStorage.get_study_user_attrs)
-    get_study_system_attrs = patiently(RDBStorage.get_study_system_attrs)
-    get_all_studies = patiently(RDBStorage.get_all_studies)
-    get_trial_id_from_study_id_trial_number = patiently(RDBStorage.get_trial_id_from_study_id_trial_number)
-    _get_best_trial_id = patiently(RDBStorage._get_best_trial_id)
-    record_heartbeat = patiently(RDBStorage.record_heartbeat)
-    _get_stale_trial_ids = patiently(RDBStorage._get_stale_trial_ids)
+    create_new_study = retrying(RDBStorage.create_new_study)
+    set_study_user_attr = retrying(RDBStorage.set_study_user_attr)
+    set_study_system_attr = retrying(RDBStorage.set_study_system_attr)
+    get_study_id_from_name = retrying(RDBStorage.get_study_id_from_name)
+    get_study_name_from_id = retrying(RDBStorage.get_study_name_from_id)
+    get_study_directions = retrying(RDBStorage.get_study_directions)
+    get_study_user_attrs = retrying(RDBStorage.get_study_user_attrs)
+    get_study_system_attrs = retrying(RDBStorage.get_study_system_attrs)
+    get_all_studies = retrying(RDBStorage.get_all_studies)
+    get_trial_id_from_study_id_trial_number = retrying(RDBStorage.get_trial_id_from_study_id_trial_number)
+    _get_best_trial_id = retrying(RDBStorage._get_best_trial_id)
+    record_heartbeat = retrying(RDBStorage.record_heartbeat)
+    _get_stale_trial_ids = retrying(RDBStorage._get_stale_trial_ids)
 
-    @patiently
+    @retrying
     def create_study(self, name: str, directions: Sequence[StudyDirection], user_attrs: Mapping[str, Any]) -> None:
         """Create a study with its attributes in one transaction, unless there is one of that name."""
         of_objectives = [
@@ -80,29 +80,29 @@ class PatientStorage(BatchedStorage):
     def delete_study(self, study_id: int) -> None:
         self._delete_study(study_id, uuid4().hex)
 
-    @patiently
-    def _delete_study(self, study_id: int, mark: str) -> None:
-        with suppress(KeyError) if self._again(mark) else nullcontext():
+    @retrying
+    def _delete_study(self, study_id: int, token: str) -> None:
+        with suppress(KeyError) if self._again(token) else nullcontext():
             super().delete_study(study_id)
 
     def _create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> FrozenTrial:
         if template_trial is None:
             return self._add_trial(study_id)
         template_trial = copy.deepcopy(template_trial)
-        template_trial._system_attrs[MARK] = uuid4().hex
+        template_trial._system_attrs[CLAIM_TOKEN] = uuid4().hex
         trial = self._add_trial(study_id, template_trial)
-        del trial._system_attrs[MARK]
+        del trial._system_attrs[CLAIM_TOKEN]
         return trial
 
-    _add_trial = patiently(RDBStorage._create_new_trial)  # which has five attempts of its own
+    _add_trial = retrying(RDBStorage._create_new_trial)  # which has five attempts of its own
 
     def _get_prepared_new_trial(
         self, study_id: int, template_trial: FrozenTrial | None, session: Session
     ) -> models.TrialModel:
-        mark = template_trial._system_attrs[MARK] if template_trial is not None else ""
-        if mark and self._again(mark):
+        token = template_trial._system_attrs[CLAIM_TOKEN] if template_trial is not None else ""
+        if token and self._again(token):
             added = session.query(models.TrialModel).filter_by(study_id=study_id).join(models.TrialSystemAttributeModel)
-            found = added.filter_by(key=MARK, value_json=json.dumps(mark)).one_or_none()
+            found = added.filter_by(key=CLAIM_TOKEN, value_json=json.dumps(token)).one_or_none()
             if found is not None:
                 return found
         return super()._get_prepared_new_trial(study_id, template_trial, session)
@@ -111,13 +111,15 @@ class PatientStorage(BatchedStorage):
         """Add empty trials that wait, all of them in one transaction."""
         self._add_waiting(study_id, n_trials, uuid4().hex)
 
-    @patiently
-    def _add_waiting(self, study_id: int, n_trials: int, mark: str) -> None:
-        again, trial = self._again(mark), models.TrialModel
+    @retrying
+    def _add_waiting(self, study_id: int, n_trials: int, token: str) -> None:
+        again, trial = self._again(token), models.TrialModel
         with self._writing() as session:
             models.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)  # one adds after the other
             of_study = session.query(trial.trial_id).filter_by(study_id=study_id)
-            added = of_study.join(models.TrialSystemAttributeModel).filter_by(key=MARK, value_json=json.dumps(mark))
+            added = of_study.join(models.TrialSystemAttributeModel).filter_by(
+                key=CLAIM_TOKEN, value_json=json.dumps(token)
+            )
             if again and added.count():
                 return
             there = of_study.count()
@@ -125,55 +127,55 @@ class PatientStorage(BatchedStorage):
             rows = [{"study_id": study_id, "number": number, "state": TrialState.WAITING} for number in numbers]
             session.execute(sa.insert(trial), rows)
             last = of_study.filter_by(number=numbers[-1]).scalar()
-            Writes(system_attrs={(last, MARK): mark}).execute(session)
+            Writes(system_attrs={(last, CLAIM_TOKEN): token}).execute(session)
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
         """As Optuna's; a trial that we run is changed only as long as no other worker was given it.
 
         Raises:
-            TrialLost: one was.
+            ClaimLost: one was.
         """
         if trial_id in self._lost and state != TrialState.RUNNING:
-            raise TrialLost(LOST_TRIAL)
+            raise ClaimLost(CLAIM_LOST)
         # Another thread of ours may have taken the trial that this one is about to take.
         held = None if state == TrialState.RUNNING else self._held.get(trial_id)
-        mark = f"{self.worker}:{uuid4().hex}"
+        token = f"{self.worker}:{uuid4().hex}"
         writes = self.take_writes() if state.is_finished() else Writes()
         try:
-            done = self._change_state(trial_id, state, values, mark, held, writes)
+            done = self._change_state(trial_id, state, values, token, held, writes)
         except UpdateFinishedTrialError:
             self._held.pop(trial_id, None)
             raise
-        except TrialLost:
+        except ClaimLost:
             self._held.pop(trial_id, None)
             self._lost.add(trial_id)
             raise
         if state != TrialState.RUNNING:
             self._held.pop(trial_id, None)
         elif done:
-            self._held[trial_id] = mark
+            self._held[trial_id] = token
             self._lost.discard(trial_id)
         return done
 
-    def take_back(self, trial: Held, state: TrialState, attributes: Mapping[str, Any]) -> bool:
+    def requeue(self, trial: Held, state: TrialState, attributes: Mapping[str, Any]) -> bool:
         """Let a trial of another worker wait again, or fail; False if it is not any more as it was.
 
         Args:
             attributes: that the trial is given.
         """
-        mark = f"{self.worker}:{uuid4().hex}"
+        token = f"{self.worker}:{uuid4().hex}"
         writes = Writes(user_attrs={(trial.trial_id, key): value for key, value in attributes.items()})
-        with suppress(TrialLost, UpdateFinishedTrialError):
-            return self._change_state(trial.trial_id, state, None, mark, trial.mark, writes)
+        with suppress(ClaimLost, UpdateFinishedTrialError):
+            return self._change_state(trial.trial_id, state, None, token, trial.token, writes)
         return False
 
-    @patiently
+    @retrying
     def others_run(self, study_id: int) -> bool:
         """Whether other workers run trials of the study: a look at one of them, as many may ask again and again."""
-        marks = models.TrialSystemAttributeModel.value_json  # WORKER:…, and :… where no worker with a lease runs it
+        tokens = models.TrialSystemAttributeModel.value_json  # WORKER:…, and :… where no worker with a lease runs it
         with scoped_session(self.scoped_session) as session:
             running = self._running(session, study_id)
-            return running.filter(marks.not_like('":%'), marks.not_like(f'"{self.worker}:%')).first() is not None
+            return running.filter(tokens.not_like('":%'), tokens.not_like(f'"{self.worker}:%')).first() is not None
 
     def holds(self, trial_id: int) -> bool:
         """Whether we run the trial, as far as we know."""
@@ -184,19 +186,19 @@ class PatientStorage(BatchedStorage):
 
         Where it does not answer, nobody else can be given the trial.
         """
-        mark = self._held.get(trial_id)
-        if mark is None or self.counts():
-            return mark is not None
+        token = self._held.get(trial_id)
+        if token is None or self.counts():
+            return token is not None
         attribute = models.TrialSystemAttributeModel
         try:
             with scoped_session(self.scoped_session) as session:
-                found = session.query(attribute.value_json).filter_by(trial_id=trial_id, key=MARK).scalar()
+                found = session.query(attribute.value_json).filter_by(trial_id=trial_id, key=CLAIM_TOKEN).scalar()
         except (StorageInternalError, sa.exc.SQLAlchemyError):
             return True
-        return found == json.dumps(mark)
+        return found == json.dumps(token)
 
-    def mark(self, trial_id: int) -> str:
-        """The mark by which we took the trial; "" if we do not run it."""
+    def claim_token(self, trial_id: int) -> str:
+        """The token by which we took the trial; "" if we do not run it."""
         return self._held.get(trial_id, "")
 
     def lose(self) -> None:
@@ -204,24 +206,24 @@ class PatientStorage(BatchedStorage):
         self._lost |= self._held.keys()
         self._held.clear()
 
-    @patiently
+    @retrying
     def _change_state(
         self,
         trial_id: int,
         state: TrialState,
         values: Sequence[float] | None,
-        mark: str,
+        token: str,
         held: str | None,
         writes: Writes,
     ) -> bool:
-        again = self._again(mark)
+        again = self._again(token)
         with self._writing() as session:
             trial: Any = models.TrialModel.find_or_raise_by_id(trial_id, session, for_update=True)
-            found = self._find_mark(session, trial_id) if again or held is not None else None
-            if again and found == mark:
+            found = self._find_token(session, trial_id) if again or held is not None else None
+            if again and found == token:
                 return True
             if held is not None and found != held:
-                raise TrialLost(LOST_TRIAL)
+                raise ClaimLost(CLAIM_LOST)
             self.check_trial_is_updatable(trial_id, trial.state)
             if state == TrialState.RUNNING:
                 if trial.state != TrialState.WAITING:
@@ -231,20 +233,20 @@ class PatientStorage(BatchedStorage):
                 trial.datetime_complete = datetime.now()
             trial.state = state
             of_objectives = {(trial_id, objective): value for objective, value in enumerate(values or ())}
-            writes.add(Writes(values=of_objectives, system_attrs={(trial_id, MARK): mark}))
+            writes.add(Writes(values=of_objectives, system_attrs={(trial_id, CLAIM_TOKEN): token}))
             writes.execute(session)
         return True
 
     @staticmethod
-    def _find_mark(session: Session, trial_id: int) -> str | None:
-        """The trial's mark as it is now, whatever was read before."""
+    def _find_token(session: Session, trial_id: int) -> str | None:
+        """The trial's token as it is now, whatever was read before."""
         attribute = models.TrialSystemAttributeModel
-        marks = session.query(attribute.value_json).filter_by(trial_id=trial_id, key=MARK).with_for_update()
-        found = marks.scalar()
+        tokens = session.query(attribute.value_json).filter_by(trial_id=trial_id, key=CLAIM_TOKEN).with_for_update()
+        found = tokens.scalar()
         return json.loads(found) if found is not None else None
 
-    def _again(self, mark: str) -> bool:
-        """Whether what bears this mark was tried before, and may have been done."""
-        again = mark in self._tried
-        self._tried.add(mark)
+    def _again(self, token: str) -> bool:
+        """Whether what bears this token was tried before, and may have been done."""
+        again = token in self._tried
+        self._tried.add(token)
         return again
