@@ -74,7 +74,7 @@ export PYENV
 setup: compiled ## the environment, with the versions in constraints.txt, and what numba compiles
 
 compiled: $(VENV)/.installed
-	@$(BIN)/python -m scripts.compile
+	@$(BIN)/python -m bdqm_tune.compilation
 
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS) | system
 	@echo "Installing into $(VENV): a minute or two"

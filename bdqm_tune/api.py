@@ -6,6 +6,7 @@ from typing import Any
 import optuna
 
 from bdqm_tune.amptorch_import import load_amptorch_checkpoint
+from bdqm_tune.compilation.cache import compile_ahead
 from bdqm_tune.config.config import load_config
 from bdqm_tune.confirmation import confirm as confirmation
 from bdqm_tune.confirmation.confirm import Confirmation
@@ -50,6 +51,7 @@ def prepare(train: str | Path = "builtin", test: str | Path | None = None, confi
     Raises:
         BadInput: something is wrong with what was given; the message says what.
     """
+    compile_ahead()
     data = {"train": str(train)} | ({} if test is None else {"test": str(test)})
     return _prepare(load_config(config, {"data": data}), home_folder())
 

@@ -22,6 +22,7 @@ ALLOWED: dict[str, list[str]] = {
     "project": [],
     "config": GROUND,
     **{room: [*GROUND, "config", *SCIENCE[:position]] for position, room in enumerate(SCIENCE)},
+    "compilation": [*GROUND, "config", *SCIENCE],
     "amptorch_import": [*GROUND, "config", *SCIENCE],
     "services": ["errors", "files", "config"],
     "mlflow_server": ["errors", "files", "process", "progress", "units", "services"],

@@ -241,7 +241,10 @@ def _recorded() -> str:
 
 def _dataset(options: "Config", home: Path) -> "Dataset":
     """The data of a configuration; what is odd about them goes to standard error."""
+    from bdqm_tune.compilation.cache import compile_ahead
     from bdqm_tune.learning.dataset import prepare
+
+    compile_ahead()
 
     dataset = prepare(options, home)
     for warning in dataset.warnings:

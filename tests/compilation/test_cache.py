@@ -1,11 +1,13 @@
 """Compiled files are those of the code as it is: kept by its digest, taken again elsewhere, and removed with it."""
 
+import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from scripts import compile as compiling
+from bdqm_tune.compilation import cache as compiling
 
 PY = f"py{sys.version_info.major}{sys.version_info.minor}"
 KERNELS = "from bdqm_tune.compiled import compiled\n"
@@ -131,3 +133,45 @@ def test_where_nothing_can_be_kept_it_is_said(
     made.touch()
     compiling.keep("key", package, tmp_path / "file" / "cache")
     assert "is not kept for other clones" in capsys.readouterr().err
+
+
+def test_of_two_at_once_one_compiles_and_the_other_says_that_it_waits(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As two workers do that begin at the same moment."""
+    begun, go_on, calls, said = threading.Event(), threading.Event(), list[int](), list[str]()
+
+    def compile_all() -> None:
+        calls.append(1)
+        begun.set()
+        assert go_on.wait(60)
+
+    monkeypatch.setattr(compiling, "compile_all", compile_all)
+    cache = tmp_path / "cache"
+    first = threading.Thread(target=compiling.bring, args=(package, cache, lambda line: None))
+    first.start()
+    assert begun.wait(60)
+
+    def say(line: str) -> None:
+        said.append(line)
+        go_on.set()
+
+    compiling.bring(package, cache, say)
+    first.join()
+    assert (calls, said) == ([1], [compiling.WAITING])
+
+
+def test_a_failure_keeps_nobody_from_training(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(say: object) -> None:
+        raise subprocess.CalledProcessError(-9, ["python"])
+
+    monkeypatch.setattr(compiling, "bring", fail)
+    compiling.compile_ahead.__wrapped__()
+    assert capsys.readouterr().err.startswith("bdqm-tune: loops are compiled when they are called, as ")
+
+
+def test_a_package_that_cannot_be_written_to_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "__pycache__").touch()
+    compiling.bring(tmp_path, tmp_path / "cache")
