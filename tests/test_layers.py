@@ -13,7 +13,7 @@ from scripts import rooms
 PACKAGE = Path(__file__).resolve().parents[1] / "bdqm_tune"
 
 # What each room may import from, apart from itself, from the ground up.
-GROUND = ["errors", "files", "units", "process", "progress", "threads", "compiled"]
+GROUND = ["backoff", "errors", "files", "units", "process", "progress", "threads", "compiled"]
 SCIENCE = ["structures", "descriptors", "learning", "backends"]
 STORES = ["services", "storage", "tracking"]
 ALLOWED: dict[str, list[str]] = {
@@ -25,7 +25,7 @@ ALLOWED: dict[str, list[str]] = {
     "compilation": [*GROUND, "config", *SCIENCE],
     "amptorch_import": [*GROUND, "config", *SCIENCE],
     "services": ["errors", "files", "config"],
-    "mlflow_server": ["errors", "files", "process", "progress", "units", "services"],
+    "mlflow_server": ["backoff", "errors", "files", "process", "progress", "units", "services"],
     "storage": [*GROUND, "services"],
     "tracking": [*GROUND, "services", "storage", "learning"],
     "study": [*GROUND, "config", *SCIENCE, *STORES],

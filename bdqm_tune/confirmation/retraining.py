@@ -21,7 +21,7 @@ from bdqm_tune.services.secrets import without_secrets
 from bdqm_tune.study import run_contents as training_record
 from bdqm_tune.tracking.client import ARTIFACTS, TrackingFailed
 from bdqm_tune.tracking.tracker import Tracker
-from bdqm_tune.tracking.trial_run import BATCHES_IN_TRIAL, STATUS, TrialRun
+from bdqm_tune.tracking.trial_run import STATUS, TrialRun
 
 KIND = "confirm"  # tag of the runs
 IDENTITY = "configuration_digest"  # tag: of all that what is trained depends on, except the seed
@@ -146,7 +146,8 @@ class Retrainer:
             with interruptible(self._stopped.is_set):
                 check()
                 training = backend.start(training_record.tried_by(job.config).hyperparameters, job.seed, dataset)
-                self._follow(training, run)
+                for _ in run.follow(training, dataset.config.training.epochs):
+                    pass
         except Diverged as diverged:
             state, reason = "pruned", str(diverged)
         except TrackingFailed:
@@ -189,12 +190,3 @@ class Retrainer:
         parameters = training_record.parameters(job.config, training_record.tried_by(job.config), backend.device)
         splits = {"training": dataset.train, "validation": dataset.validation}
         return self._tracker.start_trial(job.trial or 0, parameters, tags, splits, name=job.name)
-
-    def _follow(self, training: TrainingRun, run: TrialRun) -> None:
-        epochs = self._dataset.config.training.epochs
-        every = -(-epochs // BATCHES_IN_TRIAL)
-        for record in training:
-            check()
-            run.log_metrics(record.metrics(), record.epoch)
-            if record.epoch % every == 0 and record.epoch < epochs:
-                run.flush()

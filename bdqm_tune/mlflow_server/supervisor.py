@@ -21,6 +21,7 @@ from pathlib import Path
 import psutil
 from sqlalchemy import URL
 
+from bdqm_tune.backoff import pauses
 from bdqm_tune.errors import BadInput, BdqmError, one_line
 from bdqm_tune.mlflow_server import tracking
 from bdqm_tune.mlflow_server.backup import backup_name, make_backup
@@ -50,7 +51,7 @@ STOP_SECONDS = {"mlflow": 8.0, "database": 18.0}  # together under the 30 s that
 STOPPING = (signal.SIGTERM, signal.SIGINT)  # what ends the process that runs the servers
 ADDRESS_TAKEN = os.strerror(errno.EADDRINUSE).lower()  # as the servers' logs have it, in one case or another
 PORTS_TRIED = 5  # that others take before ours starts; each start takes seconds
-LONGEST_WAIT = 60.0  # seconds between two attempts to start again what ended
+FIRST_WAIT, LONGEST_WAIT = 2.0, 60.0  # seconds between two attempts to start again what ended
 PACKAGES = {"optuna": "optuna", "mlflow": "mlflow", "mlflow_auth": "mlflow"}
 
 
@@ -93,7 +94,7 @@ class Servers:
 
     def watch(self) -> None:
         """Start again whatever ends, for ever."""
-        failures = 0
+        waits = pauses(FIRST_WAIT, LONGEST_WAIT)
         while True:
             time.sleep(1.0)
             check()
@@ -112,10 +113,9 @@ class Servers:
                     self.start()
                 else:
                     self._start_ended(ended)
-                failures = 0
+                waits = pauses(FIRST_WAIT, LONGEST_WAIT)
             except (BdqmError, OSError) as error:
-                failures += 1
-                wait = min(2.0**failures, LONGEST_WAIT)
+                wait = next(waits)
                 self.say(f"{error}; again in {wait:.0f} s")
                 self._pause(wait)
 

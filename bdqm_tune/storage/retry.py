@@ -1,7 +1,6 @@
 """Waiting for a database that does not answer: which errors pass, when to ask again, and what the user is told."""
 
 import logging
-import random
 import sqlite3
 import ssl
 import threading
@@ -14,6 +13,7 @@ import pymysql
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import DBAPIError, PendingRollbackError, SQLAlchemyError, TimeoutError
 
+from bdqm_tune.backoff import pauses
 from bdqm_tune.errors import DISK_FULL, is_disk_full, one_line
 from bdqm_tune.progress import told_to_end
 from bdqm_tune.services.secrets import without_secrets
@@ -66,7 +66,7 @@ class Retry:
         self.seconds = min(self.seconds, HURRY)
 
     def _call(self, call: Callable[[], Answer]) -> Answer:
-        start, wait = 0.0, FIRST_WAIT
+        start, waits = 0.0, pauses(FIRST_WAIT, LONGEST_WAIT)
         while True:
             try:
                 answer = call()
@@ -88,12 +88,11 @@ class Retry:
                 self._told = True
                 trouble = f": {DISK_FULL}" if problem == DISK_FULL else f" does not answer ({problem})"
                 _log.warning("%s%s; waiting %s", self.name(), trouble, duration(seconds))
-            pause = min(wait * random.uniform(0.5, 1), start + seconds - now)
+            pause = min(next(waits), start + seconds - now)
             if told_to_end.is_set():
                 time.sleep(pause)
             else:
                 told_to_end.wait(pause)
-            wait = min(2 * wait, LONGEST_WAIT)
 
 
 def passing(error: BaseException | None, follows: bool = False) -> str | None:

@@ -3,7 +3,6 @@
 import math
 import os
 import queue
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from typing import Any, TypeVar
 from mlflow.tracking import MlflowClient
 from optuna.exceptions import StorageInternalError
 
+from bdqm_tune.backoff import pauses
 from bdqm_tune.errors import DISK_FULL, is_disk_full
 from bdqm_tune.progress import note
 from bdqm_tune.services.secrets import without_secrets
@@ -128,7 +128,7 @@ def repeated(
         pause: waits so many seconds, or less.
         passes: whether the same may succeed later.
     """
-    failures, since = 0, 0.0
+    failures, since, waits = 0, 0.0, pauses(FIRST_WAIT, LONGEST_WAIT)
     while True:
         try:
             answer = attempt()
@@ -143,9 +143,8 @@ def repeated(
             if failures == 2:  # one failure alone is not worth a line
                 trouble = f": {DISK_FULL}" if is_disk_full(error) else " does not answer"
                 note(f"bdqm-tune: {name()}{trouble}; {meanwhile}")
-            longest = LONGEST_WAIT if deadline() == math.inf else 1.0
-            wait = min(FIRST_WAIT * 2.0 ** min(failures - 1, 10), longest) * random.uniform(0.5, 1.0)
-            pause(min(wait, left))
+            hurried = math.inf if deadline() == math.inf else 1.0
+            pause(min(next(waits), hurried, left))
         else:
             if failures > 1:
                 note(f"bdqm-tune: {name()} answers again, after {time.monotonic() - since:.0f} s")

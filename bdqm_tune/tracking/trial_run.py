@@ -1,7 +1,7 @@
 """The MLflow run of one trial."""
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -14,10 +14,12 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.time import get_current_time_millis
 from optuna.exceptions import StorageInternalError
 
+from bdqm_tune.progress import check
 from bdqm_tune.tracking.client import TrackingFailed
 from bdqm_tune.tracking.recoverable_run import RecoverableRun
 
 if TYPE_CHECKING:
+    from bdqm_tune.learning.fit import EpochRecord
     from bdqm_tune.tracking.tracker import Tracker
 
 BATCHES_IN_TRIAL = 5
@@ -87,6 +89,22 @@ class TrialRun(RecoverableRun):
         """Wait until all is sent, and give the run. Raises TrackingFailed if it cannot be made."""
         self._tracker.wait(self.send(lambda client, run: None))
         return self.run
+
+    def follow(self, records: "Iterable[EpochRecord]", epochs: int, before: int = 0) -> "Iterator[EpochRecord]":
+        """Log the epochs of a training as they come, and send them in a few batches.
+
+        Args:
+            records: of all epochs, those before a checkpoint too: what of them is not in the run yet is sent.
+            epochs: of the training, at most; the last ones are left to `finish`.
+            before: epochs before the checkpoint, which are not worth a batch of their own.
+        """
+        every = -(-epochs // BATCHES_IN_TRIAL)
+        for record in records:
+            check()
+            self.log_metrics(record.metrics(), record.epoch)
+            yield record
+            if before < record.epoch < epochs and record.epoch % every == 0:
+                self.flush()
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Keep metrics until `flush`."""

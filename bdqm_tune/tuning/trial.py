@@ -1,7 +1,6 @@
 """One trial: train, compare at the pruner's rungs, record, tell."""
 
 import logging
-import random
 import tempfile
 import threading
 import time
@@ -19,6 +18,7 @@ from mlflow.utils.time import get_current_time_millis
 from optuna.exceptions import StorageInternalError
 
 from bdqm_tune.backends import Backend, TrainingRun
+from bdqm_tune.backoff import pauses
 from bdqm_tune.config.config import Config
 from bdqm_tune.errors import DiskFull, is_disk_full, one_line
 from bdqm_tune.learning.dataset import Dataset
@@ -43,7 +43,7 @@ from bdqm_tune.study.study import (
 from bdqm_tune.study.trial_result import TrialResult, tell
 from bdqm_tune.tracking.client import TrackingFailed
 from bdqm_tune.tracking.tracker import Tracker
-from bdqm_tune.tracking.trial_run import BATCHES_IN_TRIAL, TrialRun
+from bdqm_tune.tracking.trial_run import TrialRun
 from bdqm_tune.tuning.prediction_time import PredictionTime
 from bdqm_tune.tuning.pruning import Comparisons
 from bdqm_tune.workers.outbox import EndedTrial, Outbox, read_files
@@ -115,10 +115,9 @@ class TrialRunner:
         if (trial := self._take(study)) is not None:
             return trial
         with self._waiting:
-            wait = FIRST_WAIT
+            waits = pauses(FIRST_WAIT, LONGEST_WAIT)
             while (trial := self._take(study)) is None and others_run(study):
-                self._pause(wait * random.uniform(0.5, 1))
-                wait = min(2 * wait, LONGEST_WAIT)
+                self._pause(next(waits))
         return trial
 
     def _take(self, study: optuna.Study) -> optuna.Trial | None:
@@ -278,19 +277,14 @@ class TrialRunner:
 
         The epochs before a checkpoint come first once more: what of them was not recorded yet is recorded now.
         """
-        every = -(-self._config.training.epochs // BATCHES_IN_TRIAL)
-        again = len(training.records)
+        epochs, again = self._config.training.epochs, len(training.records)
         was_here = RUN_ID in trial.user_attrs  # only then there may be reports; to ask takes a query
         reported = trial.storage.get_trial(id_of(trial)).intermediate_values if was_here else {}
-        for record in chain(list(training.records), training):
-            check()
+        for record in run.follow(chain(list(training.records), training), epochs, again):
             if not holds_claim(trial):
                 raise ClaimLost(CLAIM_LOST)
-            run.log_metrics(record.metrics(), record.epoch)
             if record.epoch > again:
                 checkpoint.write_now_and_then()
-                if record.epoch % every == 0 and record.epoch < self._config.training.epochs:
-                    run.flush()
             if record.epoch in self._rungs and record.epoch >= max(reported, default=0):
                 value = self._best_value(training, record.epoch) if record.epoch not in reported else None
                 comparisons.ask(record.epoch, value)

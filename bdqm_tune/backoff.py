@@ -1,0 +1,15 @@
+"""How long to wait between attempts."""
+
+import random
+from collections.abc import Iterator
+
+
+def pauses(first: float, longest: float) -> Iterator[float]:
+    """Seconds to wait before each next attempt, for ever: they double from `first` to `longest`.
+
+    Each is shortened at random, by half at most: of many that failed at one moment not all come again at one moment.
+    """
+    wait = first
+    while True:
+        yield wait * random.uniform(0.5, 1)
+        wait = min(2 * wait, longest)
