@@ -10,20 +10,20 @@ import tomllib
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]
-BOUND = re.compile(r"^(?P<name>[\w.-]+)(\[[\w,]+\])?>=(?P<version>[\w.]+)$")
+BOUND = re.compile(r"^(?P<name>[\w.-]+)(\[[\w,]+\])?>=(?P<version>[\w.]+)(,<[\w.]+)?$")
 
 
 def oldest(pyproject: str) -> list[str]:
     """`name==version` of each dependency of the project.
 
     Raises:
-        ValueError: a dependency has no lower bound, or more than that.
+        ValueError: a dependency has no lower bound, or more than a lower and an upper one.
     """
     lines = []
     for dependency in tomllib.loads(pyproject)["project"]["dependencies"]:
         bound = BOUND.match(dependency)
         if bound is None:
-            raise ValueError(f"dependencies: {dependency!r} is not of the form name>=version")
+            raise ValueError(f"dependencies: {dependency!r} is not of the form name>=version[,<version]")
         lines.append(f"{bound['name']}=={bound['version']}")
     return lines
 

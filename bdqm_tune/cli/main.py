@@ -61,7 +61,8 @@ app.command(epilog=f"Example: {EXPORT_EXAMPLE}")(export_amptorch)
 
 # Every option is text here and empty when not given, as MLflow passes it; bdqm_tune/config/config.py checks it.
 Train = Annotated[
-    str, typer.Option(metavar="FILE", help="Structures with energies, any file that ASE reads; or `builtin`.")
+    str,
+    typer.Option(metavar="FILE", help="Structures with energies, any file that ASE reads; default: `builtin`."),
 ]
 Test = Annotated[str, typer.Option(metavar="FILE", help="Structures of the test split, laid aside for `evaluate`.")]
 ConfigFile = Annotated[str, typer.Option(metavar="FILE", help="Configuration file (YAML).")]
@@ -72,20 +73,27 @@ def tune(
     train: Train = "",
     test: Test = "",
     config: ConfigFile = "",
-    study: Annotated[str, typer.Option(metavar="NAME", help="Name of the study; one that exists goes on.")] = "",
-    n_trials: Annotated[str, typer.Option(metavar="N", help="Trials to add.")] = "",
-    epochs: Annotated[str, typer.Option(metavar="N", help="Epochs of a trial, at most.")] = "",
+    study: Annotated[
+        str, typer.Option(metavar="NAME", help="Name of the study; one that exists goes on. Default: `default`.")
+    ] = "",
+    n_trials: Annotated[str, typer.Option(metavar="N", help="Trials to add; default: 20.")] = "",
+    epochs: Annotated[str, typer.Option(metavar="N", help="Epochs of a trial, at most; default: 100.")] = "",
     objectives: Annotated[
         str,
-        typer.Option(metavar="NAME,…", help="What to minimise, several at once: `val_energy_mae,n_parameters`."),
+        typer.Option(
+            metavar="NAME,…",
+            help="What to minimise, several at once: `val_energy_mae,n_parameters`; default: the error alone.",
+        ),
     ] = "",
-    sampler: Annotated[str, typer.Option(help="tpe, cmaes, random, gp, grid, qmc or nsgaii.")] = "",
-    pruner: Annotated[str, typer.Option(help="hyperband, halving, median or none.")] = "",
-    seed: Annotated[str, typer.Option(metavar="N", help="Seed of the sampler and the networks.")] = "",
-    backend: Annotated[str, typer.Option(help="What trains: native, or amptorch.")] = "",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "",
-    cohort: Annotated[str, typer.Option(help="Trials trained at the same time: auto, or how many.")] = "",
-    patience: Annotated[str, typer.Option(metavar="MINUTES", help="To wait for a store that does not answer.")] = "",
+    sampler: Annotated[str, typer.Option(help="tpe (default), cmaes, random, gp, grid, qmc or nsgaii.")] = "",
+    pruner: Annotated[str, typer.Option(help="hyperband (default), halving, median or none.")] = "",
+    seed: Annotated[str, typer.Option(metavar="N", help="Seed of the sampler and the networks; default: 0.")] = "",
+    backend: Annotated[str, typer.Option(help="What trains: native (default), or amptorch.")] = "",
+    device: Annotated[str, typer.Option(help="auto (default), cpu, cuda or cuda:N.")] = "",
+    cohort: Annotated[str, typer.Option(help="Trials trained at the same time: auto (default), or how many.")] = "",
+    patience: Annotated[
+        str, typer.Option(metavar="MINUTES", help="To wait for a store that does not answer; default: 30.")
+    ] = "",
     set_: Annotated[
         str,
         typer.Option("--set", metavar="NAME=VALUE,…", help="Hyperparameters, and options of the descriptor, to fix."),

@@ -14,10 +14,15 @@ from typing import Any
 import ase.io
 import numpy as np
 import pytest
+import typer
+import yaml
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from mlflow.tracking import MlflowClient
 
+from bdqm_tune.cli.main import app
+from bdqm_tune.cli.shared import PLACES
+from bdqm_tune.config.config import Config
 from bdqm_tune.errors import BdqmError
 from bdqm_tune.services.connection import Stores, find_stores
 from bdqm_tune.study.study import load_study
@@ -25,6 +30,7 @@ from tests.commands import Call
 from tests.forked import Forked
 from tests.waiting import eventually
 
+PROJECT = Path(__file__).parents[2]
 QUICK = {"--n-trials": "2", "--epochs": "3", "--set": "num_layers=1,num_nodes=4"}
 
 
@@ -239,6 +245,28 @@ def test_an_element_that_training_lacks_is_warned_of(call: Call) -> None:
     code, _, err = call("prepare", "--train", "train.xyz", "--test", "test.xyz")
     assert code == 0
     assert "warning: O in the test split but not in the training split: its reference energy is the mean" in err
+
+
+def test_help_and_mlproject_have_every_option_with_its_default() -> None:
+    """The declaration in `config` is the one place; what is written beside it is checked against it."""
+    entry = yaml.safe_load((PROJECT / "MLproject").read_text())["entry_points"]["main"]
+    command: Any = typer.main.get_command(app).commands["tune"]  # type: ignore[attr-defined]
+    texts = {parameter.name.rstrip("_"): parameter.help for parameter in command.params}
+    assert set(entry["parameters"]) == {*PLACES, "config", "set"}
+    assert set(texts) == {*entry["parameters"], "as_json", "help"} - {"help"}
+    for name in entry["parameters"]:
+        assert f"--{name.replace('_', '-')} {{{name}}}" in " ".join(entry["command"].split())
+    config = Config().model_dump()
+    for name, (group, option) in PLACES.items():
+        default = config[group][option] if group else config[option]
+        stated = texts[name]
+        if default is None:
+            assert name in ("test", "objectives"), name
+        else:
+            default = int(default) if isinstance(default, float) else default
+            assert any(f"{one}." in f"{stated}." for one in (f"efault: {default}", f"efault: `{default}`")) or (
+                f"{default} (default)" in stated
+            ), name
 
 
 def test_help_has_an_example_for_every_command(call: Call) -> None:
