@@ -113,7 +113,7 @@ class Sample:
 
 
 @dataclass
-class FailureDetector:
+class ResourceSampler:
     """Looks at the servers once in a while, in a thread, until it is told to stop."""
 
     servers: Servers
@@ -121,7 +121,7 @@ class FailureDetector:
     samples: list[Sample] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
 
-    def __enter__(self) -> "FailureDetector":
+    def __enter__(self) -> "ResourceSampler":
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
         return self

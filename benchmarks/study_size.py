@@ -23,7 +23,7 @@ from optuna.trial import TrialState, create_trial
 from bdqm_tune.config.config import Config, load_config
 from bdqm_tune.learning.dataset import Dataset, prepare
 from bdqm_tune.storage.cache import Cache, together
-from bdqm_tune.storage.queries import MARK
+from bdqm_tune.storage.queries import CLAIM_TOKEN
 from bdqm_tune.study.search_space import suggest
 from bdqm_tune.study.study import RESULT, RUN_ID, add_trials, check_study, next_trial, open_study, others_run
 from bdqm_tune.tracking.quiet import quiet_libraries
@@ -94,7 +94,7 @@ def fill(running: Servers, study: optuna.Study, finished: int, elsewhere: int) -
     of_others = f"FROM optuna.trials WHERE study_id = {study_id} AND state = 'RUNNING'"
     running.query(
         "INSERT INTO optuna.trial_system_attributes (trial_id, `key`, value_json) "
-        f"SELECT trial_id, '{MARK}', CONCAT('\"', {who}, ':x\"') {of_others}"
+        f"SELECT trial_id, '{CLAIM_TOKEN}', CONCAT('\"', {who}, ':x\"') {of_others}"
     )
     running.query(
         f"INSERT INTO optuna.{TABLE.name} (worker, study_id, state, beats, since, seen, description, note) "

@@ -28,7 +28,7 @@ from bdqm_tune.config.config import load_config
 from bdqm_tune.learning.dataset import prepare
 from bdqm_tune.study.study import EXPERIMENT, RUN_ID, load_study
 from benchmarks.client import Measured, Order
-from benchmarks.servers import FailureDetector, Sample, Servers, servers
+from benchmarks.servers import ResourceSampler, Sample, Servers, servers
 from benchmarks.sleeping import epoch_record
 
 LOADS = ["1:3:100:0.3", "8:3:100:0.3", "32:3:100:0.3"]
@@ -52,7 +52,7 @@ def measure(
     where = str(running.stores.home), str(running.places.connection)
     orders = [Order(*where, study, trials, epochs, seconds, starts[i::n_processes]) for i in range(n_processes)]
     stored, used = running.stored(), running.cpu()
-    with FailureDetector(running) as watch:
+    with ResourceSampler(running) as watch:
         found = _run(orders, FIRST_START + length * (trials + 1) + LIMIT)
     used = {name: value - used[name] for name, value in running.cpu().items()}
     stored = {name: value - stored[name] for name, value in running.stored().items()}
@@ -94,7 +94,7 @@ def _full_load(seen: tuple[Sample, Sample] | None, ended: list[float]) -> dict[s
     return {"seconds": seconds, "trials": trials, "trials_per_second": trials / seconds, **cores}
 
 
-def _growth(watch: FailureDetector, found: list[Measured], start: float, end: float) -> dict[str, int] | None:
+def _growth(watch: ResourceSampler, found: list[Measured], start: float, end: float) -> dict[str, int] | None:
     """Bytes that the servers, and the workers' process that grew most, gained in full load's last four fifths."""
     start += (end - start) / 5
     seen = watch.between(start, end)

@@ -37,7 +37,7 @@ def _number(value: float) -> str:
 
 def write_evaluation(evaluation: Evaluation, out: Path) -> list[Path]:
     """Write the tables, test_metrics.json and the figures (PNG, PDF) into a folder."""
-    # Imported here, as whoever wants the numbers alone need not wait for Matplotlib.
+    # Imported here: the numbers alone need no Matplotlib, which takes a second.
     from bdqm_tune.analysis.drawings import evaluation_drawings
     from bdqm_tune.analysis.drawings import write as draw
 

@@ -9,7 +9,7 @@ from bdqm_tune.errors import BadInput
 FIGURES, REPORTS = "figures/", "reports/"
 
 
-def output_folder(name: str, out: str) -> Path:
+def output_folder(name: str, out: str | Path) -> Path:
     """The folder for a study's files; nothing is made yet.
 
     Args:
@@ -19,7 +19,7 @@ def output_folder(name: str, out: str) -> Path:
         BadInput: it could not be made or written to.
     """
     folder = Path(out)
-    if out.endswith(os.sep):
+    if str(out).endswith(os.sep):
         folder /= re.sub(r"[^\w.-]+", "_", name).strip(".")[:100] or "study"
     parent = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     if not parent.is_dir():

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from bdqm_tune.admin.report_run import record_report
 from bdqm_tune.analysis.folders import REPORTS, output_folder
@@ -24,7 +25,7 @@ class Report:
     run_id: str  # that has it, too; "" where no worker has begun yet
 
 
-def make_report(stores: Stores, name: str, out: str = REPORTS) -> Report:
+def make_report(stores: Stores, name: str, out: str | Path = REPORTS) -> Report:
     """Write the report of a study into a folder, and add it to the study's run of reports in MLflow.
 
     Args:

@@ -78,7 +78,9 @@ def evaluate(
 
         for file in write_evaluation(evaluation, folder):
             evaluation.log_artifact(file)
-        note(f"tables, test_metrics.json and figures: {folder}{os.sep}, and run {evaluation.run_id}")
+        (note if as_json else print)(
+            f"tables, test_metrics.json and figures: {folder}{os.sep}, and run {evaluation.run_id}"
+        )
 
 
 def picked_trial(trial: str, ensemble: str) -> int | None:

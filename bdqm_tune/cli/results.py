@@ -66,7 +66,7 @@ def confirm(
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         written = ", ".join(path.name for path in write_confirmation(made, folder))
-        note(f"{written}: {folder}{os.sep}, and run {made.champion.confirmation_run_id}")
+        (note if as_json else print)(f"{written}: {folder}{os.sep}, and run {made.champion.confirmation_run_id}")
     if registered:
         from bdqm_tune.models.registry import register as enter
 

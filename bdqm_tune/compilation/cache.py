@@ -1,4 +1,4 @@
-"""Compiled loops, kept by a digest of the code: compiled once for a kind of machine, whoever comes first.
+"""Compiled loops, kept by a digest of the code: the first process compiles them for all machines of a kind.
 
 Numba itself compiles a function at its first call, a minute in all, in every clone and in each of several workers that
 begin at the same moment; and it does not notice when a function that is compiled into another one changes in another

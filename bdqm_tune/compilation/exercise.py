@@ -2,7 +2,7 @@
 
 python -m bdqm_tune.compilation.exercise
 
-A process of its own: whoever imports this package may be a script that another process of its kind would run again.
+A process of its own: a user's script that imports this package would be run again by processes that it spawns.
 """
 
 import multiprocessing

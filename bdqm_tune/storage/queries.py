@@ -1,4 +1,4 @@
-"""What is asked of a study's tables beyond what Optuna asks; it is asked again while the database is away."""
+"""Queries of a study's tables beyond Optuna's own, retried while the database is away."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ Answer = TypeVar("Answer")
 
 # An attribute of a trial that the storage keeps to itself. Every new trial and every change of a state carries a token
 # of its own, by which one that was done, though its answer was lost, is told from one that is still to be done.
-CLAIM_TOKEN = "bdqm:mark"
+CLAIM_TOKEN = "bdqm:mark"  # nosec B105  # the name of an attribute
 
 
 class StudyDatabaseFailed(BdqmError, StorageInternalError):

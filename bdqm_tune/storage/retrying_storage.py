@@ -41,7 +41,7 @@ class RetryingStorage(BatchedStorage):
         self._tried: set[str] = set()  # claim tokens of what we began
         self._held: dict[int, str] = {}  # trials that we run, and the claim tokens by which we took them
         self._lost: set[int] = set()  # trials that we ran until we were thought dead
-        self.worker = ""  # stands in these claim tokens
+        self.worker = ""  # the first part of these claim tokens
         self.counts: Callable[[], bool] = lambda: True  # whether nobody can have thought this worker dead
         super().__init__(url, engine_options, skip_compatibility_check=True, skip_table_creation=not make_tables)
 

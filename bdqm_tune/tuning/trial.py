@@ -94,7 +94,7 @@ class TrialRunner:
         self._asking = threading.Lock()  # samplers are not made for several threads
         self._waiting = threading.Lock()  # one looks for trials that come back, for all
         self._stopped = threading.Event()
-        self._late: Future[bool] | None = None  # the study is still to be told of a trial
+        self._late: Future[bool] | None = None  # a result that is not reported to the study yet
 
     def stop(self) -> None:
         """Hand back, after their epoch, the trials that other threads are running, and begin no more."""

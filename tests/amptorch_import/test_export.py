@@ -110,8 +110,7 @@ def test_there_and_back_it_is_the_same(descriptor: dict[str, Any], search: dict[
 
 
 def test_layers_of_different_widths_and_a_stopped_training_go_too() -> None:
-    search = {name: value for name, value in FIXED.items() if name not in ("num_layers", "num_nodes")}
-    ours = config(GMP, early_stopping=7).model_copy(update={"search": {**search, "hidden_layers": [9, 5]}})
+    ours = config(GMP, early_stopping=7).updated({"search": {"hidden_layers": [9, 5]}})
     exported, lost = export_config(ours)
     assert exported["model"]["hidden_layers"] == [9, 5]
     assert lost == []

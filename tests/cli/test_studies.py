@@ -76,9 +76,9 @@ def test_a_worker_that_is_killed(call: Call) -> None:
 
     code, out, err = call("doctor", "--json")
     assert code == 0, out
-    mended = [finding["message"] for finding in json.loads(out) if finding["state"] == "fixed"]
-    assert re.fullmatch(rf"s: worker {process.pid} on \S+ is lost: its process was gone", mended[0])
-    assert mended[1:] == [f"s: trial {number} waits again, as its worker was lost (1 of 3)" for number in (0, 1)]
+    fixed = [finding["message"] for finding in json.loads(out) if finding["state"] == "fixed"]
+    assert re.fullmatch(rf"s: worker {process.pid} on \S+ is lost: its process was gone", fixed[0])
+    assert fixed[1:] == [f"s: trial {number} waits again, as its worker was lost (1 of 3)" for number in (0, 1)]
     runs = {run.info.run_name: run for run in MlflowClient().search_runs([_experiment()])}
     assert {name: run.info.status for name, run in runs.items()} == {
         "s": "KILLED",

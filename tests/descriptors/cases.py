@@ -32,7 +32,7 @@ class Case:
     def descriptor(self) -> Descriptor:
         return self.make(**self.arguments)
 
-    def study_lock(self, random: np.random.Generator) -> NDArray[np.float64]:
+    def turn(self, random: np.random.Generator) -> NDArray[np.float64]:
         """One of these, (3, 3)."""
         matrix = np.linalg.qr(random.normal(size=(3, 3)))[0] * random.choice([-1, 1])
         if self.turns == "all":

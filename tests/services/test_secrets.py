@@ -193,10 +193,10 @@ def test_what_is_written_as_urls_are_is_taken(url: str) -> None:
 def test_a_traceback_has_no_password(workdir: Path) -> None:
     """Of an error that nobody expected, in whatever command."""
     code = (
-        "import sys; from bdqm_tune import cli, cli_studies\n"
+        "import sys; from bdqm_tune.cli import main, studies\n"
         "def fail(): raise RuntimeError('no mysql://u:sesame77@h/d, nor sesame77')\n"
-        "cli.stores_here = cli_studies.stores_here = fail\n"
-        "sys.argv = ['bdqm-tune', 'studies']; cli.main()"
+        "main.stores_here = studies.stores_here = fail\n"
+        "sys.argv = ['bdqm-tune', 'studies']; main.main()"
     )
     variables = {**os.environ, "BDQM_STORAGE": "mysql://u:sesame77@h/d"}
     done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True)

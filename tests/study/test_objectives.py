@@ -291,4 +291,4 @@ def test_the_command_line(call: Callable[..., tuple[int, str, str]], files: dict
         assert (code, out) == (2, "")
         assert message in err
     code, out, _ = call("evaluate", "--study", "default", "--trial", number)
-    assert (code, out.split()[3]) == (0, number)
+    assert (code, out.split()[1:3]) == (0, ["trial", number])

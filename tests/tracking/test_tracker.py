@@ -214,7 +214,7 @@ def test_a_run_that_goes_on_gets_what_it_lacks_and_nothing_twice(stores: Stores)
     assert [metric.step for metric in history] == list(range(1, 21))
 
 
-def test_whoever_lost_the_trial_sends_no_more_to_its_run(stores: Stores) -> None:
+def test_a_worker_without_the_claim_sends_no_more_to_the_run(stores: Stores) -> None:
     """Found by random faults: a worker that had stood still sent what its successor had sent as well."""
     tracker = open_tracker(stores, "lost", SOON)
     ours = True
