@@ -99,6 +99,23 @@ def test_a_registered_model_is_what_was_trained(
     assert load_potential(f"models:/{name}/1", both).predict(test).energies.tolist() == expected.energies.tolist()
 
 
+def test_a_model_of_an_earlier_version_is_served_too(
+    stores: Stores, tuned: Tuned, files: dict[str, str], tmp_path: Path
+) -> None:
+    """It names what reads it by the module's name of then."""
+    best, test = tuned(stores), ase.io.read(files["test"], ":2")
+    made = register(stores, "small")
+    uri = tracking_client(stores).tracking_uri
+    folder = mlflow.artifacts.download_artifacts(f"models:/{made.name}/{made.version}", None, None, str(tmp_path), uri)
+    description = Path(folder) / "MLmodel"
+    text = description.read_text(encoding="utf-8")
+    assert "loader_module: bdqm_tune.models.serving" in text
+    description.write_text(text.replace("bdqm_tune.models.serving", "bdqm_tune.experiment.serving"))
+    served = mlflow.pyfunc.load_model(folder).predict([record_of(atoms) for atoms in test], params={"forces": False})
+    expected = load_potential(best, stores).predict(test, forces=False).energies
+    assert [row["energy"] for row in served] == expected.tolist()
+
+
 def test_three_that_register_a_model_at_once_make_one_version(stores: Stores, tuned: Tuned) -> None:
     tuned(stores)
     command = ["-m", "bdqm_tune", "register", "--study", "small", "--json"]
