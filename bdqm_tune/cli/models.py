@@ -13,6 +13,7 @@ from bdqm_tune.cli.shared import (
     Out,
     PickedTrial,
     StudyName,
+    Train,
     files_folder,
     number,
     print_record,
@@ -31,7 +32,6 @@ PREDICT_EXAMPLE = (
     "`bdqm-tune predict models:/oc20@champion slab.xyz`"
 )
 
-Train = Annotated[str, typer.Option(metavar="FILE", help="The training file, if it has moved since.")]
 Reopen = Annotated[
     str, typer.Option(metavar="REASON", help="Why the test split is opened for one more model; stays on record.")
 ]

@@ -13,6 +13,7 @@ from bdqm_tune.cli.shared import (
     Out,
     PickedTrial,
     StudyName,
+    Train,
     files_folder,
     number,
     print_record,
@@ -43,7 +44,7 @@ def confirm(
             "`none`, or the name of a study.",
         ),
     ] = "",
-    train: Annotated[str, typer.Option(metavar="FILE", help="The training file, if it has moved since.")] = "",
+    train: Train = "",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; default: as the study.")] = "",
     registered: Annotated[bool, typer.Option("--register", help="Register the champion, as `register` does.")] = False,
     out: Out = "",
@@ -81,7 +82,7 @@ def register(
     name: Annotated[str, typer.Option(metavar="NAME", help="Of the registered model; default: the study's.")] = "",
     alias: Annotated[str, typer.Option(metavar="NAME", help="That points to it from now on.")] = "champion",
     trial: PickedTrial = "",
-    train: Annotated[str, typer.Option(metavar="FILE", help="The training file, if it has moved since.")] = "",
+    train: Train = "",
     as_json: Json = False,
 ) -> None:
     """Put the champion, or else the best trial's model, into MLflow's registry, where MLflow can serve it."""
@@ -101,7 +102,7 @@ def register(
 
 def reproduce(
     run_id: Annotated[str, typer.Argument(help="Id of the run of a trial, or of a training of `confirm`.")],
-    train: Annotated[str, typer.Option(metavar="FILE", help="The training file, if it has moved since.")] = "",
+    train: Train = "",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; default: as it was configured.")] = "",
     tolerance: Annotated[str, typer.Option(metavar="SHARE", help="Of each epoch's metrics; default: 0.001.")] = "",
     export: Annotated[

@@ -25,6 +25,7 @@ Out = Annotated[
         metavar="FOLDER", help="Also write tables and figures; into `figures/`, to a folder of the study's own there."
     ),
 ]
+Train = Annotated[str, typer.Option(metavar="FILE", help="The training file, if it has moved since.")]
 Number = TypeVar("Number", int, float)
 
 
