@@ -35,7 +35,7 @@ class RecoverableRun:
         renew: Callable[[Run], Callable[[MlflowClient], Run]],
         holds_claim: Callable[[], bool] = lambda: True,
     ) -> None:
-        self._send_request, self._renew, self._is_ours = send, renew, holds_claim
+        self._send_request, self._renew, self._holds_claim = send, renew, holds_claim
         self._open = None if isinstance(run, Run) else run
         self._run = run if isinstance(run, Run) else None
         self._requests: list[RunRequest] = []
@@ -105,7 +105,7 @@ class RecoverableRun:
         if self._run is None:
             assert self._open is not None
             self._run = self._open(client)
-        while self._n_sent < n and self._is_ours():
+        while self._n_sent < n and self._holds_claim():
             try:
                 answer = self._requests[self._n_sent](client, self._run)
             except Exception as error:

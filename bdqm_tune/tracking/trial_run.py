@@ -151,7 +151,7 @@ class TrialRun(RecoverableRun):
 
             def request(client: MlflowClient, run: Run) -> None:
                 nonlocal holds_claim  # a study's run that was deleted gets it again, when the trial has ended
-                holds_claim = holds_claim or self._is_ours()
+                holds_claim = holds_claim or self._holds_claim()
                 if holds_claim:
                     client.log_batch(run.info.run_id, metrics=metrics)
 

@@ -46,7 +46,7 @@ class FailureDetector:
             clock: seconds.
         """
         self._storage, self._study_id = storage, study_id
-        self._lost, self._taken_back, self._clock = lost, requeued, clock
+        self._lost, self._requeued, self._clock = lost, requeued, clock
         self._workers = Workers(storage.engine, storage.patience, study_id)
         self._seen: dict[str, tuple[int, float]] = {}  # a worker's count, and when it was first seen
         self._here: dict[str, Worker] = {}  # those of this machine, whose processes can be looked for
@@ -106,4 +106,4 @@ class FailureDetector:
         state = TrialState.FAIL if losses >= LOSSES_THAT_FAIL else TrialState.WAITING
         reason = {RESULT: {"reason": f"its worker was lost {losses} times"}} if state == TrialState.FAIL else {}
         if self._storage.requeue(held, state, {LOSSES: losses, **reason}):
-            self._taken_back(self._storage.get_trial(held.trial_id))
+            self._requeued(self._storage.get_trial(held.trial_id))

@@ -40,7 +40,7 @@ class Heartbeat(threading.Thread):
         super().__init__(name="lease", daemon=True)
         self._storage, self._description = storage, dict(description)
         self._workers = Workers(storage.engine, storage.patience, study_id)
-        self._lost, self._taken_back, self._clock = lost, requeued, clock
+        self._lost, self._requeued, self._clock = lost, requeued, clock
         self._watch = FailureDetector(storage, study_id, self._say_lost, self._say_requeued, clock)
         self._ended = threading.Event()
         self._enter()
@@ -69,7 +69,7 @@ class Heartbeat(threading.Thread):
 
     def _say_requeued(self, trial: FrozenTrial) -> None:
         _log.warning("trial %d, whose worker is lost: %s", trial.number, trial.state.name.lower())
-        self._taken_back(trial)
+        self._requeued(trial)
 
     def run(self) -> None:
         while True:
