@@ -172,6 +172,9 @@ class BatchedStorage(StudyQueries):
         else:
             self._block.writes.add(writes)
 
+    def _check_claim(self, session: Session, trial_id: int) -> None:
+        """Raise ClaimLost if the trial, which this transaction has locked, was ours and is another worker's by now."""
+
     @retrying
     def _write(self, writes: Writes) -> None:
         # Where an answer was lost, the parameters are there, and all else, as one transaction wrote it.
@@ -179,6 +182,7 @@ class BatchedStorage(StudyQueries):
             for trial_id in writes.trial_ids():
                 # As it is now, whatever was read before; and until the transaction ends.
                 trial: Any = models.TrialModel.find_or_raise_by_id(trial_id, session, for_update=True)
+                self._check_claim(session, trial_id)
                 self.check_trial_is_updatable(trial_id, trial.state)
             for trial_id, name, _, distribution, cached in writes.params:
                 before = cached or _distribution_before(session, trial_id, name)

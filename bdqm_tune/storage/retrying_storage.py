@@ -237,6 +237,14 @@ class RetryingStorage(BatchedStorage):
             writes.execute(session)
         return True
 
+    def _check_claim(self, session: Session, trial_id: int) -> None:
+        held = self._held.get(trial_id)
+        if held is not None and self._find_token(session, trial_id) != held:
+            self._held.pop(trial_id, None)
+            self._lost.add(trial_id)
+        if trial_id in self._lost:
+            raise ClaimLost(CLAIM_LOST)
+
     @staticmethod
     def _find_token(session: Session, trial_id: int) -> str | None:
         """The trial's token as it is now, whatever was read before."""

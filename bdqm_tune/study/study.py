@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.exceptions import StorageInternalError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -249,6 +249,15 @@ def holds_claim(trial: optuna.Trial) -> bool:
 def certainly_holds_claim(trial: optuna.Trial) -> bool:
     """The same for what cannot be taken back, as a metric that is sent; may ask the database."""
     return not isinstance(trial.storage, Cache) or trial.storage.backend.certainly_holds(id_of(trial))
+
+
+def keep_run_id(trial: optuna.Trial, run_id: str) -> bool:
+    """Let the study know of a trial's run; False if another worker has the trial by now."""
+    try:
+        trial.storage.set_trial_user_attr(id_of(trial), RUN_ID, run_id)
+    except (ClaimLost, UpdateFinishedTrialError):
+        return False
+    return True
 
 
 def claim_token(trial: optuna.Trial) -> str:

@@ -5,6 +5,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from mlflow.tracking import MlflowClient
 
 from bdqm_tune.tracking.client import TrackingFailed, http_status, is_passing
 
-RunRequest = Callable[[MlflowClient, Run], Any]  # safe to repeat, as an answer may get lost
+# Safe to repeat, as an answer may get lost; one of HTTP each, as the claim is looked at before every one.
+RunRequest = Callable[[MlflowClient, Run], Any]
 
 
 class RecoverableRun:
@@ -71,12 +73,8 @@ class RecoverableRun:
             where = f"{tempfile.gettempdir()} (TMPDIR names another folder)"
             raise TrackingFailed(f"artifacts cannot be written to {where}: {error.strerror or error}") from error
 
-        def request(client: MlflowClient, run: Run) -> None:
-            # The client would ask for the run first, and go on using the address that its server had then.
-            get_artifact_repository(run.info.artifact_uri, client.tracking_uri).log_artifacts(folder.name)
-
-        if any(Path(folder.name).iterdir()):
-            self.send(request)
+        for file in sorted(path for path in Path(folder.name).rglob("*") if path.is_file()):
+            self.send(partial(_upload, file=file, folder=file.parent.relative_to(folder.name).as_posix()))
 
     def end(self, status: str, ended: int | None = None) -> Future[Any]:
         """Send the end of the run, which is answered when all is sent.
@@ -102,10 +100,11 @@ class RecoverableRun:
     def _catch_up(self, client: MlflowClient, n: int) -> Any:
         """Send the first `n` requests, but for those that the run has."""
         answer = None
-        if self._run is None:
-            assert self._open is not None
-            self._run = self._open(client)
         while self._n_sent < n and self._holds_claim():
+            if self._run is None:
+                assert self._open is not None
+                self._run = self._open(client)
+                continue  # which may have taken long
             try:
                 answer = self._requests[self._n_sent](client, self._run)
             except Exception as error:
@@ -123,6 +122,12 @@ class RecoverableRun:
         if self._run.info.run_id != deleted.info.run_id:
             self._n_sent = 0
             self.start_again()
+
+
+def _upload(client: MlflowClient, run: Run, file: Path, folder: str) -> None:
+    # The client would ask for the run first, and go on using the address that its server had then.
+    repository = get_artifact_repository(run.info.artifact_uri, client.tracking_uri)
+    repository.log_artifact(str(file), None if folder == "." else folder)
 
 
 def active_run(client: MlflowClient, run_id: str) -> Run | None:

@@ -89,14 +89,15 @@ class Tracker:
         tags: Mapping[str, str],
         splits: Mapping[str, Split],
         run_id: str | None = None,
-        opened: Callable[[str], None] = lambda run_id: None,
+        opened: Callable[[str], bool] = lambda run_id: True,
         holds_claim: Callable[[], bool] = lambda: True,
         name: str = "",
     ) -> TrialRun:
         """Open the run of a trial, or that of `run_id` again for a trial that was handed back.
 
         Args:
-            opened: called with the id of a run that is made, as soon as it is known, in the thread that sends.
+            opened: called with the id of a run that is made, as soon as it is known, in the thread that sends; gives
+                whether the trial is still ours, for else the run is removed.
             holds_claim: whether this process may still send to the run; called in that thread, too.
             name: of the run; empty: trial-NNN.
         """
@@ -115,7 +116,7 @@ class Tracker:
         self,
         opening: Opening,
         run_id: str | None,
-        opened: Callable[[str], None],
+        opened: Callable[[str], bool],
         holds_claim: Callable[[], bool] = lambda: True,
         tried: bool = False,
     ) -> TrialRun:
@@ -131,7 +132,7 @@ class Tracker:
                 run = active_run(client, run_id) or self._instead(client, run_id, make)
             else:
                 run = make(client, {})
-            if run_id or tried:
+            if (run_id or tried) and holds_claim():
                 client.update_run(run.info.run_id, status="RUNNING")
                 for name in run.data.metrics:
                     history = client.get_metric_history(run.info.run_id, name)
@@ -183,14 +184,15 @@ class Tracker:
         except TimeoutError:
             raise TrackingFailed("the MLflow tracking store does not answer") from None
 
-    def _creation(self, opening: Opening, opened: Callable[[str], None], tried: bool) -> Creation:
+    def _creation(self, opening: Opening, opened: Callable[[str], bool], tried: bool) -> Creation:
         """What makes the run of a trial."""
         create = self._creating(opening.name, opening.creation, opening.started, tried)
 
         def make(client: MlflowClient, tags: Mapping[str, str]) -> Run:
             parent = {MLFLOW_PARENT_RUN_ID: self.run.info.run_id}
             run = create(client, {**opening.tags, **parent, **tags})
-            opened(run.info.run_id)
+            if not opened(run.info.run_id) and not tried:  # else it may have been made when the trial was ours
+                client.delete_run(run.info.run_id)
             return run
 
         return make

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from bdqm_tune.tracking.tracker import Tracker
 
 BATCHES_IN_TRIAL = 5
+MOST_METRICS = 1000  # in one request: MLflow's limit
 STATUS = {
     "complete": "FINISHED",
     "pruned": "KILLED",
@@ -112,19 +114,15 @@ class TrialRun(RecoverableRun):
 
     def flush(self, tags: Mapping[str, str] | None = None) -> None:
         """Send what was kept."""
-        metrics, self._flushed = self.metrics[self._flushed :], len(self.metrics)
+        kept, self._flushed = self.metrics[self._flushed :], len(self.metrics)
+        metrics = [Metric(name, value, moment, step) for values, moment, step in kept for name, value in values.items()]
         run_tags = [RunTag(key, value) for key, value in (tags or {}).items()]
+        for start in range(0, max(len(metrics), 1), MOST_METRICS):
+            self.send(partial(self._log, metrics[start : start + MOST_METRICS], run_tags))
 
-        def request(client: MlflowClient, run: Run) -> None:
-            new = [
-                Metric(name, value, moment, step)
-                for values, moment, step in metrics
-                for name, value in values.items()
-                if step > self._logged.get(name, -1)
-            ]
-            client.log_batch(run.info.run_id, metrics=new, tags=run_tags)
-
-        self.send(request)
+    def _log(self, metrics: list[Metric], tags: list[RunTag], client: MlflowClient, run: Run) -> None:
+        new = [metric for metric in metrics if metric.step > self._logged.get(metric.key, -1)]
+        client.log_batch(run.info.run_id, metrics=new, tags=tags)
 
     def finish(
         self,

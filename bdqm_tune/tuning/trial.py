@@ -37,6 +37,7 @@ from bdqm_tune.study.study import (
     claim_token,
     handed_back,
     holds_claim,
+    keep_run_id,
     next_trial,
     others_run,
 )
@@ -312,6 +313,6 @@ class TrialRunner:
             tags,
             splits,
             run_id=trial.user_attrs.get(RUN_ID),
-            opened=lambda run_id: trial.storage.set_trial_user_attr(id_of(trial), RUN_ID, run_id),
+            opened=lambda run_id: keep_run_id(trial, run_id),
             holds_claim=lambda: certainly_holds_claim(trial),
         )

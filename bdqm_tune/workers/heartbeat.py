@@ -14,7 +14,15 @@ from bdqm_tune.storage.retrying_storage import RetryingStorage
 from bdqm_tune.workers.failure_detector import DEAD_AFTER, HEARTBEAT_SECONDS, FailureDetector
 from bdqm_tune.workers.registry import Worker, Workers, who
 
+# A machine that was asleep did not count, and others know it: Linux's monotonic clock does not.
+SINCE_BOOT = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
 _log = logging.getLogger(__name__)
+
+
+def seconds_since_boot() -> float:
+    """By a clock that nobody sets, and that goes on while the machine sleeps."""
+    return time.clock_gettime(SINCE_BOOT)
 
 
 class Heartbeat(threading.Thread):
@@ -27,7 +35,7 @@ class Heartbeat(threading.Thread):
         description: Mapping[str, str],
         lost: Callable[[Worker, str], None] = lambda worker, why: None,
         requeued: Callable[[FrozenTrial], None] = lambda trial: None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = seconds_since_boot,
     ) -> None:
         """
         Args:

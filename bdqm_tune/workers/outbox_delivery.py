@@ -21,7 +21,7 @@ from bdqm_tune.storage.database import not_made_yet, opened
 from bdqm_tune.storage.queries import Held
 from bdqm_tune.study.checkpoints import TrialCheckpoint, checkpoint_folder
 from bdqm_tune.study.objectives import objectives_of
-from bdqm_tune.study.study import IDENTITY, RUN_ID, SIGNATURE, certainly_holds_claim, handed_back
+from bdqm_tune.study.study import IDENTITY, RUN_ID, SIGNATURE, certainly_holds_claim, handed_back, keep_run_id
 from bdqm_tune.study.trial_result import TrialResult, tell
 from bdqm_tune.tracking.client import http_status, reason, tracking_client
 from bdqm_tune.tracking.quiet import quiet_libraries
@@ -124,9 +124,6 @@ def _tell(stores: Stores, study: optuna.Study, tracker: Tracker, ended: EndedTri
     result = TrialResult(**ended.result)
     checkpoint = TrialCheckpoint(checkpoint_folder(stores.home, study.study_name, study.user_attrs), trial.number)
 
-    def opened_run(run_id: str) -> None:
-        trial.set_user_attr(RUN_ID, run_id)
-
     def let_know(client: MlflowClient) -> None:
         tell(trial, result, objectives_of(study.user_attrs[SIGNATURE]), checkpoint, dict(ended.reports))
 
@@ -134,7 +131,11 @@ def _tell(stores: Stores, study: optuna.Study, tracker: Tracker, ended: EndedTri
     if opening.started is None:
         opening = replace(opening, started=min((moment for _, moment, _ in ended.metrics), default=ended.ended))
     run = tracker.open_run(
-        opening, trial.user_attrs.get(RUN_ID), opened_run, lambda: certainly_holds_claim(trial), tried=True
+        opening,
+        trial.user_attrs.get(RUN_ID),
+        lambda run_id: keep_run_id(trial, run_id),
+        lambda: certainly_holds_claim(trial),
+        tried=True,
     )
     run.metrics += ended.metrics
     run.finish(result.state, ended.tags, ended.write_files, ended.best, ended.ended)

@@ -103,7 +103,7 @@ def test_a_run_whose_creation_was_not_answered_is_not_made_twice(
 
     monkeypatch.setattr(MlflowClient, "create_run", answer_gets_lost)
     seen: list[str] = []
-    trial = tracker.start_trial(0, {}, {}, {}, opened=seen.append)
+    trial = tracker.start_trial(0, {}, {}, {}, opened=lambda run_id: not seen.append(run_id))
     trial.finish("complete", {}, write_files, {})
     tracker.finish("FINISHED")
     assert [run.info.run_id for run in trial_runs(served, tracker)] == seen
@@ -231,6 +231,61 @@ def test_a_worker_without_the_claim_sends_no_more_to_the_run(stores: Stores) -> 
     assert (kept.info.status, kept.data.tags.get("reason")) == ("RUNNING", None)
     assert not client.list_artifacts(run_id)
     assert not client.get_run(tracker.run.info.run_id).data.metrics
+
+
+def test_the_claim_is_looked_at_before_every_request(stores: Stores) -> None:
+    """MLflow's client makes several of more than a thousand metrics, and of several files."""
+    tracker = open_tracker(stores, "lost", SOON)
+    looks_left = 4  # at the run, its data sets, its parameters, the first metrics: and then it is another worker's
+
+    def holds_claim() -> bool:
+        nonlocal looks_left
+        looks_left -= 1
+        return looks_left >= 0
+
+    run = tracker.start_trial(0, {}, {"trial_number": "0"}, {}, holds_claim=holds_claim)
+    for epoch in range(200):
+        run.log_metrics(dict.fromkeys(NAMES, epoch / 7), epoch)
+    run.finish("complete", {}, write_files, {})
+    tracker.finish("FINISHED")
+    client = tracking_client(stores)
+    (left,) = trial_runs(stores, tracker)
+    histories = [client.get_metric_history(left.info.run_id, name) for name in NAMES]
+    assert sum(map(len, histories)) == 1000
+    assert not client.list_artifacts(left.info.run_id)
+
+
+def test_who_has_lost_a_trial_opens_no_run_of_it(stores: Stores) -> None:
+    tracker = open_tracker(stores, "lost", SOON)
+    ours = tracker.start_trial(0, {}, {"trial_number": "0"}, {})
+    ours.finish("complete", {}, write_files, {})
+    run_id = ours.wait().info.run_id
+    client = tracking_client(stores)
+    before = client.get_run(run_id)
+    for again in (None, run_id):
+        lost = tracker.start_trial(0, {}, {"trial_number": "0"}, {}, run_id=again, holds_claim=lambda: False)
+        log_epochs(lost, range(1, 3))
+        lost.finish("complete", {}, write_files, {})
+    tracker.finish("FINISHED")
+    assert [run.to_dictionary() for run in trial_runs(stores, tracker)] == [before.to_dictionary()]
+
+
+def test_a_run_that_was_made_too_late_goes(stores: Stores) -> None:
+    """Its trial became another worker's while MLflow made it."""
+    tracker = open_tracker(stores, "late", SOON)
+    ours, made = True, list[str]()
+
+    def opened(run_id: str) -> bool:
+        nonlocal ours
+        made.append(run_id)
+        ours = False
+        return ours
+
+    late = tracker.start_trial(0, {}, {"trial_number": "0"}, {}, opened=opened, holds_claim=lambda: ours)
+    late.finish("complete", {}, write_files, {})
+    tracker.finish("FINISHED")
+    assert len(made) == 1
+    assert trial_runs(stores, tracker) == []
 
 
 def test_a_password_that_is_not_accepted_fails_at_once(served: Stores, server: Any) -> None:

@@ -15,10 +15,12 @@ from bdqm_tune.storage.retrying_storage import CLAIM_LOST, ClaimLost
 from bdqm_tune.study.study import (
     LOSSES,
     RESULT,
+    RUN_ID,
     add_trials,
     certainly_holds_claim,
     handed_back,
     holds_claim,
+    keep_run_id,
     next_trial,
     others_run,
 )
@@ -235,10 +237,21 @@ def test_a_lost_worker_that_wakes_up_cannot_touch_its_trial(
     for state, values in ((TrialState.WAITING, None), (TrialState.COMPLETE, [1.0]), (TrialState.FAIL, None)):
         with pytest.raises(ClaimLost):
             storage.set_trial_state_values(trial._trial_id, state, values)
+    for write in (
+        lambda: trial.report(1.0, 1),
+        lambda: trial.set_user_attr("late", 1),
+        lambda: storage.set_trial_system_attr(trial._trial_id, "late", 1),
+        lambda: trial.suggest_float("late", 0.0, 1.0),
+    ):
+        with pytest.raises(ClaimLost):
+            write()
+    assert not keep_run_id(trial, "late")
     with pytest.raises(KeyboardInterrupt), handed_back(trial):
         raise KeyboardInterrupt
     assert other.states() == before
-    assert other.trials[0].values is None
+    (kept, *_) = other.trials
+    assert (kept.values, kept.params, kept.intermediate_values) == (None, {}, {})
+    assert not {"late", RUN_ID} & {*kept.user_attrs, *kept.system_attrs}
 
 
 def test_a_worker_that_stood_still_and_was_not_missed_has_its_trial(node: Callable[..., Node], clock: Clock) -> None:
