@@ -16,7 +16,7 @@ from bdqm_tune.mlflow_server.data_lock import refuse_during_restore
 from bdqm_tune.mlflow_server.database import connect
 from bdqm_tune.mlflow_server.node import closed_to_others, elsewhere
 from bdqm_tune.mlflow_server.places import Places, state_of
-from bdqm_tune.mlflow_server.processes import holder, leftovers, open_log, stop, uninterrupted
+from bdqm_tune.mlflow_server.processes import held, holder, leftovers, open_log, stop, uninterrupted
 from bdqm_tune.mlflow_server.restore import restore_state
 from bdqm_tune.mlflow_server.settings import choose, load_settings
 from bdqm_tune.progress import check
@@ -173,8 +173,13 @@ def down(places: Places) -> bool:
             raise BdqmError(f"process {running.pid} does not stop the servers; log: {places.log('services')}")
         time.sleep(0.1)
         running = holder(places.lock)
-    stop(leftovers(places.folder), DOWN_SECONDS)
-    places.connection.unlink(missing_ok=True)
+    if places.lock.exists():
+        with held(
+            places.lock, lambda: supervisor.AlreadyRunning(f"another process runs the servers of {places.folder}")
+        ):
+            stop(leftovers(places.folder), DOWN_SECONDS)
+            places.connection.unlink(missing_ok=True)
+            places.release_socket()  # of a supervisor that was killed
     return was_up
 
 

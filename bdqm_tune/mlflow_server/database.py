@@ -15,7 +15,7 @@ from sqlalchemy import URL
 
 from bdqm_tune.errors import BdqmError, one_line
 from bdqm_tune.mlflow_server.places import Places, write_private
-from bdqm_tune.mlflow_server.processes import marked, start, stop, tail, wait_for
+from bdqm_tune.mlflow_server.processes import marked, start, stop, tail_of_start, wait_for
 from bdqm_tune.mlflow_server.programs import Programs
 
 # Two for each of 1000 workers, and those that the MLflow server may open (see tracking.py and settings.py). One that is
@@ -175,7 +175,7 @@ def await_database(places: Places, database: Database, process: psutil.Popen) ->
     log = places.log("database")
     if not wait_for(lambda: answers(database), [process], START_SECONDS):
         stop([process], 20)  # it may be in the middle of a recovery
-        problems = [line for line in tail(log, 40).splitlines() if "ERROR" in line]
+        problems = [line for line in tail_of_start(log, 40) if "ERROR" in line]
         raise BdqmError(
             f"the database does not start: {' / '.join(problems[-3:]) or 'it does not answer'} (log: {log})"
         )

@@ -6,13 +6,13 @@ command line, and prints a list of `Schema` (JSON) as its last line.
 
 import json
 import sys
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-import pymysql
 import sqlalchemy
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -275,7 +275,9 @@ def main() -> None:
     request = Request(**json.load(sys.stdin))
     try:
         found: Sequence[Schema] = migrate(request)
-    except (BdqmError, sqlalchemy.exc.SQLAlchemyError, pymysql.MySQLError) as error:
+    except Exception as error:
+        if not isinstance(error, BdqmError):
+            traceback.print_exc()  # for the log
         print(json.dumps({"error": without_secrets(one_line(getattr(error, "orig", None) or error))}))
         sys.exit(1)
     print(json.dumps([asdict(schema) for schema in found]))

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import IO
 
@@ -22,6 +23,7 @@ from bdqm_tune.progress import check
 
 MARK = "BDQM_SERVERS_OF"  # variable of every server's environment: the folder that it belongs to
 GLANCE = 2.0  # seconds; whoever only looks who holds the lock has it for a moment
+STARTED = "=== started"  # a line of a server's log begins so, whenever it is
 LOG_BYTES = 20_000_000  # a log that is longer is put aside at the next start
 
 
@@ -124,6 +126,8 @@ def start(command: Sequence[str | Path], mark: Path, log: Path, environment: Map
     if log.exists() and log.stat().st_size > LOG_BYTES:
         log.replace(log.with_suffix(".log.1"))
     with open_log(log) as output:
+        output.write(f"{STARTED} {datetime.now().isoformat(sep=' ', timespec='seconds')}\n")
+        output.flush()
         return psutil.Popen(
             [str(part) for part in command],
             stdin=subprocess.DEVNULL,
@@ -246,6 +250,13 @@ def tail(log: Path, lines: int) -> str:
             return "\n".join(file.read().decode("utf-8", errors="replace").splitlines()[-lines:])
     except FileNotFoundError:
         return ""
+
+
+def tail_of_start(log: Path, lines: int) -> list[str]:
+    """Those of the last lines of a log that came since its server was started last."""
+    found = tail(log, lines).splitlines()
+    starts = [number for number, line in enumerate(found, 1) if line.startswith(STARTED)]
+    return found[starts[-1] :] if starts else found
 
 
 def wait_for(ready: Callable[[], bool], processes: Sequence[psutil.Popen], seconds: float) -> bool:

@@ -239,7 +239,7 @@ class Servers:
         try:
             answer = json.loads(done.stdout.splitlines()[-1])
         except (IndexError, ValueError):
-            answer = {"error": (done.stderr.strip() or "no answer").splitlines()[-1]}
+            answer = {"error": f"no answer, status {done.returncode}"}
         if "error" in answer:
             raise BdqmError(f"cannot make the tables: {answer['error']} (log: {log})")
         return {schema["name"]: schema["state"] for schema in answer}

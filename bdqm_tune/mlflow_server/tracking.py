@@ -19,7 +19,7 @@ from bdqm_tune.mlflow_server import app
 from bdqm_tune.mlflow_server.database import Database
 from bdqm_tune.mlflow_server.passwords import Passwords
 from bdqm_tune.mlflow_server.places import Places, write_private
-from bdqm_tune.mlflow_server.processes import listens, start, stop, tail, wait_for
+from bdqm_tune.mlflow_server.processes import listens, start, stop, tail_of_start, wait_for
 from bdqm_tune.mlflow_server.schemas import AUTH, MLFLOW, account
 
 USER = "bdqm"  # MLflow's account of workers and of people at the page; `admin` manages accounts
@@ -131,11 +131,12 @@ def await_tracking(places: Places, address: Address, process: psutil.Popen, need
         return listens(process, address.port) and answers(address.uri, places.ca)
 
     if not wait_for(ready, [process, *needed], START_SECONDS):
+        ending = process.poll()
         stop([process], 5)
         if any(one.poll() is not None for one in needed):
             raise BdqmError(f"the database ended while MLflow was starting (log: {places.log('database')})")
-        last = " / ".join(tail(log, 5).splitlines())
-        raise BdqmError(f"the MLflow server does not start: {last} (log: {log})")
+        silent = "it does not answer" if ending is None else f"it ended with status {ending}"
+        raise BdqmError(f"the MLflow server does not start: {' / '.join(tail_of_start(log, 5)) or silent} (log: {log})")
 
 
 def answers(uri: str, ca: Path | None = None) -> bool:

@@ -91,4 +91,9 @@ def reason(error: Exception) -> str:
         )
     if is_disk_full(error):
         return DISK_FULL
+    if http_status(error) == 403:
+        return (
+            f"{without_secrets(one_line(error))}; what has this name there is another account's: choose another name, "
+            "or ask its owner or the administrator for the right to write to it"
+        )
     return without_secrets(one_line(error))

@@ -13,7 +13,17 @@ import psutil
 import pytest
 
 from bdqm_tune.errors import BdqmError
-from bdqm_tune.mlflow_server.processes import Holder, held, holder, leftovers, marked, stop
+from bdqm_tune.mlflow_server.processes import (
+    Holder,
+    held,
+    holder,
+    leftovers,
+    marked,
+    start,
+    stop,
+    tail,
+    tail_of_start,
+)
 from bdqm_tune.process import machine
 from tests.waiting import eventually
 
@@ -113,3 +123,14 @@ def test_servers_are_found_by_every_path_to_their_folder(tmp_path: Path) -> None
             assert leftovers(other) == leftovers(tmp_path / "none") == []
         finally:
             stop([server], 5)
+
+
+def test_what_a_log_says_of_the_last_start_is_told_from_what_was_before(tmp_path: Path) -> None:
+    log = tmp_path / "server.log"
+    for said in ("first", "second"):
+        start(["echo", said], tmp_path, log, os.environ).wait()
+    assert tail_of_start(log, 40) == ["second"]
+    start(["true"], tmp_path, log, os.environ).wait()
+    assert tail_of_start(log, 40) == []
+    assert tail(log, 4).splitlines()[0] == "first"
+    assert tail_of_start(tmp_path / "none.log", 40) == []

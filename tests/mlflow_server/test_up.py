@@ -120,8 +120,14 @@ def test_what_the_supervisor_leaves_when_it_is_killed_is_mended_by_the_next_up(u
     up_servers.services("up")
     assert up_servers.services("status").returncode == 0
     assert before.isdisjoint(process.pid for process in leftovers(up_servers.folder))
+    supervisor, socket_folder = holder(up_servers.places.lock), up_servers.places.socket.parent
+    assert supervisor is not None
+    assert socket_folder.is_dir()
+    os.kill(supervisor.pid, signal.SIGKILL)
+    eventually(lambda: holder(up_servers.places.lock) is None)
     up_servers.services("down")
     assert leftovers(up_servers.folder) == []
+    assert not socket_folder.exists()
 
 
 @pytest.mark.soak
