@@ -64,5 +64,8 @@ _shortened.maxstring = _shortened.maxlong = _shortened.maxother = 100
 
 def shown(value: Any) -> str:
     """What was given, to show in a message: as Python writes it, at most a line or two of it."""
-    text = _shortened.repr(value)
+    try:
+        text = _shortened.repr(value)
+    except ValueError:  # an integer has more digits than Python writes
+        text = "a number that is too long to be shown"
     return text if len(text) <= 300 else f"{text[:300]}…"

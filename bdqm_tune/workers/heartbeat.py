@@ -102,4 +102,4 @@ class Heartbeat(threading.Thread):
         elif not self._ended.is_set():
             self._storage.lose()
             self._enter()
-        self._watch.take_turn(self.worker)
+        self._watch.look(self.worker)
