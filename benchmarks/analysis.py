@@ -4,8 +4,7 @@ python -m benchmarks.analysis [--trials 10000] [--epochs 100] [--stores embedded
 
 embedded: SQLite files, as without servers. served: MariaDB, and MLflow's server with passwords, which it starts; needs
 MariaDB. Each step runs in a process of its own, whose peak of resident memory is printed with its seconds: reading the
-study for the first time, again from the cache, and `bdqm-tune compare`, which reads from the cache and draws
-all figures.
+study, and `bdqm-tune compare`, which reads it and draws all figures.
 """
 
 import argparse
@@ -240,8 +239,7 @@ def main() -> None:
             with {"embedded": embedded, "served": served}[name](folder) as (stores, engine, variables):
                 fill(trials, stores, engine)
                 print(f"{name}: {options.trials} trials, {options.epochs} epochs, {os.cpu_count()} cores", flush=True)
-                measured("load_results, for the first time", ["-c", READ], variables, folder)
-                measured("load_results, again", ["-c", READ], variables, folder)
+                measured("load_results", ["-c", READ], variables, folder)
                 measured(
                     "bdqm-tune compare",
                     ["-m", "bdqm_tune", "compare", STUDY],

@@ -24,7 +24,6 @@ from bdqm_tune.services.connection import read_connection
 from bdqm_tune.services.records import read_records
 from bdqm_tune.services.site import load_site
 from bdqm_tune.structures import read_structures
-from bdqm_tune.study.results_cache import read_cache
 
 PROJECT = Path(__file__).parents[1]
 ESCAPED = "escaped"  # the file that a payload makes
@@ -165,16 +164,6 @@ def test_no_format_of_structures_runs_it(workdir: Path, content: str) -> None:
         with pytest.raises(BdqmError):
             read_structures(file)
         assert not (workdir / ESCAPED).exists(), ending
-
-
-@pytest.mark.parametrize("content", CONTENTS)
-def test_what_was_kept_of_a_study_is_read_anew(workdir: Path, content: str) -> None:
-    file = workdir / "kept.parquet"
-    file.write_bytes(CONTENTS[content]())
-    rows, curves = read_cache(file, {1: "now"})
-    assert rows == {}
-    assert curves.empty
-    assert not (workdir / ESCAPED).exists()
 
 
 UNSAFE = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

@@ -18,7 +18,11 @@ class _Loader(yaml.SafeLoader):
 def parse_yaml(text: str) -> Any:
     """The content of a YAML document. Raises BadInput if it is none, or gives a key twice."""
     try:
-        return yaml.load(text, _Loader)  # nosec B506  # it is a SafeLoader
+        loader = _Loader(text)
+        try:
+            return loader.get_single_data()
+        finally:
+            loader.dispose()
     # A text that is not what its tag says, `!!timestamp x`, or a date that is none, fails in many ways.
     except (yaml.YAMLError, ValueError, ArithmeticError, LookupError, TypeError, AttributeError) as error:
         raise BadInput(f"not valid YAML: {one_line(error)}") from None

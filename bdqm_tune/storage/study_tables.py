@@ -1,14 +1,13 @@
 """A study's trials as its database has them: one query a table, whatever their number."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from optuna.distributions import BaseDistribution, json_to_distribution
-from optuna.trial import FrozenTrial
 
-from bdqm_tune.services.optuna_private import id_of, models
+from bdqm_tune.services.optuna_private import models
 from bdqm_tune.services.tables import WORKERS
 from bdqm_tune.storage.queries import CLAIM_TOKEN
 from bdqm_tune.storage.retrying_storage import RetryingStorage
@@ -32,23 +31,6 @@ class TrialTables:
                 return connection.execute(query.where(models.TrialModel.study_id == self._study_id)).all()
 
         return self._storage.patience(once)
-
-    def endings(self) -> dict[int, str]:
-        """How and when each finished trial ended, by its id."""
-        trial = models.TrialModel
-        rows = self._rows(sa.select(trial.trial_id, trial.state, trial._datetime_complete_utc))
-        return {key: f"{state.name} {ended}" for key, state, ended in rows if state.is_finished()}
-
-    def trials_but(self, known: Collection[int]) -> list[FrozenTrial]:
-        """The trials whose ids are not among the known ones."""
-        rows = self._rows(sa.select(models.TrialModel.trial_id))
-        missing = {key for (key,) in rows} - set(known)
-        newest = max(known, default=-1)
-        return [
-            trial
-            for trial in self._storage._get_trials(self._study_id, None, missing, newest)
-            if id_of(trial) in missing
-        ]
 
     def workers(self) -> dict[int, str]:
         """The name of the worker that had a trial last, by the trial's id."""

@@ -15,11 +15,9 @@ from optuna.trial import FrozenTrial
 from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.services.optuna_private import id_of
-from bdqm_tune.services.secrets import without_secrets
 from bdqm_tune.storage.cache import cache_of
 from bdqm_tune.storage.study_tables import TrialTables, is_searched
 from bdqm_tune.study.objectives import objectives_of
-from bdqm_tune.study.results_cache import cache_file, read_cache, write_cache
 from bdqm_tune.study.search_space import SEARCHABLE
 from bdqm_tune.study.study import EXPERIMENT, RESULT, RUN_ID, SIGNATURE, STATES, load_study
 from bdqm_tune.tracking.client import reason, tracking_client
@@ -55,7 +53,7 @@ class StudyResults:
 
 
 def load_results(stores: Stores, name: str) -> StudyResults:
-    """Read a study from both stores; of finished trials that were read before, from the file that keeps them.
+    """Read a study from both stores.
 
     Raises:
         BadInput: there is no such study, or it was not made here.
@@ -69,7 +67,12 @@ def load_results(stores: Stores, name: str) -> StudyResults:
     tables = TrialTables(cache_of(study).backend, id_of(study))
     spaces = tables.spaces()
     client = tracking_client(stores)
-    rows, curves = _rows_and_curves(stores, study, tables, objective, experiment)
+    workers, given = tables.workers(), tables.given()
+    rows = [
+        {**_row(trial), "worker": workers.get(id_of(trial)), "given": id_of(trial) in given}
+        for trial in study.get_trials(deepcopy=False)
+    ]
+    curves = _curves(stores, experiment, rows, objective)
     trials = _frame(rows, [key for key in SEARCHABLE if key in spaces])
     try:
         runs, splits = _study_runs(client, experiment, name), _splits(client, trials)
@@ -85,45 +88,25 @@ def trials_frame(trials: Sequence[FrozenTrial]) -> pd.DataFrame:
     return _frame([_row(trial) for trial in trials])
 
 
-def _rows_and_curves(
-    stores: Stores, study: optuna.Study, tables: TrialTables, objective: str, experiment: str
-) -> tuple[list[dict[str, Any]], pd.DataFrame]:
-    """A row for each trial in the order of their numbers, and the frame of curves."""
-    where = without_secrets(stores.storage_url).partition("?")[0]
-    file = cache_file(stores.home, study.study_name, where, id_of(study), experiment, objective)
-    endings = tables.endings()
-    kept, curves = read_cache(file, endings)
-    workers, given = tables.workers(), tables.given()
-    read = {
-        id_of(trial): {**_row(trial), "worker": workers.get(id_of(trial)), "given": id_of(trial) in given}
-        for trial in tables.trials_but(kept)
-    }
-    numbers = {row["run_id"]: row["number"] for row in read.values() if row["run_id"]}
-    if numbers:
-        new = read_curves(stores, experiment, list(numbers), objective)
-        new = pd.DataFrame({"trial": new["run_id"].map(numbers), "epoch": new["step"], "value": new["value"]})
-        curves = pd.concat([curves, new]).astype({"trial": int, "epoch": int, "value": float})
-        curves = curves.sort_values(["trial", "epoch"], ignore_index=True)
-    last = curves.groupby("trial")["epoch"].max().to_dict()
-    # A worker may still be sending the end of a curve when its trial has ended.
-    whole = {
-        key: row for key, row in read.items() if key in endings and last.get(row["number"], 0) >= (row["epochs"] or 0)
-    }
-    if whole:
-        write_cache(file, kept | whole, endings, curves)
-    rows = sorted((kept | read).values(), key=lambda row: row["number"])
-    return rows, curves.rename(columns={"value": objective})
+def _curves(stores: Stores, experiment: str, rows: Sequence[Mapping[str, Any]], objective: str) -> pd.DataFrame:
+    """The objective of the trials by epoch."""
+    numbers = {row["run_id"]: row["number"] for row in rows if row["run_id"]}
+    read = read_curves(stores, experiment, list(numbers), objective)
+    curves = pd.DataFrame({"trial": read["run_id"].map(numbers), "epoch": read["step"], objective: read["value"]})
+    return curves.astype({"trial": int, "epoch": int, objective: float}).sort_values(
+        ["trial", "epoch"], ignore_index=True
+    )
 
 
 def _row(trial: FrozenTrial) -> dict[str, Any]:
-    """What is known of a trial, as JSON can hold it."""
+    """What is known of a trial."""
     result = trial.user_attrs.get(RESULT, {})
     times = (trial.datetime_start, trial.datetime_complete)
     return {
         "number": trial.number,
         "state": STATES[trial.state],
         **{key: result.get(key) for key in MEASURED},
-        **{key: at and at.isoformat() for key, at in zip(TIMES, times, strict=True)},
+        **dict(zip(TIMES, times, strict=True)),
         "run_id": trial.user_attrs.get(RUN_ID),
         "params": trial.params,
     }
@@ -133,10 +116,8 @@ def _frame(rows: Sequence[dict[str, Any]], hyperparameters: Sequence[str] = ()) 
     flat = [{**{key: value for key, value in row.items() if key != "params"}, **row["params"]} for row in rows]
     frame = pd.DataFrame(flat, columns=None if flat else [*COLUMNS, *hyperparameters])
     numbers = [key for key in MEASURED if key != "reason"]
-    # What was kept of finished trials by an earlier version does not have all of them.
-    frame = frame.assign(**{key: None for key in numbers if key not in frame})
     frame = frame.astype(dict.fromkeys(numbers, float))
-    return frame.assign(**{key: pd.to_datetime(frame[key], format="ISO8601") for key in TIMES})
+    return frame.assign(**{key: pd.to_datetime(frame[key]) for key in TIMES})
 
 
 def _study_runs(client: MlflowClient, experiment: str, name: str) -> pd.DataFrame:

@@ -23,7 +23,6 @@ from bdqm_tune.services.connection import Stores
 from bdqm_tune.storage.database import opened
 from bdqm_tune.study.checkpoints import checkpoint_folder
 from bdqm_tune.study.results import load_results
-from bdqm_tune.study.results_cache import cache_file
 from bdqm_tune.study.study import load_study, study_id_of
 from tests.fuzzing import NAMES, is_one_line, refused
 from tests.mariadb import MariaDb
@@ -75,7 +74,6 @@ def test_folders_of_a_study_stay_where_they_belong(workdir: Path, name: str) -> 
     attributes = {"identity": "0123456789ab"}
     for place, inside in (
         (checkpoint_folder(workdir / "home", name, attributes), workdir / "home" / "checkpoints"),
-        (cache_file(workdir / "home", name), workdir / "home" / "analysis"),
         (workdir / output_folder(name, "figures/"), workdir / "figures"),
     ):
         assert place.resolve().parent == inside

@@ -1,7 +1,6 @@
 """A study as data frames: the same from every store, and from the file that keeps what has ended."""
 
 import math
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from bdqm_tune.learning.dataset import prepare
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.study import results
 from bdqm_tune.study.results import load_results
-from bdqm_tune.study.results_cache import read_cache, write_cache
 from bdqm_tune.study.study import EXPERIMENT, RESULT, open_study
 from bdqm_tune.tracking import metric_history as curves_module
 from bdqm_tune.tracking.client import tracking_client
@@ -64,24 +62,6 @@ def test_a_study_without_trials_has_empty_frames(configure: Callable[..., Config
     assert {"number", "state", "val_energy_mae", "worker", "host", "device"} <= set(found.trials)
 
 
-def test_what_has_ended_is_read_once(run: Run, stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
-    run(study={"name": "kept"})
-    asked: list[int] = []
-    monkeypatch.setattr(
-        results, "read_curves", lambda *given: asked.append(len(given[2])) or read_curves(*given)  # type: ignore[func-returns-value]
-    )  # fmt: skip
-    first = load_results(stores, "kept")
-    same(first, load_results(stores, "kept"))
-    run(study={"name": "kept", "n_trials": 2})
-    longer = load_results(stores, "kept")
-    assert asked == [3, 2]
-    pd.testing.assert_frame_equal(longer.trials.head(3), first.trials)
-    (file,) = (stores.home / "analysis").iterdir()
-    file.write_bytes(file.read_bytes()[:100])
-    same(longer, load_results(stores, "kept"))
-    assert asked == [3, 2, 5]
-
-
 def test_a_study_made_again_is_read_again(run: Run, stores: Stores) -> None:
     study, _ = run(study={"name": "again"})
     before = load_results(stores, "again")
@@ -90,21 +70,6 @@ def test_a_study_made_again_is_read_again(run: Run, stores: Stores) -> None:
     after = load_results(stores, "again")
     assert not set(after.trials["run_id"]) & set(before.trials["run_id"])
     assert not after.curves["val_energy_mae"].isin(before.curves["val_energy_mae"].tail(3)).any()
-
-
-def test_a_curve_that_is_still_being_sent_is_read_again(
-    run: Run, stores: Stores, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run(study={"name": "late", "pruner": "none"})
-
-    def without_last(*given: Any) -> pd.DataFrame:
-        found = read_curves(*given)
-        return found[found["step"] < 9]
-
-    with monkeypatch.context() as patch:
-        patch.setattr(results, "read_curves", without_last)
-        assert load_results(stores, "late").curves["epoch"].max() == 8
-    assert load_results(stores, "late").curves["epoch"].max() == 9
 
 
 def test_all_ways_to_read_curves_agree(
@@ -152,28 +117,7 @@ def test_no_study_and_no_tracking_store(run: Run, stores: Stores, workdir: Path)
     load_results(stores, "there").study._storage.create_new_study([StudyDirection.MINIMIZE], "of others")
     with pytest.raises(BadInput, match="'of others' was not made by bdqm-tune"):
         load_results(stores, "of others")
-    shutil.rmtree(stores.home / "analysis")
     elsewhere = Stores(workdir / "other home", stores.storage_url, "http://127.0.0.1:9")
     with pytest.raises(BdqmError, match="cannot read the curves from MLflow"), pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         load_results(elsewhere, "there")
-
-
-def test_the_cache_gives_back_what_it_was_given(tmp_path: Path) -> None:
-    rows: dict[int, dict[str, Any]] = {
-        7: {"number": 0, "params": {"activation": "tanh", "orders": "[0, 1]", "switch": True}, "value": None},
-        9: {"number": 1, "params": {"activation": 3, "switch": None}, "value": 0.1},
-        11: {"number": 2, "params": {}, "value": 1.0},
-    }
-    curves = pd.DataFrame({"trial": [0, 0, 1], "epoch": [1, 2, 1], "value": [0.1, float("nan"), 1e300]})
-    endings = {7: "a", 9: "b", 11: "c"}
-    file = tmp_path / "analysis" / "x.parquet"
-    write_cache(file, rows, endings, curves)
-    found, again = read_cache(file, endings)
-    assert found == rows
-    pd.testing.assert_frame_equal(again, curves)
-    found, again = read_cache(file, {7: "a", 9: "another time"})
-    assert list(found) == [7]
-    assert again["trial"].tolist() == [0, 0]
-    assert read_cache(tmp_path / "none.parquet", endings)[0] == {}
-    assert [path.name for path in file.parent.iterdir()] == ["x.parquet"]
