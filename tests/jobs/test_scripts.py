@@ -143,6 +143,7 @@ def test_a_node_without_a_gpu_stops_a_worker(
     assert project.report == []
 
 
+@pytest.mark.endurance  # without one, the same script runs in three other tests
 def test_a_gpu_is_named(project: FakeProject, tmp_path: Path) -> None:
     project.leave(0)
     nvidia_smi(tmp_path, "echo 'GPU 0: Tesla V100 (UUID: GPU-1)'")

@@ -21,6 +21,7 @@ from bdqm_tune.tuning.tune import tune
 from tests.servers import Servers
 
 
+@pytest.mark.endurance  # test_confirm.py of confirmation/ and cli/test_results.py come as far, each in half the time
 def test_from_a_study_to_a_registered_champion(
     servers: Servers,
     workdir: Path,

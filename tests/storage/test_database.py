@@ -44,6 +44,7 @@ from bdqm_tune.study.study import (
 from bdqm_tune.tracking.client import tracking_client
 from tests.forked import run
 from tests.mariadb import MariaDb
+from tests.marks import few
 from tests.places import Place
 
 
@@ -603,6 +604,7 @@ def test_hurrying_shortens_patience_and_never_lengthens_it(workdir: Path) -> Non
     hurry(optuna.storages.InMemoryStorage())
 
 
+@pytest.mark.parametrize("place", few(["mariadb"], ["sqlite"]), indirect=True)
 def test_four_workers_at_once_make_one_study(place: Place, configure: Callable[..., Config], workdir: Path) -> None:
     config = configure(study={"n_trials": 2, "sampler": "random", "pruner": "none"}, training={"epochs": 2})
     (workdir / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))

@@ -28,6 +28,7 @@ from bdqm_tune.tracking.client import tracking_client
 from bdqm_tune.tuning.tune import tune
 from bdqm_tune.workers.registry import Workers
 from tests.forked import run
+from tests.marks import few
 from tests.tuning.test_faults import EPOCHS, at_epochs, three_trials
 from tests.waiting import eventually
 from tests.whole import assert_once
@@ -211,7 +212,7 @@ def test_a_folder_of_artifacts_that_is_removed_is_made_again(embedded: Study) ->
     assert confirm(embedded.stores, "folder", Options(best=3, seeds=2, random="none")).champion.trial in (1, 2)
 
 
-@pytest.fixture(params=["deleted", "removed for good"])
+@pytest.fixture(params=few(["deleted"], ["removed for good"]))
 def without_best(request: pytest.FixtureRequest, embedded: Study) -> tuple[Study, int, bool]:
     """A study whose best trial's run is gone, that trial, and whether it can be restored."""
     embedded.tune("s", lambda: None)
