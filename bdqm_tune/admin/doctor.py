@@ -1,16 +1,28 @@
-"""Whether the two stores can be used as they are; nothing is made where nothing is."""
+"""Whether this machine and Python have what is needed, and the two stores can be used as they are."""
+
+import os
+import platform
+import shutil
+from collections.abc import Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
 
 import mlflow
 import requests
 from mlflow.exceptions import MlflowException
+from packaging.requirements import Requirement
 
 from bdqm_tune.errors import BdqmError
 from bdqm_tune.services.connection import Stores
-from bdqm_tune.services.findings import ERROR, OK, Finding
+from bdqm_tune.services.findings import ERROR, OK, WARNING, Finding
 from bdqm_tune.services.secrets import without_secrets
 from bdqm_tune.storage.database import StudyDatabase, not_made_yet, opened
+from bdqm_tune.threads import usable_cores
 from bdqm_tune.tracking.client import reason, tracking_client
 from bdqm_tune.tracking.search import tracking_not_made_yet
+from bdqm_tune.units import bytes_text
+
+FULL, NEARLY_FULL = 1e9, 5e9  # bytes that are free
 
 
 def check_studies(stores: Stores) -> Finding:
@@ -43,3 +55,88 @@ def check_runs(stores: Stores) -> Finding:
     # A server looks at its tables itself, and may be of another version.
     fits = "" if where.startswith("http") else f", its tables fit mlflow {mlflow.__version__}"
     return Finding("runs", OK, f"MLflow's store {where} answers{fits}")
+
+
+def packages(distribution: str = "bdqm-tune") -> Iterator[Finding]:
+    """Python and the packages beside the oldest versions that are supported."""
+    try:
+        needed = [Requirement(text) for text in requires(distribution) or ()]
+    except PackageNotFoundError:
+        yield Finding("packages", WARNING, f"{distribution} is not installed in this Python", "make setup")
+        return
+    needed = [one for one in needed if one.marker is None or one.marker.evaluate({"extra": ""})]
+    wrong = [(one, found) for one in needed if not one.specifier.contains(found := _version(one.name), True)]
+    for one, found in wrong:
+        said = f"{one.name} {found} is here, {one.specifier} is needed" if found else f"{one.name} is missing"
+        yield Finding("packages", ERROR, said, f"pip install --upgrade '{one.name}{one.specifier}'")
+    if not wrong:
+        said = f"Python {platform.python_version()}, {len(needed)} packages as required"
+        yield Finding("packages", OK, f"{said}; optuna {_version('optuna')}, mlflow {_version('mlflow')}")
+
+
+def _version(name: str) -> str:
+    """The version of a package, "" if it is not installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
+
+
+def git() -> Finding:
+    """Whether MLflow can record the commit."""
+    if shutil.which("git"):
+        return Finding("git", OK, "there")
+    return Finding("git", WARNING, "not on the PATH: no run records its commit", "sudo apt-get install git")
+
+
+def gpu() -> Finding:
+    """What training uses, and whether it could use more."""
+    import torch
+
+    driver = Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    names = [torch.cuda.get_device_name(i) for i in range(count)]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return judge_gpu(driver, torch.version.cuda or torch.version.hip, names, visible, torch.__version__)
+
+
+def judge_gpu(
+    driver: bool, built_for: str | None, names: Sequence[str], visible: str | None, torch_version: str
+) -> Finding:
+    """What these mean together.
+
+    Args:
+        driver: whether NVIDIA's is there.
+        built_for: version of CUDA that torch is built for, if it is.
+        names: of the devices that torch sees.
+        visible: CUDA_VISIBLE_DEVICES.
+    """
+    said = "" if visible is None else f"; CUDA_VISIBLE_DEVICES={visible}"
+    if names:
+        return Finding("gpu", OK, f"{', '.join(names)}{said}; torch {torch_version}")
+    cpu = f"training uses the CPU, {usable_cores()} cores"
+    if not driver:
+        return Finding("gpu", OK, f"no NVIDIA driver here: {cpu}")
+    if built_for is None:
+        plain = torch_version.partition("+")[0]
+        return Finding(
+            "gpu",
+            WARNING,
+            f"there is an NVIDIA driver, but torch {torch_version} is built for the CPU alone: {cpu}",
+            f"pip install --force-reinstall torch=={plain}",
+        )
+    if visible is not None:
+        return Finding(
+            "gpu", WARNING, f"torch sees no GPU{said}: {cpu}", "unset CUDA_VISIBLE_DEVICES, or ask for a GPU in the job"
+        )
+    return Finding("gpu", WARNING, f"there is an NVIDIA driver, but torch sees no GPU: {cpu}", "nvidia-smi")
+
+
+def disk(home: Path) -> Finding:
+    """Room where features, test splits and the embedded database are."""
+    there = next(folder for folder in (home, *home.parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    said = f"{bytes_text(free)} free at {home}"
+    if free >= NEARLY_FULL:
+        return Finding("disk", OK, said)
+    return Finding("disk", ERROR if free < FULL else WARNING, said, "bdqm-tune gc --keep-best 5; or BDQM_HOME=FOLDER")

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from bdqm_tune.admin.report_run import record_report
+from bdqm_tune.admin.runs import record_report
 from bdqm_tune.analysis.folders import REPORTS, output_folder
 from bdqm_tune.analysis.reporting.facts import gather
 from bdqm_tune.analysis.reporting.write import write_report

@@ -229,7 +229,7 @@ def _records() -> "list[Submission]":
 
 def _trials() -> dict[str, dict[str, int | None]]:
     """How many trials each study has, and has done; nothing where the database does not answer at once."""
-    from bdqm_tune.admin.studies import all_studies
+    from bdqm_tune.admin.status import all_studies
     from bdqm_tune.services.submission import servers_answer
 
     with suppress(BdqmError):

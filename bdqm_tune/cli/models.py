@@ -51,8 +51,7 @@ def evaluate(
     """Evaluate the best trial's model, or an ensemble, on the test split: for one model of a study, on record."""
     from bdqm_tune.analysis.evaluation import evaluation_lines
     from bdqm_tune.config.config import Study
-    from bdqm_tune.evaluation.ensemble_evaluation import evaluate_ensemble
-    from bdqm_tune.evaluation.evaluation import evaluate_best
+    from bdqm_tune.evaluation.evaluation import evaluate_best, evaluate_ensemble
     from bdqm_tune.progress import note
 
     picked = picked_trial(trial, ensemble)

@@ -38,7 +38,7 @@ def status(study: Name, as_json: Json = False) -> None:
 
 def studies(as_json: Json = False) -> None:
     """List all studies: trials by state, the best value, when they were worked on, and by how many."""
-    from bdqm_tune.admin.studies import all_studies, table
+    from bdqm_tune.admin.status import all_studies, table
     from bdqm_tune.study.study import follows_servers, in_files_only
     from bdqm_tune.tracking.quiet import quiet_libraries
 
@@ -156,8 +156,7 @@ def doctor(
 
 
 def _findings(wait: bool) -> "Iterator[Finding]":
-    from bdqm_tune.admin import environment
-    from bdqm_tune.admin.doctor import check_runs, check_studies
+    from bdqm_tune.admin.doctor import check_runs, check_studies, disk, git, gpu, packages
     from bdqm_tune.admin.repair import repair_leftovers
     from bdqm_tune.mlflow_server.checks import check_servers
     from bdqm_tune.mlflow_server.places import Places
@@ -166,9 +165,9 @@ def _findings(wait: bool) -> "Iterator[Finding]":
     from bdqm_tune.tracking.quiet import quiet_libraries
 
     quiet_libraries()
-    yield from environment.packages()
-    yield environment.git()
-    yield environment.gpu()
+    yield from packages()
+    yield git()
+    yield gpu()
     yield from check_servers(Places(services_folder()))
     try:
         stores = find_stores(wait=False)
@@ -176,7 +175,7 @@ def _findings(wait: bool) -> "Iterator[Finding]":
         yield Finding("stores", ERROR, str(error))
         return
     yield from (Finding("stores", WARNING, note) for note in stores.notes)
-    yield environment.disk(Path(stores.home))
+    yield disk(Path(stores.home))
     checked = [check_studies(stores), check_runs(stores)]
     yield from checked
     if ERROR in [finding.state for finding in checked]:

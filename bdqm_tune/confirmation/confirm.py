@@ -16,11 +16,18 @@ from mlflow.utils.time import get_current_time_millis
 
 from bdqm_tune.config.config import Config
 from bdqm_tune.confirmation import ranking
-from bdqm_tune.confirmation.candidates import Candidate, default_candidate, finalists, searched_config
-from bdqm_tune.confirmation.random_search import random_candidate, random_study, run_random_search
+from bdqm_tune.confirmation.candidates import (
+    Candidate,
+    default_candidate,
+    finalists,
+    random_candidate,
+    random_study,
+    run_random_search,
+    searched_config,
+)
+from bdqm_tune.confirmation.ranking import Trained, decide, table, values_of
 from bdqm_tune.confirmation.record import FINALISTS, RECORD, RETRAININGS
 from bdqm_tune.confirmation.retraining import Job, Retrainer, Retraining, identity
-from bdqm_tune.confirmation.verdict import Trained, decide, table, values_of
 from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.files import write_whole
 from bdqm_tune.learning.dataset import Dataset

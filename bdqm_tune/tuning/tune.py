@@ -22,6 +22,7 @@ from bdqm_tune.services.secrets import refuse_secrets
 from bdqm_tune.storage.cache import cache_of
 from bdqm_tune.storage.database import study_lock
 from bdqm_tune.study.checkpoints import checkpoint_folder, remove_ended
+from bdqm_tune.study.data import note_test_split
 from bdqm_tune.study.run_contents import as_yaml
 from bdqm_tune.study.samplers import rungs
 from bdqm_tune.study.search_space import known_parameters
@@ -34,7 +35,6 @@ from bdqm_tune.study.study import (
     open_study,
     where_beside,
 )
-from bdqm_tune.study.testsplit import note_test_split
 from bdqm_tune.study.trial_result import TrialResult
 from bdqm_tune.tracking.provenance import provenance_tags
 from bdqm_tune.tracking.quiet import quiet_libraries

@@ -7,8 +7,7 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from bdqm_tune.admin.status import status_lines, study_status, summarise, trials_per_hour
-from bdqm_tune.admin.studies import all_studies, table
+from bdqm_tune.admin.status import all_studies, status_lines, study_status, summarise, table, trials_per_hour
 from bdqm_tune.errors import BadInput
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.services.tables import has_tables

@@ -27,10 +27,10 @@ from bdqm_tune.models.store import load_potential
 from bdqm_tune.services.connection import Stores, file_stores, server_stores
 from bdqm_tune.structures.sealed import open_labels
 from bdqm_tune.study.checkpoints import checkpoint_folder
+from bdqm_tune.study.data import load_test_split
 from bdqm_tune.study.results import load_results
 from bdqm_tune.study.selection import chosen_model
 from bdqm_tune.study.study import EXPERIMENT, IDENTITY, RUN_ID, add_trials, load_study, next_trial
-from bdqm_tune.study.testsplit import load_test_split
 from bdqm_tune.tracking.client import tracking_client
 from bdqm_tune.tracking.search import search
 from bdqm_tune.tuning.tune import tune

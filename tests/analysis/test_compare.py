@@ -19,7 +19,7 @@ from bdqm_tune.analysis import tables
 from bdqm_tune.analysis.folders import output_folder
 from bdqm_tune.cli import compare, models
 from bdqm_tune.errors import BadInput, BdqmError
-from bdqm_tune.evaluation import ensemble_evaluation, evaluation
+from bdqm_tune.evaluation import evaluation
 from bdqm_tune.evaluation.lockbox import Opening
 from bdqm_tune.evaluation.record import Evaluation
 from bdqm_tune.study import results
@@ -318,7 +318,7 @@ def test_evaluate_of_an_ensemble_adds_its_intervals(workdir: Path, monkeypatch: 
     found = Evaluation("oc20", None, metrics, tables, "f" * 32, logged.append, opening, (4, 1))
     _no_stores(monkeypatch)
     monkeypatch.setattr(
-        ensemble_evaluation,
+        evaluation,
         "evaluate_ensemble",
         lambda _stores, name, which, **_: asked.append((name, which)) or found,
     )

@@ -18,8 +18,8 @@ from bdqm_tune.admin.runs import runs_of_study
 from bdqm_tune.config.config import Config
 from bdqm_tune.confirmation.candidates import Candidate
 from bdqm_tune.confirmation.confirm import Confirmation, Options, confirm
+from bdqm_tune.confirmation.ranking import decide, table
 from bdqm_tune.confirmation.retraining import Retraining
-from bdqm_tune.confirmation.verdict import decide, table
 from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.evaluation.evaluation import evaluate_best
 from bdqm_tune.learning.dataset import prepare

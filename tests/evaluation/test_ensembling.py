@@ -12,11 +12,9 @@ from mlflow.tracking import MlflowClient
 import bdqm_tune as bt
 from bdqm_tune.admin.artifact_gc import remove_artifacts
 from bdqm_tune.errors import BadInput
-from bdqm_tune.evaluation.ensemble_evaluation import evaluate_ensemble
 from bdqm_tune.evaluation.ensembling import assemble, record_ensemble
-from bdqm_tune.evaluation.evaluation import evaluate_best
-from bdqm_tune.evaluation.interval_check import coverage_metrics
-from bdqm_tune.evaluation.measurement import compared
+from bdqm_tune.evaluation.evaluation import evaluate_best, evaluate_ensemble
+from bdqm_tune.evaluation.measurement import compared, coverage_metrics
 from bdqm_tune.learning.calculator import EnsembleCalculator
 from bdqm_tune.learning.calibration import Calibration
 from bdqm_tune.learning.dataset import Dataset, prepare

@@ -18,9 +18,8 @@ from mlflow.tracking import MlflowClient
 from bdqm_tune.config.config import Config
 from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.evaluation import evaluation
-from bdqm_tune.evaluation.ensemble_evaluation import evaluate_ensemble
 from bdqm_tune.evaluation.ensembling import assemble, record_ensemble
-from bdqm_tune.evaluation.evaluation import evaluate_best
+from bdqm_tune.evaluation.evaluation import evaluate_best, evaluate_ensemble
 from bdqm_tune.evaluation.lockbox import next_opening, openings, put_on_record, reasons
 from bdqm_tune.learning.dataset import prepare
 from bdqm_tune.services.connection import Stores

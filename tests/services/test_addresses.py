@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bdqm_tune.admin.studies import all_studies
+from bdqm_tune.admin.status import all_studies
 from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.mlflow_server.settings import Settings, choose
 from bdqm_tune.services.connection import find_stores, same_database

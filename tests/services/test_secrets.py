@@ -14,7 +14,7 @@ import sqlalchemy
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from bdqm_tune.admin.studies import all_studies
+from bdqm_tune.admin.status import all_studies
 from bdqm_tune.errors import BadInput
 from bdqm_tune.mlflow_server.settings import Settings, choose
 from bdqm_tune.services.connection import Connection, Stores, connection_text, find_stores

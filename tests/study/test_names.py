@@ -11,8 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bdqm_tune.admin.deletion import belongings, delete_study
-from bdqm_tune.admin.status import study_status
-from bdqm_tune.admin.studies import all_studies
+from bdqm_tune.admin.status import all_studies, study_status
 from bdqm_tune.analysis.folders import output_folder
 from bdqm_tune.cli.main import app
 from bdqm_tune.config.config import Config, Study

@@ -14,8 +14,7 @@ from optuna.trial import TrialState
 
 import bdqm_tune as bt
 from bdqm_tune.admin.artifact_gc import remove_artifacts
-from bdqm_tune.admin.status import status_lines, study_status
-from bdqm_tune.admin.studies import all_studies
+from bdqm_tune.admin.status import all_studies, status_lines, study_status
 from bdqm_tune.config.config import Config
 from bdqm_tune.confirmation.confirm import NONE, Options, confirm
 from bdqm_tune.errors import BadInput

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bdqm_tune.admin.study_work import VERSION
+from bdqm_tune.admin.runs import VERSION
 from bdqm_tune.analysis.figures.durations import hours_saved
 from bdqm_tune.analysis.reporting.document import Block, Commands, Fact, Facts, Notice, Section, Text, pieces, table
 from bdqm_tune.analysis.reporting.facts import StudyFacts

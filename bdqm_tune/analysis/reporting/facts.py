@@ -7,7 +7,7 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from bdqm_tune.admin.study_work import processes, retrainings
+from bdqm_tune.admin.runs import processes, retrainings
 from bdqm_tune.confirmation.record import RecordedConfirmation, read_confirmation
 from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.evaluation.lockbox import Opening, openings

@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from bdqm_tune.admin.study_work import PLACE, VERSION
+from bdqm_tune.admin.runs import PLACE, VERSION
 from bdqm_tune.analysis.metrics_table import metrics_table
 from bdqm_tune.analysis.reporting.cost import costs
 from bdqm_tune.analysis.reporting.facts import StudyFacts

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import pytest
 
-from bdqm_tune.admin import environment
-from bdqm_tune.admin.environment import disk, git, gpu, judge_gpu, packages
+from bdqm_tune.admin import doctor
+from bdqm_tune.admin.doctor import disk, git, gpu, judge_gpu, packages
 from bdqm_tune.services.findings import ERROR, OK, WARNING
 
 
@@ -28,7 +28,7 @@ def test_this_environment_is_as_required() -> None:
 
 def test_what_is_too_old_or_missing_is_told_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     needed = ["optuna>=99", "no-such-package>=2", "numpy>=1", "never-asked-for>=1; extra == 'dev'"]
-    monkeypatch.setattr(environment, "requires", lambda name: needed)
+    monkeypatch.setattr(doctor, "requires", lambda name: needed)
     old, missing = packages()
     assert (old.state, old.help) == (ERROR, "pip install --upgrade 'optuna>=99'")
     assert old.message.endswith("is here, >=99 is needed")
