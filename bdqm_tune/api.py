@@ -20,12 +20,10 @@ from bdqm_tune.learning.ensemble import Ensemble
 from bdqm_tune.models.registry import ALIAS, Registered
 from bdqm_tune.models.registry import register as _register
 from bdqm_tune.models.store import is_tracked, load_model
-from bdqm_tune.progress import note
 from bdqm_tune.services.connection import Stores, find_stores, home_folder
 from bdqm_tune.study.results import StudyResults
 from bdqm_tune.study.results import load_results as _load_results
 from bdqm_tune.tuning.tune import tune as _tune
-from bdqm_tune.workers.outbox_delivery import deliver_outboxes
 
 __all__ = [
     "confirm",
@@ -71,10 +69,7 @@ def tune(data: Dataset, study: str | None = None, n_trials: int | None = None, *
     training = {"epochs": options.pop("epochs")} if "epochs" in options else {}
     given = {"name": study, "n_trials": n_trials, **options}
     overrides = {"study": {key: value for key, value in given.items() if value is not None}, "training": training}
-    stores = find_stores()
-    for line in deliver_outboxes(stores):
-        note(f"bdqm-tune: {line}")
-    return _tune(data, data.config.updated(overrides), stores)
+    return _tune(data, data.config.updated(overrides), find_stores())
 
 
 def load_results(study: str | optuna.Study) -> StudyResults:

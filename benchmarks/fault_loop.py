@@ -348,7 +348,7 @@ class Loop:
                 yield f"trials that someone has: {held}"
             if workers := Workers(backend.engine, backend.patience, study_id).all(RUNNING):
                 yield f"workers that count as running: {[worker.description.get('pid') for worker in workers]}"
-        for pattern in ("checkpoints/*/*", "journal/*", "**/*.partial", "**/*.tmp", "**/*.lock"):
+        for pattern in ("checkpoints/*/*", "**/*.partial", "**/*.tmp", "**/*.lock"):
             for path in self.home.glob(pattern):
                 if path.is_file():
                     yield f"left: {path.relative_to(self.folder)}"

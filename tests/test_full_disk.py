@@ -27,11 +27,9 @@ from bdqm_tune.study.study import RUN_ID, load_study
 from bdqm_tune.tracking.client import is_passing, tracking_client
 from bdqm_tune.tracking.embedded import make_tracking_file
 from bdqm_tune.tuning.tune import tune
-from bdqm_tune.workers.outbox import Outbox, read_outbox
 from tests.forked import Forked
 from tests.learning.test_checkpoint import KEY, made_up, same
 from tests.whole import assert_once
-from tests.workers.test_outbox import ended
 
 SIZE, STORES_SIZE = 512 * 1024, 8 * 1024**2
 EPOCHS = 9
@@ -89,19 +87,6 @@ def test_features_and_derivatives(disk: Path, store: Callable[..., object]) -> N
     ):
         store(structures(), descriptor, folder)
     assert list(folder.iterdir()) == []
-
-
-def test_a_journal(disk: Path) -> None:
-    journal = Outbox(disk)
-    journal.add(ended(0))
-    large = ended(1)
-    large.files["model/potential.safetensors"] = "A" * 20_000
-    with filled(disk), pytest.raises(OSError, match="No space left on device"):
-        journal.add(large)
-    journal.add(ended(2))
-    assert journal.close() == 2
-    content = read_outbox(journal.path.read_bytes())
-    assert (content.trials, content.damaged) == ([ended(0), ended(2)], [])
 
 
 @pytest.mark.parametrize("where", ["written", "stored"])

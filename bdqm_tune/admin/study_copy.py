@@ -27,7 +27,6 @@ from bdqm_tune.study.study import EXPERIMENT, IDENTITY, no_such_study, study_id_
 from bdqm_tune.tracking.client import reason, tracking_client
 from bdqm_tune.tracking.quiet import quiet_libraries
 from bdqm_tune.tracking.search import tracking_not_made_yet, versions_of
-from bdqm_tune.workers.outbox_delivery import deliver_outboxes
 from bdqm_tune.workers.registry import Worker
 
 
@@ -58,8 +57,6 @@ def copy_study(source: Stores, target: Stores, name: str, say: Callable[[str], N
     quiet_libraries()
     if not_made_yet(source):
         raise no_such_study(source, name, [])
-    for line in deliver_outboxes(source):
-        say(line)
     for finding in repair_leftovers(source, wait=False):
         if finding.state == FIXED:
             say(finding.message)
@@ -79,7 +76,7 @@ def copy_study(source: Stores, target: Stores, name: str, say: Callable[[str], N
             refuse_known(ours)
             study_id = theirs.get_study_id_from_name(name)
             before = theirs.get_study_user_attrs(study_id)
-            after = before | {IDENTITY: uuid4().hex[:12]}  # what is kept for the one, as journals, is not for the other
+            after = before | {IDENTITY: uuid4().hex[:12]}  # the checkpoints of the one are not the other's
             checkpoints = checkpoint_folder(source.home, name, before)
             kept = checkpoint_folder(target.home, name, after)
             try:

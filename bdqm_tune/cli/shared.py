@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -30,7 +30,7 @@ Number = TypeVar("Number", int, float)
 
 
 def stores_here(wait: bool = True) -> "Stores":
-    """Where to read and write; what workers could not send is sent, and what the user should know is printed.
+    """Where to read and write; what the user should know is printed.
 
     Args:
         wait: for servers that are not up.
@@ -40,17 +40,7 @@ def stores_here(wait: bool = True) -> "Stores":
     stores = find_stores(wait=wait)
     for note in stores.notes:
         print(f"warning: {note}", file=sys.stderr, flush=True)
-    for line in delivered(stores):
-        print(f"bdqm-tune: {line}", file=sys.stderr, flush=True)
     return stores
-
-
-def delivered(stores: "Stores") -> Iterator[str]:
-    """Send what workers kept as the stores were away; what became of it, where there is anything."""
-    if (stores.home / "journal").is_dir():  # only then what sending needs is imported
-        from bdqm_tune.workers.outbox_delivery import deliver_outboxes
-
-        yield from deliver_outboxes(stores)
 
 
 def files_folder(name: str, out: str) -> "Path | None":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bdqm_tune.cli.shared import Json, delivered, stores_here
+from bdqm_tune.cli.shared import Json, stores_here
 from bdqm_tune.errors import BadInput, BdqmError
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def _findings(wait: bool) -> "Iterator[Finding]":
     from bdqm_tune.mlflow_server.checks import check_servers
     from bdqm_tune.mlflow_server.places import Places
     from bdqm_tune.services.connection import find_stores, services_folder
-    from bdqm_tune.services.findings import ERROR, FIXED, WARNING, Finding
+    from bdqm_tune.services.findings import ERROR, WARNING, Finding
     from bdqm_tune.tracking.quiet import quiet_libraries
 
     quiet_libraries()
@@ -181,10 +181,6 @@ def _findings(wait: bool) -> "Iterator[Finding]":
     if ERROR in [finding.state for finding in checked]:
         return
     try:
-        # Before their trials are handed to others.
-        yield from (
-            Finding("journal", FIXED if line.startswith("sent") else WARNING, line) for line in delivered(stores)
-        )
         yield from repair_leftovers(stores, wait)
     except BdqmError as error:
         yield Finding("leftovers", ERROR, str(error))

@@ -197,10 +197,6 @@ class RetryingStorage(BatchedStorage):
             return True
         return found == json.dumps(token)
 
-    def claim_token(self, trial_id: int) -> str:
-        """The token by which we took the trial; "" if we do not run it."""
-        return self._held.get(trial_id, "")
-
     def lose(self) -> None:
         """Hold nothing any more: we were thought dead."""
         self._lost |= self._held.keys()

@@ -260,11 +260,6 @@ def keep_run_id(trial: optuna.Trial, run_id: str) -> bool:
     return True
 
 
-def claim_token(trial: optuna.Trial) -> str:
-    """The token by which this worker took the trial; "" if it has it no more."""
-    return cache_of(trial.study).backend.claim_token(id_of(trial))
-
-
 @contextmanager
 def handed_back(trial: optuna.Trial) -> Iterator[None]:
     """Let the trial wait again, with its number and parameters, if the block does not end as it should.
@@ -276,15 +271,20 @@ def handed_back(trial: optuna.Trial) -> Iterator[None]:
     except ClaimLost:  # and the worker goes on with others
         raise
     except BaseException:
-        hurry(trial.storage)
-        try:
-            if holds_claim(trial):
-                trial.storage.set_trial_state_values(id_of(trial), TrialState.WAITING)
-        except ClaimLost:
-            pass
-        except StorageInternalError:
-            _log.warning("trial %d could not be handed back: the study database does not answer", trial.number)
+        hand_back(trial)
         raise
+
+
+def hand_back(trial: optuna.Trial) -> None:
+    """Let the trial wait again, if this worker has it; the process is about to end, and waits for no database."""
+    hurry(trial.storage)
+    try:
+        if holds_claim(trial):
+            trial.storage.set_trial_state_values(id_of(trial), TrialState.WAITING)
+    except ClaimLost:
+        pass
+    except StorageInternalError:
+        _log.warning("trial %d could not be handed back: the study database does not answer", trial.number)
 
 
 def _refuse_other_signature(name: str, attributes: dict[str, Any], asked: dict[str, Any]) -> None:

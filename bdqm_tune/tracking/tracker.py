@@ -110,29 +110,14 @@ class Tracker:
             uuid.uuid4().hex,
             get_current_time_millis(),
         )
-        return self.open_run(opening, run_id, opened, holds_claim)
-
-    def open_run(
-        self,
-        opening: Opening,
-        run_id: str | None,
-        opened: Callable[[str], bool],
-        holds_claim: Callable[[], bool] = lambda: True,
-        tried: bool = False,
-    ) -> TrialRun:
-        """As `start_trial`.
-
-        Args:
-            tried: another process may have made the run before.
-        """
-        make, logged = self._creation(opening, opened, tried), dict[str, int]()
+        make, logged = self._creation(opening, opened), dict[str, int]()
 
         def open_(client: MlflowClient) -> Run:
             if run_id:
                 run = active_run(client, run_id) or self._instead(client, run_id, make)
             else:
                 run = make(client, {})
-            if (run_id or tried) and holds_claim():
+            if run_id and holds_claim():
                 client.update_run(run.info.run_id, status="RUNNING")
                 for name in run.data.metrics:
                     history = client.get_metric_history(run.info.run_id, name)
@@ -140,7 +125,7 @@ class Tracker:
             return run
 
         def renew(deleted: Run, opening: Opening) -> Callable[[MlflowClient], Run]:
-            again = self._creation(opening, opened, tried=False)
+            again = self._creation(opening, opened)
             return lambda client: self._instead(client, deleted.info.run_id, again)
 
         return TrialRun(self, opening, open_, renew, logged, holds_claim)
@@ -149,12 +134,15 @@ class Tracker:
         """Wait for the store no longer than a process may that was told to end."""
         self._sender.hurry()
 
-    def finish(self, status: str, interrupted: bool = False) -> None:
-        """Wait until everything is sent, and end the study's run unless `mlflow run` does.
+    def finish(self, status: str, interrupted: bool = False) -> bool:
+        """Wait until everything is sent, and end the study's run unless `mlflow run` does; whether all was sent.
 
         Args:
             status: FINISHED, FAILED or KILLED.
             interrupted: not to wait long.
+
+        Raises:
+            TrackingFailed: it was not, though there was time.
         """
 
         def end(client: MlflowClient, run: Run) -> None:
@@ -170,8 +158,10 @@ class Tracker:
             if not interrupted:
                 raise
             print(f"warning: {error}", file=sys.stderr, flush=True)
+            return False
         finally:
             self.study.clean()
+        return True
 
     def send(self, request: Request) -> Future[Any]:
         """Send a request that may be repeated, after those before it. Raises TrackingFailed if one of them failed."""
@@ -184,14 +174,14 @@ class Tracker:
         except TimeoutError:
             raise TrackingFailed("the MLflow tracking store does not answer") from None
 
-    def _creation(self, opening: Opening, opened: Callable[[str], bool], tried: bool) -> Creation:
+    def _creation(self, opening: Opening, opened: Callable[[str], bool]) -> Creation:
         """What makes the run of a trial."""
-        create = self._creating(opening.name, opening.creation, opening.started, tried)
+        create = self._creating(opening.name, opening.creation, opening.started)
 
         def make(client: MlflowClient, tags: Mapping[str, str]) -> Run:
             parent = {MLFLOW_PARENT_RUN_ID: self.run.info.run_id}
             run = create(client, {**opening.tags, **parent, **tags})
-            if not opened(run.info.run_id) and not tried:  # else it may have been made when the trial was ours
+            if not opened(run.info.run_id):
                 client.delete_run(run.info.run_id)
             return run
 
@@ -199,7 +189,7 @@ class Tracker:
 
     def _renew_study(self, deleted: Run) -> Callable[[MlflowClient], Run]:
         """What makes a run in place of the study's."""
-        create = self._creating(str(deleted.info.run_name), uuid.uuid4().hex, deleted.info.start_time, tried=False)
+        create = self._creating(str(deleted.info.run_name), uuid.uuid4().hex, deleted.info.start_time)
 
         def make(client: MlflowClient, tags: Mapping[str, str]) -> Run:
             before, new = deleted.info.run_id, create(client, {**deleted.data.tags, **tags})
@@ -222,9 +212,9 @@ class Tracker:
         say(f"the run {name} was deleted in MLflow ({run_id}); another one takes its place: {new_id}")
         return run
 
-    def _creating(self, name: str, creation_id: str, started: int | None, tried: bool) -> Creation:
+    def _creating(self, name: str, creation_id: str, started: int | None) -> Creation:
         """What makes a run; called again, as its answer got lost, it takes the run that it made before."""
-        creation = _Creation(name, creation_id, started, tried)
+        creation = _Creation(name, creation_id, started)
 
         def create(client: MlflowClient, tags: Mapping[str, str]) -> Run:
             try:
@@ -378,11 +368,10 @@ class _Creation:
     Args:
         identity: of the creation, which stands in a tag.
         started: in milliseconds since 1970; None: now.
-        tried: another process may have made the run before.
     """
 
-    def __init__(self, name: str, identity: str, started: int | None = None, tried: bool = False) -> None:
-        self._name, self._identity, self._tried = name, identity, tried
+    def __init__(self, name: str, identity: str, started: int | None = None) -> None:
+        self._name, self._identity, self._tried = name, identity, False
         self._started = started or get_current_time_millis()
 
     def run(self, client: MlflowClient, experiment_id: str, tags: Mapping[str, str]) -> Run:

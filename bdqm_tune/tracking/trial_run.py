@@ -45,7 +45,7 @@ class Opening:
     tags: dict[str, str]
     inputs: list[dict[str, str]]  # data sets: name, digest, source, profile, context
     creation: str  # stands in a tag, by which a run is found whose creation was not answered
-    started: int | None = None  # timestamp (ms); None: a journal of an older version does not say
+    started: int  # timestamp (ms)
 
 
 class TrialRun(RecoverableRun):

@@ -1,14 +1,13 @@
 """One trial: train, compare at the pruner's rungs, record, tell."""
 
 import logging
-import tempfile
 import threading
 import time
 import traceback
 from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -34,7 +33,7 @@ from bdqm_tune.study.search_space import Suggestion, suggest
 from bdqm_tune.study.study import (
     RUN_ID,
     certainly_holds_claim,
-    claim_token,
+    hand_back,
     handed_back,
     holds_claim,
     keep_run_id,
@@ -47,7 +46,6 @@ from bdqm_tune.tracking.tracker import Tracker
 from bdqm_tune.tracking.trial_run import TrialRun
 from bdqm_tune.tuning.prediction_time import PredictionTime
 from bdqm_tune.tuning.pruning import Comparisons
-from bdqm_tune.workers.outbox import EndedTrial, Outbox, read_files
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0  # seconds between two looks for a trial that may come back
 TOLD_WITHIN = 5.0  # seconds that the next trial is put off until the study knows of this one
@@ -78,24 +76,19 @@ class TrialRunner:
         tracker: Tracker,
         rungs: Collection[int],
         checkpoints: Path,
-        journal: Outbox,
-        identity: str,
     ) -> None:
         """
         Args:
             rungs: epochs at which the pruner compares.
             checkpoints: folder for those of the study's trials.
-            journal: for those that end while the stores are away.
-            identity: of the study; the database cannot be asked then.
         """
-        self._journal, self._identity = journal, identity
         self._config, self._dataset, self._backend, self._tracker = config, dataset, backend, tracker
         self._rungs, self._checkpoints = frozenset(rungs), checkpoints
         self._time = PredictionTime(dataset.validation.structures.atoms)
         self._asking = threading.Lock()  # samplers are not made for several threads
         self._waiting = threading.Lock()  # one looks for trials that come back, for all
         self._stopped = threading.Event()
-        self._late: Future[bool] | None = None  # a result that is not reported to the study yet
+        self._late: list[tuple[optuna.Trial, Future[bool]]] = []  # results that were not sent at once
 
     def stop(self) -> None:
         """Hand back, after their epoch, the trials that other threads are running, and begin no more."""
@@ -157,56 +150,30 @@ class TrialRunner:
     def _send(self, trial: optuna.Trial, run: TrialRun, outcome: Outcome, checkpoint: TrialCheckpoint) -> None:
         """Send what came of a trial, and wait until the study knows of it, from which the next may learn.
 
-        For a store that is away it does not wait: the trial is kept on the disk, in case that it stays away.
+        For a store that is away it does not wait. In case that it stays away, the checkpoint has all epochs, by which
+        the next worker tells the study what this one could not.
         """
-        taking = claim_token(trial)
 
         def let_know(client: MlflowClient) -> bool:
-            was_ours = tell(trial, outcome.result, self._config.objectives, checkpoint, outcome.reports)
-            self._journal.told(taking)
-            return was_ours
+            return tell(trial, outcome.result, self._config.objectives, checkpoint, outcome.reports)
 
+        run.finish(outcome.result.state, outcome.tags, outcome.write, outcome.best, outcome.ended)
+        # Last of what is sent: a trial that has ended is whole in its run, whenever its worker is killed.
+        told = self._tracker.send(let_know)
+        is_late = bool(self._late) and not self._late[-1][1].done()
         try:
-            run.finish(outcome.result.state, outcome.tags, outcome.write, outcome.best, outcome.ended)
-            # Last of what is sent: a trial that has ended is whole in its run, whenever its worker is killed.
-            told = self._tracker.send(let_know)
-            is_late = self._late is not None and not self._late.done()
             if not told.result(0.0 if is_late else TOLD_WITHIN):
                 raise ClaimLost(CLAIM_LOST)
         except TimeoutError:
-            self._late = told
             checkpoint.write()
-            self._keep(trial, run, outcome, taking)
-        except (TrackingFailed, StorageInternalError):
-            self._keep(trial, run, outcome, taking)
-            raise
+            self._late.append((trial, told))
 
-    def _keep(self, trial: optuna.Trial, run: TrialRun, outcome: Outcome, taking: str) -> None:
-        if not taking:  # another worker has the trial by now
-            return
-        try:
-            with tempfile.TemporaryDirectory(prefix="bdqm-") as folder:
-                outcome.write(Path(folder))
-                files = read_files(Path(folder))
-            self._journal.add(
-                EndedTrial(
-                    study=self._config.study.name,
-                    identity=self._identity,
-                    trial_id=id_of(trial),
-                    mark=taking,
-                    parent=self._tracker.run.info.run_id,
-                    opening=asdict(run.opening),
-                    metrics=run.metrics,
-                    tags=outcome.tags,
-                    best=outcome.best,
-                    ended=outcome.ended,
-                    files=files,
-                    result=asdict(outcome.result),
-                    reports=list(outcome.reports.items()),
-                )
-            )
-        except OSError as error:
-            _log.warning("trial %d cannot be kept in %s: %s", trial.number, self._journal.path, error.strerror)
+    def hand_back_late(self) -> int:
+        """Let the trials wait again whose results could not be sent; how many there are."""
+        untold = [trial for trial, told in self._late if not told.done() or told.exception() is not None]
+        for trial in untold:
+            hand_back(trial)
+        return len(untold)
 
     def _attempt(self, trial: optuna.Trial, tried: Suggestion, run: TrialRun, checkpoint: TrialCheckpoint) -> Outcome:
         """Train, from a checkpoint if there is one."""

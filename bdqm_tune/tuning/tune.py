@@ -28,7 +28,6 @@ from bdqm_tune.study.samplers import rungs
 from bdqm_tune.study.search_space import known_parameters
 from bdqm_tune.study.study import (
     EXPERIMENT,
-    IDENTITY,
     add_trials,
     check_study,
     follows_servers,
@@ -42,7 +41,6 @@ from bdqm_tune.tracking.tracker import Tracker, open_tracker
 from bdqm_tune.tuning.parallel_trials import trial_results
 from bdqm_tune.tuning.trial import TrialRunner
 from bdqm_tune.workers.heartbeat import Heartbeat
-from bdqm_tune.workers.outbox import Outbox, outbox_folder
 from bdqm_tune.workers.registry import Worker, Workers, describe_process
 from bdqm_tune.workers.run_cleanup import end_run_of, follow_run, set_right_run_of
 
@@ -84,7 +82,8 @@ def tune(
         alone=lambda: study_lock(stores, config.study.name),
     )
     status, hurried, leases = "FAILED", False, ExitStack()
-    journal = Outbox(outbox_folder(stores.home))
+    runner: TrialRunner | None = None
+    heartbeat: Heartbeat | None = None
     try:
         study = _enter(dataset, config, stores, tracker.run.info.experiment_id)
         tags = {"study": config.study.name, "kind": "study", "objectives": ", ".join(config.objectives)}
@@ -92,8 +91,8 @@ def tune(
         attributes = study.user_attrs
         checkpoints = checkpoint_folder(stores.home, config.study.name, attributes)
         compared = rungs(config.study.pruner, config.training.epochs)
-        runner = TrialRunner(config, dataset, backend, tracker, compared, checkpoints, journal, attributes[IDENTITY])
-        leases.enter_context(closing(lease(study, tracker, backend.device)))
+        runner = TrialRunner(config, dataset, backend, tracker, compared, checkpoints)
+        heartbeat = leases.enter_context(closing(lease(study, tracker, backend.device)))
         _run_waiting(study, runner, at_once(config, backend.at_once), on_trial)
         remove_ended(checkpoints, lambda: study.get_trials(deepcopy=False))
         status = "FINISHED"
@@ -105,13 +104,21 @@ def tune(
         raise
     finally:
         with leases:  # until the study knows of all trials, which goes the same way
+            all_sent = False
             try:
-                tracker.finish(status, hurried)
+                all_sent = tracker.finish(status, hurried)
             finally:
-                if left := journal.close():
-                    kept = f"{left} trials that have ended, and could not be sent, are kept in {journal.path}"
-                    note(f"bdqm-tune: {kept}; the next command sends them")
+                if runner is not None and heartbeat is not None and not all_sent:
+                    _leave_to_others(runner, heartbeat)
     return study
+
+
+def _leave_to_others(runner: TrialRunner, heartbeat: Heartbeat) -> None:
+    """Let other workers send what this one cannot, and end its run."""
+    heartbeat.leave_to_others()
+    if left := runner.hand_back_late():
+        ended = f"{left} trials have ended, and the stores do not know it"
+        note(f"bdqm-tune: {ended}; the next worker of the study sends them from their checkpoints")
 
 
 def _enter(dataset: Dataset, config: Config, stores: Stores, experiment_id: str) -> optuna.Study:

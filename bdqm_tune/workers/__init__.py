@@ -1,6 +1,5 @@
 """Who works on a study: registry, heartbeats, failure detection, and what is cleaned up after a dead worker.
 
 In: a storage and a study's id. Out: a `Heartbeat`, the thread that sends this worker's heartbeats and requeues the
-trials of dead ones; the outbox (`Outbox`), where results wait that could not be sent. Called by: `tuning`, `admin`,
-`cli`.
+trials of dead ones. Called by: `tuning`, `admin`, `cli`.
 """

@@ -50,7 +50,7 @@ class Heartbeat(threading.Thread):
         self._workers = Workers(storage.engine, storage.patience, study_id)
         self._lost, self._requeued, self._clock = lost, requeued, clock
         self._watch = FailureDetector(storage, study_id, self._say_lost, self._say_requeued, clock)
-        self._ended = threading.Event()
+        self._ended, self._is_left = threading.Event(), False
         self._enter()
         storage.counts = self._counts
 
@@ -88,9 +88,15 @@ class Heartbeat(threading.Thread):
             if self._ended.wait(HEARTBEAT_SECONDS):
                 return
 
+    def leave_to_others(self) -> None:
+        """Be taken for dead after the end, so that others end in MLflow what this one could not."""
+        self._is_left = True
+
     def close(self) -> None:
         """Work no more; what still runs is no longer this worker's."""
         self._ended.set()
+        if self._is_left:
+            return
         with suppress(StorageInternalError):  # others will notice
             self._workers.end(self.worker)
 
