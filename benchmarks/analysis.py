@@ -4,7 +4,7 @@ python -m benchmarks.analysis [--trials 10000] [--epochs 100] [--stores embedded
 
 embedded: SQLite files, as without servers. served: MariaDB, and MLflow's server with passwords, which it starts; needs
 MariaDB. Each step runs in a process of its own, whose peak of resident memory is printed with its seconds: reading the
-study, and `bdqm-tune compare`, which reads it and draws all figures.
+study, on servers also without what our MLflow server answers beyond MLflow's own, and `bdqm-tune compare`.
 """
 
 import argparse
@@ -197,11 +197,19 @@ def served(folder: Path) -> Iterator[tuple[Stores, sa.Engine, dict[str, str]]]:
 
 
 READ = f"""
+import statistics, time
 from bdqm_tune.study.results import load_results
 from bdqm_tune.services.connection import find_stores
-results = load_results(find_stores(), {STUDY!r})
-print(len(results.trials), "trials,", len(results.curves), "values of curves")
+from bdqm_tune.tracking import metric_history
+seconds = []
+for _ in range(3):
+    start = time.perf_counter()
+    results = load_results(find_stores(), {STUDY!r})
+    seconds.append(time.perf_counter() - start)
+print(len(results.trials), "trials,", len(results.curves), f"values: {{statistics.median(seconds):.2f}} s, median of 3")
 """
+# By requests that any MLflow server answers, as if ours had no answer of its own.
+READ_PLAIN = READ.replace("seconds = []", 'seconds, metric_history.PATH = [], "/api/2.0/bdqm/none"')
 
 
 def measured(what: str, command: list[str], variables: dict[str, str], folder: Path) -> None:
@@ -239,7 +247,9 @@ def main() -> None:
             with {"embedded": embedded, "served": served}[name](folder) as (stores, engine, variables):
                 fill(trials, stores, engine)
                 print(f"{name}: {options.trials} trials, {options.epochs} epochs, {os.cpu_count()} cores", flush=True)
-                measured("load_results", ["-c", READ], variables, folder)
+                measured("load_results, three times", ["-c", READ], variables, folder)
+                if name == "served":
+                    measured("the same as of any MLflow server", ["-c", READ_PLAIN], variables, folder)
                 measured(
                     "bdqm-tune compare",
                     ["-m", "bdqm_tune", "compare", STUDY],
