@@ -42,7 +42,7 @@ from bdqm_tune.tuning.parallel_trials import trial_results
 from bdqm_tune.tuning.trial import TrialRunner
 from bdqm_tune.workers.heartbeat import Heartbeat
 from bdqm_tune.workers.registry import Worker, Workers, describe_process
-from bdqm_tune.workers.run_cleanup import end_run_of, follow_run, set_right_run_of
+from bdqm_tune.workers.run_cleanup import end_run_of, end_unnamed_runs_of, follow_run, set_right_run_of
 
 FAILURES_THAT_STOP = 3
 LOCK_ATTEMPTS = 5  # at most, where each is lost
@@ -148,7 +148,12 @@ def lease(study: optuna.Study, tracker: Tracker, device: str) -> Heartbeat:
     storage = cache_of(study).backend
 
     def lost(worker: Worker, why: str) -> None:
-        tracker.send(lambda client: end_run_of(client, worker, why))
+        def request(client: MlflowClient) -> None:
+            end_run_of(client, worker, why)
+            experiment_id = tracker.run.info.experiment_id
+            end_unnamed_runs_of(client, experiment_id, worker, lambda: storage.get_all_trials(id_of(study)))
+
+        tracker.send(request)
 
     def requeued(trial: FrozenTrial) -> None:
         def request(client: MlflowClient) -> None:

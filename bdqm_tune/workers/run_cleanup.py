@@ -1,7 +1,7 @@
 """MLflow runs of workers, kept in step with the study: of those that are lost, and of those whose run was deleted."""
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 from mlflow.entities import Run
@@ -33,6 +33,25 @@ def end_run_of(client: MlflowClient, worker: Worker, why: str) -> bool:
                 client.set_terminated(run_id, status="KILLED")
                 return True
     return False
+
+
+def end_unnamed_runs_of(
+    client: MlflowClient, experiment_id: str, worker: Worker, trials: Callable[[], Sequence[FrozenTrial]]
+) -> None:
+    """End the runs of trials that a lost worker made and could not name in the study: no trial has them.
+
+    Args:
+        trials: gives those of the study; called only where the worker has runs that are said to run.
+    """
+    with _if_it_may_be("the runs of a lost worker"):
+        parent = worker.description.get("run_id", "none")
+        said = f"tags.{MLFLOW_PARENT_RUN_ID} = '{parent}' AND attributes.status = 'RUNNING'"
+        if running := client.search_runs([experiment_id], said):
+            named = {trial.user_attrs.get(RUN_ID) for trial in trials()}
+            for run in running:
+                if run.info.run_id not in named:
+                    client.set_tag(run.info.run_id, "trial_state", "lost")
+                    client.set_terminated(run.info.run_id, status="KILLED")
 
 
 def set_right_run_of(client: MlflowClient, experiment_id: str, trial: FrozenTrial, parents: Collection[str]) -> int:

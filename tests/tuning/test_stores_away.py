@@ -135,6 +135,39 @@ def test_the_run_of_a_worker_that_could_not_end_it_is_ended_by_another_one(
     assert client.search_runs(["1"], "attributes.status = 'RUNNING'") == []
 
 
+def test_a_run_that_was_made_as_its_worker_ended_is_ended_by_another_one(
+    stores: Stores, configure: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found by random faults: MLflow made the run of a trial, its answer got lost, and the worker ended."""
+    monkeypatch.setattr("bdqm_tune.workers.failure_detector.DEAD_AFTER", 0.0)  # as its process, the test's, goes on
+    config = configure(**options(1, patience=0.02))
+    create = MlflowClient.create_run
+
+    def answer_gets_lost(client: MlflowClient, *given: Any, **more: Any) -> Any:
+        run = create(client, *given, **more)
+        if not str(run.info.run_name).startswith("trial-"):
+            return run
+        monkeypatch.setattr(MlflowClient, "search_runs", unanswered)
+        raise MlflowException("API request failed: Connection refused")
+
+    def unanswered(*given: Any, **more: Any) -> Any:
+        raise MlflowException("API request failed: Connection refused")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "search_runs", MlflowClient.search_runs)
+        patch.setattr(MlflowClient, "create_run", answer_gets_lost)
+        with pytest.raises(BdqmError, match="Connection refused"):
+            tune(prepare(config, stores.home), config, stores)
+    search, client = MlflowClient.search_runs, tracking_client(stores)
+    assert search(client, ["1"], "attributes.run_name = 'trial-000'")[0].info.status == "RUNNING"
+    tune(prepare(config, stores.home), config, stores)
+    runs = client.search_runs(["1"], "attributes.run_name = 'trial-000'")
+    assert sorted((run.info.status, run.data.tags["trial_state"]) for run in runs) == [
+        ("FINISHED", "complete"),
+        ("KILLED", "lost"),
+    ]
+
+
 @pytest.mark.endurance
 def test_both_servers_killed_when_the_worker_ends(
     mariadb: MariaDb,
