@@ -281,7 +281,7 @@ def hand_back(trial: optuna.Trial) -> None:
     try:
         if holds_claim(trial):
             trial.storage.set_trial_state_values(id_of(trial), TrialState.WAITING)
-    except ClaimLost:
+    except (ClaimLost, UpdateFinishedTrialError):  # the latter: another thread told the study at this moment
         pass
     except StorageInternalError:
         _log.warning("trial %d could not be handed back: the study database does not answer", trial.number)
