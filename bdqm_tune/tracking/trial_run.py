@@ -69,8 +69,7 @@ class TrialRun(RecoverableRun):
     ) -> None:
         super().__init__(tracker.send, open_, self._renewed, holds_claim)
         self._tracker, self._renew_by, self._logged, self.opening = tracker, renew, logged, opening
-        self.metrics: list[tuple[dict[str, float], int, int]] = []  # by name; timestamp, ms; step
-        self._flushed = 0  # so many of them
+        self._kept: list[tuple[dict[str, float], int, int]] = []  # by name; timestamp, ms; step
         inputs = [_dataset_input(described) for described in opening.inputs]
         self.send(lambda client, run: client.log_inputs(run.info.run_id, datasets=inputs))
         self.send(self._describe)
@@ -110,11 +109,11 @@ class TrialRun(RecoverableRun):
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Keep metrics until `flush`."""
-        self.metrics.append((dict(metrics), get_current_time_millis(), step))
+        self._kept.append((dict(metrics), get_current_time_millis(), step))
 
     def flush(self, tags: Mapping[str, str] | None = None) -> None:
         """Send what was kept."""
-        kept, self._flushed = self.metrics[self._flushed :], len(self.metrics)
+        kept, self._kept = self._kept, []
         metrics = [Metric(name, value, moment, step) for values, moment, step in kept for name, value in values.items()]
         run_tags = [RunTag(key, value) for key, value in (tags or {}).items()]
         for start in range(0, max(len(metrics), 1), MOST_METRICS):

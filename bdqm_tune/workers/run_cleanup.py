@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from bdqm_tune.study.study import EXPERIMENT, RUN_ID
 from bdqm_tune.tracking.client import is_passing, reason
+from bdqm_tune.tracking.search import search
 from bdqm_tune.tracking.tracker import Tracker
 from bdqm_tune.tracking.trial_run import STATUS
 from bdqm_tune.workers.heartbeat import Heartbeat
@@ -46,7 +47,7 @@ def end_unnamed_runs_of(
     with _if_it_may_be("the runs of a lost worker"):
         parent = worker.description.get("run_id", "none")
         said = f"tags.{MLFLOW_PARENT_RUN_ID} = '{parent}' AND attributes.status = 'RUNNING'"
-        if running := client.search_runs([experiment_id], said):
+        if running := list(search(client, said, [experiment_id])):
             named = {trial.user_attrs.get(RUN_ID) for trial in trials()}
             for run in running:
                 if run.info.run_id not in named:
