@@ -14,7 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,10 @@ import optuna
 import psutil
 import requests
 import sqlalchemy
-from optuna.storages import RDBStorage
 
 from bdqm_tune.config.config import load_config
 from bdqm_tune.learning.dataset import prepare
 from bdqm_tune.services.connection import Stores
-from bdqm_tune.storage.queries import CLAIM_TOKEN, retrying
-from bdqm_tune.storage.rdb import BatchedStorage
 from bdqm_tune.study.trial_result import TrialResult
 from bdqm_tune.tuning import pruning as comparisons
 from bdqm_tune.tuning import trial as trials
@@ -41,35 +38,6 @@ from benchmarks.sleeping import Sleeper
 
 STACK_BYTES = 512 * 1024  # of a thread; there can be thousands
 LOOK = 5.0  # seconds between two looks at the memory
-
-
-def _without_tokens(read: Callable[..., Any]) -> Callable[..., Any]:
-    """What Optuna reads of trials, without what our storage keeps to itself."""
-
-    def call(*args: Any, **options: Any) -> Any:
-        found = read(*args, **options)
-        for trial in found if isinstance(found, list) else [found]:
-            trial._system_attrs.pop(CLAIM_TOKEN, None)
-        return found
-
-    return call
-
-
-# What our storage does in few statements, as Optuna does it.
-OPTUNAS: dict[str, Any] = {
-    "together": lambda storage: nullcontext(),
-    "get_trial": retrying(_without_tokens(RDBStorage.get_trial)),
-    "_get_trials": retrying(_without_tokens(RDBStorage._get_trials)),
-    **{
-        name: retrying(getattr(RDBStorage, name))
-        for name in (
-            "set_trial_user_attr",
-            "set_trial_system_attr",
-            "set_trial_intermediate_value",
-            "_set_trial_param",
-        )
-    },
-}
 
 
 @dataclass(frozen=True)
@@ -83,7 +51,6 @@ class Order:
     epochs: int
     epoch_seconds: float
     starts: list[float]  # of the workers, seconds as time.time
-    optunas: bool = False  # reads and writes of trials are Optuna's own, one by one
 
 
 @dataclass
@@ -219,8 +186,6 @@ def work(order: Order) -> Measured:
         (requests.Session, "send", probe.sending(requests.Session.send)),
         (client, "_cached_get_request_session", probe.session(client._cached_get_request_session.__wrapped__)),
     ]
-    if order.optunas:
-        patches += [(BatchedStorage, name, method) for name, method in OPTUNAS.items()]
     with ExitStack() as stack:
         for place, name, function in patches:
             stack.enter_context(mock.patch.object(place, name, function))

@@ -22,7 +22,7 @@ from optuna.trial import TrialState, create_trial
 
 from bdqm_tune.config.config import Config, load_config
 from bdqm_tune.learning.dataset import Dataset, prepare
-from bdqm_tune.storage.cache import Cache, together
+from bdqm_tune.storage.cache import Cache
 from bdqm_tune.storage.queries import CLAIM_TOKEN
 from bdqm_tune.study.search_space import suggest
 from bdqm_tune.study.study import RESULT, RUN_ID, add_trials, check_study, next_trial, open_study, others_run
@@ -116,15 +116,13 @@ def first_trial(study: optuna.Study, config: Config, n_train: int) -> None:
 
 def choose_parameters(trial: optuna.Trial, config: Config, n_train: int) -> None:
     """As a worker does when a trial begins."""
-    with together(trial):
-        suggest(trial, config, n_train)
+    suggest(trial, config, n_train)
 
 
 def compare(trial: optuna.Trial) -> None:
     """As a worker does at a rung."""
-    with together(trial):
-        trial.report(1.0, RUNG)
-        trial.should_prune()
+    trial.report(1.0, RUNG)
+    trial.should_prune()
 
 
 def measure(running: Servers, dataset: Dataset, finished: int, waiting: int, elsewhere: int) -> None:

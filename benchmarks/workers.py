@@ -1,6 +1,6 @@
 """How many workers the two servers carry: real ones, which do everything but train, against real servers with TLS.
 
-python -m benchmarks.workers [--load WORKERS:TRIALS:EPOCHS:EPOCH_SECONDS …] [--processes 4] [--optunas] [--out FILE]
+python -m benchmarks.workers [--load WORKERS:TRIALS:EPOCHS:EPOCH_SECONDS …] [--processes 4] [--out FILE]
 
 Starts the servers in a folder of its own. For each load so many workers start one after the other within the length of
 one trial, and run so many trials each. Between the moment when the last has begun and that when the first is done, the
@@ -43,23 +43,19 @@ def measure(
     epochs: int,
     seconds: float,
     n_processes: int,
-    optunas: bool = False,
 ) -> dict[str, Any]:
     """Run a load, and give what it cost.
 
     Args:
         trials: of each worker.
         seconds: of an epoch.
-        optunas: trials are read and written one value after the other, as Optuna does it.
     """
     study, length = f"load-{workers}-{time.time():.0f}", epochs * seconds
     n_processes = min(n_processes, workers)
     first = time.time() + FIRST_START
     starts = [first + length * worker / workers for worker in range(workers)]
     where = str(running.stores.home), str(running.places.connection)
-    orders = [
-        Order(*where, study, trials, epochs, seconds, starts[i::n_processes], optunas) for i in range(n_processes)
-    ]
+    orders = [Order(*where, study, trials, epochs, seconds, starts[i::n_processes]) for i in range(n_processes)]
     stored, used = running.stored(), running.cpu()
     with ResourceSampler(running) as watch:
         found = _run(orders, FIRST_START + length * (trials + 1) + LIMIT)
@@ -71,7 +67,6 @@ def measure(
     start, end = max(moment for one in found for moment in one.ready), min(done for one in found for done in one.done)
     return {
         "problems": problems,
-        "optunas": optunas,
         "workers": workers,
         "trials": len(ended),
         "epochs": epochs,
@@ -187,10 +182,9 @@ def found_of(result: dict[str, Any]) -> str:
 
 def show(result: dict[str, Any]) -> None:
     """Print what a load cost."""
-    how = " with reads and writes of Optuna" if result["optunas"] else ""
     share = f"; {result['share']:.3f} of what sleep alone allows" if result["share"] else ""
     print(
-        f"\n{result['workers']} workers{how}, {result['trials']} trials of {result['trial_seconds']:.0f} s, "
+        f"\n{result['workers']} workers, {result['trials']} trials of {result['trial_seconds']:.0f} s, "
         f"{result['epochs']} epochs: {found_of(result)}{share}"
     )
     if full := result["full"]:
@@ -222,7 +216,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--load", nargs="*", default=LOADS, metavar="WORKERS:TRIALS:EPOCHS:EPOCH_SECONDS")
     parser.add_argument("--processes", type=int, default=4, help="that hold the workers")
-    parser.add_argument("--optunas", action="store_true", help="each load once more with Optuna's reads and writes")
     parser.add_argument("--out", type=Path, help="append each result, JSON")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bdqm-") as name, servers(Path(name)) as running:
@@ -230,14 +223,13 @@ def main() -> None:
         for load in options.load:
             *counts, seconds = load.split(":")
             workers, trials, epochs = map(int, counts)
-            for optunas in (False, True) if options.optunas else (False,):
-                print(f"load average {os.getloadavg()[0]:.2f} before, {os.cpu_count()} cores")
-                result = measure(running, workers, trials, epochs, float(seconds), options.processes, optunas)
-                show(result)
-                if options.out:
-                    with options.out.open("a", encoding="utf-8") as file:
-                        file.write(json.dumps(result) + "\n")
-                stop_if_lost(result)
+            print(f"load average {os.getloadavg()[0]:.2f} before, {os.cpu_count()} cores")
+            result = measure(running, workers, trials, epochs, float(seconds), options.processes)
+            show(result)
+            if options.out:
+                with options.out.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(result) + "\n")
+            stop_if_lost(result)
 
 
 if __name__ == "__main__":

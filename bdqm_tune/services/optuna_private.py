@@ -1,7 +1,7 @@
 """Every private name of Optuna that this package uses, and why; nothing else imports one, or reads such an attribute.
 
-Optuna's public interface has no way to read many trials in one statement, to claim a trial, or to be asked again after
-an answer that was lost. `BY_NAME` lists what is used; its test names those that a new version of Optuna lacks.
+Optuna's public interface has no way to claim a trial, or to be asked again after an answer that was lost. `BY_NAME`
+lists what is used; its test names those that a new version of Optuna lacks.
 """
 
 from typing import Any
@@ -10,17 +10,14 @@ from optuna import Study, Trial
 from optuna._hypervolume import compute_hypervolume
 from optuna.storages import BaseStorage
 from optuna.storages._cached_storage import _CachedStorage as CachedStorage
-from optuna.storages._cached_storage import _StudyInfo as StudyInfo
 from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session as scoped_session
 from optuna.study._frozen import FrozenStudy
-from optuna.study._tell import _tell_with_warning as tell_with_warning
 from optuna.trial import FrozenTrial
 
 __all__ = [
     "CachedStorage",
     "FrozenStudy",
-    "StudyInfo",
     "compute_hypervolume",
     "forget_trials",
     "id_of",
@@ -29,33 +26,29 @@ __all__ = [
     "scoped_session",
     "storage_of",
     "suggest",
-    "tell_with_warning",
 ]
 
 # By object, the names that are used of it, and why.
 BY_NAME = {
-    "optuna.storages._rdb.models": ("Optuna's tables: trials in few statements, and rows copied as they are", ()),
+    "optuna.storages._rdb.models": (
+        "Optuna's tables: claims on trials, our own queries, rows copied as they are",
+        (),
+    ),
     "optuna.storages._rdb.storage._create_scoped_session": ("a transaction as Optuna's own code has it", ()),
     "optuna.storages._cached_storage._CachedStorage": (
-        "the cache that Optuna puts around a database; ours also knows what it has written itself",
-        (
-            "_add_trials_to_cache",
-            "_backend",
-            "_lock",
-            "_read_trials_from_remote_storage",
-            "_studies",
-            "_trial_id_to_study_id_and_number",
-        ),
+        "the cache that Optuna puts around a database; from ours, workers take trials",
+        ("_backend", "_trial_id_to_study_id_and_number"),
     ),
-    "optuna.storages._cached_storage._StudyInfo": ("what that cache keeps of a study", ()),
     "optuna.storages.RDBStorage": (
         "operations that Optuna's cache calls, made safe to repeat",
         (
+            "_build_frozen_trial_from_trial_model",
             "_create_new_trial",
             "_get_best_trial_id",
             "_get_prepared_new_trial",
             "_get_stale_trial_ids",
             "_get_trials",
+            "_set_trial_param",
             "_version_manager",
         ),
     ),
@@ -71,7 +64,6 @@ BY_NAME = {
     ),
     "optuna.Trial": ("a value of any distribution", ("_suggest",)),
     "optuna.study._frozen.FrozenStudy": ("studies with their attributes, in one statement", ()),
-    "optuna.study._tell._tell_with_warning": ("`Study.tell`, without reading the trial once more", ()),
     "optuna._hypervolume.compute_hypervolume": ("the hypervolume of a Pareto front", ()),
 }
 

@@ -1,19 +1,19 @@
 """Queries of a study's tables beyond Optuna's own, retried while the database is away."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from optuna.distributions import BaseDistribution, json_to_distribution
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Executable
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Query, Session
 
 from bdqm_tune.errors import BdqmError
-from bdqm_tune.services.optuna_private import models, scoped_session
+from bdqm_tune.services.optuna_private import id_of, models, scoped_session
 from bdqm_tune.storage.retry import Retry, reason
 
 Arguments = ParamSpec("Arguments")
@@ -58,6 +58,47 @@ class StudyQueries(RDBStorage):
     """A storage with questions of our own."""
 
     patience: Retry
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self._waiting: set[int] = set()  # trials that waited when they were last read
+        super().__init__(*args, **options)
+
+    def _build_frozen_trial_from_trial_model(self, trial: models.TrialModel) -> FrozenTrial:
+        frozen = super()._build_frozen_trial_from_trial_model(trial)
+        frozen._system_attrs.pop(CLAIM_TOKEN, None)
+        return frozen
+
+    @retrying
+    def _get_trials(
+        self,
+        study_id: int,
+        states: Container[TrialState] | None,
+        included_trial_ids: set[int],
+        trial_id_greater_than: int,
+    ) -> list[FrozenTrial]:
+        """The study's trials that Optuna's cache asks for: those it has that were not finished, and all newer ones.
+
+        Those that waited and still wait, thousands at times, are left out.
+        """
+        trial = models.TrialModel
+        with scoped_session(self.scoped_session) as session:
+            rows = session.query(trial.trial_id).filter_by(study_id=study_id, state=TrialState.WAITING).all()
+        same = {row.trial_id for row in rows} & self._waiting & included_trial_ids
+        if same:
+            # The cache has all trials before these, since trials are added to a study one after the other.
+            trial_id_greater_than = max(trial_id_greater_than, *included_trial_ids)
+        trials = super()._get_trials(study_id, states, included_trial_ids - same, trial_id_greater_than)
+        self._waiting -= included_trial_ids - same
+        self._waiting |= {id_of(one) for one in trials if one.state == TrialState.WAITING}
+        return trials
+
+    @retrying
+    def waiting(self, study_id: int, most: int) -> list[int]:
+        """The first of the study's trials that wait."""
+        trial = models.TrialModel
+        with scoped_session(self.scoped_session) as session:
+            rows = session.query(trial.trial_id).filter_by(study_id=study_id, state=TrialState.WAITING)
+            return [row.trial_id for row in rows.order_by(trial.trial_id).limit(most)]
 
     @retrying
     def count_trials(self, study_id: int) -> int:

@@ -17,10 +17,8 @@ from sqlalchemy.orm import Session
 
 from bdqm_tune.errors import BdqmError
 from bdqm_tune.services.optuna_private import models, scoped_session
-from bdqm_tune.storage.queries import CLAIM_TOKEN, Held, retrying
-from bdqm_tune.storage.rdb import BatchedStorage
+from bdqm_tune.storage.queries import CLAIM_TOKEN, Held, StudyQueries, retrying
 from bdqm_tune.storage.retry import Retry
-from bdqm_tune.storage.trial_writes import Writes
 
 CLAIM_LOST = "another worker was given the trial, as this one had not been heard of"
 
@@ -29,7 +27,7 @@ class ClaimLost(BdqmError):
     """The worker was thought dead, and its trial given to another one."""
 
 
-class RetryingStorage(BatchedStorage):
+class RetryingStorage(StudyQueries):
     """A storage whose operations wait for the database and may be repeated.
 
     Optuna calls it through a cache of its own (`optuna.storages.get_storage`), which is why some of the operations
@@ -44,6 +42,13 @@ class RetryingStorage(BatchedStorage):
         self.worker = ""  # the first part of these claim tokens
         self.counts: Callable[[], bool] = lambda: True  # whether nobody can have thought this worker dead
         super().__init__(url, engine_options, skip_compatibility_check=True, skip_table_creation=not make_tables)
+
+    def _begin_writing(self, session: Session) -> None:
+        """In SQLite, which locks no rows, let nobody else write until the transaction ends."""
+        if self.engine.name == "sqlite":
+            connection = session.connection()
+            if not connection.connection.in_transaction:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     def close(self) -> None:
         """Close the connections."""
@@ -63,6 +68,31 @@ class RetryingStorage(BatchedStorage):
     _get_best_trial_id = retrying(RDBStorage._get_best_trial_id)
     record_heartbeat = retrying(RDBStorage.record_heartbeat)
     _get_stale_trial_ids = retrying(RDBStorage._get_stale_trial_ids)
+    get_trial = retrying(RDBStorage.get_trial)
+    # Where the answer to a parameter was lost, the parameter is there, and Optuna ignores that it cannot be added.
+    _set_trial_param = retrying(RDBStorage._set_trial_param)
+    set_trial_intermediate_value = retrying(RDBStorage.set_trial_intermediate_value)
+    set_trial_user_attr = retrying(RDBStorage.set_trial_user_attr)
+    set_trial_system_attr = retrying(RDBStorage.set_trial_system_attr)
+
+    def check_trial_is_updatable(self, trial_id: int, trial_state: TrialState) -> None:
+        """As Optuna's, which calls it in every transaction that writes of a trial, and for a trial that is still ours.
+
+        The trial is locked until the transaction ends, so that no other worker is given it, or ends it, meanwhile.
+
+        Raises:
+            ClaimLost: another worker was given the trial.
+        """
+        session, trial = self.scoped_session(), models.TrialModel
+        self._begin_writing(session)
+        state = session.query(trial.state).filter_by(trial_id=trial_id).with_for_update().scalar()
+        super().check_trial_is_updatable(trial_id, state)
+        held = self._held.get(trial_id)
+        if held is not None and self._find_token(session, trial_id) != held:
+            self._held.pop(trial_id, None)
+            self._lost.add(trial_id)
+        if trial_id in self._lost:
+            raise ClaimLost(CLAIM_LOST)
 
     @retrying
     def create_study(self, name: str, directions: Sequence[StudyDirection], user_attrs: Mapping[str, Any]) -> None:
@@ -114,7 +144,8 @@ class RetryingStorage(BatchedStorage):
     @retrying
     def _add_waiting(self, study_id: int, n_trials: int, token: str) -> None:
         again, trial = self._again(token), models.TrialModel
-        with self._writing() as session:
+        with scoped_session(self.scoped_session) as session:
+            self._begin_writing(session)
             models.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)  # one adds after the other
             of_study = session.query(trial.trial_id).filter_by(study_id=study_id)
             added = of_study.join(models.TrialSystemAttributeModel).filter_by(
@@ -126,8 +157,8 @@ class RetryingStorage(BatchedStorage):
             numbers = range(there, there + n_trials)
             rows = [{"study_id": study_id, "number": number, "state": TrialState.WAITING} for number in numbers]
             session.execute(sa.insert(trial), rows)
-            last = of_study.filter_by(number=numbers[-1]).scalar()
-            Writes(system_attrs={(last, CLAIM_TOKEN): token}).execute(session)
+            last = session.query(trial).filter_by(study_id=study_id, number=numbers[-1]).one()
+            _set(session, models.TrialSystemAttributeModel, last, CLAIM_TOKEN, token)
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
         """As Optuna's; a trial that we run is changed only as long as no other worker was given it.
@@ -140,9 +171,8 @@ class RetryingStorage(BatchedStorage):
         # Another thread of ours may have taken the trial that this one is about to take.
         held = None if state == TrialState.RUNNING else self._held.get(trial_id)
         token = f"{self.worker}:{uuid4().hex}"
-        writes = self.take_writes() if state.is_finished() else Writes()
         try:
-            done = self._change_state(trial_id, state, values, token, held, writes)
+            done = self._change_state(trial_id, state, values, token, held, {})
         except UpdateFinishedTrialError:
             self._held.pop(trial_id, None)
             raise
@@ -164,9 +194,8 @@ class RetryingStorage(BatchedStorage):
             attributes: that the trial is given.
         """
         token = f"{self.worker}:{uuid4().hex}"
-        writes = Writes(user_attrs={(trial.trial_id, key): value for key, value in attributes.items()})
         with suppress(ClaimLost, UpdateFinishedTrialError):
-            return self._change_state(trial.trial_id, state, None, token, trial.token, writes)
+            return self._change_state(trial.trial_id, state, None, token, trial.token, attributes)
         return False
 
     @retrying
@@ -210,17 +239,18 @@ class RetryingStorage(BatchedStorage):
         values: Sequence[float] | None,
         token: str,
         held: str | None,
-        writes: Writes,
+        attributes: Mapping[str, Any],
     ) -> bool:
         again = self._again(token)
-        with self._writing() as session:
+        with scoped_session(self.scoped_session) as session:
+            self._begin_writing(session)
             trial: Any = models.TrialModel.find_or_raise_by_id(trial_id, session, for_update=True)
             found = self._find_token(session, trial_id) if again or held is not None else None
             if again and found == token:
                 return True
             if held is not None and found != held:
                 raise ClaimLost(CLAIM_LOST)
-            self.check_trial_is_updatable(trial_id, trial.state)
+            super().check_trial_is_updatable(trial_id, trial.state)
             if state == TrialState.RUNNING:
                 if trial.state != TrialState.WAITING:
                     return False
@@ -228,18 +258,14 @@ class RetryingStorage(BatchedStorage):
             if state.is_finished():
                 trial.datetime_complete = datetime.now()
             trial.state = state
-            of_objectives = {(trial_id, objective): value for objective, value in enumerate(values or ())}
-            writes.add(Writes(values=of_objectives, system_attrs={(trial_id, CLAIM_TOKEN): token}))
-            writes.execute(session)
+            for objective, value in enumerate(values or ()):
+                stored, kind = models.TrialValueModel.value_to_stored_repr(value)
+                row = {"trial_id": trial_id, "objective": objective, "value": stored, "value_type": kind}
+                session.add(models.TrialValueModel(**row))
+            for key, attribute in attributes.items():
+                _set(session, models.TrialUserAttributeModel, trial, key, attribute)
+            _set(session, models.TrialSystemAttributeModel, trial, CLAIM_TOKEN, token)
         return True
-
-    def _check_claim(self, session: Session, trial_id: int) -> None:
-        held = self._held.get(trial_id)
-        if held is not None and self._find_token(session, trial_id) != held:
-            self._held.pop(trial_id, None)
-            self._lost.add(trial_id)
-        if trial_id in self._lost:
-            raise ClaimLost(CLAIM_LOST)
 
     @staticmethod
     def _find_token(session: Session, trial_id: int) -> str | None:
@@ -254,3 +280,12 @@ class RetryingStorage(BatchedStorage):
         again = token in self._tried
         self._tried.add(token)
         return again
+
+
+def _set(session: Session, table: Any, trial: models.TrialModel, key: str, value: Any) -> None:
+    """Set an attribute of a trial that this transaction has locked."""
+    row = table.find_by_trial_and_key(trial, key, session)
+    if row is None:
+        session.add(table(trial_id=trial.trial_id, key=key, value_json=json.dumps(value)))
+    else:
+        row.value_json = json.dumps(value)

@@ -7,8 +7,7 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
-from bdqm_tune.services.optuna_private import id_of, tell_with_warning
-from bdqm_tune.storage.cache import together
+from bdqm_tune.services.optuna_private import id_of
 from bdqm_tune.storage.retrying_storage import ClaimLost
 from bdqm_tune.study.checkpoints import TrialCheckpoint
 from bdqm_tune.study.study import RESULT, holds_claim
@@ -55,12 +54,10 @@ def tell(
     if not holds_claim(trial):
         return False
     try:
-        with together(trial):
-            for epoch, value in reports.items():
-                trial.storage.set_trial_intermediate_value(id_of(trial), epoch, value)
-            trial.set_user_attr(RESULT, kept)
-            # `Study.tell`, which would read the trial once more, to give it.
-            tell_with_warning(trial.study, trial, values, OPTUNA_STATES[result.state])
+        for epoch, value in reports.items():
+            trial.storage.set_trial_intermediate_value(id_of(trial), epoch, value)
+        trial.set_user_attr(RESULT, kept)
+        trial.study.tell(trial, values, OPTUNA_STATES[result.state])
     except (ClaimLost, UpdateFinishedTrialError):
         return False
     except ValueError:  # of Optuna: one that waits cannot be told

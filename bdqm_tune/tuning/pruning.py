@@ -6,7 +6,7 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 
 from bdqm_tune.progress import check
-from bdqm_tune.storage.cache import is_file, together
+from bdqm_tune.storage.cache import is_file
 from bdqm_tune.storage.retrying_storage import CLAIM_LOST, ClaimLost
 
 WITHIN = 5.0  # seconds that training waits for a server's answer
@@ -60,9 +60,8 @@ class Comparisons:
 def is_pruned(trial: optuna.Trial, epoch: int, value: float | None) -> bool:
     """Report the value of an epoch, unless it was, and ask the pruner. Raises as `Comparisons.pruned_at` does."""
     try:
-        with together(trial):
-            if value is not None:
-                trial.report(value, epoch)
-            return trial.should_prune()
+        if value is not None:
+            trial.report(value, epoch)
+        return trial.should_prune()
     except UpdateFinishedTrialError as error:
         raise ClaimLost(CLAIM_LOST) from error

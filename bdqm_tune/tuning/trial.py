@@ -25,7 +25,6 @@ from bdqm_tune.learning.fit import Diverged
 from bdqm_tune.progress import check, interruptible
 from bdqm_tune.services.optuna_private import id_of
 from bdqm_tune.services.secrets import without_secrets
-from bdqm_tune.storage.cache import together
 from bdqm_tune.storage.retrying_storage import CLAIM_LOST, ClaimLost
 from bdqm_tune.study import run_contents as training_record
 from bdqm_tune.study.checkpoints import TrialCheckpoint
@@ -144,7 +143,7 @@ class TrialRunner:
         return outcome.result
 
     def _suggest(self, trial: optuna.Trial) -> Suggestion:
-        with self._asking, together(trial):
+        with self._asking:
             return suggest(trial, self._config, len(self._dataset.train.structures))
 
     def _send(self, trial: optuna.Trial, run: TrialRun, outcome: Outcome, checkpoint: TrialCheckpoint) -> None:

@@ -28,7 +28,7 @@ from bdqm_tune.learning.dataset import prepare
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.services.optuna_private import CachedStorage
 from bdqm_tune.storage import database as opening
-from bdqm_tune.storage.cache import hurry, together
+from bdqm_tune.storage.cache import hurry
 from bdqm_tune.storage.database import open_storage, opened, study_lock
 from bdqm_tune.storage.queries import CLAIM_TOKEN
 from bdqm_tune.storage.retrying_storage import RetryingStorage
@@ -65,9 +65,8 @@ def run_trial(study: optuna.Study) -> bool:
     trial = next_trial(study)
     if trial is None:
         return False
-    with together(trial):
-        for name in "abc":
-            trial.suggest_float(name, 0, 1)
+    for name in "abc":
+        trial.suggest_float(name, 0, 1)
     trial.report(0.5, 1)
     trial.set_user_attr("run", "id")
     trial.storage.record_heartbeat(trial._trial_id)  # type: ignore[attr-defined]
@@ -215,33 +214,41 @@ def test_a_deadlock_is_repeated(served: Place, mariadb: MariaDb) -> None:
 
 
 def test_a_trial_taken_between_a_look_and_the_taking_is_left(place: Place) -> None:
-    assert_second_is_taken(place)
+    study = new_study(open_storage(place.stores), 2)
+    other, storage = open_storage(place.stores), study._storage
+    (first,) = storage.backend.waiting(study._study_id, 1)  # type: ignore[attr-defined]
+    assert other.set_trial_state_values(first, TrialState.RUNNING)
+    assert not storage.set_trial_state_values(first, TrialState.RUNNING)
+    trial = next_trial(study)
+    assert trial is not None
+    assert trial.number == 1
 
 
-def test_a_server_that_isolates_snapshots_is_asked_again(served: Place, mariadb: MariaDb) -> None:
+def test_a_server_that_isolates_snapshots_is_asked_again(
+    served: Place, mariadb: MariaDb, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It refuses a row that changed since the transaction read it; the default of newer versions."""
     mariadb.execute(
         "SET GLOBAL innodb_snapshot_isolation = ON", "SET GLOBAL TRANSACTION ISOLATION LEVEL REPEATABLE READ"
     )
     try:
-        assert_second_is_taken(served)
+        study = new_study(open_storage(served.stores, patience=30), 1)
+        trial, begun = next_trial(study), list[int]()
+        assert trial is not None
+
+        def change(session: object) -> None:
+            begun.append(1)
+            if len(begun) == 1:
+                mariadb.execute(f"UPDATE {served.schema}.trials SET datetime_start = '2026-01-01'")
+
+        monkeypatch.setattr(study._storage.backend, "_begin_writing", change)  # type: ignore[attr-defined]
+        trial.report(0.5, 1)
     finally:
         mariadb.execute(
             "SET GLOBAL innodb_snapshot_isolation = OFF", "SET GLOBAL TRANSACTION ISOLATION LEVEL READ COMMITTED"
         )
-
-
-def assert_second_is_taken(place: Place) -> None:
-    """Another worker takes the first trial between a look at those that wait and the taking."""
-    study = new_study(open_storage(place.stores, patience=30), 2)
-    other, storage = open_storage(place.stores), study._storage
-    with storage.backend.together():  # type: ignore[attr-defined]
-        (first,) = storage.backend.waiting(study._study_id, 1)  # type: ignore[attr-defined]
-        assert other.set_trial_state_values(first, TrialState.RUNNING)
-        assert not storage.set_trial_state_values(first, TrialState.RUNNING)
-    trial = next_trial(study)
-    assert trial is not None
-    assert trial.number == 1
+    assert len(begun) == 2
+    assert study.trials[0].intermediate_values == {1: 0.5}
 
 
 def test_a_server_that_cannot_prove_who_it_is_is_refused(served: Place, mariadb: MariaDb) -> None:
@@ -533,29 +540,6 @@ def test_workers_that_want_the_same_trial_look_further(place: Place, monkeypatch
     assert looks == [1, 2]  # of the second, the other worker took the first
     assert trial.number == 2
     assert [one.state for one in study.get_trials()] == [TrialState.RUNNING] * 3 + [TrialState.WAITING]
-
-
-def test_hyperparameters_are_written_together_or_not_at_all(place: Place) -> None:
-    storage = open_storage(place.stores)
-    study = new_study(storage, 2)
-    commits: list[int] = []
-    sqlalchemy.event.listen(storage._backend.engine, "commit", lambda _: commits.append(1))
-    trial = next_trial(study)
-    assert trial is not None
-    commits.clear()
-    with together(trial):
-        values = {name: trial.suggest_float(name, 0, 1) for name in "abcdefgh"}
-        assert storage.get_trial(trial._trial_id).params == {}
-    assert storage.get_trial(trial._trial_id).params == values == trial.params
-    assert len(commits) == 1 + 1  # and the read after the block; that within it is in the same transaction
-    other = next_trial(study)
-    assert other is not None
-    with pytest.raises(RuntimeError), together(other):
-        other.suggest_float("a", 0, 1)
-        raise RuntimeError
-    assert storage.get_trial(other._trial_id).params == {}
-    with pytest.raises(ValueError, match="distribution"), together(other):
-        other.suggest_categorical("a", [1, 2])
 
 
 def test_a_database_that_stays_away_ends_the_worker_with_one_line(served: Place, mariadb: MariaDb) -> None:
