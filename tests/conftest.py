@@ -112,10 +112,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.xdist_group(group))
         is_long = _is_long(item)
         (waiting if is_long or names.intersection(WAITED_FOR) else others).append(item)
-    ranked = sorted(waiting, key=lambda item: (_group(item) is None, not _is_long(item)))
+    ranked = sorted(waiting, key=lambda item: (_group(item) != GROUPS[0], _group(item) is None, not _is_long(item)))
     units = {unit: number for number, unit in enumerate(dict.fromkeys(_group(item) or item.nodeid for item in ranked))}
-    # The last ones begin when a quarter of the others is left, so that no process ends long after all others.
-    places = [(0.75 * units[_group(item) or item.nodeid] / len(units), 0, item) for item in ranked]
+    # The first makes the servers that all others copy, and would wait for; the last begin when a quarter of the others
+    # is left, so that no process ends long after all others.
+    first, last = 0.15, 0.75
+    places = [
+        (number and first + (last - first) * number / len(units), 0, item)
+        for item in ranked
+        for number in [units[_group(item) or item.nodeid]]
+    ]
     places += [(number / len(others), 1, item) for number, item in enumerate(others)]
     items[:] = [item for *_, item in sorted(places, key=lambda place: place[:2])]
 

@@ -1,9 +1,11 @@
 """Runs, experiments and registered models of an MLflow store, whatever their number."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import TypeVar
 
 import mlflow
 from mlflow.entities import Run, ViewType
+from mlflow.store.entities import PagedList
 from mlflow.tracking import MlflowClient
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
@@ -12,6 +14,8 @@ from bdqm_tune.services.connection import Stores
 from bdqm_tune.storage.database import sqlite_file
 
 PAGE = 1000
+
+Item = TypeVar("Item")
 
 
 def tracking_not_made_yet(stores: Stores) -> bool:
@@ -34,31 +38,25 @@ def search(
     if experiments is None:
         view = ViewType.ALL if deleted else ViewType.ACTIVE_ONLY
         experiments = [experiment.experiment_id for experiment in _experiments(client, view)]
-    token, view = None, ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY
-    while experiments:
-        page = client.search_runs(list(experiments), asked, view, max_results=PAGE, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
+    view, chosen = ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY, list(experiments)
+    if chosen:
+        yield from _all(lambda token: client.search_runs(chosen, asked, view, max_results=PAGE, page_token=token))
 
 
 def versions_of(client: MlflowClient, runs: Collection[str]) -> list[str]:
     """The versions of registered models that lie in these runs, as `oc20 version 3`."""
-    token, found = None, list[str]()
-    while True:
-        page = client.search_model_versions(max_results=PAGE, page_token=token)
-        found += [f"{version.name} version {version.version}" for version in page if version.run_id in runs]
-        token = page.token
-        if not token:
-            return found
+    versions = _all(lambda token: client.search_model_versions(max_results=PAGE, page_token=token))
+    return [f"{version.name} version {version.version}" for version in versions if version.run_id in runs]
 
 
 def _experiments(client: MlflowClient, view: int) -> Iterator[mlflow.entities.Experiment]:
-    token = None
-    while True:
-        page = client.search_experiments(view, max_results=PAGE, page_token=token)
+    return _all(lambda token: client.search_experiments(view, max_results=PAGE, page_token=token))
+
+
+def _all(page_from: Callable[[str | None], PagedList[Item]]) -> Iterator[Item]:
+    """What is on all pages."""
+    page = page_from(None)
+    yield from page
+    while page.token:
+        page = page_from(page.token)
         yield from page
-        token = page.token
-        if not token:
-            return
