@@ -30,7 +30,7 @@ from optuna.trial import TrialState
 from bdqm_tune.config.config import load_config
 from bdqm_tune.mlflow_server import control
 from bdqm_tune.mlflow_server.passwords import load_passwords
-from bdqm_tune.mlflow_server.places import Places
+from bdqm_tune.mlflow_server.paths import ServerPaths
 from bdqm_tune.mlflow_server.schemas import MLFLOW, account
 from bdqm_tune.services.connection import Stores, find_stores
 from bdqm_tune.services.optuna_private import models as studies
@@ -183,7 +183,7 @@ def embedded(folder: Path) -> Iterator[tuple[Stores, sa.Engine, dict[str, str]]]
 @contextmanager
 def served(folder: Path) -> Iterator[tuple[Stores, sa.Engine, dict[str, str]]]:
     """The same for servers, which run in the block."""
-    places = Places(folder / "services")
+    places = ServerPaths(folder / "services")
     control.up(places, "127.0.0.1", False, lambda text: None)
     try:
         url = sa.URL.create(

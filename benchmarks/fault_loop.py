@@ -36,7 +36,7 @@ from optuna.trial import FrozenTrial, TrialState
 from bdqm_tune.config.config import load_config
 from bdqm_tune.errors import BdqmError
 from bdqm_tune.learning.dataset import prepare
-from bdqm_tune.mlflow_server.places import Places
+from bdqm_tune.mlflow_server.paths import ServerPaths
 from bdqm_tune.mlflow_server.processes import holder, leftovers
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.storage.database import opened
@@ -84,8 +84,8 @@ class Loop:
     deleted: set[str] = field(default_factory=set)  # runs
 
     @property
-    def places(self) -> Places:
-        return Places(self.folder / "services")
+    def places(self) -> ServerPaths:
+        return ServerPaths(self.folder / "services")
 
     @property
     def home(self) -> Path:

@@ -22,9 +22,9 @@ import numpy as np
 from ase import Atoms
 
 from bdqm_tune.descriptors import GMP, Descriptor, GMPGroups, SymmetryFunctions
-from bdqm_tune.descriptors.lanes import WIDTH, exp, load, store
 from bdqm_tune.descriptors.multipoles import Multipoles, probe_widths
 from bdqm_tune.descriptors.neighbours import find_neighbours
+from bdqm_tune.descriptors.simd import WIDTH, exp, load, store
 from bdqm_tune.descriptors.store import in_pieces
 from bdqm_tune.structures import builtin_structures
 from bdqm_tune.structures.read import read_images

@@ -1,4 +1,4 @@
-"""A search of the size of the predecessor's big one, by stacked trials on a GPU.
+"""A search of the size of the predecessor's big one, by batched trials on a GPU.
 
 python -m benchmarks.gpu_search [--one-at-a-time 2] [--at-once N]
 python -m benchmarks.gpu_search --device cpu --images 300 --atoms 20 --trials 8 --epochs 3    # a small one here
@@ -24,13 +24,13 @@ from bdqm_tune.backends.native import DTYPES, pick_device
 from bdqm_tune.config.config import Training
 from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.errors import BadInput
+from bdqm_tune.learning.batched import BatchedTrainer
+from bdqm_tune.learning.batched.at_once import trials_at_once
+from bdqm_tune.learning.batched.epoch_schedule import Data
 from bdqm_tune.learning.batches import SplitTensors
 from bdqm_tune.learning.fit import Fit
-from bdqm_tune.learning.inputs import Inputs
-from bdqm_tune.learning.room import GIB
-from bdqm_tune.learning.stacked import Stack
-from bdqm_tune.learning.stacked.at_once import trials_at_once
-from bdqm_tune.learning.stacked.plan import Data
+from bdqm_tune.learning.memory_budget import GIB
+from bdqm_tune.learning.scaled_features import Inputs
 from benchmarks.training import processor
 
 N_FEATURES, LAYERS, NODES, VALIDATION = 32, (6, 20), (10, 30), 0.1
@@ -93,7 +93,7 @@ def memory(device: torch.device) -> float:
 
 
 def number_at_once(splits: list[SplitTensors], trial: Hyperparameters) -> int:
-    """Trials that the engine would stack here."""
+    """Trials that the engine would train together here."""
     middle, largest = (
         trial.model_copy(update={"num_layers": layers, "num_nodes": nodes})
         for layers, nodes in ((sum(LAYERS) // 2, sum(NODES) // 2), (LAYERS[1], NODES[1]))
@@ -102,11 +102,11 @@ def number_at_once(splits: list[SplitTensors], trial: Hyperparameters) -> int:
 
 
 def seconds(splits: list[SplitTensors], trials: list[Hyperparameters], epochs: int, at_once: int | None) -> float:
-    """Wall time of all trials, so many stacked at a time, or by torch's operations one after the other."""
-    training, stack = Training(epochs=epochs, early_stopping=None), Stack() if at_once else None
+    """Wall time of all trials, so many batched at a time, or by torch's operations one after the other."""
+    training, trainer = Training(epochs=epochs, early_stopping=None), BatchedTrainer() if at_once else None
 
     def train(trial: Hyperparameters) -> None:
-        for _ in Fit(trial, training, *splits, 1.0, 0, fused=False, stack=stack):
+        for _ in Fit(trial, training, *splits, 1.0, 0, compiled=False, trainer=trainer):
             pass
 
     with ThreadPoolExecutor(at_once or 1) as pool:
@@ -126,7 +126,7 @@ def main() -> int:
     parser.add_argument("--batchnorm", action="store_true")
     parser.add_argument("--precision", choices=DTYPES, default="float32")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--at-once", type=int, default=0, help="trials that are stacked (measured)")
+    parser.add_argument("--at-once", type=int, default=0, help="trials that are batched (measured)")
     parser.add_argument("--one-at-a-time", type=int, default=0, help="trials that torch trains, to compare (0)")
     options = parser.parse_args()
     try:

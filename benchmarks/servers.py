@@ -17,7 +17,7 @@ from sqlalchemy import make_url
 
 from bdqm_tune.mlflow_server.control import folder_bytes
 from bdqm_tune.mlflow_server.database import own_database
-from bdqm_tune.mlflow_server.places import Places
+from bdqm_tune.mlflow_server.paths import ServerPaths
 from bdqm_tune.mlflow_server.processes import leftovers
 from bdqm_tune.services.connection import Stores, read_connection
 
@@ -31,7 +31,7 @@ SCHEMAS = ("optuna", "mlflow")
 class Servers:
     """Servers that run."""
 
-    places: Places
+    places: ServerPaths
     processes: dict[str, list[psutil.Process]]  # of `database` and `mlflow`
 
     @property
@@ -77,7 +77,7 @@ def _cpu(process: psutil.Process) -> float:
 @contextmanager
 def servers(folder: Path) -> Iterator[Servers]:
     """Start both in the folder, and stop them after the block."""
-    places = Places(folder / "services")
+    places = ServerPaths(folder / "services")
     environment = os.environ | {"BDQM_SERVICES": str(places.folder), "MLFLOW_DISABLE_TELEMETRY": "true"}
     command = [sys.executable, "-m", "bdqm_tune", "services", "up", "--foreground", "--host", HOST]
     with (folder / "up.log").open("ab") as log:
@@ -94,7 +94,7 @@ def servers(folder: Path) -> Iterator[Servers]:
         process.wait(60)
 
 
-def find_processes(places: Places) -> dict[str, list[psutil.Process]]:
+def find_processes(places: ServerPaths) -> dict[str, list[psutil.Process]]:
     """Those of `database` and `mlflow` that run now."""
     found: dict[str, list[psutil.Process]] = {"database": [], "mlflow": []}
     for process in leftovers(places.folder):

@@ -23,11 +23,11 @@ from ase.io.trajectory import Trajectory
 from bdqm_tune.backends import make_backend
 from bdqm_tune.config.config import Config, load_config
 from bdqm_tune.config.hyperparameters import Hyperparameters
-from bdqm_tune.learning import shared
+from bdqm_tune.learning import shared_memory
 from bdqm_tune.learning.dataset import prepare
 from benchmarks.out_of_core import DESCRIPTOR, GIB, N_FEATURES, slabs
 
-KINDS = {"a copy each": math.inf, "one for all": shared.WORTH_A_FILE}
+KINDS = {"a copy each": math.inf, "one for all": shared_memory.WORTH_A_FILE}
 
 
 def configuration(folder: Path) -> Config:
@@ -38,7 +38,7 @@ def configuration(folder: Path) -> Config:
 
 def work(folder: Path, kind: str) -> None:
     """What a worker does: load, say how long that took; then an epoch for each line that it is given, with its time."""
-    shared.WORTH_A_FILE = KINDS[kind]  # type: ignore[assignment]
+    shared_memory.WORTH_A_FILE = KINDS[kind]  # type: ignore[assignment]
     config = configuration(folder)
     dataset = prepare(config, folder / "home")
     start = time.perf_counter()

@@ -84,7 +84,7 @@ def operations(work: Work, dataset: Dataset) -> float:
     """Floating point operations of the products of an epoch.
 
     In training, a layer's weights meet the values once forward, once backward, and once for their gradient; with
-    forces also tangents, and what belongs to them backward, as learning/fused/tangents.py does it. The first layer
+    forces also tangents, and what belongs to them backward, as learning/compiled/tangents.py does it. The first layer
     needs no product backward, except for forces.
     """
     widths = [dataset.descriptor.n_features, *work.hyperparameters.layers, 1]
@@ -113,22 +113,22 @@ def measure(work: Work, data: Path, home: Path, trials: int, epochs: int) -> dic
     config = load_config(None, groups | {"": {"device": "cpu"}})
     dataset = prepare(config, home)
     backend = make_backend(config, dataset)
-    fused = milliseconds([backend.start(work.hyperparameters, seed) for seed in range(trials)], epochs)
+    compiled = milliseconds([backend.start(work.hyperparameters, seed) for seed in range(trials)], epochs)
     train, validation = (
         split_tensors(dataset, split, pick_device("cpu"), DTYPES[config.training.precision], work.forces)
         for split in (dataset.train, dataset.validation)
     )
     options = work.hyperparameters, config.training, train, validation, dataset.scale, 0
-    by_torch = milliseconds([Fit(*options, fused=False)], epochs)
+    by_torch = milliseconds([Fit(*options, compiled=False)], epochs)
     row = {
         "work": work.name,
-        "ms": fused,
+        "ms": compiled,
         "limit": work.limit,
         "torch": by_torch,
-        "torch / ms": by_torch / fused,
+        "torch / ms": by_torch / compiled,
         "recorded": work.recorded,
-        "recorded / ms": work.recorded / fused,
-        "GFLOP/s": operations(work, dataset) / fused / 1e6,
+        "recorded / ms": work.recorded / compiled,
+        "GFLOP/s": operations(work, dataset) / compiled / 1e6,
     }
     try:
         theirs = make_backend(config.updated({"": {"backend": "amptorch"}}), dataset)
@@ -136,7 +136,7 @@ def measure(work: Work, data: Path, home: Path, trials: int, epochs: int) -> dic
         print(f"{work.name}: without amptorch: {error}", file=sys.stderr)
         return row
     row["amptorch"] = milliseconds([theirs.start(work.hyperparameters, 0)], epochs)
-    row["amptorch / ms"] = row["amptorch"] / fused
+    row["amptorch / ms"] = row["amptorch"] / compiled
     return row
 
 

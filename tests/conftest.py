@@ -15,7 +15,7 @@ from hypothesis.internal.conjecture import providers
 
 from bdqm_tune.backends.amptorch_adapters import import_amptorch
 from bdqm_tune.cli.main import main
-from bdqm_tune.descriptors.once import make_once
+from bdqm_tune.descriptors.compute_once import make_once
 from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.mlflow_server.programs import find_programs
 from tests.commands import Call

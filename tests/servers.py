@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bdqm_tune.mlflow_server.places import Places
+from bdqm_tune.mlflow_server.paths import ServerPaths
 from bdqm_tune.mlflow_server.processes import free_port
 from bdqm_tune.mlflow_server.settings import load_settings, save_settings
 from bdqm_tune.services.connection import Connection, read_connection
@@ -26,8 +26,8 @@ class Servers:
         return os.environ | {"BDQM_SERVICES": str(self.folder)}
 
     @property
-    def places(self) -> Places:
-        return Places(self.folder)
+    def places(self) -> ServerPaths:
+        return ServerPaths(self.folder)
 
     @property
     def connection(self) -> Connection:

@@ -136,7 +136,7 @@ def test_every_room_says_what_it_is_for() -> None:
         ("backends", "import optuna.storages"),
         ("learning", "if True:\n    from mlflow.entities import Metric"),
         ("services", "from bdqm_tune.structures import read"),
-        ("experiment", "import bdqm_tune.mlflow_server.places"),
+        ("experiment", "import bdqm_tune.mlflow_server.paths"),
         ("experiment", "from bdqm_tune.analysis.figures import style"),
         ("experiment", "import importlib\nimportlib.import_module('bdqm_tune.cli.main')"),
     ],

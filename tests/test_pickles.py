@@ -21,8 +21,8 @@ from bdqm_tune.errors import BdqmError
 from bdqm_tune.learning.checkpoint import read_checkpoint
 from bdqm_tune.models.store import load_folder
 from bdqm_tune.services.connection import read_connection
-from bdqm_tune.services.records import read_records
 from bdqm_tune.services.site import load_site
+from bdqm_tune.services.submissions import read_records
 from bdqm_tune.structures import read_structures
 
 PROJECT = Path(__file__).parents[1]

@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 
 from bdqm_tune.errors import BdqmError
 from bdqm_tune.services.connection import Stores
-from bdqm_tune.services.findings import ERROR, OK, WARNING, Finding
+from bdqm_tune.services.diagnostics import ERROR, OK, WARNING, Finding
 from bdqm_tune.services.secrets import without_secrets
 from bdqm_tune.storage.database import StudyDatabase, not_made_yet, opened
 from bdqm_tune.threads import usable_cores

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from bdqm_tune.errors import BdqmError
 from bdqm_tune.process import is_gone, is_here
 from bdqm_tune.services.connection import Stores
-from bdqm_tune.services.findings import FIXED, OK, WARNING, Finding
+from bdqm_tune.services.diagnostics import FIXED, OK, WARNING, Finding
 from bdqm_tune.services.optuna_private import id_of
 from bdqm_tune.storage.database import not_made_yet, opened
 from bdqm_tune.storage.retrying_storage import RetryingStorage

@@ -19,7 +19,7 @@ from bdqm_tune.services.connection import Stores
 from bdqm_tune.study.study import EXPERIMENT, RUN_ID
 from bdqm_tune.tracking.client import http_status, reason, tracking_client
 from bdqm_tune.tracking.provenance import provenance_tags
-from bdqm_tune.tracking.records import record_run
+from bdqm_tune.tracking.result_runs import record_run
 from bdqm_tune.tracking.search import search
 from bdqm_tune.workers.registry import Worker
 

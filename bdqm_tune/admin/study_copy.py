@@ -18,7 +18,7 @@ from bdqm_tune.admin.run_copy import copy_runs, is_run_id, renamed
 from bdqm_tune.admin.runs import runs_of_study
 from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.services.connection import Stores
-from bdqm_tune.services.findings import FIXED
+from bdqm_tune.services.diagnostics import FIXED
 from bdqm_tune.services.secrets import without_secrets
 from bdqm_tune.storage.cache import Cache
 from bdqm_tune.storage.database import not_made_yet, opened, study_lock

@@ -13,14 +13,14 @@ from bdqm_tune.backends.sizes import trial_of
 from bdqm_tune.config.config import Config
 from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.errors import BadInput
+from bdqm_tune.learning.batched import BatchedTrainer, can_batch
+from bdqm_tune.learning.batched.at_once import trials_at_once
+from bdqm_tune.learning.batched.epoch_schedule import Data
 from bdqm_tune.learning.batches import SplitTensors, split_tensors
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.fit import Checkpoint, EpochRecord, Fit
+from bdqm_tune.learning.memory_budget import MemoryBudget
 from bdqm_tune.learning.potential import Potential
-from bdqm_tune.learning.room import Room
-from bdqm_tune.learning.stacked import Stack, can_stack
-from bdqm_tune.learning.stacked.at_once import trials_at_once
-from bdqm_tune.learning.stacked.plan import Data
 from bdqm_tune.threads import usable_cores
 
 
@@ -62,7 +62,7 @@ class OnDevice(NamedTuple):
     dataset: Dataset
     train: SplitTensors
     validation: SplitTensors
-    room: Room  # that it takes there
+    room: MemoryBudget  # that it takes there
 
     @property
     def loaded(self) -> bool:
@@ -78,17 +78,17 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 class NativeBackend:
     """Keeps both splits on the device, or as much of them as there is room for, once for all trials.
 
-    Of a searched descriptor it keeps the latest few. On a GPU trials train stacked, on a CPU in a thread each.
+    Of a searched descriptor it keeps the latest few. On a GPU trials train batched, on a CPU in a thread each.
     """
 
-    def __init__(self, config: Config, dataset: Dataset, stacked: bool | None = None) -> None:
+    def __init__(self, config: Config, dataset: Dataset, batched: bool | None = None) -> None:
         """
         Args:
-            stacked: whether trials train stacked; None: on a GPU.
+            batched: whether trials train batched; None: on a GPU.
         """
         self._config, self._dataset = config, dataset
         self._place = pick_device(config.device)
-        self._stack = Stack() if stacked or (stacked is None and self._place.type == "cuda") else None
+        self._trainer = BatchedTrainer() if batched or (batched is None and self._place.type == "cuda") else None
         self.device, self.at_once = "cpu", min(usable_cores(), BLAS_THREADS)
         if self._place.type == "cuda":
             self.device, self.at_once = torch.cuda.get_device_name(self._place), STACKED_DESCRIPTORS
@@ -106,7 +106,7 @@ class NativeBackend:
         data = self._on_device(dataset)
         if not data.loaded:
             self.at_once = 1  # the batches of each trial, from the disk, take memory
-        elif self._stack is not None and config.cohort == "auto":
+        elif self._trainer is not None and config.cohort == "auto":
             self.at_once = self._best_cohort(data)
 
     def start(self, hyperparameters: Hyperparameters, seed: int, dataset: Dataset | None = None) -> NativeRun:
@@ -119,7 +119,7 @@ class NativeBackend:
             data.dataset.scale,
             seed,
             self._config.target.objective,
-            stack=self._stack,
+            trainer=self._trainer,
         )
         key = {
             "backend": "native",
@@ -135,9 +135,9 @@ class NativeBackend:
         return NativeRun(fit, data.dataset, hyperparameters, key)
 
     def _best_cohort(self, data: OnDevice) -> int:
-        """Trials to stack on this device, by its memory and by the time that steps of some take."""
+        """How many trials train together on this device, by its memory and by the time that steps of some take."""
         middle, largest = trial_of(self._config, "middle"), trial_of(self._config, "largest")
-        if not can_stack(middle, data.train, data.validation):
+        if not can_batch(middle, data.train, data.validation):
             return 1
         return trials_at_once(Data(data.train, data.validation), middle, largest)
 
@@ -151,7 +151,7 @@ class NativeBackend:
                 kept = self._kept.pop(key, None)
             if kept is None:
                 training = self._config.training
-                room = Room.on(self._place, self._config.memory, self._parts)
+                room = MemoryBudget.on(self._place, self._config.memory, self._parts)
                 train, validation = (
                     split_tensors(dataset, split, self._place, DTYPES[training.precision], training.forces, room)
                     for split in (dataset.train, dataset.validation)

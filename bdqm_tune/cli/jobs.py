@@ -16,8 +16,8 @@ from bdqm_tune.errors import BadInput, BdqmError
 
 if TYPE_CHECKING:
     from bdqm_tune.services.jobspec import JobSpec, JobState, Scheduler
-    from bdqm_tune.services.records import Submission
     from bdqm_tune.services.site import Site
+    from bdqm_tune.services.submissions import Submission
 
 JOBS = ("tune", "servers", "analysis", "interactive")
 FILES = ("train", "test", "config")  # parameters that name a file
@@ -42,10 +42,10 @@ def submit(
     """Submit workers to the cluster, and the servers first where none run. Other options are those of `tune`."""
     from bdqm_tune.services.connection import home_folder, services_folder
     from bdqm_tune.services.project import find_project
-    from bdqm_tune.services.records import records_folder
     from bdqm_tune.services.site import load_site
     from bdqm_tune.services.submission import bring_servers_up, make_scheduler, servers_answer
     from bdqm_tune.services.submission import submit as submit_job
+    from bdqm_tune.services.submissions import records_folder
 
     if job not in JOBS:
         raise BadInput(f"--job: unknown job {job!r}; there are: {', '.join(JOBS)}")
@@ -222,7 +222,7 @@ def _tell(submission: "Submission") -> None:
 
 def _records() -> "list[Submission]":
     from bdqm_tune.services.connection import home_folder
-    from bdqm_tune.services.records import read_records
+    from bdqm_tune.services.submissions import read_records
 
     return read_records(home_folder() / "jobs")
 

@@ -14,7 +14,7 @@ from bdqm_tune.errors import BadInput, BdqmError
 
 if TYPE_CHECKING:
     from bdqm_tune.admin.deletion import Belongings
-    from bdqm_tune.services.findings import Finding
+    from bdqm_tune.services.diagnostics import Finding
 
 STATUS_EXAMPLE = "`bdqm-tune status oc20`, `bdqm-tune status oc20 --json`"
 STUDIES_EXAMPLE = "`bdqm-tune studies`"
@@ -159,16 +159,16 @@ def _findings(wait: bool) -> "Iterator[Finding]":
     from bdqm_tune.admin.doctor import check_runs, check_studies, disk, git, gpu, packages
     from bdqm_tune.admin.repair import repair_leftovers
     from bdqm_tune.mlflow_server.checks import check_servers
-    from bdqm_tune.mlflow_server.places import Places
+    from bdqm_tune.mlflow_server.paths import ServerPaths
     from bdqm_tune.services.connection import find_stores, services_folder
-    from bdqm_tune.services.findings import ERROR, WARNING, Finding
+    from bdqm_tune.services.diagnostics import ERROR, WARNING, Finding
     from bdqm_tune.tracking.quiet import quiet_libraries
 
     quiet_libraries()
     yield from packages()
     yield git()
     yield gpu()
-    yield from check_servers(Places(services_folder()))
+    yield from check_servers(ServerPaths(services_folder()))
     try:
         stores = find_stores(wait=False)
     except BdqmError as error:

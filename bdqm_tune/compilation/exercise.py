@@ -46,9 +46,9 @@ def training(folder: Path) -> None:
     from bdqm_tune.backends import NativeBackend
     from bdqm_tune.config.config import load_config
     from bdqm_tune.config.hyperparameters import Hyperparameters
+    from bdqm_tune.learning.batched.epoch_schedule import Data, EpochSchedule
     from bdqm_tune.learning.batches import split_tensors
     from bdqm_tune.learning.dataset import prepare
-    from bdqm_tune.learning.stacked.plan import Data, Plan
 
     train = folder / "train.traj"
     ase.io.write(train, _structures())
@@ -63,7 +63,7 @@ def training(folder: Path) -> None:
         list(NativeBackend(config, dataset).start(Hyperparameters(), 0))
     place = torch.device("cpu"), torch.float32
     data = Data(*(split_tensors(dataset, split, *place) for split in (dataset.train, dataset.validation)))
-    Plan(data, torch.arange(data.n_train), [data.n_train], 128, whole=False)
+    EpochSchedule(data, torch.arange(data.n_train), [data.n_train], 128, whole=False)
 
 
 def _structures() -> list[Any]:

@@ -10,9 +10,9 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from bdqm_tune.descriptors.base import Descriptor, SparseDerivatives
-from bdqm_tune.descriptors.digested import digested, is_whole, read_array
-from bdqm_tune.descriptors.once import make_once
-from bdqm_tune.descriptors.rows import RowFile
+from bdqm_tune.descriptors.checksummed_file import checksummed, is_whole, read_array
+from bdqm_tune.descriptors.compute_once import make_once
+from bdqm_tune.descriptors.memmap_rows import RowFile
 from bdqm_tune.descriptors.store import structures_key, writing
 from bdqm_tune.errors import located
 from bdqm_tune.progress import track
@@ -74,10 +74,10 @@ def _write(path: Path, structures: Structures, descriptor: Descriptor) -> None:
     partial.mkdir()
     try:
         with (
-            digested(partial / "centre") as centre,
-            digested(partial / "atom") as atom,
-            digested(partial / "values") as values,
-            digested(partial / "count") as count,
+            checksummed(partial / "centre") as centre,
+            checksummed(partial / "atom") as atom,
+            checksummed(partial / "values") as values,
+            checksummed(partial / "count") as count,
         ):
             pairs = zip(structures.atoms, structures.images.tolist(), strict=True)
             found = in_threads(lambda pair: _compute(descriptor, *pair, structures.source), pairs)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bdqm_tune.compiled import compiled
-from bdqm_tune.descriptors.lanes import WIDTH, load, spread, store
+from bdqm_tune.descriptors.simd import WIDTH, load, spread, store
 
 # Numba compiles one of these; the types are those that `solid_harmonics` has.
 # mypy: disable-error-code="no-untyped-def,call-arg,var-annotated"

@@ -1,6 +1,6 @@
 """The loops over neighbours behind Gaussian multipole moments and the derivatives of invariants made of them.
 
-Widths are worked on in blocks of `lanes.WIDTH`, the last one filled up with zeros.
+Widths are worked on in blocks of `simd.WIDTH`, the last one filled up with zeros.
 """
 
 from typing import NamedTuple
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bdqm_tune.compiled import compiled
-from bdqm_tune.descriptors.lanes import WIDTH, add_to, exp, load, spread, store
+from bdqm_tune.descriptors.simd import WIDTH, add_to, exp, load, spread, store
 
 # Numba compiles these; the types are those of the arrays in `Pairs`, `Radial` and `Gradient`.
 # mypy: disable-error-code="no-untyped-def,call-arg,var-annotated"

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from bdqm_tune.descriptors import moment_kernels as kernels
 from bdqm_tune.descriptors.base import Descriptor, SparseDerivatives
 from bdqm_tune.descriptors.harmonics import solid_harmonics
-from bdqm_tune.descriptors.lanes import WIDTH
 from bdqm_tune.descriptors.moments import Channels, Probes, probes
 from bdqm_tune.descriptors.neighbours import Neighbours, find_entries, find_neighbours
 from bdqm_tune.descriptors.pseudodensity import PseudoDensity, Table, package_table, read_folder, require
+from bdqm_tune.descriptors.simd import WIDTH
 from bdqm_tune.errors import BadInput, located
 from bdqm_tune.structures.read import check_geometry
 

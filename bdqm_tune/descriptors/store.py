@@ -15,9 +15,9 @@ from numpy.lib.format import header_data_from_array_1_0, write_array_header_1_0
 from numpy.typing import DTypeLike, NDArray
 
 from bdqm_tune.descriptors.base import Descriptor
-from bdqm_tune.descriptors.digested import digested, is_whole
-from bdqm_tune.descriptors.once import make_once
-from bdqm_tune.descriptors.rows import RowFile
+from bdqm_tune.descriptors.checksummed_file import checksummed, is_whole
+from bdqm_tune.descriptors.compute_once import make_once
+from bdqm_tune.descriptors.memmap_rows import RowFile
 from bdqm_tune.errors import BdqmError
 from bdqm_tune.progress import Bar
 from bdqm_tune.structures import Geometries
@@ -123,7 +123,7 @@ def _write(path: Path, structures: Geometries, descriptor: Descriptor) -> None:
     header["shape"] = (int(structures.n_atoms.sum()), descriptor.n_features)
     names = [f"{structures.source}, image {image}" for image in structures.images.tolist()]
     pieces = in_pieces(structures.n_atoms, ATOMS_ON_DEVICE if descriptor.device else None)
-    with digested(path) as file, Bar(f"Features of {structures.source}", len(structures)) as bar:
+    with checksummed(path) as file, Bar(f"Features of {structures.source}", len(structures)) as bar:
         write_array_header_1_0(start := BytesIO(), header)
         file.write(start.getvalue())
         found = in_threads(lambda piece: descriptor.compute_all(structures.atoms[piece], names[piece]), pieces)

@@ -26,7 +26,7 @@ from bdqm_tune.study.study import RUN_ID, load_study
 from bdqm_tune.tracking.client import reason, tracking_client
 from bdqm_tune.tracking.provenance import provenance_tags
 from bdqm_tune.tracking.quiet import quiet_libraries
-from bdqm_tune.tracking.records import record_run
+from bdqm_tune.tracking.result_runs import record_run
 
 BEST, COVERAGE = 5, 0.9
 FLOOR = 0.1  # of the median spread an atom of training structures

@@ -18,7 +18,7 @@ from bdqm_tune.evaluation.lockbox import Opening, openings, put_on_record, reaso
 from bdqm_tune.evaluation.measurement import Measured
 from bdqm_tune.files import write_whole
 from bdqm_tune.tracking.provenance import provenance_tags
-from bdqm_tune.tracking.records import record_run
+from bdqm_tune.tracking.result_runs import record_run
 from bdqm_tune.tracking.tracker import adopt_run
 from bdqm_tune.units import metric_unit
 

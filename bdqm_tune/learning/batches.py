@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from bdqm_tune.errors import BadInput
 from bdqm_tune.learning.dataset import Dataset, Split
 from bdqm_tune.learning.forces import ForceBatch, ForceTensors
-from bdqm_tune.learning.inputs import Inputs, ScaledFeatures
-from bdqm_tune.learning.room import Room
+from bdqm_tune.learning.memory_budget import MemoryBudget
+from bdqm_tune.learning.scaled_features import Inputs, ScaledFeatures
 from bdqm_tune.threads import in_threads
 
 # Features and derivatives that are held at once while a split is gone through in order.
@@ -172,7 +172,7 @@ def split_tensors(
     device: torch.device,
     dtype: torch.dtype,
     with_forces: bool = False,
-    room: Room | None = None,
+    room: MemoryBudget | None = None,
 ) -> SplitTensors:
     """A split of a dataset on a device, or as much of it as there is room for.
 

@@ -15,7 +15,7 @@ from bdqm_tune.config.config import Config, Data
 from bdqm_tune.config.descriptor_options import DescriptorOptions
 from bdqm_tune.descriptors import Descriptor, StoredDerivatives, StoredFeatures
 from bdqm_tune.errors import BadInput
-from bdqm_tune.learning.described import Described, check_searched_descriptors
+from bdqm_tune.learning.features import StructureFeatures, check_searched_descriptors
 from bdqm_tune.learning.scalers import Scaler, fit_scaler
 from bdqm_tune.learning.targets import (
     NO_REFERENCES,
@@ -43,7 +43,7 @@ class Split:
 
     structures: Structures
     digest: str
-    described: Described  # the structures of both splits
+    described: StructureFeatures  # the structures of both splits
     indices: NDArray[np.int64]  # (n_structures,) places of this split's among them
 
     @property
@@ -156,7 +156,9 @@ def prepare(config: Config, home: Path) -> Dataset:
     splits = {"training": train, "validation": held_out}
     refuse_shared(splits | ({"test": test} if test is not None else {}))
 
-    described = Described(structures, config.descriptor, home / "features", config.training.forces, config.device)
+    described = StructureFeatures(
+        structures, config.descriptor, home / "features", config.training.forces, config.device
+    )
     if config.descriptor_spaces:
         check_searched_descriptors(config, structures.elements)
     else:

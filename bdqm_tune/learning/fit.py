@@ -12,11 +12,11 @@ import torch
 from bdqm_tune.config.config import Objective, Training
 from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.errors import BdqmError
+from bdqm_tune.learning.batched import BatchedEpochs, BatchedTrainer, can_batch
 from bdqm_tune.learning.batches import SplitTensors, batch_sizes
-from bdqm_tune.learning.fused import FusedEpochs, can_fuse
+from bdqm_tune.learning.compiled import CompiledEpochs, can_compile
 from bdqm_tune.learning.networks import AtomicNetwork
 from bdqm_tune.learning.optimisation import make_scheduler
-from bdqm_tune.learning.stacked import Stack, StackedEpochs, can_stack
 from bdqm_tune.learning.torch_epochs import TorchEpochs
 
 LONG_EPOCH = 0.1  # seconds; what it begins with is kept, which takes far less
@@ -145,28 +145,30 @@ class Fit:
         scale: float,
         seed: int,
         objective: Objective = "val_energy_mae",
-        fused: bool | None = None,
-        stack: Stack | None = None,
+        compiled: bool | None = None,
+        trainer: BatchedTrainer | None = None,
     ) -> None:
         """
         Args:
             train, validation: on the device to train on; forces are trained where they have them.
             scale: eV of one unit of the scaled targets.
             seed: of weights, order and dropout; on the CPU the same seed gives the same numbers.
-            fused: whether epochs are compiled; None: where they can be.
-            stack: where it trains together with others, if it can.
+            compiled: whether epochs are compiled; None: where they can be.
+            trainer: where it trains together with others, if it can.
         """
         self._order = torch.Generator().manual_seed(seed)
         self._training = training
         self._train, self._validation, self._scale = train, validation, scale
         self._sizes = batch_sizes(len(train), hyperparameters.batch_size)
-        if fused is None:
-            fused = can_fuse(hyperparameters, train, validation)
+        if compiled is None:
+            compiled = can_compile(hyperparameters, train, validation)
         self._epochs: Epochs
-        if stack is not None and can_stack(hyperparameters, train, validation):
-            self._epochs = StackedEpochs(hyperparameters, training, train, validation, seed, stack)
+        if trainer is not None and can_batch(hyperparameters, train, validation):
+            self._epochs = BatchedEpochs(hyperparameters, training, train, validation, seed, trainer)
         else:
-            self._epochs = (FusedEpochs if fused else TorchEpochs)(hyperparameters, training, train, validation, seed)
+            self._epochs = (CompiledEpochs if compiled else TorchEpochs)(
+                hyperparameters, training, train, validation, seed
+            )
         self.n_parameters = self._epochs.kept_network.n_parameters
         self._scheduler = make_scheduler(self._epochs.optimizer, hyperparameters, training.epochs)
         self._best = BestEpoch(training, objective)

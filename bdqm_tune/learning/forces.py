@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from bdqm_tune.descriptors import StoredDerivatives
-from bdqm_tune.learning.room import Room
-from bdqm_tune.learning.shared import on_device
+from bdqm_tune.learning.memory_budget import MemoryBudget
+from bdqm_tune.learning.shared_memory import on_device
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class ForceTensors:
         derivatives: StoredDerivatives,
         device: torch.device,
         dtype: torch.dtype,
-        room: Room | None = None,
+        room: MemoryBudget | None = None,
     ) -> None:
         """
         Args:
@@ -100,7 +100,7 @@ class ForceTensors:
         return self._stored.values.read(self._stored.first[own], self._stored.count[own]).transpose(0, 2, 1)
 
     def arrays(self, slope: torch.Tensor) -> tuple[NDArray[Any], ...]:
-        """What was loaded, as `fused.kernel.Data` holds it."""
+        """What was loaded, as `compiled.kernel.Data` holds it."""
         assert self._values is not None
         pairs = self._pairs.numpy()
         return (

@@ -23,7 +23,7 @@ from bdqm_tune.errors import BadInput, BdqmError, one_line
 from bdqm_tune.files import written_whole
 from bdqm_tune.mlflow_server.data_lock import data_shared
 from bdqm_tune.mlflow_server.database import Database
-from bdqm_tune.mlflow_server.places import Places, write_private
+from bdqm_tune.mlflow_server.paths import ServerPaths, write_private
 from bdqm_tune.mlflow_server.programs import find_programs
 from bdqm_tune.mlflow_server.schemas import SCHEMAS
 from bdqm_tune.progress import track
@@ -50,7 +50,7 @@ def backup_name(what: str = "backup") -> str:
     return f"{what}-{datetime.now():%Y%m%d-%H%M%S}.tar.gz"
 
 
-def make_backup(places: Places, database: Database, file: Path, versions: Mapping[str, str]) -> Contents:
+def make_backup(places: ServerPaths, database: Database, file: Path, versions: Mapping[str, str]) -> Contents:
     """Write a backup, whole or not at all, while workers go on writing.
 
     The schemas come first: whatever a run in them is said to have is then among the artifacts.
@@ -79,7 +79,7 @@ def make_backup(places: Places, database: Database, file: Path, versions: Mappin
     return contents
 
 
-def _remove_leftovers(places: Places) -> None:
+def _remove_leftovers(places: ServerPaths) -> None:
     """Remove what backups left that were killed: a dump, the client's options with a password."""
     for left in (*places.folder.glob("backup-*-*"), *places.database.glob("client-*.cnf")):
         process = re.split("[-.]", left.name)[1]
@@ -125,7 +125,7 @@ class _Hashing:
         return block
 
 
-def _dump(places: Places, database: Database, out: Path) -> None:
+def _dump(places: ServerPaths, database: Database, out: Path) -> None:
     """All schemas in one transaction, under their own names whatever the prefix here, without owners."""
     try:
         connection = database.connect()
@@ -164,7 +164,7 @@ def _renamed(line: bytes, names: Mapping[str, str]) -> bytes:
 
 
 @contextmanager
-def client_option(places: Places, database: Database) -> Iterator[str]:
+def client_option(places: ServerPaths, database: Database) -> Iterator[str]:
     """The option that tells the database's own clients how to reach it; a file, for there is a password in it."""
     file = places.database / f"client-{os.getpid()}.cnf"
     url = database.admin

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from bdqm_tune.mlflow_server.places import write_private
+from bdqm_tune.mlflow_server.paths import write_private
 
 YEARS = 10
 SLACK = timedelta(days=1)  # for clocks that differ between nodes

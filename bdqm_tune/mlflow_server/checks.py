@@ -8,12 +8,12 @@ from bdqm_tune.errors import BdqmError
 from bdqm_tune.mlflow_server.certificates import warning
 from bdqm_tune.mlflow_server.control import status
 from bdqm_tune.mlflow_server.passwords import load_passwords
-from bdqm_tune.mlflow_server.places import Places
+from bdqm_tune.mlflow_server.paths import ServerPaths
 from bdqm_tune.services.connection import read_connection
-from bdqm_tune.services.findings import ERROR, OK, WARNING, Finding
+from bdqm_tune.services.diagnostics import ERROR, OK, WARNING, Finding
 
 
-def check_servers(places: Places) -> Iterator[Finding]:
+def check_servers(places: ServerPaths) -> Iterator[Finding]:
     """The folder's permissions, the passwords, and whether what should run does."""
     if not places.folder.exists():
         yield Finding("servers", OK, f"none have been started in {places.folder}; files serve instead")
@@ -31,7 +31,7 @@ def check_servers(places: Places) -> Iterator[Finding]:
         yield Finding("servers", ERROR, str(error))
 
 
-def _open_to_others(places: Places) -> Iterator[Path]:
+def _open_to_others(places: ServerPaths) -> Iterator[Path]:
     """What only its owner should read; all else lies in the folder, which comes first."""
     private = [places.passwords, places.connection, places.mlflow / "auth.ini", *sorted(places.tls.glob("*.key"))]
     for path in [places.folder, *private]:
@@ -39,7 +39,7 @@ def _open_to_others(places: Places) -> Iterator[Path]:
             yield path
 
 
-def _running(places: Places) -> Finding:
+def _running(places: ServerPaths) -> Finding:
     found = status(places)
     if found.state == "up":
         return Finding("servers", OK, f"up on {found.host} since {found.since}: MLflow at {found.tracking}")

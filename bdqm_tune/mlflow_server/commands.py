@@ -12,7 +12,7 @@ import typer
 from bdqm_tune.errors import BadInput
 
 if TYPE_CHECKING:
-    from bdqm_tune.mlflow_server.places import Places
+    from bdqm_tune.mlflow_server.paths import ServerPaths
     from bdqm_tune.services.connection import Connection
 
 app = typer.Typer(
@@ -32,7 +32,7 @@ def up(
 ) -> None:
     """Bring both servers up, or say where they are."""
     from bdqm_tune.mlflow_server import control
-    from bdqm_tune.mlflow_server.texts import address
+    from bdqm_tune.mlflow_server.messages import address
 
     places = _places()
     connection = control.up(places, host, foreground, _progress)
@@ -49,7 +49,7 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON for 
     from dataclasses import asdict
 
     from bdqm_tune.mlflow_server import control
-    from bdqm_tune.mlflow_server.texts import status_lines
+    from bdqm_tune.mlflow_server.messages import status_lines
 
     found = control.status(_places())
     print(json.dumps(asdict(found)) if as_json else "\n".join(status_lines(found)))
@@ -67,7 +67,7 @@ def down() -> None:
 @app.command(epilog='Example: `eval "$(bdqm-tune services env)"`')
 def env() -> None:
     """Print the variables by which `mlflow` finds the server and logs in, for a shell to evaluate."""
-    from bdqm_tune.mlflow_server.texts import exports
+    from bdqm_tune.mlflow_server.messages import exports
 
     print(exports(_connection(_places())))
 
@@ -79,7 +79,7 @@ def url(
     ] = False,
 ) -> None:
     """Print MLflow's address, and the ssh line that opens its page on a laptop."""
-    from bdqm_tune.mlflow_server.texts import address
+    from bdqm_tune.mlflow_server.messages import address
 
     print(address(_connection(_places()), os.uname().nodename, show_password))
 
@@ -172,14 +172,14 @@ def _renew(what: str, file: Path) -> None:
         print(f"{what}: new ones; the servers are up at {found.tracking_uri}")
 
 
-def _places() -> "Places":
-    from bdqm_tune.mlflow_server.places import Places
+def _places() -> "ServerPaths":
+    from bdqm_tune.mlflow_server.paths import ServerPaths
     from bdqm_tune.services.connection import services_folder
 
-    return Places(services_folder())
+    return ServerPaths(services_folder())
 
 
-def _connection(places: "Places") -> "Connection":
+def _connection(places: "ServerPaths") -> "Connection":
     from bdqm_tune.services.connection import read_connection
 
     return read_connection(places.connection)

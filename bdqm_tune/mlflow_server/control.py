@@ -15,7 +15,7 @@ from bdqm_tune.mlflow_server.certificates import expiry, warning
 from bdqm_tune.mlflow_server.data_lock import refuse_during_restore
 from bdqm_tune.mlflow_server.database import connect
 from bdqm_tune.mlflow_server.node import closed_to_others, elsewhere
-from bdqm_tune.mlflow_server.places import Places, state_of
+from bdqm_tune.mlflow_server.paths import ServerPaths, state_of
 from bdqm_tune.mlflow_server.processes import held, holder, leftovers, open_log, stop, uninterrupted
 from bdqm_tune.mlflow_server.restore import restore_state
 from bdqm_tune.mlflow_server.settings import choose, load_settings
@@ -45,7 +45,7 @@ class Status:
     certificates_warning: str = ""
 
 
-def up(places: Places, bind: str, foreground: bool, say: Callable[[str], None]) -> Connection:
+def up(places: ServerPaths, bind: str, foreground: bool, say: Callable[[str], None]) -> Connection:
     """Bring the servers up and wait until they answer; if they are, say where.
 
     Args:
@@ -94,7 +94,7 @@ def up(places: Places, bind: str, foreground: bool, say: Callable[[str], None]) 
 
 
 def _await(
-    places: Places,
+    places: ServerPaths,
     process: "subprocess.Popen[bytes] | None",
     before: tuple[int, int] | None,
     log: Path,
@@ -133,7 +133,7 @@ def _await(
     raise BdqmError(f"the servers are not up after {UP_SECONDS:.0f} s; log: {log}")
 
 
-def _published(places: Places) -> bool:
+def _published(places: ServerPaths) -> bool:
     """Whether the connection file is of those who had the lock last, not left by others before."""
     try:
         return places.connection.stat().st_mtime_ns >= places.lock.stat().st_mtime_ns
@@ -141,7 +141,7 @@ def _published(places: Places) -> bool:
         return False
 
 
-def _reached_elsewhere(places: Places) -> Connection | None:
+def _reached_elsewhere(places: ServerPaths) -> Connection | None:
     """Servers of this folder that run on another machine, which shares it, and answer here."""
     if elsewhere(places) is None or not places.connection.exists():
         return None
@@ -150,7 +150,7 @@ def _reached_elsewhere(places: Places) -> Connection | None:
     return None if closed_to_others(connection) or not _answers(connection.storage_url) else connection
 
 
-def down(places: Places) -> bool:
+def down(places: ServerPaths) -> bool:
     """Shut the servers down; False if none ran.
 
     Raises:
@@ -183,7 +183,7 @@ def down(places: Places) -> bool:
     return was_up
 
 
-def status(places: Places) -> Status:
+def status(places: ServerPaths) -> Status:
     """What runs."""
     found = Status(
         state="starting" if holder(places.lock) else "down",
@@ -211,7 +211,7 @@ def status(places: Places) -> Status:
     )
 
 
-def renew(places: Places, file: Path, say: Callable[[str], None]) -> Connection | None:
+def renew(places: ServerPaths, file: Path, say: Callable[[str], None]) -> Connection | None:
     """Remove a file that the servers make anew at their start, and see that those which run do so; None: they are down.
 
     Args:

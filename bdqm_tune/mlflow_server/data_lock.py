@@ -4,31 +4,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from bdqm_tune.errors import BadInput
-from bdqm_tune.mlflow_server.places import Places
+from bdqm_tune.mlflow_server.paths import ServerPaths
 from bdqm_tune.mlflow_server.processes import held, holder
 
 
 @contextmanager
-def data_shared(places: Places) -> Iterator[None]:
+def data_shared(places: ServerPaths) -> Iterator[None]:
     """Use the data; no restore begins meanwhile. Raises BadInput where one is at work."""
     with held(places.data_lock, lambda: _in_use(places), shared=True):
         yield
 
 
 @contextmanager
-def data_alone(places: Places) -> Iterator[None]:
+def data_alone(places: ServerPaths) -> Iterator[None]:
     """Change the data as a whole. Raises BadInput where anything else uses them."""
     with held(places.data_lock, lambda: _in_use(places)):
         yield
 
 
-def refuse_during_restore(places: Places) -> None:
+def refuse_during_restore(places: ServerPaths) -> None:
     """Raise BadInput if a restore is at work."""
     if holder(places.data_lock) is not None:
         raise _in_use(places)
 
 
-def _in_use(places: Places) -> BadInput:
+def _in_use(places: ServerPaths) -> BadInput:
     if (running := holder(places.data_lock)) is not None:
         return BadInput(
             f"a restore into {places.folder} is at work (process {running.pid} on {running.host}); "

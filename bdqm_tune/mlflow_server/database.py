@@ -14,7 +14,7 @@ import pymysql
 from sqlalchemy import URL
 
 from bdqm_tune.errors import BdqmError, one_line
-from bdqm_tune.mlflow_server.places import Places, write_private
+from bdqm_tune.mlflow_server.paths import ServerPaths, write_private
 from bdqm_tune.mlflow_server.processes import marked, start, stop, tail_of_start, wait_for
 from bdqm_tune.mlflow_server.programs import Programs
 
@@ -49,7 +49,7 @@ def connect(url: URL) -> "pymysql.connections.Connection":
     return pymysql.connect(*arguments, **{"connect_timeout": 10, "autocommit": True, **options})
 
 
-def own_database(places: Places, host: str, port: int) -> Database:
+def own_database(places: ServerPaths, host: str, port: int) -> Database:
     """The instance in the folder, as it is reached at this address.
 
     The administrator needs no password: the database asks the operating system who is at the other end of its socket.
@@ -70,7 +70,7 @@ def given_database(url: URL) -> Database:
     return Database(admin=bare, public=bare, local=bare, own=False, prefix=url.database or "")
 
 
-def configuration(places: Places, mariadb: bool, bind: str, port: int) -> str:
+def configuration(places: ServerPaths, mariadb: bool, bind: str, port: int) -> str:
     """The text of the instance's my.cnf."""
     options: dict[str, object] = {
         "datadir": places.data,
@@ -108,7 +108,7 @@ def configuration(places: Places, mariadb: bool, bind: str, port: int) -> str:
     return "\n".join(["[mysqld]", *lines, ""])
 
 
-def initialise(places: Places, programs: Programs) -> None:
+def initialise(places: ServerPaths, programs: Programs) -> None:
     """Make the data directory, whole or not at all, unless it is there.
 
     Raises:
@@ -150,7 +150,7 @@ def initialise(places: Places, programs: Programs) -> None:
     new.rename(places.data)
 
 
-def start_database(places: Places, programs: Programs, database: Database, bind: str) -> psutil.Popen:
+def start_database(places: ServerPaths, programs: Programs, database: Database, bind: str) -> psutil.Popen:
     """Start the instance; `await_database` waits for it.
 
     Args:
@@ -166,7 +166,7 @@ def start_database(places: Places, programs: Programs, database: Database, bind:
     return start([programs.server, f"--defaults-file={file}"], places.folder, log, environment)
 
 
-def await_database(places: Places, database: Database, process: psutil.Popen) -> None:
+def await_database(places: ServerPaths, database: Database, process: psutil.Popen) -> None:
     """Wait until the instance answers.
 
     Raises:

@@ -2,13 +2,13 @@
 
 from sqlalchemy import make_url
 
-from bdqm_tune.mlflow_server.places import Places
+from bdqm_tune.mlflow_server.paths import ServerPaths
 from bdqm_tune.mlflow_server.processes import Holder, holder, last_holder
 from bdqm_tune.mlflow_server.settings import LOOPBACK
 from bdqm_tune.services.connection import Connection, read_connection
 
 
-def elsewhere(places: Places) -> str | None:
+def elsewhere(places: ServerPaths) -> str | None:
     """The node on which the servers run, or are said to, if it is not this one, whatever the name of this one was."""
     running = servers_process(places)
     return None if running is None or running.here else running.host
@@ -20,7 +20,7 @@ def closed_to_others(connection: Connection) -> bool:
     return any(host in LOOPBACK for host in hosts)
 
 
-def servers_process(places: Places) -> Holder | None:
+def servers_process(places: ServerPaths) -> Holder | None:
     """The process that runs the servers, or is said to; None where they are down.
 
     The lock's file says it even where the file system's locks are seen on one node alone. What the connection file

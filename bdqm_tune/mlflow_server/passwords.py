@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from bdqm_tune.errors import BdqmError
-from bdqm_tune.mlflow_server.places import write_private
+from bdqm_tune.mlflow_server.paths import write_private
 
 
 def _new() -> str:

@@ -26,7 +26,7 @@ from bdqm_tune.mlflow_server.certificates import make_certificates
 from bdqm_tune.mlflow_server.data_lock import data_alone
 from bdqm_tune.mlflow_server.database import Database, await_database, execute, initialise, own_database, start_database
 from bdqm_tune.mlflow_server.node import elsewhere
-from bdqm_tune.mlflow_server.places import Places, write_private
+from bdqm_tune.mlflow_server.paths import ServerPaths, write_private
 from bdqm_tune.mlflow_server.processes import free_port, holder, leftovers, stop, uninterrupted
 from bdqm_tune.mlflow_server.programs import Programs, find_programs
 from bdqm_tune.mlflow_server.schemas import SCHEMAS
@@ -48,7 +48,7 @@ class Record:
         return f"bdqm-tune services restore {shlex.quote(self.file)}"
 
 
-def restore(places: Places, file: Path, replace_data: bool, say: Callable[[str], None]) -> Contents:
+def restore(places: ServerPaths, file: Path, replace_data: bool, say: Callable[[str], None]) -> Contents:
     """Put the schemas and artifacts of a backup into a folder of servers that are down.
 
     Everything is made beside what is there and then moved into its place.
@@ -75,7 +75,7 @@ def restore(places: Places, file: Path, replace_data: bool, say: Callable[[str],
         record = Record(str(file), os.uname().nodename, now.isoformat(sep=" ", timespec="seconds"))
         _write_record(places, record)
         try:
-            inner = Places(places.restoring)
+            inner = ServerPaths(places.restoring)
             shutil.rmtree(inner.folder, ignore_errors=True)
             inner.make()
             contents = _unpack(file, inner.folder)
@@ -90,7 +90,7 @@ def restore(places: Places, file: Path, replace_data: bool, say: Callable[[str],
     return contents
 
 
-def settle(places: Places, say: Callable[[str], None]) -> None:
+def settle(places: ServerPaths, say: Callable[[str], None]) -> None:
     """Finish or undo a restore that was cut off, if there is one.
 
     Raises:
@@ -102,7 +102,7 @@ def settle(places: Places, say: Callable[[str], None]) -> None:
             _settle(places, say)
 
 
-def restore_state(places: Places) -> str:
+def restore_state(places: ServerPaths) -> str:
     """What is to be said of a restore that goes on or was cut off; "" where there is none."""
     record = _read_record(places)
     if record is None:
@@ -114,7 +114,7 @@ def restore_state(places: Places) -> str:
     return f"{record.file}, cut off; {where}bdqm-tune services up {then}"
 
 
-def _refuse_running(places: Places) -> None:
+def _refuse_running(places: ServerPaths) -> None:
     if (node := elsewhere(places)) is not None:
         raise BadInput(
             f"the servers run on {node}; there, first: bdqm-tune services down "
@@ -124,7 +124,7 @@ def _refuse_running(places: Places) -> None:
         raise BadInput("the servers are up; first: bdqm-tune services down")
 
 
-def _settle(places: Places, say: Callable[[str], None], takes_over: bool = False) -> None:
+def _settle(places: ServerPaths, say: Callable[[str], None], takes_over: bool = False) -> None:
     """Finish a restore that was cut off if all that it was to move is whole, else undo it.
 
     Args:
@@ -148,9 +148,9 @@ def _settle(places: Places, say: Callable[[str], None], takes_over: bool = False
     _forget(places)
 
 
-def _move(places: Places, record: Record) -> None:
+def _move(places: ServerPaths, record: Record) -> None:
     """Put aside what is there and move in what was made; what was moved before this was cut off stays as it is."""
-    inner, aside = Places(places.restoring), Path(record.aside)
+    inner, aside = ServerPaths(places.restoring), Path(record.aside)
     try:
         for old, new in ((places.data, inner.data), (places.artifacts, inner.artifacts)):
             if not new.exists():
@@ -174,19 +174,19 @@ def _new_folder(wanted: Path) -> Path:
     return next(folder for folder in chain([wanted], numbered) if not folder.exists())
 
 
-def _forget(places: Places) -> None:
+def _forget(places: ServerPaths) -> None:
     """Remove what a restore leaves, its record last."""
-    inner = Places(places.restoring)
+    inner = ServerPaths(places.restoring)
     inner.release_socket()
     shutil.rmtree(inner.folder, ignore_errors=True)
     places.restore_record.unlink(missing_ok=True)
 
 
-def _write_record(places: Places, record: Record) -> None:
+def _write_record(places: ServerPaths, record: Record) -> None:
     write_private(places.restore_record, json.dumps(asdict(record), indent=1) + "\n")
 
 
-def _read_record(places: Places) -> Record | None:
+def _read_record(places: ServerPaths) -> Record | None:
     try:
         return Record(**json.loads(places.restore_record.read_text(encoding="utf-8")))
     except (FileNotFoundError, NotADirectoryError):
@@ -226,7 +226,7 @@ def _member(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:
     return tarfile.data_filter(member, folder)
 
 
-def _load(places: Places, dump: Path) -> None:
+def _load(places: ServerPaths, dump: Path) -> None:
     """Make a data directory with the schemas of a dump."""
     programs = find_programs()
     make_certificates(places.tls, ["127.0.0.1"])
@@ -242,7 +242,7 @@ def _load(places: Places, dump: Path) -> None:
         stop([process], 30)
 
 
-def _run_dump(places: Places, programs: Programs, database: Database, dump: Path) -> None:
+def _run_dump(places: ServerPaths, programs: Programs, database: Database, dump: Path) -> None:
     """Run a dump with rights on our schemas alone, by a client that runs no command which it may hold.
 
     A backup may come from another person, or through other hands.

@@ -12,7 +12,7 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from bdqm_tune.errors import BadInput
-from bdqm_tune.mlflow_server.places import write_private
+from bdqm_tune.mlflow_server.paths import write_private
 from bdqm_tune.services.secrets import ENCODE, check_address, without_secrets
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")

@@ -37,7 +37,7 @@ from bdqm_tune.mlflow_server.database import (
 )
 from bdqm_tune.mlflow_server.node import elsewhere
 from bdqm_tune.mlflow_server.passwords import Passwords, load_passwords
-from bdqm_tune.mlflow_server.places import Places, state_of, write_private
+from bdqm_tune.mlflow_server.paths import ServerPaths, state_of, write_private
 from bdqm_tune.mlflow_server.processes import family, free_port, held, leftovers, marked, stop, uninterrupted, wait_for
 from bdqm_tune.mlflow_server.programs import Programs, find_programs
 from bdqm_tune.mlflow_server.restore import settle
@@ -62,7 +62,7 @@ class AlreadyRunning(BdqmError):
 class Servers:
     """The servers of one folder, run by this process."""
 
-    def __init__(self, places: Places, choices: Choices, say: Callable[[str], None]) -> None:
+    def __init__(self, places: ServerPaths, choices: Choices, say: Callable[[str], None]) -> None:
         self.places, self.choices, self.say = places, choices, say
         self.settings: Settings = load_settings(places.settings)
         self.processes: dict[str, psutil.Popen] = {}
@@ -328,7 +328,7 @@ class Servers:
         save_settings(self.places.settings, settings)
 
 
-def run(places: Places, choices: Choices, say: Callable[[str], None], ready: Callable[[Connection], None]) -> None:
+def run(places: ServerPaths, choices: Choices, say: Callable[[str], None], ready: Callable[[Connection], None]) -> None:
     """Start the servers and look after them until this process gets SIGTERM or SIGINT; then stop them.
 
     Where both are the user's own, it returns as soon as their schemas are made.
@@ -366,7 +366,7 @@ def _start_and_watch(servers: Servers, ready: Callable[[Connection], None]) -> N
             raise
 
 
-def running_database(places: Places, storage: URL, environ: Mapping[str, str] = os.environ) -> Database:
+def running_database(places: ServerPaths, storage: URL, environ: Mapping[str, str] = os.environ) -> Database:
     """The database that runs now, for its administrator.
 
     Args:
@@ -405,7 +405,7 @@ def say(text: str) -> None:
 
 
 def main() -> None:
-    places, bind = Places(Path(sys.argv[1])), sys.argv[2]
+    places, bind = ServerPaths(Path(sys.argv[1])), sys.argv[2]
     try:
         choices = choose(bind, load_settings(places.settings))
         run(places, choices, say, lambda connection: say(f"up: {connection.tracking_uri}"))

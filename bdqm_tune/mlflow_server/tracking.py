@@ -18,7 +18,7 @@ from bdqm_tune.errors import BdqmError
 from bdqm_tune.mlflow_server import app
 from bdqm_tune.mlflow_server.database import Database
 from bdqm_tune.mlflow_server.passwords import Passwords
-from bdqm_tune.mlflow_server.places import Places, write_private
+from bdqm_tune.mlflow_server.paths import ServerPaths, write_private
 from bdqm_tune.mlflow_server.processes import listens, start, stop, tail_of_start, wait_for
 from bdqm_tune.mlflow_server.schemas import AUTH, MLFLOW, account
 
@@ -42,7 +42,7 @@ class Address:
         return f"https://{_bracketed(self.host)}:{self.port}"
 
 
-def command(places: Places, address: Address, names: Sequence[str], processes: int) -> list[str | Path]:
+def command(places: ServerPaths, address: Address, names: Sequence[str], processes: int) -> list[str | Path]:
     """The command line of the server, without any secret.
 
     Args:
@@ -71,7 +71,7 @@ def _pattern(name: str) -> str:
     return f"[[]{name}]" if ":" in name else name
 
 
-def environment(places: Places, database: Database, passwords: Passwords) -> dict[str, str]:
+def environment(places: ServerPaths, database: Database, passwords: Passwords) -> dict[str, str]:
     """The server's variables; those that hold a password are seen by its owner alone."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "BDQM_"))}
     return kept | {
@@ -108,7 +108,12 @@ def _url(database: Database, schema: str, password: str) -> URL:
 
 
 def start_tracking(
-    places: Places, database: Database, passwords: Passwords, address: Address, names: Sequence[str], processes: int
+    places: ServerPaths,
+    database: Database,
+    passwords: Passwords,
+    address: Address,
+    names: Sequence[str],
+    processes: int,
 ) -> psutil.Popen:
     """Start the MLflow server; the arguments are those of `command`. `await_tracking` waits for it."""
     write_private(places.mlflow / "auth.ini", auth_configuration(database, passwords))
@@ -116,7 +121,9 @@ def start_tracking(
     return start(command(places, address, names, processes), places.folder, places.log("mlflow"), variables)
 
 
-def await_tracking(places: Places, address: Address, process: psutil.Popen, needed: Sequence[psutil.Popen]) -> None:
+def await_tracking(
+    places: ServerPaths, address: Address, process: psutil.Popen, needed: Sequence[psutil.Popen]
+) -> None:
     """Wait until the MLflow server answers.
 
     Args:

@@ -13,8 +13,8 @@ from bdqm_tune.services.connection import read_connection
 from bdqm_tune.services.jobspec import JobSpec, JobState, Scheduler
 from bdqm_tune.services.local import Local
 from bdqm_tune.services.pbs import Pbs
-from bdqm_tune.services.records import Submission, read_records, write_record
 from bdqm_tune.services.slurm import Slurm
+from bdqm_tune.services.submissions import Submission, read_records, write_record
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SCHEDULERS: Mapping[str, type[Scheduler]] = {"slurm": Slurm, "pbs": Pbs, "local": Local}

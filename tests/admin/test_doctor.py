@@ -8,7 +8,7 @@ import pytest
 
 from bdqm_tune.admin import doctor
 from bdqm_tune.admin.doctor import disk, git, gpu, judge_gpu, packages
-from bdqm_tune.services.findings import ERROR, OK, WARNING
+from bdqm_tune.services.diagnostics import ERROR, OK, WARNING
 
 
 class Usage(NamedTuple):

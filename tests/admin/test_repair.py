@@ -10,7 +10,7 @@ from mlflow.tracking import MlflowClient
 from bdqm_tune.admin.repair import SENDING, has_done, repair_leftovers
 from bdqm_tune.learning.dataset import prepare
 from bdqm_tune.services.connection import Stores
-from bdqm_tune.services.findings import FIXED, OK, WARNING
+from bdqm_tune.services.diagnostics import FIXED, OK, WARNING
 from bdqm_tune.services.tables import WORKERS
 from bdqm_tune.study.study import RUN_ID, add_trials, load_study, next_trial
 from bdqm_tune.tracking.client import tracking_client

@@ -96,7 +96,9 @@ def test_in_batches_of_all_structures_both_backends_give_the_same_numbers(
     loss: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("bdqm_tune.learning.fit.can_fuse", lambda *_: False)  # for the loss of torch's can be exchanged
+    monkeypatch.setattr(
+        "bdqm_tune.learning.fit.can_compile", lambda *_: False
+    )  # for the loss of torch's can be exchanged
     data = with_forces if forces else dataset
     given = {"lr": 0.01, "batch_size": 1000, "force_coefficient": 0.1, **SAME[name]}
     options = Hyperparameters(**given)

@@ -80,10 +80,10 @@ def test_the_potential_of_a_run_scores_what_its_best_epoch_did(dataset: Dataset,
 
 def test_how_many_trials_are_stacked_is_measured_unless_it_is_given(dataset: Dataset) -> None:
     options: dict[str, dict[str, object]] = {"": {"device": "cpu"}, "search": {"num_layers": 2, "num_nodes": 4}}
-    backend = NativeBackend(dataset.config.updated(options), dataset, stacked=True)
+    backend = NativeBackend(dataset.config.updated(options), dataset, batched=True)
     assert 1 <= backend.at_once <= 64
-    not_to_be_stacked = {**options, "search": {**options["search"], "optimizer": "lbfgs"}}
-    assert NativeBackend(dataset.config.updated(not_to_be_stacked), dataset, stacked=True).at_once == 1
+    not_to_be_batched = {**options, "search": {**options["search"], "optimizer": "lbfgs"}}
+    assert NativeBackend(dataset.config.updated(not_to_be_batched), dataset, batched=True).at_once == 1
 
 
 def test_looking_at_the_potential_during_training_changes_nothing(dataset: Dataset) -> None:

@@ -15,8 +15,8 @@ from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.errors import BadInput
 from bdqm_tune.learning.batches import SplitTensors, split_tensors
 from bdqm_tune.learning.dataset import Dataset, prepare
+from bdqm_tune.learning.memory_budget import MemoryBudget
 from bdqm_tune.learning.networks import make_network
-from bdqm_tune.learning.room import Room
 
 Alloys = Callable[..., list[Atoms]]
 ConfigFor = Callable[..., Config]
@@ -95,7 +95,9 @@ def test_forces_of_a_batch_are_minus_the_differences_of_its_energies(
 
 def test_derivatives_left_on_the_disk_give_the_same(force_data: Dataset) -> None:
     loaded = tensors(force_data, torch.float32).batch(CHOSEN)
-    read = split_tensors(force_data, force_data.train, torch.device("cpu"), torch.float32, True, Room(0)).batch(CHOSEN)
+    read = split_tensors(force_data, force_data.train, torch.device("cpu"), torch.float32, True, MemoryBudget(0)).batch(
+        CHOSEN
+    )
     assert loaded.forces is not None
     assert read.forces is not None
     for name in ("centre", "atom", "values", "slope", "targets"):

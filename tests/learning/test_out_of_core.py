@@ -19,7 +19,7 @@ from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.learning.batches import SplitTensors, split_tensors
 from bdqm_tune.learning.dataset import Dataset, prepare
 from bdqm_tune.learning.fit import Fit
-from bdqm_tune.learning.room import Room
+from bdqm_tune.learning.memory_budget import MemoryBudget
 
 Alloys = Callable[..., list[Atoms]]
 ConfigFor = Callable[..., Config]
@@ -42,7 +42,7 @@ def trained(
     data: Dataset, options: dict[str, Any], memory: float
 ) -> tuple[list[dict[str, float]], dict[str, torch.Tensor]]:
     """The records, without the clock's part, and the weights of the best epoch."""
-    training, room = data.config.training, Room.on(torch.device("cpu"), memory)
+    training, room = data.config.training, MemoryBudget.on(torch.device("cpu"), memory)
     dtype = {"float32": torch.float32, "float64": torch.float64}[training.precision]
     train, validation = (
         split_tensors(data, split, torch.device("cpu"), dtype, training.forces, room)
@@ -50,7 +50,7 @@ def trained(
     )
     hyperparameters = Hyperparameters(num_nodes=6, num_layers=2, lr=0.01, batch_size=5, **options)
     # Compiled epochs, which are for what is in memory only, round in another way.
-    fit = Fit(hyperparameters, training, train, validation, data.scale, seed=3, fused=False)
+    fit = Fit(hyperparameters, training, train, validation, data.scale, seed=3, compiled=False)
     records = [record.metrics() for record in fit]
     return [{k: v for k, v in r.items() if k != "epoch_seconds"} for r in records], fit.best_network.state_dict()
 
@@ -102,23 +102,23 @@ def test_what_fits_the_device_is_kept_there(
     rows, columns = data.train.features.shape
     n_bytes = 4 * rows * columns * (2 if forces else 1)  # with forces, the slope of the scaling as well
 
-    def kept(room: Room | None) -> SplitTensors:
+    def kept(room: MemoryBudget | None) -> SplitTensors:
         return split_tensors(data, data.train, torch.device("cpu"), torch.float32, forces, room)
 
     assert kept(None).loaded
-    assert kept(Room.on(torch.device("cpu"), 4.0)).loaded
-    features = kept(Room(n_bytes)).features
+    assert kept(MemoryBudget.on(torch.device("cpu"), 4.0)).loaded
+    features = kept(MemoryBudget(n_bytes)).features
     assert features is not None
     expected = data.scaler(np.asarray(data.train.features), data.train.numbers)
     assert torch.equal(features, torch.as_tensor(expected, dtype=torch.float32))
-    assert kept(Room(n_bytes - 1)).features is None
-    assert not kept(Room(n_bytes - 1)).loaded
+    assert kept(MemoryBudget(n_bytes - 1)).features is None
+    assert not kept(MemoryBudget(n_bytes - 1)).loaded
 
 
 def test_room_is_given_to_who_comes_first() -> None:
-    room = Room.on(torch.device("cpu"), memory=3.5)
+    room = MemoryBudget.on(torch.device("cpu"), memory=3.5)
     assert [room.take(n * 2**30) for n in (1.5, 0.75, 0.25, 0.25, 0.25)] == [True, False, True, True, False]
-    assert not Room.on(torch.device("cpu"), memory=0.5).take(1)
+    assert not MemoryBudget.on(torch.device("cpu"), memory=0.5).take(1)
 
 
 @pytest.mark.usefixtures("small_pieces")
@@ -137,7 +137,7 @@ def test_scalers_do_not_depend_on_the_pieces(
 @pytest.mark.usefixtures("small_pieces")
 def test_a_training_that_is_left_leaves_no_thread(alloys: Alloys, config_for: ConfigFor, tmp_path: Path) -> None:
     data = prepared(alloys, config_for, tmp_path)
-    split = split_tensors(data, data.train, torch.device("cpu"), torch.float32, room=Room(0))
+    split = split_tensors(data, data.train, torch.device("cpu"), torch.float32, room=MemoryBudget(0))
     before = threading.active_count()
     batches = split.in_batches(torch.arange(len(split)), 2)
     next(batches)

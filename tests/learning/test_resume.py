@@ -200,16 +200,16 @@ def interrupt(fit: Fit, after: int) -> None:
         next(iter(fit))
 
 
-@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("after", [0, 2, 4])
 def test_an_epoch_that_takes_long_is_left_and_begun_again(
-    monkeypatch: pytest.MonkeyPatch, fused: bool, after: int
+    monkeypatch: pytest.MonkeyPatch, compiled: bool, after: int
 ) -> None:
-    engine = "bdqm_tune.learning.fused.epochs" if fused else "bdqm_tune.learning.torch_epochs"
+    engine = "bdqm_tune.learning.compiled.epochs" if compiled else "bdqm_tune.learning.torch_epochs"
     monkeypatch.setattr(f"{engine}.GRACE", 0.0)
-    monkeypatch.setattr("bdqm_tune.learning.fused.epochs.WORK_AT_ONCE", 1.0)
+    monkeypatch.setattr("bdqm_tune.learning.compiled.epochs.WORK_AT_ONCE", 1.0)
     monkeypatch.setattr("bdqm_tune.learning.fit.LONG_EPOCH", 0.0)
-    monkeypatch.setattr("bdqm_tune.learning.fit.can_fuse", lambda *_: fused)
+    monkeypatch.setattr("bdqm_tune.learning.fit.can_compile", lambda *_: compiled)
     options = {"dropout": True, "batchnorm": True, "scheduler": "step", "step_size": 1}
     undisturbed = make_fit(options)
     list(undisturbed)
@@ -238,7 +238,7 @@ def test_of_a_short_epoch_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
 def test_a_short_epoch_ends_although_the_work_is_to_end(monkeypatch: pytest.MonkeyPatch, optimizer: str) -> None:
-    monkeypatch.setattr("bdqm_tune.learning.fused.epochs.WORK_AT_ONCE", 1.0)
+    monkeypatch.setattr("bdqm_tune.learning.compiled.epochs.WORK_AT_ONCE", 1.0)
     expected = make_fit({"optimizer": optimizer})
     list(islice(expected, 3))
     fit = make_fit({"optimizer": optimizer})

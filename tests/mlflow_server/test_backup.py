@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 
 from bdqm_tune.errors import BadInput
 from bdqm_tune.mlflow_server import backup
-from bdqm_tune.mlflow_server.places import Places
+from bdqm_tune.mlflow_server.paths import ServerPaths
 from bdqm_tune.mlflow_server.processes import leftovers
 from bdqm_tune.mlflow_server.restore import restore
 from bdqm_tune.models.store import load_potential
@@ -130,7 +130,7 @@ def test_what_is_no_whole_backup_is_refused_and_nothing_is_left(
     if files is not None:
         archive(path, files)
     with pytest.raises(BadInput, match="is no whole backup") as raised:
-        restore(Places(folder), path, False, print)
+        restore(ServerPaths(folder), path, False, print)
     assert message in str(raised.value)
     assert not (folder / "restoring").exists()
     assert not (folder / "database" / "data").exists()
@@ -146,7 +146,7 @@ def test_a_file_that_was_cut_off_is_refused(tmp_path: Path, require: Callable[[s
     for length in (0, 10, len(whole) // 2, len(whole) - 5):
         path.write_bytes(whole[:length])
         with pytest.raises(BadInput, match="is no whole backup"):
-            restore(Places(tmp_path / "services"), path, False, print)
+            restore(ServerPaths(tmp_path / "services"), path, False, print)
 
 
 def test_a_backup_needs_servers_that_run_and_a_folder(servers: Servers, tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_a_backup_needs_servers_that_run_and_a_folder(servers: Servers, tmp_path
 
 
 def test_what_a_backup_left_that_was_killed_goes_with_the_next(tmp_path: Path) -> None:
-    places = Places(tmp_path / "services")
+    places = ServerPaths(tmp_path / "services")
     places.make()
     ended = subprocess.Popen(["true"])
     ended.wait()

@@ -9,34 +9,34 @@ import pytest
 
 from bdqm_tune.mlflow_server.checks import check_servers
 from bdqm_tune.mlflow_server.passwords import load_passwords
-from bdqm_tune.mlflow_server.places import Places, write_private
+from bdqm_tune.mlflow_server.paths import ServerPaths, write_private
 from bdqm_tune.services.connection import Connection, connection_text
-from bdqm_tune.services.findings import ERROR, OK, WARNING
+from bdqm_tune.services.diagnostics import ERROR, OK, WARNING
 from tests.servers import Servers
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> Places:
+def places(tmp_path: Path) -> ServerPaths:
     """Of servers that ran once."""
-    places = Places(tmp_path / "services")
+    places = ServerPaths(tmp_path / "services")
     places.make()
     load_passwords(places.passwords)
     return places
 
 
 def test_where_none_have_been_none_are_made(tmp_path: Path) -> None:
-    (found,) = check_servers(Places(tmp_path / "services"))
+    (found,) = check_servers(ServerPaths(tmp_path / "services"))
     assert found.state == OK
     assert list(tmp_path.iterdir()) == []
 
 
-def test_servers_that_are_down_are_no_problem(places: Places) -> None:
+def test_servers_that_are_down_are_no_problem(places: ServerPaths) -> None:
     (found,) = check_servers(places)
     assert (found.state, found.help) == (OK, "")
     assert found.message.startswith("down; ")
 
 
-def test_what_others_may_read_is_told(places: Places) -> None:
+def test_what_others_may_read_is_told(places: ServerPaths) -> None:
     places.folder.chmod(0o750)
     places.passwords.chmod(0o644)
     found = next(check_servers(places))
@@ -44,14 +44,14 @@ def test_what_others_may_read_is_told(places: Places) -> None:
     assert found.message == "others may read services, services/passwords.json"
 
 
-def test_damaged_passwords_are_told_and_not_shown(places: Places) -> None:
+def test_damaged_passwords_are_told_and_not_shown(places: ServerPaths) -> None:
     write_private(places.passwords, '{"optuna": "t0ps3cret"')
     (found,) = check_servers(places)
     assert (found.state, "passwords.json is damaged" in found.message) == (ERROR, True)
     assert "t0ps3cret" not in found.message + found.help
 
 
-def test_a_connection_file_without_servers_is_told(places: Places) -> None:
+def test_a_connection_file_without_servers_is_told(places: ServerPaths) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"mysql+pymysql://u:t0ps3cret@127.0.0.1:{free.getsockname()[1]}/optuna"
@@ -68,7 +68,7 @@ def test_a_connection_file_without_servers_is_told(places: Places) -> None:
     assert "t0ps3cret" not in found.message
 
 
-def test_servers_of_another_node_which_they_let_no_other_into_are_told(places: Places) -> None:
+def test_servers_of_another_node_which_they_let_no_other_into_are_told(places: ServerPaths) -> None:
     connection = Connection("node7", "2026-11-25", "mysql+pymysql://u:p@127.0.0.1:9/optuna", "http://127.0.0.1:9")
     write_private(places.connection, connection_text(connection))
     (found,) = check_servers(places)

@@ -11,11 +11,11 @@ from sqlalchemy import make_url
 
 from bdqm_tune.errors import BadInput
 from bdqm_tune.mlflow_server.control import down, status
+from bdqm_tune.mlflow_server.messages import status_lines
 from bdqm_tune.mlflow_server.node import elsewhere, servers_process
-from bdqm_tune.mlflow_server.places import Places, write_private
+from bdqm_tune.mlflow_server.paths import ServerPaths, write_private
 from bdqm_tune.mlflow_server.processes import held
 from bdqm_tune.mlflow_server.supervisor import AlreadyRunning, running_database
-from bdqm_tune.mlflow_server.texts import status_lines
 from bdqm_tune.mlflow_server.tracking import answers
 from bdqm_tune.services.connection import Connection, connection_text
 from tests.servers import Servers
@@ -24,9 +24,9 @@ URL = "mysql+pymysql://u:p@127.0.0.1:9/optuna"
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> Places:
+def places(tmp_path: Path) -> ServerPaths:
     """Of servers that are up on node7 without --host, and whose lock is not seen here."""
-    places = Places(tmp_path / "services")
+    places = ServerPaths(tmp_path / "services")
     places.make()
     places.lock.write_text("node7 4711\n")
     write_private(places.connection, connection_text(Connection("node7", "then", URL, "http://127.0.0.1:9")))
@@ -53,19 +53,19 @@ def stranger() -> Iterator[tuple[int, list[socket.socket]]]:
         listening.shutdown(socket.SHUT_RDWR)
 
 
-def test_a_backup_is_sent_to_the_servers_node(places: Places) -> None:
+def test_a_backup_is_sent_to_the_servers_node(places: ServerPaths) -> None:
     with pytest.raises(BadInput, match=r"the servers run on node7: there, the same command \(if node7 is gone"):
         running_database(places, make_url(URL), {})
 
 
-def test_down_is_sent_there_too_and_leaves_their_connection(places: Places) -> None:
+def test_down_is_sent_there_too_and_leaves_their_connection(places: ServerPaths) -> None:
     with pytest.raises(BadInput, match="the servers run on node7: there, bdqm-tune services down"):
         down(places)
     assert places.connection.exists()
 
 
 def test_status_says_where_they_are_and_calls_no_stranger(
-    places: Places, stranger: tuple[int, list[socket.socket]]
+    places: ServerPaths, stranger: tuple[int, list[socket.socket]]
 ) -> None:
     port, came = stranger
     url = URL.replace(":9/", f":{port}/")
@@ -81,7 +81,7 @@ def test_another_program_at_the_port_is_no_mlflow_server(stranger: tuple[int, li
     assert not answers(f"http://127.0.0.1:{port}")
 
 
-def test_a_node_is_known_by_its_name_whatever_clients_call_it(places: Places) -> None:
+def test_a_node_is_known_by_its_name_whatever_clients_call_it(places: ServerPaths) -> None:
     with held(places.lock, AlreadyRunning):
         assert (running := servers_process(places)) is not None
         assert running.host == os.uname().nodename

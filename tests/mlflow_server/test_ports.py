@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from bdqm_tune.errors import BdqmError
-from bdqm_tune.mlflow_server.places import Places
+from bdqm_tune.mlflow_server.paths import ServerPaths
 from bdqm_tune.mlflow_server.processes import free_port, listens
 from bdqm_tune.mlflow_server.settings import choose, load_settings
 from bdqm_tune.mlflow_server.supervisor import PORTS_TRIED, Servers
@@ -23,7 +23,7 @@ LISTENS = (
 @pytest.fixture
 def servers(tmp_path: Path) -> Servers:
     """Of a folder in which none has run."""
-    places = Places(tmp_path / "services")
+    places = ServerPaths(tmp_path / "services")
     return Servers(places, choose("127.0.0.1", load_settings(places.settings), {}), lambda text: None)
 
 

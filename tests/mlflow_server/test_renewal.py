@@ -21,11 +21,11 @@ from bdqm_tune.mlflow_server.certificates import expiry, make_certificates
 from bdqm_tune.mlflow_server.checks import check_servers
 from bdqm_tune.mlflow_server.database import connect
 from bdqm_tune.mlflow_server.passwords import load_passwords
-from bdqm_tune.mlflow_server.places import Places
+from bdqm_tune.mlflow_server.paths import ServerPaths
 from bdqm_tune.mlflow_server.settings import Choices
 from bdqm_tune.mlflow_server.supervisor import Servers as Supervised
 from bdqm_tune.services.connection import Connection, Stores
-from bdqm_tune.services.findings import WARNING
+from bdqm_tune.services.diagnostics import WARNING
 from bdqm_tune.study.study import load_study
 from bdqm_tune.tracking.client import tracking_client
 from tests.conftest import find_faketime
@@ -120,7 +120,7 @@ def test_certificates_are_made_anew_before_their_end_which_is_told(
 
 
 def test_doctor_tells_of_certificates_that_end(at: Callable[[str, str], str], tmp_path: Path) -> None:
-    places = Places(tmp_path / "services")
+    places = ServerPaths(tmp_path / "services")
     places.make()
     load_passwords(places.passwords)
     at("-3600d", MAKE.replace("folder", "Path('services/tls')"))
@@ -145,7 +145,7 @@ def test_of_servers_that_are_down_the_next_start_makes_new_ones(tmp_path: Path) 
 
 
 def test_a_disk_that_does_not_answer_ends_no_server(tmp_path: Path) -> None:
-    places = Places(tmp_path / "services")
+    places = ServerPaths(tmp_path / "services")
     places.make()
     servers = Supervised(places, Choices(), print)
     load_passwords(places.passwords)

@@ -20,7 +20,7 @@ from bdqm_tune.mlflow_server.control import status, up
 from bdqm_tune.mlflow_server.data_lock import data_alone, data_shared
 from bdqm_tune.mlflow_server.database import await_database, initialise, own_database, start_database
 from bdqm_tune.mlflow_server.node import servers_process
-from bdqm_tune.mlflow_server.places import Places, write_private
+from bdqm_tune.mlflow_server.paths import ServerPaths, write_private
 from bdqm_tune.mlflow_server.processes import free_port, held, stop
 from bdqm_tune.mlflow_server.programs import Programs, find_programs
 from bdqm_tune.mlflow_server.restore import restore, settle
@@ -31,7 +31,7 @@ RESTORE = """
 import os, sys, time
 from pathlib import Path
 from bdqm_tune.mlflow_server import restore
-from bdqm_tune.mlflow_server.places import Places
+from bdqm_tune.mlflow_server.paths import ServerPaths
 
 def load(places, dump):
     places.data.mkdir()
@@ -46,14 +46,14 @@ def rename(path, target, moves=[]):
     return move(path, target)
 
 restore._load, move, Path.rename = load, Path.rename, rename
-restore.restore(Places(Path(sys.argv[1])), Path(sys.argv[2]), True, print)
+restore.restore(ServerPaths(Path(sys.argv[1])), Path(sys.argv[2]), True, print)
 """
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> Places:
+def places(tmp_path: Path) -> ServerPaths:
     """Of servers that are down, with data."""
-    places = Places(tmp_path / "services")
+    places = ServerPaths(tmp_path / "services")
     places.make()
     places.claim_socket()
     places.data.mkdir()
@@ -79,7 +79,7 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def start(places: Places, file: Path) -> Iterator[Callable[..., Forked]]:
+def start(places: ServerPaths, file: Path) -> Iterator[Callable[..., Forked]]:
     """`start(kill_before, seconds)` begins a restore in a process of its own, whose database takes so long."""
     started: list[Forked] = []
 
@@ -98,7 +98,7 @@ def who(folder: Path) -> tuple[str, str]:
 
 
 def test_nothing_else_touches_the_data_during_a_restore(
-    places: Places, file: Path, start: Callable[..., Forked], tmp_path: Path
+    places: ServerPaths, file: Path, start: Callable[..., Forked], tmp_path: Path
 ) -> None:
     process = start(seconds=60)
     assert process.stdout.readline() == "loading\n"
@@ -118,7 +118,7 @@ def test_nothing_else_touches_the_data_during_a_restore(
     assert status(places).restore == f"{file}, cut off; bdqm-tune services up undoes it"
 
 
-def test_nothing_is_restored_while_servers_run_or_a_backup_is_written(places: Places, file: Path) -> None:
+def test_nothing_is_restored_while_servers_run_or_a_backup_is_written(places: ServerPaths, file: Path) -> None:
     with data_shared(places), data_shared(places):
         with pytest.raises(BadInput, match="a backup of .* is being written; wait"):
             restore(places, file, True, print)
@@ -128,7 +128,7 @@ def test_nothing_is_restored_while_servers_run_or_a_backup_is_written(places: Pl
 
 
 def test_a_restore_that_is_killed_while_it_prepares_is_undone(
-    places: Places, file: Path, start: Callable[..., Forked]
+    places: ServerPaths, file: Path, start: Callable[..., Forked]
 ) -> None:
     process = start(seconds=60)
     assert process.stdout.readline() == "loading\n"
@@ -146,7 +146,7 @@ def test_a_restore_that_is_killed_while_it_prepares_is_undone(
 
 @pytest.mark.parametrize("moves", range(4))
 def test_a_restore_that_is_killed_between_two_moves_is_finished(
-    places: Places, start: Callable[..., Forked], moves: int
+    places: ServerPaths, start: Callable[..., Forked], moves: int
 ) -> None:
     assert start(kill_before=moves).wait(60) == -signal.SIGKILL
     assert status(places).restore.endswith("bdqm-tune services up finishes it")
@@ -161,7 +161,7 @@ def test_a_restore_that_is_killed_between_two_moves_is_finished(
     assert status(places).restore == ""
 
 
-def test_an_interrupted_restore_leaves_what_was_there(places: Places, start: Callable[..., Forked]) -> None:
+def test_an_interrupted_restore_leaves_what_was_there(places: ServerPaths, start: Callable[..., Forked]) -> None:
     process = start(seconds=60)
     assert process.stdout.readline() == "loading\n"
     process.send_signal(signal.SIGINT)
@@ -172,7 +172,7 @@ def test_an_interrupted_restore_leaves_what_was_there(places: Places, start: Cal
 
 
 def test_one_that_began_on_another_machine_is_settled_there_or_by_who_insists(
-    places: Places, file: Path, start: Callable[..., Forked], monkeypatch: pytest.MonkeyPatch
+    places: ServerPaths, file: Path, start: Callable[..., Forked], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Locks may end at the machine, on some file systems: it may be at work there, though nobody here has the lock."""
     assert start(kill_before=1).wait(60) == -signal.SIGKILL
@@ -192,7 +192,7 @@ def test_one_that_began_on_another_machine_is_settled_there_or_by_who_insists(
     assert ("artifacts", "old") in kept
 
 
-def test_servers_that_are_up_on_another_node_are_named(places: Places, file: Path) -> None:
+def test_servers_that_are_up_on_another_node_are_named(places: ServerPaths, file: Path) -> None:
     """Even where the lock of that node is not seen here."""
     places.lock.write_text("node7 4711\n")
     places.connection.write_text("{}")
@@ -202,7 +202,7 @@ def test_servers_that_are_up_on_another_node_are_named(places: Places, file: Pat
         restore(places, file, True, print)
 
 
-def test_a_damaged_record_is_named_and_nothing_touched(places: Places, file: Path) -> None:
+def test_a_damaged_record_is_named_and_nothing_touched(places: ServerPaths, file: Path) -> None:
     places.restore_record.write_text("{")
     places.restoring.mkdir()
     for act in (lambda: settle(places, print), lambda: restore(places, file, True, print)):
@@ -212,7 +212,7 @@ def test_a_damaged_record_is_named_and_nothing_touched(places: Places, file: Pat
     assert who(places.folder) == ("old", "old")
 
 
-def test_whoever_restores_is_alone(places: Places) -> None:
+def test_whoever_restores_is_alone(places: ServerPaths) -> None:
     with data_alone(places), pytest.raises(BadInput, match="a restore into"), data_shared(places):
         pass
 
@@ -220,7 +220,7 @@ def test_whoever_restores_is_alone(places: Places) -> None:
 def test_no_backup_runs_commands_or_touches_what_is_not_its_own(tmp_path: Path, require: Callable[[str], None]) -> None:
     """Found by an attack: a backup from elsewhere ran a shell, as the one who restored it."""
     require("mariadb")
-    programs, places, mark = find_programs(), Places(tmp_path / "services"), tmp_path / "mark"
+    programs, places, mark = find_programs(), ServerPaths(tmp_path / "services"), tmp_path / "mark"
     places.make()
     places.claim_socket()
     make_certificates(places.tls, ["127.0.0.1"])
@@ -267,7 +267,7 @@ def test_no_backup_runs_commands_or_touches_what_is_not_its_own(tmp_path: Path, 
         stop([process], 30)
 
 
-def test_a_client_that_runs_commands_restores_nothing(tmp_path: Path, places: Places) -> None:
+def test_a_client_that_runs_commands_restores_nothing(tmp_path: Path, places: ServerPaths) -> None:
     client = tmp_path / "mysql"
     client.write_text("#!/bin/sh\necho '--help  Display this help'\n")
     client.chmod(0o755)

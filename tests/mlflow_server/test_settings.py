@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bdqm_tune.errors import BadInput
-from bdqm_tune.mlflow_server.places import Places
+from bdqm_tune.mlflow_server.paths import ServerPaths
 from bdqm_tune.mlflow_server.settings import Settings, choose
 from bdqm_tune.mlflow_server.tracking import Address, command
 
@@ -13,7 +13,7 @@ from bdqm_tune.mlflow_server.tracking import Address, command
 @pytest.mark.parametrize(("given", "processes"), [({}, 1), ({"BDQM_MLFLOW_PROCESSES": "3"}, 3)])
 def test_mlflows_server_has_as_many_processes_as_asked_for(given: dict[str, str], processes: int) -> None:
     choices = choose("127.0.0.1", Settings(), given)
-    line = command(Places(Path()), Address("127.0.0.1", "127.0.0.1", 5000), choices.names, choices.processes)
+    line = command(ServerPaths(Path()), Address("127.0.0.1", "127.0.0.1", 5000), choices.names, choices.processes)
     assert line[line.index("--workers") + 1] == str(processes)
 
 

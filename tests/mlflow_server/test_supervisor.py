@@ -16,7 +16,7 @@ import pytest
 from bdqm_tune.errors import BdqmError
 from bdqm_tune.mlflow_server import control
 from bdqm_tune.mlflow_server.control import up
-from bdqm_tune.mlflow_server.places import Places, state_of
+from bdqm_tune.mlflow_server.paths import ServerPaths, state_of
 from bdqm_tune.mlflow_server.processes import holder, leftovers, uninterrupted, wait_for
 from bdqm_tune.mlflow_server.settings import Choices
 from bdqm_tune.mlflow_server.supervisor import Servers as Supervised
@@ -49,12 +49,12 @@ supervisor.main()
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> Places:
-    return Places(tmp_path / "services")
+def places(tmp_path: Path) -> ServerPaths:
+    return ServerPaths(tmp_path / "services")
 
 
 @pytest.fixture
-def supervise(places: Places) -> Iterator[Callable[[], Forked]]:
+def supervise(places: ServerPaths) -> Iterator[Callable[[], Forked]]:
     """`supervise()` starts both "servers"."""
     started: list[Forked] = []
 
@@ -79,7 +79,7 @@ def read_until(lines: IO[str], part: str) -> str:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_while_a_server_starts_leaves_none(
-    places: Places, supervise: Callable[[], Forked], number: int
+    places: ServerPaths, supervise: Callable[[], Forked], number: int
 ) -> None:
     process = supervise()
     read_until(process.stdout, "MLflow: starting")
@@ -93,7 +93,7 @@ def test_a_signal_while_a_server_starts_leaves_none(
     assert holder(places.lock) is None
 
 
-def test_signals_at_any_moment_leave_no_server(places: Places, supervise: Callable[[], Forked]) -> None:
+def test_signals_at_any_moment_leave_no_server(places: ServerPaths, supervise: Callable[[], Forked]) -> None:
     (places.folder.parent / "answers").touch()
     for delay in (0.0, 0.02, 0.05, 0.1, 0.2, 0.4):
         process = supervise()
@@ -108,7 +108,7 @@ def test_signals_at_any_moment_leave_no_server(places: Places, supervise: Callab
 
 
 def test_a_database_that_dies_while_mlflow_starts_is_started_again_at_once(
-    places: Places, supervise: Callable[[], Forked]
+    places: ServerPaths, supervise: Callable[[], Forked]
 ) -> None:
     process = supervise()
     read_until(process.stdout, "MLflow: starting")
@@ -129,7 +129,7 @@ def test_a_database_that_dies_while_mlflow_starts_is_started_again_at_once(
 
 
 def test_the_connection_file_is_written_again_where_it_is_gone_or_damaged(
-    places: Places, supervise: Callable[[], Forked]
+    places: ServerPaths, supervise: Callable[[], Forked]
 ) -> None:
     (places.folder.parent / "answers").touch()
     process = supervise()
@@ -148,7 +148,7 @@ def test_the_connection_file_is_written_again_where_it_is_gone_or_damaged(
 
 
 def test_up_is_over_when_what_it_started_is_up_not_when_others_were(
-    places: Places, supervise: Callable[[], Forked], monkeypatch: pytest.MonkeyPatch
+    places: ServerPaths, supervise: Callable[[], Forked], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What those left behind who were killed looks as if it were of those who start."""
     (places.folder.parent / "answers").touch()
@@ -181,7 +181,7 @@ def test_what_a_signal_would_cut_off_is_done_first() -> None:
 
 
 def test_an_interruption_that_is_lost_in_a_callback_is_heeded_by_what_waits(
-    places: Places, monkeypatch: pytest.MonkeyPatch
+    places: ServerPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = threading.Event()
     monkeypatch.setattr("bdqm_tune.progress.told_to_end", told)
@@ -226,7 +226,7 @@ def test_real_servers_are_given_up_or_started_again_in_the_middle_of_a_start(own
     assert leftovers(own_servers.folder) == []
 
 
-def test_a_port_that_was_taken_for_a_moment_is_no_obstacle(places: Places) -> None:
+def test_a_port_that_was_taken_for_a_moment_is_no_obstacle(places: ServerPaths) -> None:
     """Found by random faults: what took it had gone by the time of the second look."""
     servers, tried = Supervised(places, Choices(), print), list[int]()
 

@@ -10,8 +10,8 @@ import pytest
 from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.services.connection import Connection, connection_text
 from bdqm_tune.services.jobspec import JobSpec, JobState, Scheduler
-from bdqm_tune.services.records import read_records, records_folder
 from bdqm_tune.services.submission import bring_servers_up, servers_answer, submit
+from bdqm_tune.services.submissions import read_records, records_folder
 from tests.services.test_schedulers import PHOENIX
 
 

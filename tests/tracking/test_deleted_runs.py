@@ -21,7 +21,7 @@ from bdqm_tune.evaluation.ensembling import best_trials
 from bdqm_tune.evaluation.evaluation import evaluate_best
 from bdqm_tune.learning.dataset import prepare
 from bdqm_tune.services.connection import Stores
-from bdqm_tune.services.findings import WARNING
+from bdqm_tune.services.diagnostics import WARNING
 from bdqm_tune.study.results import load_results
 from bdqm_tune.study.study import EXPERIMENT, RUN_ID, load_study
 from bdqm_tune.tracking.client import tracking_client

@@ -13,7 +13,7 @@ from bdqm_tune.config.config import Config
 from bdqm_tune.learning.dataset import prepare
 from bdqm_tune.process import process_identity
 from bdqm_tune.services.connection import Stores
-from bdqm_tune.services.findings import FIXED, WARNING
+from bdqm_tune.services.diagnostics import FIXED, WARNING
 from bdqm_tune.study.checkpoints import TrialCheckpoint, checkpoint_folder
 from bdqm_tune.study.study import load_study
 from bdqm_tune.tracking.client import tracking_client

@@ -66,8 +66,8 @@ def test_a_trial_does_not_depend_on_who_else_trains(run: Run, precision: str) ->
     assert [len(curve) >= 3 for curve in found[0].values()] == [True] * 8
 
 
-def test_stacked_trials_are_those_of_threads(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a GPU, but here: five runners feed one stack, and what it cannot train goes its own way beside it."""
+def test_batched_trials_are_those_of_threads(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, but here: five runners share one trainer, and what it cannot train trains beside it."""
     options: dict[str, Any] = {"training": {"precision": "float64", "early_stopping": 3}, "search": SPACE}
     enqueue = [
         {"num_layers": 1 + n % 3, "num_nodes": 4 + n, "batch_size": [4, 8, 16][n % 3], "dropout": False}
@@ -77,19 +77,19 @@ def test_stacked_trials_are_those_of_threads(run: Run, monkeypatch: pytest.Monke
     ]
     study = {"n_trials": 8, "pruner": "none", "enqueue": enqueue}
     alone = curves(run(study={"name": "alone", **study}, **options, **{"": {"cohort": 1}})[0])
-    stacked = []
+    batched = []
 
     def backend(config: Config, dataset: Dataset) -> NativeBackend:
-        stacked.append(NativeBackend(config, dataset, stacked=True))
-        return stacked[-1]
+        batched.append(NativeBackend(config, dataset, batched=True))
+        return batched[-1]
 
     monkeypatch.setattr("bdqm_tune.tuning.tune.make_backend", backend)
     together = curves(run(study={"name": "together", **study}, **options, **{"": {"cohort": 5}})[0])
-    assert len(stacked) == 1
+    assert len(batched) == 1
     for number, curve in alone.items():
         assert [epoch for epoch, _ in together[number]] == [epoch for epoch, _ in curve]
         assert [mae for _, mae in together[number]] == pytest.approx([mae for _, mae in curve], rel=1e-6), number
-    assert not [thread for thread in threading.enumerate() if thread.name == "stack"]
+    assert not [thread for thread in threading.enumerate() if thread.name == "batched-trainer"]
 
 
 @pytest.mark.parametrize(

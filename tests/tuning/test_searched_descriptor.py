@@ -21,8 +21,8 @@ from bdqm_tune.descriptors import GMP, store
 from bdqm_tune.errors import BadInput
 from bdqm_tune.evaluation.evaluation import evaluate_best
 from bdqm_tune.learning.dataset import prepare
+from bdqm_tune.learning.memory_budget import MemoryBudget
 from bdqm_tune.learning.potential import Potential
-from bdqm_tune.learning.room import Room
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.study.results import load_results
 from bdqm_tune.study.search_space import enqueued, grid
@@ -210,7 +210,7 @@ def test_the_tensors_of_the_latest_descriptors_are_kept(
     assert [backend._on_device(one) is data for one, data in zip(three, kept, strict=True)] == [True] * 3
     taken = kept[0].room.taken
     assert taken == 4 * sum(np.size(split.features) for split in (three[0].train, three[0].validation))
-    monkeypatch.setattr(Room, "on", lambda *_: Room(2 * taken))
+    monkeypatch.setattr(MemoryBudget, "on", lambda *_: MemoryBudget(2 * taken))
     fourth = dataset.described_by(config.descriptor.model_copy(update={"cutoff": 4.5}))
     assert backend._on_device(fourth) is backend._on_device(fourth)
     assert backend._on_device(three[2]) is kept[2]

@@ -1,0 +1,118 @@
+"""A line of work on a device: on a GPU a stream of its own, and steps that it replays; on the CPU plain calls."""
+
+import warnings
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+AHEAD = 16  # steps that are handed to a GPU before it has done them, at most
+WARM_UP = 8  # steps of a layout before it is captured: libraries set themselves up, and a short life is not worth it
+
+
+class Received(NamedTuple):
+    """A tensor on the way to the CPU."""
+
+    values: torch.Tensor
+    event: Any  # after which it is there; None: it is
+
+    @property
+    def is_there(self) -> bool:
+        return self.event is None or bool(self.event.query())
+
+    def wait(self) -> list[float]:
+        if self.event is not None:
+            self.event.synchronize()
+        return [float(value) for value in self.values.tolist()]
+
+
+class DeviceStream:
+    """Work on a device in order, beside that of other lines."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._stream = device, torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._behind: deque[Any] = deque()
+
+    def active(self) -> AbstractContextManager[Any]:
+        """In this block, what torch does belongs to the line."""
+        return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
+
+    def after_others(self) -> None:
+        """Do what comes now after what was handed to the device outside of lines so far."""
+        if self._stream is not None:
+            self._stream.wait_stream(torch.cuda.default_stream(self._device))
+
+    def send(self, values: NDArray[Any] | Sequence[float]) -> torch.Tensor:
+        """Numbers on the device, without waiting for it."""
+        tensor = torch.from_numpy(np.asarray(values))
+        return tensor if self._stream is None else tensor.pin_memory().to(self._device, non_blocking=True)
+
+    def receive(self, tensor: torch.Tensor) -> Received:
+        """A copy of the tensor as it is when the device has come so far."""
+        if self._stream is None:
+            return Received(tensor.clone(), None)
+        values = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        values.copy_(tensor, non_blocking=True)
+        return Received(values, self._stream.record_event())
+
+    def stepped(self) -> None:
+        """Say that a step was handed over."""
+        if self._stream is not None:
+            self._behind.append(self._stream.record_event())
+
+    @property
+    def is_full(self) -> bool:
+        """Whether `AHEAD` steps are left to do; what a further one brings would come late."""
+        while self._behind and self._behind[0].query():
+            self._behind.popleft()
+        return len(self._behind) >= AHEAD
+
+    def finish(self) -> None:
+        """Wait until everything is done."""
+        if self._stream is not None:
+            self._stream.synchronize()
+
+    def replayed(self, step: Callable[[], None]) -> Callable[[], None]:
+        """The step, as a GPU does it best."""
+        return step if self._stream is None else Replayed(step, capture)
+
+
+class Graph(Protocol):
+    def replay(self) -> None: ...
+
+
+class Replayed:
+    """A step that is captured after some calls, and then replayed; where that fails, it is called as before."""
+
+    def __init__(self, step: Callable[[], None], capture: Callable[[Callable[[], None]], Graph]) -> None:
+        self._step, self._capture, self._calls = step, capture, 0
+        self._graph: Graph | None = None
+
+    def __call__(self) -> None:
+        if self._graph is not None:
+            self._graph.replay()
+            return
+        self._step()
+        self._calls += 1
+        if self._calls == WARM_UP:
+            try:
+                self._graph = self._capture(self._step)
+            except RuntimeError as error:
+                warnings.warn(
+                    f"steps on the GPU are not captured as a CUDA graph, and so slower: {error}",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+
+
+def capture(step: Callable[[], None]) -> Graph:
+    """A step as a CUDA graph, in the line that is active; it is not done."""
+    graph = torch.cuda.CUDAGraph()
+    # Other threads may use the GPU meanwhile, as for the weights of a trial that has ended.
+    with torch.cuda.graph(graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
+        step()
+    return graph

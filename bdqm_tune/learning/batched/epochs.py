@@ -1,0 +1,131 @@
+"""A network that trains together with others."""
+
+import copy
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+
+from bdqm_tune.config.config import Training
+from bdqm_tune.config.hyperparameters import Hyperparameters
+from bdqm_tune.learning.batched.epoch_schedule import EpochSchedule
+from bdqm_tune.learning.batched.slots import Job, State
+from bdqm_tune.learning.batched.trainer import BatchedTrainer
+from bdqm_tune.learning.batches import SplitTensors
+from bdqm_tune.learning.networks import AtomicNetwork, borrowed_random_numbers, make_network
+
+
+def can_batch(hyperparameters: Hyperparameters, train: SplitTensors, validation: SplitTensors) -> bool:
+    """Whether it can train among others: one network for all atoms, by Adam, on energies, data on the device."""
+    return (
+        hyperparameters.network == "single"
+        and hyperparameters.optimizer in ("adam", "adamw")
+        and all(split.forces is None and split.loaded for split in (train, validation))
+    )
+
+
+class BatchedEpochs:
+    """Trains a network, see `Epochs`."""
+
+    def __init__(
+        self,
+        hyperparameters: Hyperparameters,
+        training: Training,
+        train: SplitTensors,
+        validation: SplitTensors,
+        seed: int,
+        trainer: BatchedTrainer,
+    ) -> None:
+        with borrowed_random_numbers():
+            torch.default_generator.manual_seed(seed)  # not those of GPUs, one of which may be capturing a step
+            network = make_network(train.n_features, hyperparameters, [])
+        self._network, self._device = network.to(train.dtype), train.device
+        parameters = nn.utils.parameters_to_vector(network.parameters()).detach()
+        weights = torch.stack([parameters, torch.zeros_like(parameters), torch.zeros_like(parameters)])
+        self._state = State(weights.to(self._device), _running(network).to(self._device), 0)
+        self._kept = self._state
+        self._hyperparameters, self._absolute = hyperparameters, training.loss == "mae"
+        self._trainer, self._data = trainer, trainer.data(train, validation)
+        self._tile = self._data.tile(hyperparameters)
+        rate = hyperparameters.dropout_rate if hyperparameters.dropout else 0.0
+        self._generator = torch.Generator(self._device).manual_seed(seed) if rate else None
+        self._dropout = rate
+        self._validated: list[float] | None = None
+        # Nothing but what a schedule of learning rates wants to hold.
+        self.optimizer: torch.optim.Optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(0))], lr=hyperparameters.lr)
+
+    def train(self, order: torch.Tensor, sizes: Sequence[int]) -> list[float]:
+        self.optimizer.step()
+        # Validated in the same go, so that the trainer need not wait in between.
+        loss, error, *self._validated = self._run(order, sizes)
+        return [loss, error]
+
+    def validate(self) -> list[float]:
+        if self._validated is None:
+            _, _, *self._validated = self._run(torch.zeros(0, dtype=torch.int64), [])
+        return self._validated
+
+    def keep(self) -> None:
+        self._kept = self._state
+
+    @property
+    def kept_network(self) -> AtomicNetwork:
+        network = copy.deepcopy(self._network)
+        nn.utils.vector_to_parameters(self._kept.weights[0].cpu().clone(), network.parameters())
+        with torch.no_grad():
+            for own, kept in zip(_statistics(network), self._kept.running.cpu().split(_sizes(network)), strict=True):
+                own.copy_(kept)
+        return network.eval()
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """All that training changes but the schedule, by name, on the CPU."""
+        parts = {
+            "weights": self._state.weights,
+            "running": self._state.running,
+            "kept_weights": self._kept.weights,
+            "kept_running": self._kept.running,
+            "steps": torch.tensor(self._state.steps),
+        }
+        if self._generator is not None:
+            parts["random"] = self._generator.get_state()
+        return {name: part.to("cpu", copy=True) for name, part in parts.items()}
+
+    def restore(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Go on from a `state` of a network with the same hyperparameters, data and seed."""
+        weights, running, kept, kept_running = (
+            state[name].to(self._device, copy=True) for name in ("weights", "running", "kept_weights", "kept_running")
+        )
+        self._state = State(weights, running, int(state["steps"]))
+        self._kept, self._validated = State(kept, kept_running, 0), None
+        if self._generator is not None:
+            self._generator.set_state(state["random"])
+
+    def _run(self, order: torch.Tensor, sizes: Sequence[int]) -> list[float]:
+        options = self._hyperparameters
+        plan = EpochSchedule(self._data, order, sizes, self._tile, whole=options.batchnorm)
+        job = Job(
+            widths=tuple(options.layers),
+            state=self._state,
+            plan=plan,
+            lr=float(self.optimizer.param_groups[0]["lr"]),
+            decay=options.weight_decay if options.optimizer == "adamw" else 0.0,
+            absolute=self._absolute,
+            dropout=self._dropout,
+            generator=self._generator,
+        )
+        key = self._data, options.activation, options.batchnorm, self._tile
+        sums, self._state = self._trainer.run(key, job)
+        return sums
+
+
+def _statistics(network: AtomicNetwork) -> list[torch.Tensor]:
+    """Running means and variances of batch normalisation, layer after layer."""
+    return [buffer for name, buffer in network.named_buffers() if name.endswith(("running_mean", "running_var"))]
+
+
+def _sizes(network: AtomicNetwork) -> list[int]:
+    return [len(statistic) for statistic in _statistics(network)]
+
+
+def _running(network: AtomicNetwork) -> torch.Tensor:
+    return torch.cat([torch.zeros(0, dtype=next(network.parameters()).dtype), *_statistics(network)])

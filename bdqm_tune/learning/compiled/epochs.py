@@ -1,0 +1,194 @@
+"""A network that trains in compiled epochs."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+
+import numpy as np
+import torch
+from torch import nn
+
+from bdqm_tune.config.config import Training
+from bdqm_tune.config.hyperparameters import Hyperparameters
+from bdqm_tune.learning.batches import SplitTensors
+from bdqm_tune.learning.compiled.activations import ACTIVATION_CODES
+from bdqm_tune.learning.compiled.kernel import SEED_STEP, TILE, Data, Options, State, epoch, make_tile
+from bdqm_tune.learning.compiled.passes import Net
+from bdqm_tune.learning.networks import AtomicNetwork, borrowed_random_numbers, make_network
+from bdqm_tune.learning.scaled_features import Inputs
+from bdqm_tune.progress import GRACE, check
+
+# Multiply-adds of a compiled call, at most, unless one batch has more: two seconds where they are slowest (narrow
+# layers in double precision), between which a training can be ended.
+WORK_AT_ONCE = 2e9
+
+
+def can_compile(hyperparameters: Hyperparameters, train: SplitTensors, validation: SplitTensors) -> bool:
+    """Whether compiled epochs are to be had: on the CPU, for one network trained by Adam on data in memory."""
+    return (
+        hyperparameters.network == "single"
+        and hyperparameters.optimizer in ("adam", "adamw")
+        and all(split.device.type == "cpu" and split.loaded for split in (train, validation))
+    )
+
+
+class CompiledEpochs:
+    """Trains a network, see `Epochs`."""
+
+    def __init__(
+        self,
+        hyperparameters: Hyperparameters,
+        training: Training,
+        train: SplitTensors,
+        validation: SplitTensors,
+        seed: int,
+    ) -> None:
+        with borrowed_random_numbers():
+            torch.manual_seed(seed)
+            network = make_network(train.n_features, hyperparameters, [])
+        self._network = network.to(train.dtype)
+        self._train, self._validation = _data(train), _data(validation)
+        self._in_order = np.arange(len(validation))
+        self._net, self._state = _net(network, hyperparameters), _state(network)
+        self._at_once, at_once = (_at_once(data, len(self._state.p)) for data in (self._train, self._validation))
+        self._parts = [min(at_once, len(validation) - start) for start in range(0, len(validation), at_once)]
+        n_features, *widths, _ = self._net.widths.tolist()
+        atoms = max(TILE, *(int(split.n_atoms.max()) for split in (train, validation)))
+        if hyperparameters.batchnorm:
+            largest = train.n_atoms.sort(descending=True).values[: hyperparameters.batch_size + 1]
+            atoms = max(atoms, int(largest.sum()))
+        self._tile = make_tile(n_features, widths, atoms, self._state.p.dtype)
+        decay = hyperparameters.weight_decay if hyperparameters.optimizer == "adamw" else 0.0
+        self._options = Options(training.loss == "mae", hyperparameters.force_coefficient, decay)
+        self._seed, self._seeds = seed, np.random.Generator(np.random.PCG64(seed))
+        self._steps = self._n_seeds = 0
+        self._kept = self._weights()
+        # Nothing but what a schedule of learning rates wants to hold.
+        self.optimizer: torch.optim.Optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(0))], lr=hyperparameters.lr)
+
+    def train(self, order: torch.Tensor, sizes: Sequence[int]) -> list[float]:
+        seed = int(self._seeds.integers(2**62))
+        self._n_seeds += 1
+        lr = float(self.optimizer.param_groups[0]["lr"])
+        batches = max(1, self._at_once // sizes[0])
+        loss, error, _, force_error = self._in_parts(self._train, order.numpy(), sizes, batches, True, lr, seed)
+        self.optimizer.step()
+        return [loss, error, force_error]
+
+    def validate(self) -> list[float]:
+        return self._in_parts(self._validation, self._in_order, self._parts, 1, False, 0.0, 0)[1:]
+
+    def keep(self) -> None:
+        self._kept = self._weights()
+
+    @property
+    def kept_network(self) -> AtomicNetwork:
+        network, (weights, running) = copy.deepcopy(self._network), self._kept
+        nn.utils.vector_to_parameters(torch.from_numpy(weights.copy()), network.parameters())
+        parts = iter(torch.from_numpy(running.copy()).split(_sizes(network)))
+        for layer in _normalisations(network):
+            layer.running_mean, layer.running_var = next(parts), next(parts)
+        return network.eval()
+
+    def state(self) -> dict[str, torch.Tensor]:
+        counts = {"steps": self._steps, "n_seeds": self._n_seeds}
+        weights, running = self._kept
+        arrays = self._changing() | {"kept_p": weights, "kept_running": running}
+        return {name: torch.tensor(value) for name, value in (counts | arrays).items()}
+
+    def restore(self, state: Mapping[str, torch.Tensor]) -> None:
+        for name, array in self._changing().items():
+            array[:] = state[name].numpy()
+        self._kept = state["kept_p"].numpy().copy(), state["kept_running"].numpy().copy()
+        self._steps, self._n_seeds = int(state["steps"]), int(state["n_seeds"])
+        # A number that is drawn takes one step of this generator.
+        self._seeds = np.random.Generator(np.random.PCG64(self._seed).advance(self._n_seeds))
+
+    def _changing(self) -> dict[str, np.ndarray]:
+        """What training changes and goes on from; every batch begins the gradient anew."""
+        return {name: array for name, array in self._state._asdict().items() if name != "gradient"}
+
+    def _weights(self) -> tuple[np.ndarray, np.ndarray]:
+        return self._state.p.copy(), self._state.running.copy()
+
+    def _in_parts(
+        self, data: Data, order: np.ndarray, sizes: Sequence[int], batches: int, train: bool, lr: float, seed: int
+    ) -> list[float]:
+        """`_epoch` by so many batches at a time, between which a training can be ended."""
+        if len(sizes) <= batches:
+            return self._epoch(data, order, np.array(sizes), train, lr, seed)
+        totals, start = np.zeros(4), 0
+        for first in range(0, len(sizes), batches):
+            check(GRACE)
+            part = np.array(sizes[first : first + batches])
+            stop = start + part.sum()
+            totals += self._epoch(data, order[start:stop], part, train, lr, seed + SEED_STEP * start)
+            start = int(stop)
+        return totals.tolist()
+
+    def _epoch(
+        self, data: Data, order: np.ndarray, sizes: np.ndarray, train: bool, lr: float, seed: int
+    ) -> list[float]:
+        sums = epoch(
+            self._net, self._state, data, order, sizes, self._tile, self._options, train, lr, self._steps, seed
+        )
+        if train:
+            self._steps += len(sizes)
+        return [float(value) for value in sums]
+
+
+def _at_once(data: Data, n_parameters: int) -> int:
+    """Structures that take as many multiply-adds as a compiled call may have, on average; at least 1."""
+    # A pass takes one for each atom and weight: forward and backward three, with forces eight.
+    passes = 8 if data.with_forces else 3
+    work = passes * len(data.features) * n_parameters + 2 * data.derivatives.size
+    return max(1, int(WORK_AT_ONCE * len(data.first) / work))
+
+
+def _net(network: AtomicNetwork, hyperparameters: Hyperparameters) -> Net:
+    """Where the weights of a network stand in `parameters_to_vector`."""
+    linear = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
+    widths = [linear[0].in_features, *(layer.out_features for layer in linear)]
+    weights, biases, gains, place = [], [], [], 0
+    for layer in linear:
+        weights.append(place)
+        biases.append(place + layer.weight.numel())
+        gains.append(place + layer.weight.numel() + layer.out_features)
+        place = gains[-1] + (2 * layer.out_features if hyperparameters.batchnorm else 0)
+    rows = list(accumulate(widths[1:-1], initial=0))
+    dropout = hyperparameters.dropout_rate if hyperparameters.dropout else 0.0
+    places = {"widths": widths, "weights": weights, "biases": biases, "gains": gains, "rows": rows}
+    return Net(
+        **{name: np.array(values, dtype=np.int64) for name, values in places.items()},
+        activation=ACTIVATION_CODES[hyperparameters.activation],
+        batchnorm=hyperparameters.batchnorm,
+        dropout=dropout,
+    )
+
+
+def _state(network: AtomicNetwork) -> State:
+    p = nn.utils.parameters_to_vector(network.parameters()).detach().numpy().copy()
+    # As many means of 0 as variances of 1, layer after layer.
+    parts = [np.full(size, i % 2, p.dtype) for i, size in enumerate(_sizes(network))]
+    running = np.concatenate([np.zeros(0, p.dtype), *parts])
+    return State(p, np.zeros_like(p), np.zeros_like(p), np.zeros_like(p), running)
+
+
+def _normalisations(network: AtomicNetwork) -> list[nn.BatchNorm1d]:
+    return [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm1d)]
+
+
+def _sizes(network: AtomicNetwork) -> list[int]:
+    """Of the running means and variances of each batch normalisation."""
+    return [layer.num_features for layer in _normalisations(network) for _ in range(2)]
+
+
+def _data(split: SplitTensors) -> Data:
+    assert isinstance(split.inputs, Inputs)
+    features, forces = split.inputs.features.numpy(), split.forces
+    common = features, split.first.numpy(), split.n_atoms.numpy(), split.targets.numpy()
+    if forces is None:
+        no_places, nothing = np.zeros(0, np.int64), np.zeros((0, 0), features.dtype)
+        return Data(*common, False, *(no_places,) * 4, np.zeros((0, 0, 0), features.dtype), nothing, nothing)
+    assert split.inputs.slope is not None
+    return Data(*common, True, *forces.arrays(split.inputs.slope))

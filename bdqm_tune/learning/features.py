@@ -1,0 +1,80 @@
+"""Features of structures by one descriptor, and their derivatives: computed or read when they are first asked for."""
+
+from functools import cached_property
+from pathlib import Path
+
+from ase import Atoms
+
+from bdqm_tune.config.config import Config
+from bdqm_tune.config.descriptor_options import DescriptorOptions
+from bdqm_tune.config.descriptor_search import examples, said
+from bdqm_tune.descriptors import (
+    StoredDerivatives,
+    StoredFeatures,
+    descriptor_from_options,
+    stored_derivatives,
+    stored_features,
+)
+from bdqm_tune.errors import BadInput
+from bdqm_tune.structures import Structures
+
+
+class StructureFeatures:
+    """Structures of all splits as a descriptor sees them."""
+
+    def __init__(
+        self, structures: Structures, options: DescriptorOptions, folder: Path, forces: bool, device: str = "auto"
+    ) -> None:
+        """
+        Args:
+            folder: the feature store.
+            forces: with derivatives, to train on them.
+            device: as a configuration has it. A GPU that is named, and is here, computes the features.
+
+        Raises:
+            BadInput: options with which no descriptor can be made.
+        """
+        self.structures, self._folder, self._forces, self._device = structures, folder, forces, device
+        self.descriptor = descriptor_from_options(options, structures.elements)
+
+    def otherwise(self, options: DescriptorOptions) -> "StructureFeatures":
+        """The same structures by another descriptor."""
+        return StructureFeatures(self.structures, options, self._folder, self._forces, self._device)
+
+    @cached_property
+    def features(self) -> StoredFeatures:
+        """(total atoms, n_features). Raises BadInput if the descriptor refuses a structure."""
+        # Not with auto: what is compiled is known to be fast, and nobody has measured a GPU.
+        named = self._device.startswith("cuda") and _is_here(self._device)
+        descriptor = self.descriptor.on(self._device) if named else self.descriptor
+        return stored_features(self.structures, descriptor, self._folder)
+
+    @cached_property
+    def derivatives(self) -> StoredDerivatives | None:
+        """Of the features, where forces are trained. Raises BadInput as `features` does."""
+        return stored_derivatives(self.structures, self.descriptor, self._folder) if self._forces else None
+
+
+def _is_here(gpu: str) -> bool:
+    import torch  # takes a second, and only this needs it
+
+    return (torch.device(gpu).index or 0) < torch.cuda.device_count()
+
+
+def check_searched_descriptors(config: Config, elements: list[str]) -> None:
+    """See that every choice of the descriptor's options makes a descriptor that knows the elements.
+
+    Raises:
+        BadInput: one does not.
+    """
+    # Far from each other, and the others' pseudo-densities count nowhere.
+    apart = Atoms(elements, positions=[[1000.0 * i, 0, 0] for i in range(len(elements))])
+    tried: list[DescriptorOptions] = []
+    for chosen, options in examples(config.descriptor, config.descriptor_spaces, over=("name",)):
+        if options in tried:
+            continue
+        tried.append(options)
+        try:
+            descriptor_from_options(options, elements).compute(apart)
+        except BadInput as error:
+            raise BadInput(f"search: a trial could have {said(config.descriptor, chosen)}: {error}") from None
