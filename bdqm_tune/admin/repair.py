@@ -13,7 +13,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from optuna.trial import FrozenTrial, TrialState
 
 from bdqm_tune.errors import BdqmError
-from bdqm_tune.process import is_gone, is_here
+from bdqm_tune.process import is_here
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.services.diagnostics import FIXED, OK, WARNING, Finding
 from bdqm_tune.services.optuna_private import id_of
@@ -23,14 +23,13 @@ from bdqm_tune.study.checkpoints import checkpoint_folder, remove_ended
 from bdqm_tune.study.study import EXPERIMENT, LOSSES, RUN_ID, STATES
 from bdqm_tune.tracking.client import reason, tracking_client
 from bdqm_tune.tracking.quiet import quiet_libraries
-from bdqm_tune.tracking.search import search, tracking_not_made_yet
+from bdqm_tune.tracking.search import SAID_TO_RUN, search, tracking_not_made_yet
 from bdqm_tune.tracking.tracker import PROCESS
 from bdqm_tune.tracking.trial_run import STATUS
 from bdqm_tune.workers.failure_detector import DEAD_AFTER, HEARTBEAT_SECONDS, LOSSES_THAT_FAIL, FailureDetector
 from bdqm_tune.workers.registry import ENDED, LOST, RUNNING, Worker, Workers, who
-from bdqm_tune.workers.run_cleanup import end_run_of, set_right_run_of
+from bdqm_tune.workers.run_cleanup import end_run_of, end_runs_of_killed, set_right_run_of
 
-SAID_TO_RUN = "attributes.status = 'RUNNING'"
 SHOWN = 3  # commands, of more that are alike
 SENDING = timedelta(hours=1)  # for so long a worker that has ended may go on telling MLflow what it did
 
@@ -186,13 +185,11 @@ def _unclear(backend: RetryingStorage, study: _Study) -> Iterator[Finding]:
 
 def _never_entered(client: MlflowClient, runs: Sequence[Run]) -> Iterator[Finding]:
     """The runs of workers that were killed before they had entered the table of workers."""
+    for run in end_runs_of_killed(client, runs):
+        yield Finding("runs", FIXED, f"{run.info.run_name}: ended the run of a worker that was killed as it began")
     for run in runs:
         process, name = run.data.tags.get(PROCESS, ""), run.info.run_name
-        if is_gone(process):
-            client.set_tag(run.info.run_id, "reason", "its worker was lost: its process was gone")
-            client.set_terminated(run.info.run_id, status="KILLED")
-            yield Finding("runs", FIXED, f"{name}: ended the run of a worker that was killed as it began")
-        elif process and not is_here(process) and _moment(run.info.start_time) < datetime.now(UTC) - SENDING:
+        if process and not is_here(process) and _moment(run.info.start_time) < datetime.now(UTC) - SENDING:
             host = run.data.tags.get("host", "?")
             said = f"{name}: run {run.info.run_id} says that it runs, and this database knows of no worker with it"
             yield Finding("runs", WARNING, said, f"on {host}, `bdqm-tune doctor`")

@@ -14,6 +14,7 @@ from bdqm_tune.services.connection import Stores
 from bdqm_tune.storage.database import sqlite_file
 
 PAGE = 1000
+SAID_TO_RUN = "attributes.status = 'RUNNING'"  # a filter of MLflow's
 
 Item = TypeVar("Item")
 

@@ -37,12 +37,19 @@ from bdqm_tune.study.study import (
 from bdqm_tune.study.trial_result import TrialResult
 from bdqm_tune.tracking.provenance import provenance_tags
 from bdqm_tune.tracking.quiet import quiet_libraries
+from bdqm_tune.tracking.search import SAID_TO_RUN, search
 from bdqm_tune.tracking.tracker import Tracker, open_tracker
 from bdqm_tune.tuning.parallel_trials import trial_results
 from bdqm_tune.tuning.trial import TrialRunner
 from bdqm_tune.workers.heartbeat import Heartbeat
 from bdqm_tune.workers.registry import Worker, Workers, describe_process
-from bdqm_tune.workers.run_cleanup import end_run_of, end_unnamed_runs_of, follow_run, set_right_run_of
+from bdqm_tune.workers.run_cleanup import (
+    end_run_of,
+    end_runs_of_killed,
+    end_unnamed_runs_of,
+    follow_run,
+    set_right_run_of,
+)
 
 FAILURES_THAT_STOP = 3
 LOCK_ATTEMPTS = 5  # at most, where each is lost
@@ -81,11 +88,12 @@ def tune(
         restore=bool(before),
         alone=lambda: study_lock(stores, config.study.name),
     )
+    experiment_id = tracker.run.info.experiment_id
     status, hurried, leases = "FAILED", False, ExitStack()
     runner: TrialRunner | None = None
     heartbeat: Heartbeat | None = None
     try:
-        study = _enter(dataset, config, stores, tracker.run.info.experiment_id)
+        study = _enter(dataset, config, stores, experiment_id)
         tags = {"study": config.study.name, "kind": "study", "objectives": ", ".join(config.objectives)}
         tracker.log_study(_flat(config), {**tags, **provenance_tags()}, as_yaml(config))
         attributes = study.user_attrs
@@ -95,6 +103,7 @@ def tune(
         heartbeat = leases.enter_context(closing(lease(study, tracker, backend.device)))
         _run_waiting(study, runner, at_once(config, backend.at_once), on_trial)
         remove_ended(checkpoints, lambda: study.get_trials(deepcopy=False))
+        tracker.send(lambda client: end_runs_of_killed(client, search(client, SAID_TO_RUN, [experiment_id])))
         status = "FINISHED"
     except (KeyboardInterrupt, SystemExit):
         status, hurried = "FINISHED" if walltime_is_near.is_set() else "KILLED", True

@@ -1,7 +1,7 @@
 """MLflow runs of workers, kept in step with the study: of those that are lost, and of those whose run was deleted."""
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from mlflow.entities import Run
@@ -11,10 +11,11 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from bdqm_tune.process import is_gone
 from bdqm_tune.study.study import EXPERIMENT, RUN_ID
 from bdqm_tune.tracking.client import is_passing, reason
 from bdqm_tune.tracking.search import search
-from bdqm_tune.tracking.tracker import Tracker
+from bdqm_tune.tracking.tracker import PROCESS, Tracker
 from bdqm_tune.tracking.trial_run import STATUS
 from bdqm_tune.workers.heartbeat import Heartbeat
 from bdqm_tune.workers.registry import Worker
@@ -34,6 +35,21 @@ def end_run_of(client: MlflowClient, worker: Worker, why: str) -> bool:
                 client.set_terminated(run_id, status="KILLED")
                 return True
     return False
+
+
+def end_runs_of_killed(client: MlflowClient, runs: Iterable[Run]) -> list[Run]:
+    """End those of the runs whose workers are gone from this machine, and give them.
+
+    A worker that is killed as it begins is not in the table of workers yet, so that no other declares it dead.
+    """
+    ended = []
+    with _if_it_may_be("the run of a killed worker"):
+        for run in runs:
+            if is_gone(run.data.tags.get(PROCESS, "")):
+                client.set_tag(run.info.run_id, "reason", "its worker was lost: its process was gone")
+                client.set_terminated(run.info.run_id, status="KILLED")
+                ended.append(run)
+    return ended
 
 
 def end_unnamed_runs_of(

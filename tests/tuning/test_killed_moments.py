@@ -44,15 +44,19 @@ def fixed(stores: Stores, state: str = FIXED) -> list[str]:
     return [finding.message for finding in repair_leftovers(stores, wait=False) if finding.state == state]
 
 
-@pytest.mark.parametrize("name", ["open_study", "Heartbeat"])
+@pytest.mark.parametrize(("name", "mends"), [("open_study", "doctor"), ("Heartbeat", "doctor"), ("Heartbeat", "tune")])
 def test_the_run_of_a_worker_that_is_killed_as_it_begins_is_ended(
-    name: str, stores: Stores, configure: Callable[..., Config]
+    name: str, mends: str, stores: Stores, configure: Callable[..., Config]
 ) -> None:
     """Before there is a study, and before it is among the workers of one."""
-    killed_at(configure(), "tune", name)
+    config = configure()
+    killed_at(config, "tune", name)
     (left,) = tracking_client(stores).search_runs(["1"])
     assert left.info.status == "RUNNING"
-    assert fixed(stores) == ["small: ended the run of a worker that was killed as it began"]
+    if mends == "doctor":
+        assert fixed(stores) == ["small: ended the run of a worker that was killed as it began"]
+    else:
+        tune(prepare(config, stores.home), config, stores)
     assert tracking_client(stores).get_run(left.info.run_id).info.status == "KILLED"
     assert fixed(stores) == []
 
