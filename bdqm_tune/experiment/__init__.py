@@ -1,1 +1,1 @@
-"""Where models that were registered by a version before 0.2 look for what reads them."""
+"""Module path that models registered before version 0.2 name; forwards to `models`."""
