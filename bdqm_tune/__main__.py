@@ -10,7 +10,7 @@ from bdqm_tune.cli.interruption import end, listen, told_already
 def main() -> NoReturn:
     """Run the command line; a signal that comes while it is imported ends it as any other."""
     sys.unraisablehook = told_already
-    # What torch and MLflow import stays: looking through it for garbage took a fifth of a command's start.
+    # What torch and MLflow import stays: collecting garbage in it took a fifth of a command's start.
     gc.set_threshold(20_000)
     try:
         listen()

@@ -1,4 +1,4 @@
-"""The package from Python: prepare data, tune a study, find out what it is worth, use its model."""
+"""The Python API: prepare data, tune a study, evaluate it, use its model."""
 
 from pathlib import Path
 from typing import Any
@@ -43,11 +43,11 @@ def prepare(train: str | Path = "builtin", test: str | Path | None = None, confi
 
     Args:
         train: any file that ASE reads, with energies; or `builtin`.
-        test: the same for the test split, which is only laid aside.
+        test: the same for the test split, which only `evaluate` reads.
         config: a configuration file.
 
     Raises:
-        BadInput: something is wrong with what was given; the message says what.
+        BadInput: an argument or a file is not valid; the message says what.
     """
     compile_ahead()
     data = {"train": str(train)} | ({} if test is None else {"test": str(test)})
@@ -55,7 +55,7 @@ def prepare(train: str | Path = "builtin", test: str | Path | None = None, confi
 
 
 def tune(data: Dataset, study: str | None = None, n_trials: int | None = None, **options: Any) -> optuna.Study:
-    """Run the trials of a study; it goes on if there is one of that name.
+    """Run the trials of a study; resumes the study of that name if there is one.
 
     Args:
         study: its name; None: that of the configuration file.
@@ -63,17 +63,20 @@ def tune(data: Dataset, study: str | None = None, n_trials: int | None = None, *
         options: `objectives`, `sampler`, `pruner`, `seed`, and `epochs`.
 
     Raises:
-        BadInput: an option is not valid, or the study of that name asks another question.
+        BadInput: an option is not valid, or the study of that name has another search-space signature.
         BdqmError: a store failed.
     """
     training = {"epochs": options.pop("epochs")} if "epochs" in options else {}
-    given = {"name": study, "n_trials": n_trials, **options}
-    overrides = {"study": {key: value for key, value in given.items() if value is not None}, "training": training}
+    options_of_study = {"name": study, "n_trials": n_trials, **options}
+    overrides = {
+        "study": {key: value for key, value in options_of_study.items() if value is not None},
+        "training": training,
+    }
     return _tune(data, data.config.updated(overrides), find_stores())
 
 
 def load_results(study: str | optuna.Study) -> StudyResults:
-    """What a study found so far: `trials` and `curves` are data frames, `objective` is what the trials are judged by.
+    """The results of a study so far: data frames `trials` and `curves`, and the name of the `objective`.
 
     Args:
         study: its name, or what `tune` returned.
@@ -93,7 +96,7 @@ def confirm(
     train: str | Path | None = None,
     trial: int | None = None,
 ) -> Confirmation:
-    """Train the best configurations of a study anew with other seeds; `table` ranks them, `champion` is the chosen one.
+    """Train the best configurations of a study again with other seeds; `table` ranks them, `champion` is the best.
 
     Args:
         study: its name, or what `tune` returned.
@@ -101,7 +104,7 @@ def confirm(
         seeds: how many for each.
         random: the random search to compare with: `existing`, `run`, `none`, or a study's name.
         train: the training file, where it is no longer where it was.
-        trial: number of the one to confirm in their place; of a study of several objectives, one of its front.
+        trial: number of the one to confirm in their place; of a study of several objectives, one on its Pareto front.
 
     Raises:
         BadInput: no such study, no complete trial, a number is too small, or the training file is gone.
@@ -114,13 +117,13 @@ def confirm(
 def evaluate(
     study: str | optuna.Study, reopen: str = "", train: str | Path | None = None, trial: int | None = None
 ) -> Evaluation:
-    """Evaluate a study's champion, or else its best trial, on the test split, which is opened for one model, on record.
+    """Evaluate a study's champion, or else its best trial, on the test split, which is opened for one model only.
 
     Args:
         study: its name, or what `tune` returned.
-        reopen: why the test split is opened for one more model; stays on record.
+        reopen: why the test split is opened for another model; recorded.
         train: the training file, where it is no longer where it was.
-        trial: number of the one to evaluate in their place; of a study of several objectives, one of its front.
+        trial: number of the one to evaluate in their place; of a study of several objectives, one on its Pareto front.
 
     Raises:
         BadInput: no such study or model, no test split, or it was opened for another model.
@@ -136,13 +139,13 @@ def register(
     train: str | Path | None = None,
     trial: int | None = None,
 ) -> Registered:
-    """Enter a study's champion, or else its best trial, in MLflow's registry; the alias points to it from then on.
+    """Register a study's champion, or else its best trial, in MLflow; the alias points to it from then on.
 
     Args:
         study: its name, or what `tune` returned.
         name: of the registered model; empty: the study's.
         train: the training file, where it is no longer where it was.
-        trial: number of the one to register in their place; of a study of several objectives, one of its front.
+        trial: number of the one to register in their place; of a study of several objectives, one on its Pareto front.
 
     Raises:
         BadInput: no such study, no complete trial, or a name that MLflow does not take.
@@ -154,9 +157,9 @@ def register(
 def load_ensemble(
     study: str | optuna.Study, best: int = BEST, coverage: float = COVERAGE, train: str | Path | None = None
 ) -> Ensemble:
-    """The best trials of a study as one model, with intervals that are calibrated on its validation split.
+    """The best trials of a study as an ensemble, with intervals that are calibrated on its validation split.
 
-    Nothing is recorded; `save(folder)` keeps it, and `load_calculator(folder)` takes it.
+    Nothing is recorded; `save(folder)` writes it to files, which `load_calculator(folder)` reads.
 
     Args:
         study: its name, or what `tune` returned.

@@ -1,4 +1,4 @@
-"""How long to wait between attempts."""
+"""Exponential back-off with jitter."""
 
 import random
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 def pauses(first: float, longest: float) -> Iterator[float]:
     """Seconds to wait before each next attempt, for ever: they double from `first` to `longest`.
 
-    Each is shortened at random, by half at most: of many that failed at one moment not all come again at one moment.
+    Each is shortened at random, by half at most: many that failed at one moment do not all retry at one moment.
     """
     wait = first
     while True:

@@ -14,7 +14,7 @@ class BdqmError(Exception):
 
 
 class BadInput(BdqmError):
-    """What the user gave cannot be used: what, where, and what would be right. Exit status 2."""
+    """Invalid input; the message says what, where, and what would be valid. Exit status 2."""
 
     exit_code = 2
 
@@ -54,7 +54,7 @@ def is_disk_full(error: BaseException | None) -> bool:
 
 def printable(text: str) -> str:
     """The text in one line; what is no character to print, as in names of files, is written as Python writes it."""
-    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
 _shortened = reprlib.Repr()
@@ -63,7 +63,7 @@ _shortened.maxstring = _shortened.maxlong = _shortened.maxother = 100
 
 
 def shown(value: Any) -> str:
-    """What was given, to show in a message: as Python writes it, at most a line or two of it."""
+    """The repr of a value for a message, at most a line or two of it."""
     try:
         text = _shortened.repr(value)
     except ValueError:  # an integer has more digits than Python writes

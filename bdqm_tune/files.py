@@ -19,15 +19,15 @@ NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 def written_whole(path: Path, mode: int = 0o666, on_disk: bool = False) -> Iterator[BinaryIO]:
     """Write a file in the block: whole or not at all, so that a reader never sees half of it.
 
-    It is made beside its place, under a name `NAME.….partial` that nobody can foresee, and then takes the place of
-    whatever is there; of a link the link's, not the file's that it leads to.
+    It is made beside its place, under a name `NAME.….partial` that nobody can foresee, and then replaces what is
+    there; a link is replaced itself, not the file that it leads to.
 
     Args:
         mode: permissions, less what the umask takes.
         on_disk: force the content to the disk before it takes its place.
 
     Raises:
-        OSError: it cannot be written; what was there before is.
+        OSError: it cannot be written; an existing file is unchanged.
     """
     if str(path.absolute().parent) in STREAMS:
         with path.open("wb") as file:
@@ -62,27 +62,27 @@ def open_no_link(path: Path, flags: int, mode: int = 0o666) -> int:
 
 
 def private_folder(folder: Path) -> None:
-    """See that there is a folder which only this user may look into.
+    """Make sure that a folder exists which only this user can read.
 
     Raises:
         BadInput: it is another user's, or reached by a link of theirs, or they could write what is in it.
         OSError: there is no place for it.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    link, there = folder.lstat(), folder.stat()
-    if {link.st_uid, there.st_uid} != {os.getuid()}:
+    link, target = folder.lstat(), folder.stat()
+    if {link.st_uid, target.st_uid} != {os.getuid()}:
         what = "is a link that belongs" if stat.S_ISLNK(link.st_mode) and link.st_uid != os.getuid() else "belongs"
         raise BadInput(f"{folder} {what} to another user")
-    if there.st_mode & 0o022 and any(folder.iterdir()):
+    if target.st_mode & 0o022 and any(folder.iterdir()):
         raise BadInput(f"{folder}: others may have written what is in it; if not, chmod -R go= {folder}")
-    if stat.S_IMODE(there.st_mode) != 0o700:
+    if stat.S_IMODE(target.st_mode) != 0o700:
         folder.chmod(0o700)
 
 
 def is_private(folder: Path) -> bool:
     """Whether it is a folder, no link, of this user alone."""
     try:
-        there = folder.lstat()
+        status = folder.lstat()
     except OSError:
         return False
-    return stat.S_ISDIR(there.st_mode) and there.st_uid == os.getuid() and not there.st_mode & 0o077
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o077

@@ -12,12 +12,12 @@ def process_identity() -> str:
 
 
 def is_here(identity: str) -> bool:
-    """Whether a process ran on this machine since this was started, as far as is known."""
+    """Whether a process ran on this machine since its boot, as far as is known."""
     return identity.rpartition("/")[0] == machine()
 
 
 def is_gone(identity: str) -> bool:
-    """Whether a process is known to be no more, as it ran on this machine since this was started."""
+    """Whether a process of this machine, since its boot, is known to have ended."""
     pid, _, started = identity.rpartition("/")[2].partition("@")
     return is_here(identity) and pid.isdecimal() and started != _started(int(pid))
 

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 
 # Set by a signal that ends the process. The exception that its handler raises is lost where it comes in a callback of
-# the garbage collector; long work asks here as well.
+# the garbage collector; long work checks this as well.
 told_to_end = threading.Event()
-walltime_is_near = threading.Event()  # why it was told so: a scheduler gave its warning
+walltime_is_near = threading.Event()  # why it is to end: the scheduler sent its warning
 LINE_EVERY = 5.0  # seconds between two plain lines
-GRACE = 3.0  # seconds for what has nearly reached a point from which it can go on
+GRACE = 3.0  # seconds for work that has nearly reached a point from which it can be resumed
 _is_over: ContextVar[Callable[[], bool] | None] = ContextVar("is_over", default=None)
-_found: ContextVar[float | None] = ContextVar("found", default=None)  # when the first check saw that it is over
+_over_since: ContextVar[float | None] = ContextVar("over_since", default=None)  # time of the first such check
 
 
 class Bar:
@@ -80,32 +80,32 @@ def note(message: str) -> None:
 
 @contextmanager
 def interruptible(is_over: Callable[[], bool]) -> Iterator[None]:
-    """Let long work in the block ask at every step whether it is to end.
+    """Let long work in the block check at every step whether it is to end.
 
     An interruption reaches the main thread only; this is how it comes to the others.
     """
-    token, found = _is_over.set(is_over), _found.set(None)
+    token, since = _is_over.set(is_over), _over_since.set(None)
     try:
         yield
     finally:
         _is_over.reset(token)
-        _found.reset(found)
+        _over_since.reset(since)
 
 
 def check(grace: float = 0.0) -> None:
-    """Raise KeyboardInterrupt if the process was told to end, or the `interruptible` around says that its work is to.
+    """Raise KeyboardInterrupt if the process is to end, or the `interruptible` around says that its work is to.
 
     Args:
-        grace: seconds that the work may still take, from the first check in this thread that found it is to end.
+        grace: seconds that the work may still take, from the first check in this thread after it was to end.
     """
     is_over = _is_over.get()
     if not (told_to_end.is_set() or (is_over is not None and is_over())):
-        _found.set(None)
+        _over_since.set(None)
         return
-    found, now = _found.get(), time.monotonic()
-    if found is None:
-        _found.set(found := now)
-    if now - found >= grace:
+    since, now = _over_since.get(), time.monotonic()
+    if since is None:
+        _over_since.set(since := now)
+    if now - since >= grace:
         raise KeyboardInterrupt
 
 

@@ -12,19 +12,19 @@ Result = TypeVar("Result")
 
 def usable_cores() -> int:
     """Cores that this process was given, by the system or a scheduler, or OMP_NUM_THREADS of them where that is set."""
-    given = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
-    return min(given, int(wanted)) if wanted.isdecimal() and int(wanted) > 0 else given
+    return min(available, int(wanted)) if wanted.isdecimal() and int(wanted) > 0 else available
 
 
 def in_threads(
     work: Callable[[Item], Result], items: Iterable[Item], n_threads: int | None = None, ahead: int | None = None
 ) -> Iterator[Result]:
-    """What `work` gives for each item, in the order of the items.
+    """The results of `work` for each item, in the order of the items.
 
     Args:
         n_threads: None: as many as the process may use cores.
-        ahead: items that are begun before their result is asked for, at most; None: two for each thread.
+        ahead: items that are started before their result is requested, at most; None: two for each thread.
 
     Raises:
         What `work` raises for the first item that fails; no more are begun then.

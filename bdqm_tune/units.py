@@ -1,6 +1,6 @@
 """Quantities as people read them."""
 
-# What trials are judged by: errors of the validation split, and what a prediction costs.
+# Objectives: errors of the validation split, and the cost of a prediction.
 OBJECTIVE_UNITS = {"val_energy_mae": "eV", "val_forces_mae": "eV/Å", "n_parameters": "", "time_per_atom": "s"}
 
 

@@ -346,7 +346,7 @@ class Loop:
             assert study_id is not None
             if held := backend.running(study_id):
                 yield f"trials that someone has: {held}"
-            if workers := Workers(backend.engine, backend.patience, study_id).all(RUNNING):
+            if workers := Workers(backend.engine, backend.retry, study_id).all(RUNNING):
                 yield f"workers that count as running: {[worker.description.get('pid') for worker in workers]}"
         for pattern in ("checkpoints/*/*", "**/*.partial", "**/*.tmp", "**/*.lock"):
             for path in self.home.glob(pattern):

@@ -89,7 +89,7 @@ def fill(running: Servers, study: optuna.Study, finished: int, elsewhere: int) -
             )
     assert isinstance(study._storage, Cache)
     database = study._storage.backend
-    Workers(database.engine, database.patience, study_id).all()  # which makes the table
+    Workers(database.engine, database.retry, study_id).all()  # which makes the table
     who, description = f"CONCAT('{study_id}-', number)", json.dumps(describe_process()).replace("'", "''")
     of_others = f"FROM optuna.trials WHERE study_id = {study_id} AND state = 'RUNNING'"
     running.query(
@@ -136,7 +136,7 @@ def measure(running: Servers, dataset: Dataset, finished: int, waiting: int, els
     study._storage.backend.close()
     meter("check the study", lambda: check_study(stores, config, dataset))
     study = meter("open the study", lambda: open_study(stores, config, dataset))
-    with closing(Heartbeat(study._storage.backend, study._study_id, describe_process())) as lease:
+    with closing(Heartbeat(study._storage.backend, study._study_id, describe_process())) as heartbeat:
         for repeat in range(REPEATS):
             trial = meter("ask" if repeat else "ask at first", lambda: next_trial(study))
             choose = partial(choose_parameters, trial, config, n_train)
@@ -144,7 +144,7 @@ def measure(running: Servers, dataset: Dataset, finished: int, waiting: int, els
             meter("compare", lambda trial=trial: compare(trial))
             meter("tell", lambda trial=trial: study.tell(trial, 1.0))
             meter("others run?", lambda: others_run(study))
-            meter("look of a lease", lease.look)
+            meter("heartbeat", heartbeat.send)
     study._storage.backend.close()
     print(f"\n{finished} finished, {waiting} waiting, {elsewhere} running elsewhere")
     meter.show()

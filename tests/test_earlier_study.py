@@ -45,7 +45,7 @@ def test_a_study_of_an_earlier_version_is_read_goes_on_and_is_evaluated(call: Ca
 
     status, _, err = call("tune", *OPTIONS, "--n-trials", "1")
     assert status == 0, err
-    assert "begins anew" not in err
+    assert "starts again" not in err
     after = load_results(find_stores(), "old")
     assert after.trials["state"].tolist() == ["complete"] * 4
     assert after.trials["val_energy_mae"].tolist()[:2] == before.trials["val_energy_mae"].tolist()[:2]

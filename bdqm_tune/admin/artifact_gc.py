@@ -1,4 +1,4 @@
-"""What a study no longer needs of MLflow's artifacts: those of all but its best trials."""
+"""Garbage collection of MLflow's artifacts: those of all but the best trials of a study."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from bdqm_tune.tracking.recoverable_run import active_run
 
 @dataclass(frozen=True)
 class Freed:
-    """What was removed of one study."""
+    """The artifacts that were removed of one study."""
 
     study: str
     kept: tuple[int, ...]  # the trials that keep their artifacts, the best first
@@ -37,12 +37,12 @@ class Freed:
 def remove_artifacts(stores: Stores, study: str | None, keep_best: int, dry_run: bool) -> list[Freed]:
     """Remove the artifacts of trials that have ended, except the best of each study; parameters and curves stay.
 
-    The run is tagged, so that nobody looks for what is not there any more. It may be repeated, and while workers run.
+    The run is tagged, so that nobody searches for removed artifacts. It may be repeated, and while workers run.
 
     Args:
         study: one study; None: all.
         keep_best: complete trials of each study, by their error, that keep theirs; at least 1. Of several objectives,
-            those on the front keep theirs as well.
+            those on the Pareto front keep theirs as well.
         dry_run: only say what would be removed.
 
     Raises:
@@ -55,7 +55,7 @@ def remove_artifacts(stores: Stores, study: str | None, keep_best: int, dry_run:
     trials = _trials(stores, study)
     client = tracking_client(stores)
     try:
-        return [_of_study(client, name, found, keep_best, dry_run) for name, found in trials.items()]
+        return [_of_study(client, name, of_study, keep_best, dry_run) for name, of_study in trials.items()]
     except (MlflowException, OSError) as error:
         raise BdqmError(f"cannot remove artifacts from the MLflow tracking store: {reason(error)}") from None
 
@@ -91,14 +91,14 @@ def _of_study(client: MlflowClient, study: str, trials: Sequence[FrozenTrial], k
         run = active_run(client, trial.user_attrs[RUN_ID])
         if run is None or ARTIFACTS in run.data.tags:
             continue
-        found = list(_remove(client, run, dry_run))
-        runs, files = runs + 1, files + len(found)
-        size += sum(file.file_size or 0 for file in found)
+        removed_files = list(_remove(client, run, dry_run))
+        runs, files = runs + 1, files + len(removed_files)
+        size += sum(file.file_size or 0 for file in removed_files)
     return Freed(study, tuple(trial.number for trial in kept), runs, files, size)
 
 
 def _remove(client: MlflowClient, run: Run, dry_run: bool) -> Iterator[FileInfo]:
-    """Remove what is there, and then say so in the run: if this is cut off, the next time finds the rest."""
+    """Remove the artifacts, then tag the run: if this is cut off, the next call removes the rest."""
     repository = get_artifact_repository(run.info.artifact_uri, client.tracking_uri)
     for top in repository.list_artifacts():
         yield from _files(repository, top)

@@ -1,4 +1,4 @@
-"""A study deleted in both stores: in MLflow first, itself last, so that what was cut off can be repeated."""
+"""Deletion of a study in both stores: in MLflow first, so that a deletion that was cut off can be repeated."""
 
 import shutil
 from collections.abc import Mapping
@@ -31,11 +31,11 @@ from bdqm_tune.workers.registry import RUNNING, Worker, Workers, who
 
 @dataclass(frozen=True)
 class Belongings:
-    """What a study has, and what goes with it."""
+    """What is deleted with a study."""
 
     study: str
     trials: int
-    runs: tuple[str, ...]  # ids, in the order in which they go
+    runs: tuple[str, ...]  # ids, in the order of deletion
     runs_elsewhere: int  # of trials, that are not in this tracking store
     experiment: str | None  # id of MLflow's experiment, if it has no other runs
     models: tuple[str, ...]  # versions of registered models, which lie in these runs
@@ -82,19 +82,19 @@ def delete_study(stores: Stores, found: Belongings) -> None:
         BadInput: there is no such study any more.
         BdqmError: workers run, or a store failed; what was deleted before stays deleted, and it may be repeated.
     """
-    with study_lock(stores, found.study) as check, opened(stores) as storage:  # so that nobody begins to work on it
+    with study_lock(stores, found.study) as check, opened(stores) as storage:  # so that no worker starts on it
         idle(stores, storage, found.study)
         check()
         _delete_runs(stores, found)
         check()
         study_id = storage.get_study_id_from_name(found.study)
         _remove_from_home(stores, storage, storage.get_study_user_attrs(study_id), study_id)
-        Workers(storage.backend.engine, storage.backend.patience, study_id).forget()
+        Workers(storage.backend.engine, storage.backend.retry, study_id).forget()
         storage.delete_study(study_id)
 
 
 def idle(stores: Stores, storage: Cache, name: str) -> tuple[list[FrozenTrial], list[Worker]]:
-    """The trials and workers of a study on which nobody works.
+    """The trials and workers of a study that has no running workers.
 
     Raises:
         BadInput: there is no such study.
@@ -103,7 +103,7 @@ def idle(stores: Stores, storage: Cache, name: str) -> tuple[list[FrozenTrial], 
     study_id = study_id_of(storage, name)
     if study_id is None:
         raise no_such_study(stores, name, sorted(optuna.get_all_study_names(storage)))
-    workers = Workers(storage.backend.engine, storage.backend.patience, study_id).all()
+    workers = Workers(storage.backend.engine, storage.backend.retry, study_id).all()
     if running := [who(worker) for worker in workers if worker.state == RUNNING and not worker.is_gone]:
         raise BdqmError(
             f"workers run on study {name!r}: {', '.join(running)}; end them first; "
@@ -151,8 +151,8 @@ def _others_have(stores: Stores, storage: Cache, study_id: int, digest: str) -> 
 
 def _remove_from_home(stores: Stores, storage: Cache, attributes: Mapping[str, Any], study_id: int) -> None:
     """Remove what the study alone has in `BDQM_HOME`; features are every study's."""
-    kept = attributes.get(TEST)
-    if kept is not None and not _others_have(stores, storage, study_id, kept["digest"]):
-        remove_sealed(stores.home, kept["digest"])
+    test = attributes.get(TEST)
+    if test is not None and not _others_have(stores, storage, study_id, test["digest"]):
+        remove_sealed(stores.home, test["digest"])
     name = storage.get_study_name_from_id(study_id)
     shutil.rmtree(checkpoint_folder(stores.home, name, attributes), ignore_errors=True)

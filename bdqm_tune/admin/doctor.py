@@ -35,8 +35,8 @@ def check_studies(stores: Stores) -> Finding:
             backend = storage.backend
             count = len(backend.get_all_studies())
             where = str(database).partition("?")[0]
-            said = f"{where}: {count} {'study' if count == 1 else 'studies'}"
-            return Finding("studies", OK, f"{said}, tables of Optuna's revision {backend.get_current_version()}")
+            counted = f"{where}: {count} {'study' if count == 1 else 'studies'}"
+            return Finding("studies", OK, f"{counted}, tables of Optuna's revision {backend.get_current_version()}")
     except BdqmError as error:
         return Finding("studies", ERROR, str(error))
 
@@ -52,7 +52,7 @@ def check_runs(stores: Stores) -> Finding:
         return Finding("runs", ERROR, f"MLflow's store {where}: {reason(error)}")
     except BdqmError as error:
         return Finding("runs", ERROR, str(error))
-    # A server looks at its tables itself, and may be of another version.
+    # A server checks its tables itself, and may be of another version.
     fits = "" if where.startswith("http") else f", its tables fit mlflow {mlflow.__version__}"
     return Finding("runs", OK, f"MLflow's store {where} answers{fits}")
 
@@ -64,14 +64,16 @@ def packages(distribution: str = "bdqm-tune") -> Iterator[Finding]:
     except PackageNotFoundError:
         yield Finding("packages", WARNING, f"{distribution} is not installed in this Python", "make setup")
         return
-    needed = [one for one in needed if one.marker is None or one.marker.evaluate({"extra": ""})]
-    wrong = [(one, found) for one in needed if not one.specifier.contains(found := _version(one.name), True)]
-    for one, found in wrong:
-        said = f"{one.name} {found} is here, {one.specifier} is needed" if found else f"{one.name} is missing"
-        yield Finding("packages", ERROR, said, f"pip install --upgrade '{one.name}{one.specifier}'")
+    needed = [package for package in needed if package.marker is None or package.marker.evaluate({"extra": ""})]
+    versions = [(package, _version(package.name)) for package in needed]
+    wrong = [(package, found) for package, found in versions if not package.specifier.contains(found, True)]
+    for package, found in wrong:
+        name, specifier = package.name, package.specifier
+        message = f"{name} {found} is here, {specifier} is needed" if found else f"{name} is missing"
+        yield Finding("packages", ERROR, message, f"pip install --upgrade '{name}{specifier}'")
     if not wrong:
-        said = f"Python {platform.python_version()}, {len(needed)} packages as required"
-        yield Finding("packages", OK, f"{said}; optuna {_version('optuna')}, mlflow {_version('mlflow')}")
+        message = f"Python {platform.python_version()}, {len(needed)} packages as required"
+        yield Finding("packages", OK, f"{message}; optuna {_version('optuna')}, mlflow {_version('mlflow')}")
 
 
 def _version(name: str) -> str:
@@ -111,9 +113,9 @@ def judge_gpu(
         names: of the devices that torch sees.
         visible: CUDA_VISIBLE_DEVICES.
     """
-    said = "" if visible is None else f"; CUDA_VISIBLE_DEVICES={visible}"
+    setting = "" if visible is None else f"; CUDA_VISIBLE_DEVICES={visible}"
     if names:
-        return Finding("gpu", OK, f"{', '.join(names)}{said}; torch {torch_version}")
+        return Finding("gpu", OK, f"{', '.join(names)}{setting}; torch {torch_version}")
     cpu = f"training uses the CPU, {usable_cores()} cores"
     if not driver:
         return Finding("gpu", OK, f"no NVIDIA driver here: {cpu}")
@@ -127,16 +129,21 @@ def judge_gpu(
         )
     if visible is not None:
         return Finding(
-            "gpu", WARNING, f"torch sees no GPU{said}: {cpu}", "unset CUDA_VISIBLE_DEVICES, or ask for a GPU in the job"
+            "gpu",
+            WARNING,
+            f"torch sees no GPU{setting}: {cpu}",
+            "unset CUDA_VISIBLE_DEVICES, or request a GPU in the job",
         )
     return Finding("gpu", WARNING, f"there is an NVIDIA driver, but torch sees no GPU: {cpu}", "nvidia-smi")
 
 
 def disk(home: Path) -> Finding:
     """Room where features, test splits and the embedded database are."""
-    there = next(folder for folder in (home, *home.parents) if folder.exists())
-    free = shutil.disk_usage(there).free
-    said = f"{bytes_text(free)} free at {home}"
+    existing = next(folder for folder in (home, *home.parents) if folder.exists())
+    free = shutil.disk_usage(existing).free
+    message = f"{bytes_text(free)} free at {home}"
     if free >= NEARLY_FULL:
-        return Finding("disk", OK, said)
-    return Finding("disk", ERROR if free < FULL else WARNING, said, "bdqm-tune gc --keep-best 5; or BDQM_HOME=FOLDER")
+        return Finding("disk", OK, message)
+    return Finding(
+        "disk", ERROR if free < FULL else WARNING, message, "bdqm-tune gc --keep-best 5; or BDQM_HOME=FOLDER"
+    )

@@ -1,4 +1,4 @@
-"""What killed workers left in both stores: their trials go back, and their runs say what became of them."""
+"""Repair of what killed workers left in both stores: their trials are requeued, and their runs ended."""
 
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -23,30 +23,30 @@ from bdqm_tune.study.checkpoints import checkpoint_folder, remove_ended
 from bdqm_tune.study.study import EXPERIMENT, LOSSES, RUN_ID, STATES
 from bdqm_tune.tracking.client import reason, tracking_client
 from bdqm_tune.tracking.quiet import quiet_libraries
-from bdqm_tune.tracking.search import SAID_TO_RUN, search, tracking_not_made_yet
+from bdqm_tune.tracking.search import STATUS_RUNNING, search, tracking_not_made_yet
 from bdqm_tune.tracking.tracker import PROCESS
 from bdqm_tune.tracking.trial_run import STATUS
 from bdqm_tune.workers.failure_detector import DEAD_AFTER, HEARTBEAT_SECONDS, LOSSES_THAT_FAIL, FailureDetector
-from bdqm_tune.workers.registry import ENDED, LOST, RUNNING, Worker, Workers, who
-from bdqm_tune.workers.run_cleanup import end_run_of, end_runs_of_killed, set_right_run_of
+from bdqm_tune.workers.registry import DEAD, ENDED, RUNNING, Worker, Workers, who
+from bdqm_tune.workers.run_cleanup import end_run_of, end_runs_of_killed, repair_run_of
 
 SHOWN = 3  # commands, of more that are alike
-SENDING = timedelta(hours=1)  # for so long a worker that has ended may go on telling MLflow what it did
+SENDING = timedelta(hours=1)  # for so long a worker that has ended may continue to log to MLflow
 
 
 @dataclass
 class _Study:
-    """One study, its watch, and what the watch found."""
+    """One study, and what its failure detector found."""
 
     name: str
     study_id: int
     experiment: str | None
     workers: Workers
-    lost: list[tuple[Worker, str]] = field(default_factory=list)
+    dead: list[tuple[Worker, str]] = field(default_factory=list)
     requeued: list[FrozenTrial] = field(default_factory=list)
 
-    def add_lost(self, worker: Worker, why: str) -> None:
-        self.lost.append((worker, why))
+    def add_dead(self, worker: Worker, why: str) -> None:
+        self.dead.append((worker, why))
 
 
 def repair_leftovers(
@@ -55,11 +55,11 @@ def repair_leftovers(
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Finding]:
-    """Mend what killed workers left, in all studies.
+    """Repair what killed workers left, in all studies.
 
     Args:
-        wait: watch the workers of other machines as well, which takes two minutes; else only those are seen that are
-            known to be no more.
+        wait: watch the heartbeats of workers on other machines as well, which takes two minutes; else only workers
+            whose process is known to have ended are found dead.
 
     Raises:
         BdqmError: a store failed.
@@ -68,8 +68,8 @@ def repair_leftovers(
     if not_made_yet(stores):
         with _of_mlflow():
             if not tracking_not_made_yet(stores):
-                there = tracking_client(stores)
-                yield from _never_entered(there, list(search(there, SAID_TO_RUN)))
+                client = tracking_client(stores)
+                yield from _never_registered(client, list(search(client, STATUS_RUNNING)))
         return
     with opened(stores) as storage:
         backend = storage.backend
@@ -78,23 +78,23 @@ def repair_leftovers(
                 study.study_name,
                 id_of(study),
                 study.user_attrs.get(EXPERIMENT),
-                Workers(backend.engine, backend.patience, id_of(study)),
+                Workers(backend.engine, backend.retry, id_of(study)),
             )
             for study in backend.get_all_studies()
         ]
         _watch(backend, studies, wait, sleep, clock)
         with _of_mlflow():
-            client = None if tracking_not_made_yet(stores) else tracking_client(stores)
+            tracking = None if tracking_not_made_yet(stores) else tracking_client(stores)
             for study in studies:
-                yield from _fixed(backend, study, client)
-            running = list(search(client, SAID_TO_RUN)) if client else []
+                yield from _fixed(backend, study, tracking)
+            running = list(search(tracking, STATUS_RUNNING)) if tracking else []
             for study in studies:
-                yield from _ended_runs(backend, study, client, running)
+                yield from _ended_runs(backend, study, tracking, running)
                 yield from _unclear(backend, study)
             known = {worker.description.get("run_id") for study in studies for worker in study.workers.all()}
-            if client is not None:
-                yield from _never_entered(client, [run for run in running if run.info.run_id not in known])
-            deleted = {run.info.run_id for run in search(client, "", deleted=True)} if client else set[str]()
+            if tracking is not None:
+                yield from _never_registered(tracking, [run for run in running if run.info.run_id not in known])
+            deleted = {run.info.run_id for run in search(tracking, "", deleted=True)} if tracking else set[str]()
             for study in studies if deleted else []:
                 yield from _without_runs(backend, study, deleted)
             for study in studies:
@@ -106,7 +106,7 @@ def _of_mlflow() -> Iterator[None]:
     try:
         yield
     except (MlflowException, OSError) as error:
-        raise BdqmError(f"cannot set right the runs in MLflow: {reason(error)}") from None
+        raise BdqmError(f"cannot repair the runs in MLflow: {reason(error)}") from None
 
 
 def _checkpoints(stores: Stores, backend: RetryingStorage, study: _Study) -> Iterator[Finding]:
@@ -123,76 +123,76 @@ def _watch(
     sleep: Callable[[float], None],
     clock: Callable[[], float],
 ) -> None:
-    watches = {
+    detectors = {
         study.study_id: FailureDetector(
             backend,
             study.study_id,
-            study.add_lost,
+            study.add_dead,
             study.requeued.append,
             clock,
         )
         for study in studies
     }
-    for watch in watches.values():
-        watch.look()
+    for detector in detectors.values():
+        detector.check()
     end = clock() + DEAD_AFTER + HEARTBEAT_SECONDS
     watched = [study for study in studies if wait and study.workers.all(RUNNING)]
     while watched and clock() < end:
         sleep(HEARTBEAT_SECONDS)
         for study in watched:
-            watches[study.study_id].look()
+            detectors[study.study_id].check()
 
 
 def _fixed(backend: RetryingStorage, study: _Study, client: MlflowClient | None) -> Iterator[Finding]:
-    """What the watch saw to, and the runs of that set right."""
-    for worker, why in study.lost:
+    """What the failure detector changed; repairs the runs of those workers and trials."""
+    for worker, why in study.dead:
         if client is not None:
             end_run_of(client, worker, why)
-        yield Finding("workers", FIXED, f"{study.name}: worker {who(worker)} is lost: {why}")
+        yield Finding("workers", FIXED, f"{study.name}: worker {who(worker)} is dead: {why}")
     parents = {worker.description.get("run_id", "") for worker in study.workers.all()} if study.requeued else set()
-    for taken in study.requeued:
+    for trial in study.requeued:
         if client is not None and study.experiment is not None:
-            set_right_run_of(client, study.experiment, backend.get_trial(id_of(taken)), parents)
-        now = "has failed" if taken.state == TrialState.FAIL else "waits again"
-        times = f"{taken.user_attrs[LOSSES]} of {LOSSES_THAT_FAIL}"
-        yield Finding("trials", FIXED, f"{study.name}: trial {taken.number} {now}, as its worker was lost ({times})")
+            repair_run_of(client, study.experiment, backend.get_trial(id_of(trial)), parents)
+        now = "has failed" if trial.state == TrialState.FAIL else "is requeued"
+        times = f"{trial.user_attrs[LOSSES]} of {LOSSES_THAT_FAIL}"
+        yield Finding("trials", FIXED, f"{study.name}: trial {trial.number} {now}, as its worker died ({times})")
 
 
 def _ended_runs(
     backend: RetryingStorage, study: _Study, client: MlflowClient | None, running: Sequence[Run]
 ) -> Iterator[Finding]:
-    """What is left of workers that were lost before, and of whoever saw it and was lost as well."""
+    """Runs of workers that were declared dead before, whose runs nobody has ended since."""
     if client is None or not running:
         return
-    if ended := set_right(client, running, backend.get_all_trials(study.study_id), study.workers.all()):
+    if ended := repair_runs(client, running, backend.get_all_trials(study.study_id), study.workers.all()):
         names = ", ".join(str(run.info.run_name) for run in ended)
         yield Finding("runs", FIXED, f"{study.name}: ended the runs of workers that are no more: {names}")
 
 
 def _unclear(backend: RetryingStorage, study: _Study) -> Iterator[Finding]:
-    """Who runs, and what is not known."""
+    """The running workers, and what is not known of them."""
     alive = study.workers.all(RUNNING)
-    if quiet := [worker for worker in alive if _age(worker) > timedelta(seconds=DEAD_AFTER)]:
-        said = f"{study.name}: not heard of for over {DEAD_AFTER:.0f} s: {', '.join(map(who, quiet))}"
-        yield Finding("workers", WARNING, said, "bdqm-tune doctor --wait")
+    if stale := [worker for worker in alive if _age(worker) > timedelta(seconds=DEAD_AFTER)]:
+        message = f"{study.name}: no heartbeat for over {DEAD_AFTER:.0f} s: {', '.join(map(who, stale))}"
+        yield Finding("workers", WARNING, message, "bdqm-tune doctor --wait")
     elif alive:
         yield Finding("workers", OK, f"{study.name}: {len(alive)} running: {', '.join(map(who, alive))}")
-    if orphans := [held.trial_id for held in backend.running(study.study_id) if not held.worker]:
+    if orphans := [claim.trial_id for claim in backend.running(study.study_id) if not claim.worker]:
         numbers = ", ".join(str(backend.get_trial(trial_id).number) for trial_id in orphans)
-        said = f"{study.name}: nobody knows who runs trials {numbers}: an older bdqm-tune, or none any more"
-        yield Finding("trials", WARNING, said)
+        message = f"{study.name}: nobody knows who runs trials {numbers}: an older bdqm-tune, or none any more"
+        yield Finding("trials", WARNING, message)
 
 
-def _never_entered(client: MlflowClient, runs: Sequence[Run]) -> Iterator[Finding]:
-    """The runs of workers that were killed before they had entered the table of workers."""
+def _never_registered(client: MlflowClient, runs: Sequence[Run]) -> Iterator[Finding]:
+    """The runs of workers that were killed before they were registered."""
     for run in end_runs_of_killed(client, runs):
         yield Finding("runs", FIXED, f"{run.info.run_name}: ended the run of a worker that was killed as it began")
     for run in runs:
         process, name = run.data.tags.get(PROCESS, ""), run.info.run_name
         if process and not is_here(process) and _moment(run.info.start_time) < datetime.now(UTC) - SENDING:
             host = run.data.tags.get("host", "?")
-            said = f"{name}: run {run.info.run_id} says that it runs, and this database knows of no worker with it"
-            yield Finding("runs", WARNING, said, f"on {host}, `bdqm-tune doctor`")
+            message = f"{name}: run {run.info.run_id} says that it runs, and this database knows of no worker with it"
+            yield Finding("runs", WARNING, message, f"on {host}, `bdqm-tune doctor`")
 
 
 def _moment(milliseconds: int) -> datetime:
@@ -203,19 +203,19 @@ def _without_runs(backend: RetryingStorage, study: _Study, deleted: Collection[s
     """Trials that have ended, and whose runs somebody deleted."""
     ended = [trial for trial in backend.get_all_trials(study.study_id) if trial.state.is_finished()]
     if gone := {trial.number: run for trial in ended if (run := trial.user_attrs.get(RUN_ID)) in deleted}:
-        said = f"{study.name}: the runs of trials {', '.join(map(str, gone))} were deleted in MLflow"
+        message = f"{study.name}: the runs of trials {', '.join(map(str, gone))} were deleted in MLflow"
         commands = "; ".join(f"mlflow runs restore --run-id {run_id}" for run_id in list(gone.values())[:SHOWN])
-        yield Finding("runs", WARNING, f"{said}, and can be restored until `mlflow gc`", commands)
+        yield Finding("runs", WARNING, f"{message}, and can be restored until `mlflow gc`", commands)
 
 
-def set_right(
+def repair_runs(
     client: MlflowClient, running: Sequence[Run], trials: Sequence[FrozenTrial], workers: Sequence[Worker]
 ) -> list[Run]:
-    """End the runs of a study that are said to run, though nobody works on it any more; gives them.
+    """End those runs of a study whose worker or trial no longer runs; returns them.
 
     Args:
         running: runs whose status is RUNNING.
-        workers: all there have been. Where there is none, an older bdqm-tune may be at work.
+        workers: all of the study, of any state. Where there is none, an older bdqm-tune may be running.
     """
     known = {worker.description["run_id"]: worker for worker in workers if "run_id" in worker.description}
     ended = [run for run in running if run.info.run_id in known and has_done(known[run.info.run_id])]
@@ -235,8 +235,8 @@ def set_right(
 
 
 def has_done(worker: Worker) -> bool:
-    """Whether a worker tells MLflow nothing any more."""
-    return worker.is_gone or worker.state == LOST or (worker.state == ENDED and _age(worker) > SENDING)
+    """Whether a worker logs nothing to MLflow any more."""
+    return worker.is_gone or worker.state == DEAD or (worker.state == ENDED and _age(worker) > SENDING)
 
 
 def _age(worker: Worker) -> timedelta:

@@ -27,14 +27,14 @@ Rows = list[dict[str, Any]]
 def copy_rows(
     source: RetryingStorage, target: RetryingStorage, study_id: int, attributes: Callable[[str, str], str]
 ) -> None:
-    """Copy a study, its trials and its workers: all of it or nothing. Trials that run wait in the copy.
+    """Copy a study, its trials and its workers: all of it or nothing. Running trials are requeued in the copy.
 
     Optuna's own `copy_study` adds one trial after the other, and of trials that have ended no attribute can be changed.
 
     Args:
-        source: on which nobody works.
+        source: database of the study, which has no running workers.
         target: that has no study of this name.
-        attributes: gives the JSON text of a study's or trial's attribute for its key and its text in the source.
+        attributes: returns the JSON text of a study's or trial's attribute for its key and its text in the source.
 
     Raises:
         sqlalchemy.exc.SQLAlchemyError: a database failed.

@@ -1,4 +1,4 @@
-"""Runs of MLflow copied to another tracking store; a copy that was cut off is gone on with."""
+"""MLflow runs copied to another tracking store; a copy that was cut off is resumed."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ TEXTS = (".json", ".csv", ".yaml", ".md", ".html", ".txt")  # files that may nam
 
 
 def copy_runs(source: MlflowClient, target: MlflowClient, runs: Sequence[Run]) -> dict[str, str]:
-    """Copy runs with all that is in them, into experiments of the same names; give the ids of the copies by theirs.
+    """Copy runs with all that they contain, into experiments of the same names.
 
     What names one of the runs names its copy there. Copies that are there from an earlier call get what they lack.
 
@@ -33,8 +33,8 @@ def copy_runs(source: MlflowClient, target: MlflowClient, runs: Sequence[Run]) -
         experiment_id: experiment_of(target, source.get_experiment(experiment_id).name, restore=False)
         for experiment_id in dict.fromkeys(run.info.experiment_id for run in runs)
     }
-    there = search(target, f"tags.{COPIED_FROM} LIKE '%'", list(experiments.values()))
-    made = {run.data.tags[COPIED_FROM]: run for run in there}
+    existing = search(target, f"tags.{COPIED_FROM} LIKE '%'", list(experiments.values()))
+    made = {run.data.tags[COPIED_FROM]: run for run in existing}
     unfinished = [run for run in runs if not _is_whole(run, made.get(run.info.run_id))]
     for run in unfinished:  # all ids first, as runs name each other
         info = run.info

@@ -40,8 +40,8 @@ def runs_of_study(
         MlflowException: the store failed.
     """
     # Within quotes MLflow's filters know no others of that kind.
-    asked = f"tags.study = '{name}'" if "'" not in name else "tags.study LIKE '%'"
-    tagged = {run.info.run_id: run for run in search(client, asked) if run.data.tags.get("study") == name}
+    filter_string = f"tags.study = '{name}'" if "'" not in name else "tags.study LIKE '%'"
+    tagged = {run.info.run_id: run for run in search(client, filter_string) if run.data.tags.get("study") == name}
     of_trials = {trial.user_attrs[RUN_ID] for trial in trials if RUN_ID in trial.user_attrs}
     of_workers = {worker.description["run_id"] for worker in workers if "run_id" in worker.description}
     parents = {_parent(tagged[run_id]) for run_id in of_trials & tagged.keys()} & tagged.keys()

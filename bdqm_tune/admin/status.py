@@ -14,31 +14,31 @@ from optuna.trial import FrozenTrial, TrialState
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.services.optuna_private import id_of, models
 from bdqm_tune.storage.database import not_made_yet, opened
-from bdqm_tune.storage.queries import Held
+from bdqm_tune.storage.queries import Claim
 from bdqm_tune.storage.retrying_storage import RetryingStorage
 from bdqm_tune.study.objectives import best_first, error_of, objectives_of, pareto_front
 from bdqm_tune.study.study import LOSSES, RUN_ID, SIGNATURE, STATES, no_such_study, study_id_of
 from bdqm_tune.units import OBJECTIVE_UNITS, duration_text
-from bdqm_tune.workers.registry import LOST, RUNNING, Worker, Workers
+from bdqm_tune.workers.registry import DEAD, RUNNING, Worker, Workers
 
 PACE = timedelta(hours=1)  # over which the pace is taken
 SHOWN = ("complete", "pruned", "failed", "running", "waiting")
-GONE = "gone"  # a worker that did not say so, but whose process is known to be no more
+GONE = "gone"  # a worker that is registered as running, but whose process is known to have ended
 
 
 @dataclass(frozen=True)
 class WorkerStatus:
-    """A worker that runs, or was lost."""
+    """A worker that runs, or was declared dead."""
 
     host: str
     pid: str
     job: str  # of the scheduler, "" without one
     device: str
-    state: str  # running, gone or lost
+    state: str  # running, gone, or lost: declared dead
     since: str  # ISO 8601, UTC
-    seen: str  # when it was heard of last
+    seen: str  # time of the last heartbeat
     trials: list[int]  # that it runs
-    note: str  # why it is lost
+    note: str  # why it was declared dead
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,11 @@ class StudyStatus:
     best_trial: int | None
     best_value: float | None
     best_run_id: str | None
-    front: list[int]  # of several objectives, the trials that no other one beats in all of them
+    front: list[int]  # of several objectives, the trials on the Pareto front
     trials_per_hour: float | None  # in the last hour; None: none was ever begun
     seconds_left: float | None  # None: it cannot be said
     workers: list[WorkerStatus]
-    losses: list[dict[str, int]]  # trials whose workers were lost: trial, times
+    losses: list[dict[str, int]]  # trials whose workers died: trial, times
 
     @property
     def done(self) -> int:
@@ -71,7 +71,7 @@ class StudyStatus:
 
 
 def study_status(stores: Stores, name: str) -> StudyStatus:
-    """Read a study; nothing is made or changed.
+    """Read the status of a study; nothing is created or changed.
 
     Raises:
         BadInput: there is none of that name.
@@ -83,32 +83,32 @@ def study_status(stores: Stores, name: str) -> StudyStatus:
         backend = storage.backend
         if (study_id := study_id_of(storage, name)) is None:
             raise no_such_study(stores, name, sorted(optuna.get_all_study_names(storage)))
-        held = backend.running(study_id)  # before the trials, so that those of a worker are known
+        claims = backend.running(study_id)  # before the trials, so that those of a worker are known
         trials, attributes = backend.get_all_trials(study_id), backend.get_study_user_attrs(study_id)
-        workers = Workers(backend.engine, backend.patience, study_id).all(RUNNING, LOST)
-    return summarise(name, attributes, trials, held, workers, datetime.now())
+        workers = Workers(backend.engine, backend.retry, study_id).all(RUNNING, DEAD)
+    return summarise(name, attributes, trials, claims, workers, datetime.now())
 
 
 def summarise(
     name: str,
     attributes: Mapping[str, Any],
     trials: Sequence[FrozenTrial],
-    held: Sequence[Held],
+    claims: Sequence[Claim],
     workers: Sequence[Worker],
     now: datetime,
 ) -> StudyStatus:
     """The status of a study.
 
     Args:
-        held: its trials that run.
-        workers: those that run, or were lost.
+        claims: of its running trials.
+        workers: those that run, or were declared dead.
         now: local time, as Optuna has it.
     """
     counts = Counter(STATES[trial.state] for trial in trials)
     objectives = objectives_of(attributes[SIGNATURE]) if SIGNATURE in attributes else []
     complete = best_first(trials) if objectives else []
     best = complete[0] if complete else None
-    shown = [_worker(worker, trials, held) for worker in workers]
+    shown = [_worker(worker, trials, claims) for worker in workers]
     pace = trials_per_hour(trials, now)
     left = counts["waiting"] + counts["running"]
     someone = any(worker.state == RUNNING for worker in shown)
@@ -145,8 +145,8 @@ def trials_per_hour(trials: Sequence[FrozenTrial], now: datetime) -> float | Non
     return len(ended) / hours
 
 
-def _worker(worker: Worker, trials: Sequence[FrozenTrial], held: Sequence[Held]) -> WorkerStatus:
-    mine = {trial.trial_id for trial in held if trial.worker == worker.name}
+def _worker(worker: Worker, trials: Sequence[FrozenTrial], claims: Sequence[Claim]) -> WorkerStatus:
+    mine = {claim.trial_id for claim in claims if claim.worker == worker.name}
     described = worker.description
     return WorkerStatus(
         host=described.get("host", "?"),
@@ -176,13 +176,13 @@ def status_lines(status: StudyStatus) -> list[str]:
     running = [worker for worker in status.workers if worker.state == RUNNING]
     lines.append(f"workers  {len(running) or 'none'}")
     lines += [f"         {_worker_line(worker)}" for worker in running]
-    for state in (GONE, LOST):
+    for state in (GONE, DEAD):
         lines += [f"{state:<9}{_worker_line(worker)}" for worker in status.workers if worker.state == state]
     if any(worker.state == GONE for worker in status.workers):
-        lines.append("next     `bdqm-tune doctor` lets the trials of those that are gone wait again")
+        lines.append("next     `bdqm-tune doctor` requeues the trials of those that are gone")
     if status.losses:
-        lost = ", ".join(f"{loss['trial']} ({loss['times']} times)" for loss in status.losses)
-        lines.append(f"losses   trials whose workers were lost: {lost.replace('(1 times)', '(once)')}")
+        times = ", ".join(f"{loss['trial']} ({loss['times']} times)" for loss in status.losses)
+        lines.append(f"losses   trials whose workers died: {times.replace('(1 times)', '(once)')}")
     return lines
 
 
@@ -194,7 +194,7 @@ def _worker_line(worker: WorkerStatus) -> str:
     job = f", job {worker.job}" if worker.job else ""
     trials = f": {'trial' if len(worker.trials) == 1 else 'trials'} {', '.join(map(str, worker.trials))}"
     return (
-        f"{worker.pid} on {worker.host}{job}, {worker.device}, since {since}, heard of {seen} ago"
+        f"{worker.pid} on {worker.host}{job}, {worker.device}, since {since}, last heartbeat {seen} ago"
         f"{trials if worker.trials else ''}{f' ({worker.note})' if worker.note else ''}"
     )
 
@@ -232,7 +232,7 @@ def _summaries(backend: RetryingStorage) -> list[StudySummary]:
     trial = models.TrialModel
     latest = sa.func.max(trial._datetime_start_utc), sa.func.max(trial._datetime_complete_utc)
     per_state = sa.select(trial.study_id, trial.state, sa.func.count(), *latest)
-    for study_id, state, count, *moments in backend.ask(per_state.group_by(trial.study_id, trial.state)):
+    for study_id, state, count, *moments in backend.fetch(per_state.group_by(trial.study_id, trial.state)):
         counts[study_id][STATES[state]] = count
         last[study_id] += [moment.replace(tzinfo=UTC) for moment in moments if moment is not None]
 
@@ -240,15 +240,15 @@ def _summaries(backend: RetryingStorage) -> list[StudySummary]:
         models.TrialValueModel, models.TrialValueModel.trial_id == models.TrialModel.trial_id
     )
     errors = least.where(models.TrialModel.state == TrialState.COMPLETE, models.TrialValueModel.objective == 0)
-    best = dict(backend.ask(errors.group_by(models.TrialModel.study_id)))
+    best = dict(backend.fetch(errors.group_by(models.TrialModel.study_id)))
     attribute = models.StudyUserAttributeModel
-    asked = backend.ask(sa.select(attribute.study_id, attribute.value_json).where(attribute.key == SIGNATURE))
-    objectives = {study_id: objectives_of(json.loads(question)) for study_id, question in asked}
+    signatures = backend.fetch(sa.select(attribute.study_id, attribute.value_json).where(attribute.key == SIGNATURE))
+    objectives = {study_id: objectives_of(json.loads(signature)) for study_id, signature in signatures}
 
     found = []
-    for study_id, name in backend.ask(sa.select(models.StudyModel.study_id, models.StudyModel.study_name)):
+    for study_id, name in backend.fetch(sa.select(models.StudyModel.study_id, models.StudyModel.study_name)):
         workers = [
-            worker for worker in Workers(backend.engine, backend.patience, study_id).all(RUNNING) if not worker.is_gone
+            worker for worker in Workers(backend.engine, backend.retry, study_id).all(RUNNING) if not worker.is_gone
         ]
         judged_by = objectives.get(study_id, [])
         objective = judged_by[0] if judged_by else None
@@ -268,7 +268,7 @@ def _summaries(backend: RetryingStorage) -> list[StudySummary]:
 
 
 def table(studies: Sequence[StudySummary]) -> list[str]:
-    """What `bdqm-tune studies` prints: a line for each, below a line that says what stands in them."""
+    """What `bdqm-tune studies` prints: a line for each, below a line of headings."""
     rows = [("study", *STATES.values(), "best", "objective", "last activity", "workers")]
     for study in studies:
         best = "-" if study.best_value is None else f"{study.best_value:.4f} {study.unit}"

@@ -42,13 +42,13 @@ class Copied:
 
 
 def copy_study(source: Stores, target: Stores, name: str, say: Callable[[str], None] = lambda line: None) -> Copied:
-    """Copy a study on which nobody works, with its runs, their files, and checkpoints of trials that have not ended.
+    """Copy a study that has no running workers, with its runs, their files, and checkpoints of unfinished trials.
 
-    The study is there when all of its runs are; a copy that was cut off leaves runs, with which the next call goes on.
-    The source stays as it is, but for what killed workers left in it, which is set right first.
+    The study is copied after all of its runs. A copy that was cut off leaves runs, from which the next call resumes.
+    The source is not changed, except that what killed workers left in it is repaired first.
 
     Args:
-        say: told of what was set right.
+        say: called with a line for each repair.
 
     Raises:
         BadInput: there is no such study, or one of this name where it is to be.
@@ -69,7 +69,7 @@ def copy_study(source: Stores, target: Stores, name: str, say: Callable[[str], N
     if not not_made_yet(target):  # before any lock, as a copy the other way takes them in the other order
         with opened(target) as ours:
             refuse_known(ours)
-    # The locks are held until the end, so that nobody begins to work on it, or makes one of its name.
+    # The locks are held until the end, so that no worker starts on it, or creates one of its name.
     with study_lock(source, name), opened(source) as theirs:
         trials, workers = idle(source, theirs, name)
         with study_lock(target, name), opened(target) as ours:
@@ -78,11 +78,11 @@ def copy_study(source: Stores, target: Stores, name: str, say: Callable[[str], N
             before = theirs.get_study_user_attrs(study_id)
             after = before | {IDENTITY: uuid4().hex[:12]}  # the checkpoints of the one are not the other's
             checkpoints = checkpoint_folder(source.home, name, before)
-            kept = checkpoint_folder(target.home, name, after)
+            copied = checkpoint_folder(target.home, name, after)
             try:
                 ids, models = _copy_runs(source, target, name, trials, workers)
                 if checkpoints.is_dir():
-                    shutil.copytree(checkpoints, kept)
+                    shutil.copytree(checkpoints, copied)
                 copy_rows(
                     theirs.backend,
                     ours.backend,
@@ -90,10 +90,10 @@ def copy_study(source: Stores, target: Stores, name: str, say: Callable[[str], N
                     lambda key, text: _attribute(key, text, ids, after[IDENTITY]),
                 )
             except (MlflowException, OSError, sa.exc.SQLAlchemyError, StorageInternalError) as error:
-                shutil.rmtree(kept, ignore_errors=True)
+                shutil.rmtree(copied, ignore_errors=True)
                 raise BdqmError(
                     f"cannot copy the study {name!r} to {where}: {reason(error)}; it is not there yet, and "
-                    "`bdqm-tune copy-study` goes on with what was copied of its runs"
+                    "`bdqm-tune copy-study` resumes from the runs that were copied"
                 ) from None
     return Copied(name, len(trials), sum(map(is_run_id, ids)), where, models)
 

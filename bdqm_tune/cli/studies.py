@@ -56,12 +56,12 @@ def studies(as_json: Json = False) -> None:
 
 def front(study: Name, as_json: Json = False) -> None:
     """Show the trials of a study of several objectives that no other one beats in all of them, to choose from."""
-    from bdqm_tune.study.pareto_front import front_lines, study_pareto_front
+    from bdqm_tune.study.pareto_front import pareto_front_lines, study_pareto_front
     from bdqm_tune.tracking.quiet import quiet_libraries
 
     quiet_libraries()
     found = study_pareto_front(stores_here(), study)
-    print(json.dumps(asdict(found)) if as_json else "\n".join(front_lines(found)))
+    print(json.dumps(asdict(found)) if as_json else "\n".join(pareto_front_lines(found)))
 
 
 def delete_study(

@@ -1,4 +1,4 @@
-"""Optuna's cache in front of a patient storage, which is what studies are given."""
+"""Optuna's cache in front of a `RetryingStorage`: the storage of a study."""
 
 import random
 from contextlib import suppress
@@ -15,7 +15,7 @@ CROWD = 256  # workers that may want a trial at the same moment
 
 
 class Cache(CachedStorage):
-    """Optuna's cache in front of a patient storage, which workers can take trials from."""
+    """Optuna's cache in front of a `RetryingStorage`, with methods that claim waiting trials."""
 
     _backend: RetryingStorage
 
@@ -25,18 +25,18 @@ class Cache(CachedStorage):
         return self._backend
 
     def take_waiting(self, study_id: int) -> int | None:
-        """Take a waiting trial and give its id; None if there is none. It is the first, unless others want it too."""
+        """Claim a waiting trial and return its id or None: the first one, unless other workers want it too."""
         most = 1
         while waiting := self._backend.waiting(study_id, most):
             trial_id = random.choice(waiting)
             if self.take(study_id, trial_id):
                 return trial_id
-            most = min(2 * most, CROWD)  # so that workers which look at the same time find different ones
+            most = min(2 * most, CROWD)  # so that workers which poll at the same time pick different ones
         return None
 
     def take(self, study_id: int, trial_id: int) -> bool:
-        """Take a trial, if it waits."""
-        with suppress(UpdateFinishedTrialError):  # another worker took it and has come to its end
+        """Claim a trial; False if it does not wait any more."""
+        with suppress(UpdateFinishedTrialError):  # another worker claimed it and has finished it
             if self._backend.set_trial_state_values(trial_id, TrialState.RUNNING):
                 if trial_id not in self._trial_id_to_study_id_and_number:
                     self.get_all_trials(study_id, deepcopy=False, states=())  # by which the cache knows it
@@ -57,6 +57,6 @@ def is_file(storage: BaseStorage) -> bool:
 
 
 def hurry(storage: BaseStorage) -> None:
-    """Wait for the database a few seconds at most from now on: the process is about to end."""
+    """Retry for a few seconds at most from now on: the process is about to end."""
     if isinstance(storage, Cache):
-        storage.backend.patience.hurry()
+        storage.backend.retry.hurry()

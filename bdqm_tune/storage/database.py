@@ -1,4 +1,4 @@
-"""Opening the database of studies: where it is now, its tables, and who goes first."""
+"""Opening the database of studies: its current address, its tables, and locks on a study."""
 
 import fcntl
 import hashlib
@@ -23,7 +23,7 @@ from bdqm_tune.storage.cache import Cache
 from bdqm_tune.storage.retry import Retry, reason
 from bdqm_tune.storage.retrying_storage import RetryingStorage
 
-SERVERS_PATIENCE, OTHER_PATIENCE = 30.0, 5.0  # seconds to wait for a database when opening it: ours, and a given one
+SERVERS_TIMEOUT, OTHER_TIMEOUT = 30.0, 5.0  # retry timeouts (s) when a database is opened: ours, and a given one
 CONNECT_TIMEOUT, QUERY_TIMEOUT = 10, 60  # seconds
 RECYCLE = 1800  # seconds after which a connection is replaced
 LOCK_SECONDS = 600  # seconds to wait for a lock, and for a connection where the server has none left
@@ -91,14 +91,14 @@ class StudyDatabase:
         timeouts = {"connect_timeout": CONNECT_TIMEOUT, "read_timeout": QUERY_TIMEOUT, "write_timeout": QUERY_TIMEOUT}
         return dialect.import_dbapi().connect(*arguments, **{**timeouts, **options})
 
-    def patience(self, seconds: float, full: float = 0.0) -> Retry:
-        """How calls to it are retried, and while it has no connection left."""
+    def retry(self, seconds: float, full: float = 0.0) -> Retry:
+        """How calls to it are retried: timeouts in s; `full` while it has no connection left."""
         return Retry(seconds, self.__str__, self.follows, full)
 
     @property
-    def opening_patience(self) -> Retry:
+    def retry_on_open(self) -> Retry:
         """The same when it is opened; one that was given and cannot be reached is wrong, more likely than late."""
-        return self.patience(SERVERS_PATIENCE if self.follows else OTHER_PATIENCE, LOCK_SECONDS)
+        return self.retry(SERVERS_TIMEOUT if self.follows else OTHER_TIMEOUT, LOCK_SECONDS)
 
 
 def sqlite_file(url: sqlalchemy.URL) -> Path | None:
@@ -111,11 +111,11 @@ def sqlite_file(url: sqlalchemy.URL) -> Path | None:
 _OWN_REVISION: list[str] = []  # once it is known
 
 
-def open_storage(stores: Stores, patience: float = OTHER_PATIENCE) -> Cache:
+def open_storage(stores: Stores, retry_timeout: float = OTHER_TIMEOUT) -> Cache:
     """Connect to the database of studies, making its tables if it has none.
 
     Args:
-        patience: seconds that an operation waits for a database that does not answer.
+        retry_timeout: seconds for which an operation is retried while the database does not answer.
 
     Raises:
         BadInput: not the URL of a database.
@@ -123,19 +123,19 @@ def open_storage(stores: Stores, patience: float = OTHER_PATIENCE) -> Cache:
     """
     database = StudyDatabase(stores)
     with _explained(database):
-        storage = database.opening_patience(lambda: _open(database, database.patience(patience)))
+        storage = database.retry_on_open(lambda: _open(database, database.retry(retry_timeout)))
         _check_version(storage, database)
     return Cache(storage)
 
 
-def _open(database: StudyDatabase, patience: Retry) -> RetryingStorage:
+def _open(database: StudyDatabase, retry: Retry) -> RetryingStorage:
     url, options = database.url().render_as_string(hide_password=False), database.engine_options()
     if database.file is not None:
         database.file.parent.mkdir(parents=True, exist_ok=True)
     if _has_tables(url, options):
-        return RetryingStorage(url, patience, options, make_tables=False)
+        return RetryingStorage(url, retry, options, make_tables=False)
     with _lock_of(database, "tables"):  # of processes that make tables at the same time, all but one may fail
-        return RetryingStorage(url, patience, options, make_tables=True)
+        return RetryingStorage(url, retry, options, make_tables=True)
 
 
 def _has_tables(url: str, options: dict[str, Any]) -> bool:
@@ -208,17 +208,17 @@ def not_made_yet(stores: Stores) -> bool:
 
 @contextmanager
 def study_lock(stores: Stores, study: str, what: str = "study") -> Iterator[Callable[[], None]]:
-    """Let one process after the other, on all nodes, into the block of a study.
+    """Lock a study, across all nodes, while the block runs.
 
-    The block is given a function to call just before it does what must be done by one process alone: it raises
-    LockLost where the turn was lost, as the server of the database ended or cut the connection. A turn ends with its
-    process. In SQLite all studies take turns; databases other than it, MySQL and MariaDB are not asked.
+    Yields a function to call just before what one process alone may do: it raises LockLost if the lock was lost, as
+    the database's server stopped or cut the connection. The lock is released when its process ends. In SQLite all
+    studies share one lock; databases other than SQLite, MySQL and MariaDB are not locked.
 
     Args:
-        what: turns at one thing do not wait for turns at another.
+        what: name of the lock; locks of different names do not exclude each other.
 
     Raises:
-        BdqmError: the database cannot be reached, or the turn does not come.
+        BdqmError: the database cannot be reached, or the lock cannot be acquired in time.
     """
     database = StudyDatabase(stores)
     with ExitStack() as stack:
@@ -238,7 +238,7 @@ def _lock_of(database: StudyDatabase, what: str, name: str = "") -> Iterator[Cal
         finally:
             os.close(file)
     elif database.is_mysql:
-        with closing(database.opening_patience(lambda: _lock(database, f"{what} {name}"))) as lock:
+        with closing(database.retry_on_open(lambda: _lock(database, f"{what} {name}"))) as lock:
             yield lock.check
     else:
         yield lambda: None

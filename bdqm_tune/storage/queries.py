@@ -20,44 +20,44 @@ Arguments = ParamSpec("Arguments")
 Answer = TypeVar("Answer")
 
 # An attribute of a trial that the storage keeps to itself. Every new trial and every change of a state carries a token
-# of its own, by which one that was done, though its answer was lost, is told from one that is still to be done.
+# of its own, so that a retry after a lost answer finds out whether the first attempt was done.
 CLAIM_TOKEN = "bdqm:mark"  # nosec B105  # the name of an attribute
 
 
 class StudyDatabaseFailed(BdqmError, StorageInternalError):
-    """The database does not answer, and patience is exhausted; or it refused what was asked."""
+    """The database did not answer within the retry timeout, or refused a query."""
 
 
-class Held(NamedTuple):
-    """A trial that runs."""
+class Claim(NamedTuple):
+    """A running trial and its claim token."""
 
     trial_id: int
     token: str  # of its latest change of state
 
     @property
     def worker(self) -> str:
-        """Who runs it; "" where it is not known."""
+        """Name of the worker that runs it; "" where it is not known."""
         return self.token.rpartition(":")[0]
 
 
 def retrying(
     method: Callable[Concatenate[Any, Arguments], Answer],
 ) -> Callable[Concatenate[Any, Arguments], Answer]:
-    """The method, called again while the database does not answer."""
+    """The method, retried with back-off while the database does not answer."""
 
-    def patient(self: "StudyQueries", /, *args: Arguments.args, **options: Arguments.kwargs) -> Answer:
+    def retried(self: "StudyQueries", /, *args: Arguments.args, **options: Arguments.kwargs) -> Answer:
         try:
-            return self.patience(lambda: method(self, *args, **options))
+            return self.retry(lambda: method(self, *args, **options))
         except (StorageInternalError, SQLAlchemyError) as error:
-            raise StudyDatabaseFailed(f"{self.patience.name()} failed: {reason(error)}") from error
+            raise StudyDatabaseFailed(f"{self.retry.name()} failed: {reason(error)}") from error
 
-    return patient
+    return retried
 
 
 class StudyQueries(RDBStorage):
-    """A storage with questions of our own."""
+    """Optuna's storage, with queries of our own."""
 
-    patience: Retry
+    retry: Retry
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self._waiting: set[int] = set()  # trials that waited when they were last read
@@ -76,7 +76,7 @@ class StudyQueries(RDBStorage):
         included_trial_ids: set[int],
         trial_id_greater_than: int,
     ) -> list[FrozenTrial]:
-        """The study's trials that Optuna's cache asks for: those it has that were not finished, and all newer ones.
+        """The study's trials that Optuna's cache requests: those it has that were not finished, and all newer ones.
 
         Those that waited and still wait, thousands at times, are left out.
         """
@@ -89,7 +89,7 @@ class StudyQueries(RDBStorage):
             trial_id_greater_than = max(trial_id_greater_than, *included_trial_ids)
         trials = super()._get_trials(study_id, states, included_trial_ids - same, trial_id_greater_than)
         self._waiting -= included_trial_ids - same
-        self._waiting |= {id_of(one) for one in trials if one.state == TrialState.WAITING}
+        self._waiting |= {id_of(each) for each in trials if each.state == TrialState.WAITING}
         return trials
 
     @retrying
@@ -116,15 +116,15 @@ class StudyQueries(RDBStorage):
         return [(row.param_name, json_to_distribution(row.distribution_json)) for row in different]
 
     @retrying
-    def running(self, study_id: int) -> list[Held]:
-        """The study's trials that run."""
+    def running(self, study_id: int) -> list[Claim]:
+        """The study's running trials."""
         with scoped_session(self.scoped_session) as session:
             rows = self._running(session, study_id).all()
-        return [Held(row.trial_id, json.loads(row.value_json or '""')) for row in rows]
+        return [Claim(row.trial_id, json.loads(row.value_json or '""')) for row in rows]
 
     @staticmethod
     def _running(session: Session, study_id: int) -> Query[Any]:
-        """The study's trials that run, with their marks as JSON."""
+        """The study's running trials, with their claim tokens as JSON."""
         trial, attribute = models.TrialModel, models.TrialSystemAttributeModel
         rows = session.query(trial.trial_id, attribute.value_json).filter_by(
             study_id=study_id, state=TrialState.RUNNING
@@ -132,7 +132,7 @@ class StudyQueries(RDBStorage):
         return rows.outerjoin(attribute, (attribute.trial_id == trial.trial_id) & (attribute.key == CLAIM_TOKEN))
 
     @retrying
-    def ask(self, query: Executable) -> Sequence[Any]:
-        """The rows that a query of the tables gives."""
+    def fetch(self, query: Executable) -> Sequence[Any]:
+        """The rows of a query."""
         with self.engine.begin() as connection:
             return connection.execute(query).all()

@@ -1,4 +1,4 @@
-"""Waiting for a database that does not answer: which errors pass, when to ask again, and what the user is told."""
+"""Retries with back-off while a database does not answer: which errors are transient, and what is logged."""
 
 import logging
 import sqlite3
@@ -31,28 +31,28 @@ FEWER = "a worker has up to three connections: let fewer run at once, or let the
 PASSING = {1020, 1053, 1205, 1213, 1927, 2002, 2003, 2006, 2013} | FULL
 WRONG_PASSWORD = 1045
 FIRST_WAIT, LONGEST_WAIT = 0.02, 10.0  # seconds between two attempts
-HURRY = 5.0  # seconds, at most, of a process that is about to end
-TOLD_AFTER = 0.3  # seconds; a deadlock is over before
+HURRY = 5.0  # retry timeout (s), at most, of a process that is about to end
+WARN_AFTER = 0.3  # seconds; a deadlock is over before
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass
 class Retry:
-    """Calls a function again while the database behind it does not answer, for so many seconds.
+    """Retries a function with exponential back-off while its database does not answer.
 
-    The function must do no harm when it is called again after an answer that was lost on its way.
+    The function must be idempotent: it is called again after an answer that was lost on its way.
     """
 
-    seconds: float  # from the first failure of a call to its last
+    seconds: float  # retry timeout: from the first failure of a call to its last
     name: Callable[[], str]  # what is waited for, without a password; it may move
     follows: bool = False  # the password may change too, and is read again for every connection
-    full: float = 0.0  # seconds, if more than those, while the server answers that it has no connection left
-    _told: bool = field(default=False, init=False)
+    full: float = 0.0  # retry timeout (s), if longer, while the server answers that it has no connection left
+    _warned: bool = field(default=False, init=False)
     _thread: threading.local = field(default_factory=threading.local, init=False)
 
     def __call__(self, call: Callable[[], Answer]) -> Answer:
-        """The answer; or, once patience is exhausted, the error of the last attempt."""
+        """The result of the call. Raises the error of the last attempt after the retry timeout."""
         if getattr(self._thread, "busy", False):  # a call within a call, which is the one to be repeated
             return call()
         self._thread.busy = True
@@ -62,7 +62,7 @@ class Retry:
             self._thread.busy = False
 
     def hurry(self) -> None:
-        """Wait a few seconds at most from now on."""
+        """Shorten the retry timeout to a few seconds."""
         self.seconds = min(self.seconds, HURRY)
 
     def _call(self, call: Callable[[], Answer]) -> Answer:
@@ -80,12 +80,12 @@ class Retry:
                 if problem is None or now - start >= seconds:
                     raise
             else:
-                if start and self._told:
-                    self._told = False
+                if start and self._warned:
+                    self._warned = False
                     _log.warning("%s answers again after %.0f s", self.name(), time.monotonic() - start)
                 return answer
-            if now - start > TOLD_AFTER and not self._told:
-                self._told = True
+            if now - start > WARN_AFTER and not self._warned:
+                self._warned = True
                 trouble = f": {DISK_FULL}" if problem == DISK_FULL else f" does not answer ({problem})"
                 _log.warning("%s%s; waiting %s", self.name(), trouble, duration(seconds))
             pause = min(next(waits), start + seconds - now)
@@ -96,10 +96,10 @@ class Retry:
 
 
 def passing(error: BaseException | None, follows: bool = False) -> str | None:
-    """What the database or its driver said, if it may answer when asked again.
+    """The message of a transient error, after which a retry may succeed; None for any other.
 
     Args:
-        follows: a password that is wrong may be right then.
+        follows: a wrong password is transient, too.
     """
     while error is not None:
         # A second query of a session whose connection was lost in the first; the next session has a new one.
@@ -143,16 +143,16 @@ def is_full(error: BaseException | None) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """What the database or its driver said, in one line, and what to do where that is known."""
+    """The message of the database or its driver, in one line, and what to do where that is known."""
     if is_disk_full(error):
         return DISK_FULL
     hint = f"; {FEWER}" if is_full(error) else ""
     while error.__cause__ is not None:
         error = error.__cause__
-    said = one_line(Exception(error.args[-1]) if isinstance(error, pymysql.MySQLError) else error)
-    return without_secrets(said) + hint
+    message = one_line(Exception(error.args[-1]) if isinstance(error, pymysql.MySQLError) else error)
+    return without_secrets(message) + hint
 
 
 def duration(seconds: float) -> str:
-    """How long something is waited for, to be said."""
+    """A waiting time as text: `up to 30 s`."""
     return f"up to {seconds / 60:.0f} min" if seconds >= 120 else f"up to {seconds:.0f} s"

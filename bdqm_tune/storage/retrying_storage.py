@@ -1,4 +1,4 @@
-"""Optuna's storage in a database, for workers that outlive the database's absences and share it with many others."""
+"""Optuna's storage in a database, which retries while the database is away and claims trials for its worker."""
 
 import copy
 import json
@@ -17,30 +17,30 @@ from sqlalchemy.orm import Session
 
 from bdqm_tune.errors import BdqmError
 from bdqm_tune.services.optuna_private import models, scoped_session
-from bdqm_tune.storage.queries import CLAIM_TOKEN, Held, StudyQueries, retrying
+from bdqm_tune.storage.queries import CLAIM_TOKEN, Claim, StudyQueries, retrying
 from bdqm_tune.storage.retry import Retry
 
-CLAIM_LOST = "another worker was given the trial, as this one had not been heard of"
+CLAIM_LOST = "another worker has claimed the trial, as this one sent no heartbeat"
 
 
 class ClaimLost(BdqmError):
-    """The worker was thought dead, and its trial given to another one."""
+    """The worker was declared dead, and another one has claimed its trial."""
 
 
 class RetryingStorage(StudyQueries):
-    """A storage whose operations wait for the database and may be repeated.
+    """A storage whose operations are idempotent, and retried while the database does not answer.
 
     Optuna calls it through a cache of its own (`optuna.storages.get_storage`), which is why some of the operations
     below are those with an underscore.
     """
 
-    def __init__(self, url: str, patience: Retry, engine_options: dict[str, Any], make_tables: bool) -> None:
-        self.patience = patience
-        self._tried: set[str] = set()  # claim tokens of what we began
-        self._held: dict[int, str] = {}  # trials that we run, and the claim tokens by which we took them
-        self._lost: set[int] = set()  # trials that we ran until we were thought dead
+    def __init__(self, url: str, retry: Retry, engine_options: dict[str, Any], make_tables: bool) -> None:
+        self.retry = retry
+        self._tried: set[str] = set()  # claim tokens of operations that were attempted
+        self._held: dict[int, str] = {}  # trials that we run, by id: their claim tokens
+        self._lost: set[int] = set()  # trials that we ran until we were declared dead
         self.worker = ""  # the first part of these claim tokens
-        self.counts: Callable[[], bool] = lambda: True  # whether nobody can have thought this worker dead
+        self.certainly_alive: Callable[[], bool] = lambda: True  # whether nobody can have declared this worker dead
         super().__init__(url, engine_options, skip_compatibility_check=True, skip_table_creation=not make_tables)
 
     def _begin_writing(self, session: Session) -> None:
@@ -76,12 +76,12 @@ class RetryingStorage(StudyQueries):
     set_trial_system_attr = retrying(RDBStorage.set_trial_system_attr)
 
     def check_trial_is_updatable(self, trial_id: int, trial_state: TrialState) -> None:
-        """As Optuna's, which calls it in every transaction that writes of a trial, and for a trial that is still ours.
+        """As Optuna's, and for a trial whose claim we still hold. Optuna calls it in every transaction on a trial.
 
-        The trial is locked until the transaction ends, so that no other worker is given it, or ends it, meanwhile.
+        The trial is locked until the transaction ends, so that no other worker claims or finishes it meanwhile.
 
         Raises:
-            ClaimLost: another worker was given the trial.
+            ClaimLost: another worker has claimed the trial.
         """
         session, trial = self.scoped_session(), models.TrialModel
         self._begin_writing(session)
@@ -132,13 +132,13 @@ class RetryingStorage(StudyQueries):
         token = template_trial._system_attrs[CLAIM_TOKEN] if template_trial is not None else ""
         if token and self._again(token):
             added = session.query(models.TrialModel).filter_by(study_id=study_id).join(models.TrialSystemAttributeModel)
-            found = added.filter_by(key=CLAIM_TOKEN, value_json=json.dumps(token)).one_or_none()
-            if found is not None:
-                return found
+            existing = added.filter_by(key=CLAIM_TOKEN, value_json=json.dumps(token)).one_or_none()
+            if existing is not None:
+                return existing
         return super()._get_prepared_new_trial(study_id, template_trial, session)
 
     def add_waiting(self, study_id: int, n_trials: int) -> None:
-        """Add empty trials that wait, all of them in one transaction."""
+        """Add empty waiting trials, all in one transaction."""
         self._add_waiting(study_id, n_trials, uuid4().hex)
 
     @retrying
@@ -153,22 +153,22 @@ class RetryingStorage(StudyQueries):
             )
             if again and added.count():
                 return
-            there = of_study.count()
-            numbers = range(there, there + n_trials)
+            n_existing = of_study.count()
+            numbers = range(n_existing, n_existing + n_trials)
             rows = [{"study_id": study_id, "number": number, "state": TrialState.WAITING} for number in numbers]
             session.execute(sa.insert(trial), rows)
             last = session.query(trial).filter_by(study_id=study_id, number=numbers[-1]).one()
             _set(session, models.TrialSystemAttributeModel, last, CLAIM_TOKEN, token)
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
-        """As Optuna's; a trial that we run is changed only as long as no other worker was given it.
+        """As Optuna's; a trial that we run is changed only while we hold its claim.
 
         Raises:
-            ClaimLost: one was.
+            ClaimLost: another worker has claimed the trial.
         """
         if trial_id in self._lost and state != TrialState.RUNNING:
             raise ClaimLost(CLAIM_LOST)
-        # Another thread of ours may have taken the trial that this one is about to take.
+        # Another thread of ours may have claimed the trial that this one is about to claim.
         held = None if state == TrialState.RUNNING else self._held.get(trial_id)
         token = f"{self.worker}:{uuid4().hex}"
         try:
@@ -187,11 +187,12 @@ class RetryingStorage(StudyQueries):
             self._lost.discard(trial_id)
         return done
 
-    def requeue(self, trial: Held, state: TrialState, attributes: Mapping[str, Any]) -> bool:
-        """Let a trial of another worker wait again, or fail; False if it is not any more as it was.
+    def requeue(self, trial: Claim, state: TrialState, attributes: Mapping[str, Any]) -> bool:
+        """Requeue a trial of another worker, or fail it; False if its claim token has changed or it has finished.
 
         Args:
-            attributes: that the trial is given.
+            state: WAITING or FAIL.
+            attributes: user attributes to set in the same transaction.
         """
         token = f"{self.worker}:{uuid4().hex}"
         with suppress(ClaimLost, UpdateFinishedTrialError):
@@ -200,34 +201,36 @@ class RetryingStorage(StudyQueries):
 
     @retrying
     def others_run(self, study_id: int) -> bool:
-        """Whether other workers run trials of the study: a look at one of them, as many may ask again and again."""
-        tokens = models.TrialSystemAttributeModel.value_json  # WORKER:…, and :… where no worker with a lease runs it
+        """True if any other worker has a running trial. Fetches one row only: this is polled."""
+        tokens = (
+            models.TrialSystemAttributeModel.value_json
+        )  # WORKER:…, and :… where no worker with a heartbeat runs it
         with scoped_session(self.scoped_session) as session:
             running = self._running(session, study_id)
             return running.filter(tokens.not_like('":%'), tokens.not_like(f'"{self.worker}:%')).first() is not None
 
     def holds(self, trial_id: int) -> bool:
-        """Whether we run the trial, as far as we know."""
+        """Whether we hold the claim of the trial, without a query."""
         return trial_id in self._held
 
     def certainly_holds(self, trial_id: int) -> bool:
-        """The same for what cannot be taken back; the database is asked where we may have been thought dead.
+        """The same, for what cannot be undone; queries the database if we may have been declared dead.
 
-        Where it does not answer, nobody else can be given the trial.
+        True if the database does not answer: then nobody else can claim the trial either.
         """
         token = self._held.get(trial_id)
-        if token is None or self.counts():
+        if token is None or self.certainly_alive():
             return token is not None
         attribute = models.TrialSystemAttributeModel
         try:
             with scoped_session(self.scoped_session) as session:
-                found = session.query(attribute.value_json).filter_by(trial_id=trial_id, key=CLAIM_TOKEN).scalar()
+                current = session.query(attribute.value_json).filter_by(trial_id=trial_id, key=CLAIM_TOKEN).scalar()
         except (StorageInternalError, sa.exc.SQLAlchemyError):
             return True
-        return found == json.dumps(token)
+        return current == json.dumps(token)
 
-    def lose(self) -> None:
-        """Hold nothing any more: we were thought dead."""
+    def drop_claims(self) -> None:
+        """Give up all claims: we were declared dead."""
         self._lost |= self._held.keys()
         self._held.clear()
 
@@ -245,10 +248,10 @@ class RetryingStorage(StudyQueries):
         with scoped_session(self.scoped_session) as session:
             self._begin_writing(session)
             trial: Any = models.TrialModel.find_or_raise_by_id(trial_id, session, for_update=True)
-            found = self._find_token(session, trial_id) if again or held is not None else None
-            if again and found == token:
+            current = self._find_token(session, trial_id) if again or held is not None else None
+            if again and current == token:
                 return True
-            if held is not None and found != held:
+            if held is not None and current != held:
                 raise ClaimLost(CLAIM_LOST)
             super().check_trial_is_updatable(trial_id, trial.state)
             if state == TrialState.RUNNING:
@@ -269,14 +272,14 @@ class RetryingStorage(StudyQueries):
 
     @staticmethod
     def _find_token(session: Session, trial_id: int) -> str | None:
-        """The trial's token as it is now, whatever was read before."""
+        """The trial's claim token, read with a lock and not from the transaction's snapshot."""
         attribute = models.TrialSystemAttributeModel
         tokens = session.query(attribute.value_json).filter_by(trial_id=trial_id, key=CLAIM_TOKEN).with_for_update()
-        found = tokens.scalar()
-        return json.loads(found) if found is not None else None
+        token = tokens.scalar()
+        return json.loads(token) if token is not None else None
 
     def _again(self, token: str) -> bool:
-        """Whether what bears this token was tried before, and may have been done."""
+        """Whether the operation of this token was attempted before, and may have been done."""
         again = token in self._tried
         self._tried.add(token)
         return again

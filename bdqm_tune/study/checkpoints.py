@@ -15,7 +15,7 @@ from bdqm_tune.backends import TrainingRun
 from bdqm_tune.learning.checkpoint import NoCheckpoint, read_checkpoint, remove_checkpoint, write_checkpoint
 from bdqm_tune.study.study import IDENTITY
 
-EVERY = 30.0  # seconds of training that a worker which is killed loses, at most, and an epoch
+EVERY = 30.0  # seconds between checkpoints: a killed worker loses at most so much training, and an epoch
 
 _log = logging.getLogger(__name__)
 
@@ -27,22 +27,22 @@ def checkpoint_folder(home: Path, study: str, attributes: Mapping[str, Any]) -> 
 
 
 def remove_ended(folder: Path, trials: Callable[[], Sequence[FrozenTrial]]) -> int:
-    """Remove the checkpoints of trials that have ended; how many there were.
+    """Remove the checkpoints of finished trials; returns their number.
 
-    A worker may be killed when its trial has just ended, and one that was thought dead may write another checkpoint of
-    a trial that others have ended.
+    A worker may be killed when its trial has just ended, and one that was declared dead may write another checkpoint
+    of a trial that others have finished.
 
     Args:
-        trials: gives those of the study; called only where there are checkpoints.
+        trials: returns those of the study; called only where there are checkpoints.
     """
-    if not (found := list(folder.glob("*.checkpoint"))):
+    if not (checkpoints := list(folder.glob("*.checkpoint"))):
         return 0
     ended = {trial_checkpoint(folder, trial.number) for trial in trials() if trial.state.is_finished()}
-    left = [path for path in found if path in ended]
-    for path in left:
+    obsolete = [path for path in checkpoints if path in ended]
+    for path in obsolete:
         with suppress(OSError):
             remove_checkpoint(path)
-    return len(left)
+    return len(obsolete)
 
 
 def trial_checkpoint(folder: Path, number: int) -> Path:
@@ -51,31 +51,31 @@ def trial_checkpoint(folder: Path, number: int) -> Path:
 
 
 class TrialCheckpoint:
-    """The checkpoint of one trial, and the training that it is of, as soon as that is there."""
+    """The checkpoint of one trial and, after `restore`, the training that it is written from."""
 
     def __init__(self, folder: Path, number: int) -> None:
         self._path = trial_checkpoint(folder, number)
-        self._lock, self._is_removed = threading.Lock(), False  # one thread trains, another one tells the study
+        self._lock, self._is_removed = threading.Lock(), False  # one thread trains, another one reports to the study
         self._training: TrainingRun | None = None
         self._latest, self._failed = time.monotonic(), False
 
     def restore(self, training: TrainingRun) -> None:
-        """Take charge of a training that has not begun; it goes on from the checkpoint, if there is one that fits."""
+        """Write checkpoints of this new training from now on; resume it from a checkpoint if there is one that fits."""
         self._training = training
         if not self._path.exists():
             return
         try:
             training.restore(read_checkpoint(self._path, training.key))
         except NoCheckpoint as error:
-            _log.warning("%s; the trial begins anew", error)
+            _log.warning("%s; the trial starts again from its first epoch", error)
 
     def write_now_and_then(self) -> None:
-        """Write one if the latest is too long ago; between two epochs."""
+        """Write a checkpoint if the latest is older than `EVERY`; between two epochs."""
         if time.monotonic() - self._latest >= EVERY:
             self.write()
 
     def write(self) -> None:
-        """Write one, if there is anything to go on from; where that fails, a warning says so."""
+        """Write a checkpoint, if an epoch has ended. Logs a warning if it cannot be written."""
         with self._lock:
             if not self._is_removed:
                 self._write()
@@ -93,7 +93,7 @@ class TrialCheckpoint:
         self._latest = time.monotonic()
 
     def remove(self) -> None:
-        """Remove it; the trial has ended, and none is written any more."""
+        """Remove the checkpoint of a trial that has ended; none is written afterwards."""
         with self._lock, suppress(OSError):  # it could not be written either
             self._is_removed = True
             remove_checkpoint(self._path)

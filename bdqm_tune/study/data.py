@@ -1,4 +1,4 @@
-"""The training file of a study once more, split as it was for its trials."""
+"""The training file of a study read again, split as it was for its trials."""
 
 import tempfile
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ def study_data(config: Config, run: Run, train: str | None = None) -> StudyData:
         train: where the file is now; None: where it was.
 
     Raises:
-        BadInput: it is not there, or holds other structures than the trial was trained on.
+        BadInput: it does not exist, or contains other structures than the trial was trained on.
     """
     source = train or config.data.train
     try:
@@ -79,7 +79,7 @@ def study_dataset(config: Config, run: Run, home: Path, train: str | None = None
 
 
 def note_test_split(study: optuna.Study, test: Unlabelled, home: Path) -> None:
-    """Keep the digest of the test split in the study.
+    """Record the digest of the test split in the study.
 
     Raises:
         BdqmError: it was prepared for another `home`.
@@ -99,12 +99,12 @@ def load_test_split(study: optuna.Study, home: Path) -> Unlabelled:
         BadInput: the study was made without a test split.
         BdqmError: its files are not in `home`.
     """
-    kept = study.user_attrs.get(TEST)
-    if kept is None:
+    test = study.user_attrs.get(TEST)
+    if test is None:
         raise BadInput(
             f"study {study.study_name!r} has no test split; run tune again under this name with the same options and "
             "--test FILE"
         )
-    if not is_sealed(home, kept["digest"]):
+    if not is_sealed(home, test["digest"]):
         raise BdqmError(f"the test split of {study.study_name!r} is not in {home}; set BDQM_HOME as it was for tune")
-    return read_sealed(home, kept["digest"], f"{kept['source']} (test split)")
+    return read_sealed(home, test["digest"], f"{test['source']} (test split)")

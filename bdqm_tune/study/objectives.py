@@ -8,9 +8,9 @@ from numpy.typing import ArrayLike, NDArray
 from optuna.trial import FrozenTrial, TrialState
 
 
-def objectives_of(question: Mapping[str, Any]) -> list[str]:
-    """The objectives of a study from its question, in the order of its trials' values: first the error."""
-    return list(question.get("objectives", [question["objective"]]))
+def objectives_of(signature: Mapping[str, Any]) -> list[str]:
+    """The objectives in a study's search-space signature, in the order of its trials' values: the error first."""
+    return list(signature.get("objectives", [signature["objective"]]))
 
 
 def error_of(trial: FrozenTrial) -> float:
@@ -25,7 +25,7 @@ def best_first(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
 
 
 def pareto_front(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
-    """The complete trials that no other one beats in all objectives, by their error."""
+    """The complete trials on the Pareto front, by their error."""
     ordered = best_first(trials)
     if not ordered:
         return []
@@ -35,13 +35,13 @@ def pareto_front(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
 
 
 def is_on_pareto_front(values: ArrayLike | Sequence[Sequence[float]]) -> NDArray[np.bool_]:
-    """Of points (n, n_objectives), those (n,) that no other one equals or beats in every objective; equal ones both.
+    """Mask (n,) of the points (n, n_objectives) on the Pareto front: those that no other point dominates.
 
-    All objectives are the better the lower they are.
+    All objectives are minimised. Of equal points all are on the front.
     """
     points = np.asarray(values, dtype=float)
-    found = np.zeros(len(points), dtype=bool)
-    for i in np.lexsort(points.T[::-1]):  # whatever beats a point comes before it
-        front = points[found]
-        found[i] = not ((front <= points[i]).all(axis=1) & (front < points[i]).any(axis=1)).any()
-    return found
+    is_on = np.zeros(len(points), dtype=bool)
+    for i in np.lexsort(points.T[::-1]):  # what dominates a point comes before it
+        front = points[is_on]
+        is_on[i] = not ((front <= points[i]).all(axis=1) & (front < points[i]).any(axis=1)).any()
+    return is_on

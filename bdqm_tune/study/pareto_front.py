@@ -1,4 +1,4 @@
-"""The front of a study of several objectives: the trials that no other one beats in all of them."""
+"""The Pareto front of a study of several objectives, as data and as a table."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +14,8 @@ WIDTH = 120  # columns of the table, at most
 
 
 @dataclass(frozen=True)
-class FrontTrial:
-    """A trial to choose."""
+class ParetoTrial:
+    """A trial on the Pareto front."""
 
     trial: int
     values: dict[str, float]  # errors, eV or eV/Å; n_parameters; time_per_atom, s
@@ -24,17 +24,17 @@ class FrontTrial:
 
 
 @dataclass(frozen=True)
-class Front:
-    """The trials to choose from."""
+class ParetoFront:
+    """The Pareto front of a study."""
 
     study: str
     objectives: list[str]
     complete: int  # trials
-    trials: list[FrontTrial]  # by their error
+    trials: list[ParetoTrial]  # by their error
 
 
-def study_pareto_front(stores: Stores, name: str) -> Front:
-    """The front of a study, as far as it has come.
+def study_pareto_front(stores: Stores, name: str) -> ParetoFront:
+    """The Pareto front of a study so far.
 
     Raises:
         BadInput: there is no such study, or it has one objective.
@@ -46,12 +46,12 @@ def study_pareto_front(stores: Stores, name: str) -> Front:
     objectives = objectives_of(study.user_attrs[SIGNATURE])
     if len(objectives) == 1:
         raise BadInput(
-            f"study {name!r} has one objective, {objectives[0]}, and no front: `bdqm-tune status {name}` says which "
-            "trial is best; study.objectives gives a new study several"
+            f"study {name!r} has one objective, {objectives[0]}, and no Pareto front: `bdqm-tune status {name}` says "
+            "which trial is best; study.objectives gives a new study several"
         )
     trials = study.get_trials(deepcopy=False)
-    found = [
-        FrontTrial(
+    optimal = [
+        ParetoTrial(
             trial.number,
             {**_measured(trial.user_attrs[RESULT]), **dict(zip(objectives, trial.values, strict=True))},
             {name: trial.params[name] for name in SEARCHABLE if name in trial.params},
@@ -59,34 +59,34 @@ def study_pareto_front(stores: Stores, name: str) -> Front:
         )
         for trial in pareto_front(trials)
     ]
-    return Front(name, objectives, len(best_first(trials)), found)
+    return ParetoFront(name, objectives, len(best_first(trials)), optimal)
 
 
 def _measured(result: dict[str, Any]) -> dict[str, float]:
-    """What is known of a trial beyond its objectives, under the names of such."""
+    """What was measured of a trial of all possible objectives, by their names."""
     return {name: result[name] for name in OBJECTIVE_UNITS if result.get(name) is not None}
 
 
-def front_lines(found: Front) -> list[str]:
-    """What `bdqm-tune front` prints: a table of the trials, what they have in common, and how to take one."""
-    if not found.trials:
-        return [f"{found.study}: no trial is complete yet"]
-    names = list(dict.fromkeys(name for one in found.trials for name in one.parameters))
-    settings = {name: [_setting(one.parameters.get(name)) for one in found.trials] for name in names}
+def pareto_front_lines(front: ParetoFront) -> list[str]:
+    """What `bdqm-tune front` prints: a table of the trials, what they have in common, and how to pick one."""
+    if not front.trials:
+        return [f"{front.study}: no trial is complete yet"]
+    names = list(dict.fromkeys(name for trial in front.trials for name in trial.parameters))
+    settings = {name: [_setting(trial.parameters.get(name)) for trial in front.trials] for name in names}
     varied = [name for name in names if len(set(settings[name])) > 1]
-    columns = [["trial", *(str(one.trial) for one in found.trials)]]
-    for name in found.trials[0].values:
-        mark = "*" if name in found.objectives else ""
-        columns.append([_heading(name) + mark, *(_value(name, one.values[name]) for one in found.trials)])
+    columns = [["trial", *(str(trial.trial) for trial in front.trials)]]
+    for name in front.trials[0].values:
+        star = "*" if name in front.objectives else ""
+        columns.append([_heading(name) + star, *(_value(name, trial.values[name]) for trial in front.trials)])
     left_out = []
     for name in varied:
         column = [name, *settings[name]]
-        if sum(_width(one) for one in [*columns, column]) <= WIDTH:
+        if sum(_width(each) for each in [*columns, column]) <= WIDTH:
             columns.append(column)
         else:
             left_out.append(name)
     lines = [
-        f"{found.study}: {len(found.trials)} of {found.complete} complete trials are on the front",
+        f"{front.study}: {len(front.trials)} of {front.complete} complete trials are on the Pareto front",
         *("  ".join(cell.rjust(_width(c) - 2) for c, cell in zip(columns, row, strict=True)) for row in _rows(columns)),
         "(* minimised together: no other trial is better in one of these and as good in the others)",
     ]
@@ -96,9 +96,9 @@ def front_lines(found: Front) -> list[str]:
     return [
         *lines,
         "",
-        f"next: `bdqm-tune confirm --study {found.study} --trial N` trains the one that you pick with other seeds",
-        f"      `bdqm-tune evaluate --study {found.study} --trial N` evaluates it on the test split",
-        f"      `bdqm-tune register --study {found.study} --trial N` registers it",
+        f"next: `bdqm-tune confirm --study {front.study} --trial N` trains the one that you pick with other seeds",
+        f"      `bdqm-tune evaluate --study {front.study} --trial N` evaluates it on the test split",
+        f"      `bdqm-tune register --study {front.study} --trial N` registers it",
     ]
 
 

@@ -1,4 +1,4 @@
-"""What a study found, as data frames."""
+"""The results of a study, as data frames."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -28,10 +28,10 @@ MEASURED = (
     *("val_energy_mae", "val_forces_mae", "best_epoch", "epochs", "n_parameters", "time_per_atom", "trial_seconds"),
     "reason",
 )
-TIMES = ("started", "ended")  # of the last worker that had it; local time
+TIMES = ("started", "ended")  # by the last worker that ran it; local time
 DESCRIBED = ("host", "device", "run_id")  # of a worker
 COLUMNS = ("number", "state", *MEASURED, *TIMES, "run_id")
-MOST_LOOKS = 20  # for a run that is still there
+MOST_QUERIES = 20  # for a run that still exists
 CONTEXT = "mlflow.data.context"  # tag of a run's data: training or validation
 
 
@@ -130,8 +130,8 @@ def _study_runs(client: MlflowClient, experiment: str, name: str) -> pd.DataFram
 
 
 def _splits(client: MlflowClient, trials: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """What the trials were trained and validated on, as the first of their runs has it that is still there."""
-    known = trials["run_id"].dropna().iloc[:MOST_LOOKS]
+    """What the trials were trained and validated on, from the first of their runs that still exists."""
+    known = trials["run_id"].dropna().iloc[:MOST_QUERIES]
     first = next((run for run_id in known if (run := active_run(client, run_id)) is not None), None)
     if first is None:
         return {}
@@ -144,12 +144,14 @@ def _splits(client: MlflowClient, trials: pd.DataFrame) -> dict[str, dict[str, A
 
 def _placed(trials: pd.DataFrame, workers: Mapping[str, Mapping[str, str]], runs: pd.DataFrame) -> pd.DataFrame:
     """The trials with the host, the device, the sampler and the pruner of each, where they are known."""
-    about = pd.DataFrame([{"worker": name, **said} for name, said in workers.items()], columns=["worker", *DESCRIBED])
+    about = pd.DataFrame(
+        [{"worker": name, **description} for name, description in workers.items()], columns=["worker", *DESCRIBED]
+    )
     about = about.join(runs.reindex(columns=["study.sampler", "study.pruner"]), on="run_id")
     about = about.rename(columns={"study.sampler": "sampler", "study.pruner": "pruner"}).drop(columns="run_id")
     placed = trials.reindex(columns=[*trials.columns, *({"worker", "given"} - {*trials.columns})])
     placed = placed.astype({"worker": object}).merge(about, on="worker", how="left")  # of no trials it is a number
     for option in ("sampler", "pruner"):  # of a study that knows no workers, where all its runs had the same
-        said = set(runs.get(f"study.{option}", ()))
-        placed[option] = placed[option].fillna(said.pop()) if len(said) == 1 else placed[option]
+        logged = set(runs.get(f"study.{option}", ()))
+        placed[option] = placed[option].fillna(logged.pop()) if len(logged) == 1 else placed[option]
     return placed

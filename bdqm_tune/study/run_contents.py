@@ -1,4 +1,4 @@
-"""What the MLflow run of a training holds: of a trial, or of a configuration that is trained once more."""
+"""What the MLflow run of a training contains: of a trial, or of a configuration that is trained again."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ from bdqm_tune.learning.fit import EpochRecord
 from bdqm_tune.study.search_space import Suggestion
 from bdqm_tune.tracking.provenance import provenance_tags
 
-# The artifacts of a run: the model's folder, the curves, and a configuration that tries this once more.
+# The artifacts of a run: the model's folder, the curves, a configuration that trains this again, a traceback.
 MODEL, HISTORY, CONFIG, TRACEBACK = "model", "history.csv", "config.yaml", "traceback.txt"
 
 

@@ -1,4 +1,4 @@
-"""Samplers, which choose the next configuration, and pruners, which end a trial early."""
+"""Samplers, which choose the next configuration, and pruners, which stop a trial early."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,9 +19,9 @@ from optuna.trial import FrozenTrial
 
 from bdqm_tune.config.config import Pruner, Sampler
 
-REDUCTION_FACTOR = 3  # of hyperband and successive halving: one trial in three goes on at a rung
+REDUCTION_FACTOR = 3  # of hyperband and successive halving: one trial in three is promoted at a rung
 LAST_RUNG = 2 / 3  # of a trial
-MEDIAN_REPORTS = 10  # times in a trial that the median pruner is asked
+MEDIAN_REPORTS = 10  # times in a trial that the median pruner is queried
 POPULATION = 20  # of a generation; of Optuna's 50, most studies would not see a second one
 
 
@@ -43,7 +43,7 @@ def make_sampler(name: Sampler, seed: int, n_existing: int) -> BaseSampler:
     """The sampler of a name.
 
     Args:
-        n_existing: trials that the study already has; a study that goes on draws other numbers than before.
+        n_existing: trials that the study already has; a study that is resumed draws other numbers than before.
     """
     drawn = int(np.random.SeedSequence([seed, n_existing]).generate_state(1)[0]) if n_existing else seed
     match name:

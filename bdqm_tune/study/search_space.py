@@ -51,7 +51,7 @@ def distributions(config: Config, n_train: int) -> dict[str, BaseDistribution]:
 
 
 class Suggestion(NamedTuple):
-    """What a trial tries."""
+    """The hyperparameters and the descriptor of a trial."""
 
     hyperparameters: Hyperparameters
     descriptor: DescriptorOptions
@@ -71,7 +71,7 @@ def suggest(trial: optuna.Trial, config: Config, n_train: int) -> Suggestion:
 
 
 def known_parameters(config: Config, n_train: int, existing: Sequence[FrozenTrial]) -> list[dict[str, Any]]:
-    """The parameters of those of the next trials that the sampler has nothing to say about, in their order.
+    """The parameters of the next trials that are not left to the sampler, in their order.
 
     These are the configurations to try first in a new study, or the untried points of the grid.
 
@@ -168,7 +168,7 @@ def _contains(distribution: BaseDistribution, value: Any) -> bool:
 
 
 def _defaults(config: Config) -> dict[str, Any]:
-    """What everything is that is not searched, and what of the rest is tried first."""
+    """The values of what is not searched, and of the rest those that are tried first."""
     options = {DESCRIPTOR + option: getattr(config.descriptor, option) for option in OPTIONS}
     values = {**options, **DEFAULTS.model_dump(), **config.fixed}
     return {name: plain(value) for name, value in values.items()}

@@ -62,12 +62,12 @@ def chosen_model(study: optuna.Study, picked: int | None = None) -> ChosenModel:
 
 def champion_of(study: optuna.Study) -> Champion | None:
     """The champion that `confirm` chose; None if it has not been run."""
-    kept = study.user_attrs.get(CHAMPION)
-    return None if kept is None else Champion(**kept)
+    champion = study.user_attrs.get(CHAMPION)
+    return None if champion is None else Champion(**champion)
 
 
 def set_champion(study: optuna.Study, champion: Champion) -> None:
-    """Let this be the study's champion."""
+    """Record the study's champion."""
     study.set_user_attr(CHAMPION, asdict(champion))
 
 
@@ -93,12 +93,13 @@ def picked_trial(study: optuna.Study, number: int) -> optuna.trial.FrozenTrial:
 
 
 def refuse_without_pick(study: optuna.Study, picked: int | None) -> None:
-    """Raise BadInput if the study has a front, of which no trial was picked: which one is best, nobody else can say."""
+    """Raise BadInput if the study has a Pareto front and no trial was picked: which is best, only the user can say."""
     if picked is None and len(study.directions) > 1:
         front = [str(trial.number) for trial in pareto_front(study.get_trials(deepcopy=False))]
         if not front:
             raise BadInput(f"study {study.study_name!r} has no complete trial yet; run tune again under this name")
         raise BadInput(
-            f"study {study.study_name!r} has several objectives, and on its front the trials {', '.join(front[:10])}"
-            f"{', …' * (len(front) > 10)}: pick one with --trial N; `bdqm-tune front {study.study_name}` shows them"
+            f"study {study.study_name!r} has several objectives, and on its Pareto front the trials "
+            f"{', '.join(front[:10])}{', …' * (len(front) > 10)}: "
+            f"pick one with --trial N; `bdqm-tune front {study.study_name}` shows them"
         )

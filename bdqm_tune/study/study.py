@@ -1,4 +1,4 @@
-"""Optuna studies: open, refuse what does not fit, add to the budget, take the next trial."""
+"""Optuna studies: open, refuse what does not fit, add to the budget, claim the next trial."""
 
 import json
 import logging
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 SIGNATURE, TEST, EXPERIMENT = "question", "test", "mlflow_experiment_id"  # attributes of a study …
 RUN_ID, RESULT = "mlflow_run_id", "result"  # … and of a trial
-LOSSES = "losses"  # attribute of a trial: how many workers were lost with it
+LOSSES = "losses"  # attribute of a trial: how many workers died with it
 IDENTITY = "identity"  # attribute of a study: of it alone, whatever others are called
 SUBMISSIONS = "submissions"  # attribute of a study: trials it is to have by each submission that added some
 STATES = {
@@ -117,9 +117,9 @@ def studies_beside(stores: Stores) -> list[FrozenStudy]:
 
 
 def check_study(stores: Stores, config: Config, dataset: "Dataset") -> list[FrozenTrial]:
-    """See that the study of this name, if there is one, fits the configuration and the data.
+    """Check that the study of this name, if there is one, fits the configuration and the data; nothing is created.
 
-    Nothing is made. Given are those of its trials that say which come next: of a grid all, else the first.
+    Returns those of its trials that decide which come next: of a grid all, else the first.
 
     Raises:
         BadInput: it has other data, another objective or other choices.
@@ -133,14 +133,14 @@ def check_study(stores: Stores, config: Config, dataset: "Dataset") -> list[Froz
         if study_id is None:
             return []
         attributes = storage.get_study_user_attrs(study_id)
-        there = storage.backend.distributions(study_id)
+        existing = storage.backend.distributions(study_id)
         if config.study.sampler == "grid":
             trials = storage.get_all_trials(study_id, deepcopy=False)
         else:
             first = range(min(1, storage.backend.count_trials(study_id)))
             trials = [storage.get_trial(storage.get_trial_id_from_study_id_trial_number(study_id, n)) for n in first]
-    _refuse_other_signature(name, attributes, question(config, dataset))
-    _refuse_other_choices(there, config, len(dataset.train.structures))
+    _refuse_other_signature(name, attributes, signature(config, dataset))
+    _refuse_other_choices(existing, config, len(dataset.train.structures))
     test = attributes.get(TEST)
     if test is not None and dataset.test is not None and test["digest"] != dataset.test.digest:
         raise BadInput(
@@ -170,19 +170,19 @@ def study_id_of(storage: Cache, name: str) -> int | None:
 
 
 def open_study(stores: Stores, config: Config, dataset: "Dataset") -> optuna.Study:
-    """Create the study of a configuration, or go on with it; `check_study` says whether it fits."""
+    """Create the study of a configuration, or resume it; `check_study` says whether it fits."""
     options, storage = config.study, open_storage(stores, config.patience * 60)
-    attributes = {IDENTITY: uuid4().hex[:12], SIGNATURE: question(config, dataset)}
+    attributes = {IDENTITY: uuid4().hex[:12], SIGNATURE: signature(config, dataset)}
     directions = [StudyDirection.MINIMIZE] * len(config.objectives)
     storage.backend.create_study(options.name, directions, attributes)
-    there = storage.backend.count_trials(storage.get_study_id_from_name(options.name))
-    sampler = make_sampler(options.sampler, options.seed, there)
+    n_existing = storage.backend.count_trials(storage.get_study_id_from_name(options.name))
+    sampler = make_sampler(options.sampler, options.seed, n_existing)
     pruner = make_pruner(options.pruner, config.training.epochs)
     return optuna.load_study(study_name=options.name, storage=storage, sampler=sampler, pruner=pruner)
 
 
-def question(config: Config, dataset: "Dataset") -> dict[str, Any]:
-    """What a study asks; two runs under one study name must agree in it, or their trials could not be compared."""
+def signature(config: Config, dataset: "Dataset") -> dict[str, Any]:
+    """The search-space signature of a study: runs under one name must agree in it, or trials could not be compared."""
     return {
         "data": dataset.digest,
         "objective": config.target.objective,
@@ -202,18 +202,18 @@ def question(config: Config, dataset: "Dataset") -> dict[str, Any]:
 def add_trials(
     study: optuna.Study, n_trials: int, parameters: Sequence[dict[str, Any]] = (), submission: str = ""
 ) -> int:
-    """Add `n_trials` to the study's budget, as trials that wait for a worker; give how many were added.
+    """Add `n_trials` to the study's budget, as waiting trials; returns how many were added.
 
     Args:
-        parameters: what the first of them try; the sampler chooses for the rest.
-        submission: of a job; all its workers together, however often they start, add their trials once.
+        parameters: of the first of them; the sampler chooses those of the rest.
+        submission: id of a job; all its workers together, however often they start, add their trials once.
     """
     if submission:
-        # The total is written first: who comes after one that was killed in the middle adds what is missing.
-        there = cache_of(study).backend.count_trials(id_of(study))
-        totals = {submission: there + n_trials} | study.user_attrs.get(SUBMISSIONS, {})
+        # The total is written first: if a worker is killed in the middle, the next one adds what is missing.
+        n_existing = cache_of(study).backend.count_trials(id_of(study))
+        totals = {submission: n_existing + n_trials} | study.user_attrs.get(SUBMISSIONS, {})
         study.set_user_attr(SUBMISSIONS, totals)
-        missing = max(0, totals[submission] - there)
+        missing = max(0, totals[submission] - n_existing)
         n_trials, parameters = missing, parameters if missing == n_trials else ()
     for fixed in parameters[:n_trials]:
         study.enqueue_trial(fixed)
@@ -223,36 +223,36 @@ def add_trials(
 
 
 def next_trial(study: optuna.Study) -> optuna.Trial | None:
-    """Take a waiting trial, or None if there is none left.
+    """Claim a waiting trial, or None if there is none left.
 
     Unlike `Study.ask` this never adds a trial, so that the budget holds whatever the number of workers.
     """
     trial_id = cache_of(study).take_waiting(id_of(study))
     if trial_id is None:
         return None
-    # What the sampler read for the last trial of this thread. `Study.tell` forgets it in the thread that tells, which
-    # is another one here: the sampler would see the trials as they were before the first, and draw at random for ever.
+    # What the sampler read for the last trial of this thread. `Study.tell` forgets it in its own thread, which is
+    # another one here: the sampler would see the trials as they were before the first, and draw at random for ever.
     forget_trials(study)
     return optuna.Trial(study, trial_id)
 
 
 def others_run(study: optuna.Study) -> bool:
-    """Whether other workers run trials of the study, which could come back to be run here."""
+    """Whether other workers run trials of the study, which could be requeued and run here."""
     return cache_of(study).backend.others_run(id_of(study))
 
 
 def holds_claim(trial: optuna.Trial) -> bool:
-    """Whether this worker still has the trial that it took, as far as is known here."""
+    """Whether this worker still holds the claim of a trial, without a query."""
     return not isinstance(trial.storage, Cache) or trial.storage.backend.holds(id_of(trial))
 
 
 def certainly_holds_claim(trial: optuna.Trial) -> bool:
-    """The same for what cannot be taken back, as a metric that is sent; may ask the database."""
+    """The same for what cannot be undone, as a metric that is logged; may query the database."""
     return not isinstance(trial.storage, Cache) or trial.storage.backend.certainly_holds(id_of(trial))
 
 
 def keep_run_id(trial: optuna.Trial, run_id: str) -> bool:
-    """Let the study know of a trial's run; False if another worker has the trial by now."""
+    """Record a trial's run in the study; False if another worker has claimed the trial."""
     try:
         trial.storage.set_trial_user_attr(id_of(trial), RUN_ID, run_id)
     except (ClaimLost, UpdateFinishedTrialError):
@@ -261,37 +261,37 @@ def keep_run_id(trial: optuna.Trial, run_id: str) -> bool:
 
 
 @contextmanager
-def handed_back(trial: optuna.Trial) -> Iterator[None]:
-    """Let the trial wait again, with its number and parameters, if the block does not end as it should.
+def requeued_on_error(trial: optuna.Trial) -> Iterator[None]:
+    """Requeue the trial, with its number and parameters, if the block raises.
 
-    One that another worker was given meanwhile is left to that one.
+    A trial that another worker has claimed meanwhile is left alone.
     """
     try:
         yield
-    except ClaimLost:  # and the worker goes on with others
+    except ClaimLost:  # and the worker continues with others
         raise
     except BaseException:
-        hand_back(trial)
+        requeue(trial)
         raise
 
 
-def hand_back(trial: optuna.Trial) -> None:
-    """Let the trial wait again, if this worker has it; the process is about to end, and waits for no database."""
+def requeue(trial: optuna.Trial) -> None:
+    """Requeue the trial, if this worker holds its claim; retries for seconds only, as the process is about to end."""
     hurry(trial.storage)
     try:
         if holds_claim(trial):
             trial.storage.set_trial_state_values(id_of(trial), TrialState.WAITING)
-    except (ClaimLost, UpdateFinishedTrialError):  # the latter: another thread told the study at this moment
+    except (ClaimLost, UpdateFinishedTrialError):  # the latter: another thread reported its result at this moment
         pass
     except StorageInternalError:
-        _log.warning("trial %d could not be handed back: the study database does not answer", trial.number)
+        _log.warning("trial %d could not be requeued: the study database does not answer", trial.number)
 
 
-def _refuse_other_signature(name: str, attributes: dict[str, Any], asked: dict[str, Any]) -> None:
+def _refuse_other_signature(name: str, attributes: dict[str, Any], requested: dict[str, Any]) -> None:
     stored = attributes.get(SIGNATURE)
     if stored is None:
         raise BadInput(f"study {name!r} exists but was not made by bdqm-tune; choose another name with --study")
-    then_and_now = [{**one, "objectives": objectives_of(one)} for one in (stored, asked)]
+    then_and_now = [{**each, "objectives": objectives_of(each)} for each in (stored, requested)]
     for key, value in then_and_now[1].items():
         then = then_and_now[0].get(key)
         if key == "descriptor" and isinstance(then, dict):
@@ -311,10 +311,10 @@ def _short(value: Any) -> str:
     return text[:12] if len(text) == 64 else text
 
 
-def _refuse_other_choices(there: Sequence[tuple[str, BaseDistribution]], config: Config, n_train: int) -> None:
-    """Optuna cannot change the choices of a hyperparameter within a study; say so before a trial fails of it."""
+def _refuse_other_choices(existing: Sequence[tuple[str, BaseDistribution]], config: Config, n_train: int) -> None:
+    """Optuna cannot change the choices of a hyperparameter within a study; report it before a trial fails of it."""
     wanted = distributions(config, n_train)
-    for name, old in there:
+    for name, old in existing:
         new = wanted.get(name)
         if new is not None and type(new) is type(old) and not isinstance(new, CategoricalDistribution):
             continue

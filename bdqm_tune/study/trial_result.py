@@ -1,4 +1,4 @@
-"""How a trial ended, and telling the study of it."""
+"""The result of a trial, and its report to the study."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +17,7 @@ OPTUNA_STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "
 
 @dataclass(frozen=True)
 class TrialResult:
-    """How a trial ended."""
+    """The result of a trial."""
 
     number: int
     state: str  # complete, pruned or failed
@@ -33,7 +33,7 @@ class TrialResult:
     time_per_atom: float | None = None  # s, of a prediction; measured where a study has several objectives
 
     def values(self, objectives: Sequence[str]) -> list[float]:
-        """What a complete trial is judged by."""
+        """The values of the objectives, of a complete trial."""
         return [float(getattr(self, name)) for name in objectives]
 
 
@@ -44,23 +44,23 @@ def tell(
     checkpoint: TrialCheckpoint,
     reports: Mapping[int, float],
 ) -> bool:
-    """Let the study know; False if another worker has the trial by now.
+    """Report a trial's result to the study; False if another worker has claimed the trial.
 
     Args:
-        reports: values by epoch that it may not know yet.
+        reports: intermediate values by epoch that the study may not have yet.
     """
-    kept = {key: value for key, value in asdict(result).items() if key not in ("number", "state", "error")}
+    attributes = {key: value for key, value in asdict(result).items() if key not in ("number", "state", "error")}
     values = result.values(objectives) if result.state == "complete" else None
     if not holds_claim(trial):
         return False
     try:
         for epoch, value in reports.items():
             trial.storage.set_trial_intermediate_value(id_of(trial), epoch, value)
-        trial.set_user_attr(RESULT, kept)
+        trial.set_user_attr(RESULT, attributes)
         trial.study.tell(trial, values, OPTUNA_STATES[result.state])
     except (ClaimLost, UpdateFinishedTrialError):
         return False
-    except ValueError:  # of Optuna: one that waits cannot be told
+    except ValueError:  # of Optuna: `tell` refuses a waiting trial
         if trial.storage.get_trial(id_of(trial)).state == TrialState.RUNNING:
             raise
         return False

@@ -1,4 +1,4 @@
-"""The way to MLflow: a client for where it is now, and what its errors mean."""
+"""A client for the tracking store's current address, and what MLflow's errors mean."""
 
 import os
 
@@ -15,7 +15,7 @@ from bdqm_tune.services.secrets import without_secrets
 from bdqm_tune.storage.retry import passing
 from bdqm_tune.tracking.embedded import make_tracking_file
 
-# What MLflow's server says of its database with HTTP 400, and what is over in a moment. The last: another run entered
+# Transient errors of its database that MLflow's server reports with HTTP 400. The last: another run entered
 # the same dataset into the experiment at the same time.
 PASSING = ("QueuePool limit", "InterfaceError", "INSERT INTO datasets")
 ARTIFACTS = "artifacts"  # tag of a run whose artifacts `bdqm-tune gc` removed
@@ -32,7 +32,7 @@ def tracking_client(stores: Stores) -> MlflowClient:
         BadInput: what was given is no address.
         BdqmError: the database or the servers that have it are down.
     """
-    # MLflow reads user, password and certificate from here at every request. The address is given to the client alone,
+    # MLflow reads user, password and certificate from here at every request. The address is passed to the client alone,
     # so that what else runs in this process keeps its own.
     os.environ.update({k: v for k, v in stores.tracking_environment.items() if k != "MLFLOW_TRACKING_URI"})
     try:

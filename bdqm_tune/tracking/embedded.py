@@ -1,7 +1,7 @@
 """MLflow's embedded store, a SQLite file: made whole or not at all.
 
-MLflow makes its tables in some fifty steps and cannot go on where it was cut off, by a full disk or a signal: the file
-would be of no use, to anyone.
+MLflow makes its tables in some fifty steps and cannot resume where it was cut off, by a full disk or a signal: the
+file would be useless.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Curves of many trials at once, from whatever tracking store there is."""
+"""Metric histories of many runs at once, from any kind of tracking store."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -20,7 +20,7 @@ from bdqm_tune.services.mlflow_private import host_credentials
 from bdqm_tune.tracking.client import http_status, reason, tracking_client
 
 Rows = list[tuple[str, int, float]]  # run id, step, value
-BULK = "/ajax-api/2.0/mlflow/metrics/get-history-bulk"  # what MLflow's page asks for, of
+BULK = "/ajax-api/2.0/mlflow/metrics/get-history-bulk"  # what MLflow's page requests, of
 BULK_RUNS, BULK_VALUES = 100, 25_000  # at most so many runs, giving so many values
 
 
@@ -70,10 +70,10 @@ def _from_database(engine: sa.Engine, run_ids: Sequence[str], key: str) -> Rows:
 
 
 def _from_server(client: MlflowClient, experiment_id: str, run_ids: Sequence[str], key: str) -> Rows:
-    """By our own server's answer; one that does not know the question is asked as MLflow's page does."""
-    asked = {"experiment_id": experiment_id, "metric_key": key, "run_ids": list(run_ids)}
+    """By our own server's endpoint; from a server without it, by the one of MLflow's page."""
+    body = {"experiment_id": experiment_id, "metric_key": key, "run_ids": list(run_ids)}
     try:
-        answer = _answer(client, PATH, "POST", json=asked)
+        answer = _answer(client, PATH, "POST", json=body)
         return list(zip(answer["run_ids"], answer["steps"], answer["values"], strict=True))
     except MlflowException as error:
         if http_status(error) not in (403, 404, 405):  # 403: MLflow's passwords let nobody but `admin` find out
@@ -105,6 +105,6 @@ def _latest(values: Iterable[tuple[int, str, int, float]]) -> Rows:
 
 
 def _answer(client: MlflowClient, path: str, method: str, **options: Any) -> Any:
-    """What an MLflow server answers that MLflow's client has no method for. Raises MlflowException."""
+    """The JSON of an endpoint that MLflow's client has no method for. Raises MlflowException."""
     response = http_request(host_credentials(client), path, method, raise_on_status=False, **options)
     return verify_rest_response(response, path).json()

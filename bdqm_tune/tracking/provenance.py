@@ -38,7 +38,7 @@ def provenance_tags() -> dict[str, str]:
 
 
 def _cpu() -> str:
-    """The processor's name, or its kind where the system does not tell the name."""
+    """The processor's name, or its kind where the system does not report the name."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:  # not Linux

@@ -1,4 +1,4 @@
-"""What the libraries print of their own, turned down to what concerns the user."""
+"""Log levels and filters of the libraries: only what concerns the user is printed."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""A run of MLflow that is made again, with all that was sent to it, where somebody deletes it."""
+"""An MLflow run that is created again, with all that was logged to it, if somebody deletes it."""
 
 import sys
 import tempfile
@@ -16,7 +16,7 @@ from mlflow.tracking import MlflowClient
 
 from bdqm_tune.tracking.client import TrackingFailed, http_status, is_passing
 
-# Safe to repeat, as an answer may get lost; one of HTTP each, as the claim is looked at before every one.
+# Idempotent, as an answer may get lost; one HTTP request each, as the claim is checked before every one.
 RunRequest = Callable[[MlflowClient, Run], Any]
 
 
@@ -25,9 +25,9 @@ class RecoverableRun:
 
     Args:
         send: sends a request after those before it.
-        run: that is there, or what gives it when the first request is sent.
-        renew: gives a function that makes the successor of a run, or restores it, and that may be repeated.
-        holds_claim: whether this process may still send to the run; what comes after it may not is dropped.
+        run: an existing run, or a function that returns it when the first request is sent.
+        renew: returns an idempotent function that creates the successor of a run, or restores it.
+        holds_claim: whether this process may still log to the run; requests after it may not are dropped.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class RecoverableRun:
 
     @property
     def run(self) -> Run:
-        """The run as it was when it was opened; it must have been."""
+        """The run as it was when it was opened. Not before the first request was sent."""
         assert self._run is not None
         return self._run
 
@@ -60,7 +60,7 @@ class RecoverableRun:
             return self._send_request(lambda client: self._catch_up(client, n))
 
     def upload(self, write: Callable[[Path], Any]) -> None:
-        """Send the files that `write` puts into the folder it is given.
+        """Upload the files that `write` puts into a temporary folder.
 
         Raises:
             TrackingFailed: they cannot be written, for want of space for example; or something before cannot be sent.
@@ -77,10 +77,10 @@ class RecoverableRun:
             self.send(partial(_upload, file=file, folder=file.parent.relative_to(folder.name).as_posix()))
 
     def end(self, status: str, ended: int | None = None) -> Future[Any]:
-        """Send the end of the run, which is answered when all is sent.
+        """Set the run's final status, after all requests before; the future is done when all is sent.
 
         Args:
-            ended: when it was, ms; None: now.
+            ended: time of the end, ms; None: now.
         """
 
         def request(client: MlflowClient, run: Run) -> None:
@@ -95,10 +95,10 @@ class RecoverableRun:
             folder.cleanup()
 
     def start_again(self) -> None:
-        """Called when another run takes the place of a deleted one."""
+        """Called when a deleted run was replaced by another one."""
 
     def _catch_up(self, client: MlflowClient, n: int) -> Any:
-        """Send the first `n` requests, but for those that the run has."""
+        """Send those of the first `n` requests that the run does not have yet."""
         answer = None
         while self._n_sent < n and self._holds_claim():
             if self._run is None:
@@ -125,13 +125,13 @@ class RecoverableRun:
 
 
 def _upload(client: MlflowClient, run: Run, file: Path, folder: str) -> None:
-    # The client would ask for the run first, and go on using the address that its server had then.
+    # The client would fetch the run first, and keep the address that its server had then.
     repository = get_artifact_repository(run.info.artifact_uri, client.tracking_uri)
     repository.log_artifact(str(file), None if folder == "." else folder)
 
 
 def active_run(client: MlflowClient, run_id: str) -> Run | None:
-    """The run of an id; None: it was deleted, in a way that it can be restored or for good."""
+    """The run of an id; None if it was deleted, restorable or for good."""
     try:
         run = client.get_run(run_id)
     except MlflowException as error:
@@ -142,10 +142,10 @@ def active_run(client: MlflowClient, run_id: str) -> Run | None:
 
 
 def _says_deleted(client: MlflowClient, run_id: str, error: Exception) -> bool:
-    """Whether it is for this reason that a request about a run failed."""
+    """Whether a request about a run failed because the run was deleted."""
     return http_status(error) in (400, 404) and not is_passing(error) and active_run(client, run_id) is None
 
 
 def say(message: str) -> None:
-    """Tell the user."""
+    """Print a line for the user."""
     print(f"bdqm-tune: {message}", file=sys.stderr, flush=True)

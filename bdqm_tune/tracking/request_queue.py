@@ -1,4 +1,4 @@
-"""Requests to MLflow that go out one after the other, off the training loop, and again while its server is away."""
+"""A queue of requests to MLflow: sent in order, off the training loop, retried with back-off while it is away."""
 
 import math
 import os
@@ -20,7 +20,7 @@ from bdqm_tune.services.secrets import without_secrets
 from bdqm_tune.tracking.client import TrackingFailed, is_passing, reason
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0  # seconds between two attempts; they double
-HURRY = 10.0  # seconds that an interrupted process still tries
+HURRY = 10.0  # retry timeout (s) of an interrupted process
 RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 
 Answer = TypeVar("Answer")
@@ -28,16 +28,16 @@ Request = Callable[[MlflowClient], Any]
 
 
 class Sender(threading.Thread):
-    """Sends requests in their order; each must be safe to repeat, as an answer may get lost.
+    """Sends requests in their order; each must be idempotent, as an answer may get lost.
 
     Args:
-        connect: a client for where the server is now; called for every attempt.
-        patience: seconds from the first failure of a request to giving up.
+        connect: returns a client for the server's current address; called for every attempt.
+        retry_timeout: seconds from the first failure of a request to giving up.
     """
 
-    def __init__(self, connect: Callable[[], MlflowClient], patience: float) -> None:
+    def __init__(self, connect: Callable[[], MlflowClient], retry_timeout: float) -> None:
         super().__init__(name="mlflow", daemon=True)
-        self._connect, self._patience = connect, patience
+        self._connect, self._retry_timeout = connect, retry_timeout
         self._requests: queue.Queue[tuple[Request, Future[Any]] | None] = queue.Queue()
         self._error: Exception | None = None
         self._deadline = math.inf  # by time.monotonic
@@ -46,7 +46,7 @@ class Sender(threading.Thread):
         self.start()
 
     def send(self, request: Request) -> Future[Any]:
-        """Send it soon. Raises TrackingFailed if an earlier one failed."""
+        """Queue a request. Raises TrackingFailed if an earlier one failed."""
         self.check()
         done: Future[Any] = Future()
         self._requests.put((request, done))
@@ -58,7 +58,7 @@ class Sender(threading.Thread):
             raise self._error
 
     def hurry(self) -> None:
-        """Give up within ten seconds, however long the patience is."""
+        """Give up within ten seconds, however long the retry timeout is."""
         self._deadline = min(self._deadline, time.monotonic() + HURRY)
         self._wake.set()
 
@@ -93,8 +93,10 @@ class Sender(threading.Thread):
             return request(client)
 
         try:
-            meanwhile = "training goes on, this waits"
-            return repeated(attempt, self._patience, self._store, meanwhile, lambda: self._deadline, self._pause)
+            meanwhile = "training continues, this waits"
+            return with_retries(
+                attempt, self._retry_timeout, self._store, meanwhile, lambda: self._deadline, self._pause
+            )
         except StorageInternalError:  # of the study's database, which a request may write to
             raise
         except Exception as error:
@@ -108,25 +110,25 @@ class Sender(threading.Thread):
         self._wake.clear()
 
 
-def repeated(
+def with_retries(
     attempt: Callable[[], Answer],
-    patience: float,
+    retry_timeout: float,
     name: Callable[[], str],
     meanwhile: str,
     deadline: Callable[[], float] = lambda: math.inf,
     pause: Callable[[float], Any] = time.sleep,
     passes: Callable[[Exception], bool] = is_passing,
 ) -> Answer:
-    """The answer of MLflow, which is asked again while it does not answer; raises what the last attempt raised.
+    """The result of a request to MLflow, retried with back-off; raises what the last attempt raised.
 
     Args:
-        attempt: asks; safe to repeat, as an answer may get lost.
-        patience: seconds from the first failure to giving up.
-        name: what is asked, without a password.
-        meanwhile: what happens while it does not answer, to be said.
+        attempt: sends the request; idempotent, as an answer may get lost.
+        retry_timeout: seconds from the first failure to giving up.
+        name: of the store, for messages, without a password.
+        meanwhile: what happens while it does not answer, for the message.
         deadline: when to give up in any case, by time.monotonic; it may come closer.
         pause: waits so many seconds, or less.
-        passes: whether the same may succeed later.
+        passes: whether an error is transient.
     """
     failures, since, waits = 0, 0.0, pauses(FIRST_WAIT, LONGEST_WAIT)
     while True:
@@ -137,7 +139,7 @@ def repeated(
         except Exception as error:
             now = time.monotonic()
             failures, since = failures + 1, since or now
-            left = min(since + patience, deadline()) - now
+            left = min(since + retry_timeout, deadline()) - now
             if not passes(error) or left <= 0:
                 raise
             if failures == 2:  # one failure alone is not worth a line
@@ -153,7 +155,7 @@ def repeated(
 
 @contextmanager
 def one_attempt_each() -> Iterator[None]:
-    """MLflow's own repetitions are off: they know neither a new address nor that a run is there already."""
+    """Turn off MLflow's own retries: they know neither a new address nor that a run was created already."""
     before = os.environ.get(RETRIES)
     os.environ[RETRIES] = "0"
     try:

@@ -25,7 +25,7 @@ def record_run(
     """Log to a run in the experiment and return its id: that of `mlflow run` if it lies there, else a new one.
 
     Args:
-        write: puts the artifacts into the folder it is given.
+        write: writes the artifacts into a folder.
 
     Raises:
         MlflowException, OSError: the tracking store failed.

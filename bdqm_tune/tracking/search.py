@@ -14,13 +14,13 @@ from bdqm_tune.services.connection import Stores
 from bdqm_tune.storage.database import sqlite_file
 
 PAGE = 1000
-SAID_TO_RUN = "attributes.status = 'RUNNING'"  # a filter of MLflow's
+STATUS_RUNNING = "attributes.status = 'RUNNING'"  # a filter of MLflow's
 
 Item = TypeVar("Item")
 
 
 def tracking_not_made_yet(stores: Stores) -> bool:
-    """Whether MLflow's store is a SQLite file which asking it would make."""
+    """Whether MLflow's store is a SQLite file that does not exist yet: opening it would make it."""
     try:
         file = sqlite_file(make_url(stores.tracking_uri or mlflow.get_tracking_uri()))
     except ArgumentError:  # a server, or a folder
@@ -29,19 +29,21 @@ def tracking_not_made_yet(stores: Stores) -> bool:
 
 
 def search(
-    client: MlflowClient, asked: str, experiments: Sequence[str] | None = None, deleted: bool = False
+    client: MlflowClient, filter_string: str, experiments: Sequence[str] | None = None, deleted: bool = False
 ) -> Iterator[Run]:
-    """All runs that a filter of MLflow's gives, in some experiments or in all.
+    """All runs that match a filter of MLflow's, in some experiments or in all.
 
     Args:
-        deleted: those that are, in place of those that are not.
+        deleted: only deleted runs; else only active ones.
     """
     if experiments is None:
         view = ViewType.ALL if deleted else ViewType.ACTIVE_ONLY
         experiments = [experiment.experiment_id for experiment in _experiments(client, view)]
     view, chosen = ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY, list(experiments)
     if chosen:
-        yield from _all(lambda token: client.search_runs(chosen, asked, view, max_results=PAGE, page_token=token))
+        yield from _all(
+            lambda token: client.search_runs(chosen, filter_string, view, max_results=PAGE, page_token=token)
+        )
 
 
 def versions_of(client: MlflowClient, runs: Collection[str]) -> list[str]:
@@ -55,7 +57,7 @@ def _experiments(client: MlflowClient, view: int) -> Iterator[mlflow.entities.Ex
 
 
 def _all(page_from: Callable[[str | None], PagedList[Item]]) -> Iterator[Item]:
-    """What is on all pages."""
+    """The items of all pages."""
     page = page_from(None)
     yield from page
     while page.token:

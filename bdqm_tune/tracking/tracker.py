@@ -37,14 +37,14 @@ from bdqm_tune.tracking.client import (
     tracking_client,
 )
 from bdqm_tune.tracking.recoverable_run import RecoverableRun, active_run, say
-from bdqm_tune.tracking.request_queue import Request, Sender, one_attempt_each, repeated
+from bdqm_tune.tracking.request_queue import Request, Sender, one_attempt_each, with_retries
 from bdqm_tune.tracking.search import search
 from bdqm_tune.tracking.trial_run import Opening, TrialRun
 
 LONGEST_PARAMETER = 6000
 GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")  # as in luminous-shad-146, which MLflow gives a run without a name
-CREATION = "creation_id"  # tag by which a run is found whose creation was not answered
-PROCESS = "worker_process"  # tag of a worker's run: its process, by which it is known to be no more
+CREATION = "creation_id"  # tag by which a run is found if the answer to its creation was lost
+PROCESS = "worker_process"  # tag of a worker's run: its process, to find out whether it has ended
 REPLACES = "replaces_run_id"  # tag of a run that took the place of a deleted one
 
 Creation = Callable[[MlflowClient, Mapping[str, str]], Run]  # makes a run with these tags beside its own
@@ -57,14 +57,14 @@ class Tracker:
         study: name of the study.
         run: the study's.
         adopted: it is that of `mlflow run`, which ends it.
-        patience: seconds that the tracking store may be away.
+        retry_timeout: seconds for which a request is retried while the tracking store is away.
     """
 
-    def __init__(self, stores: Stores, study: str, run: Run, adopted: bool, patience: float) -> None:
+    def __init__(self, stores: Stores, study: str, run: Run, adopted: bool, retry_timeout: float) -> None:
         self.stores = stores
         self._name, self._adopted = study, adopted
         self._context = context_tags()
-        self._sender = Sender(lambda: tracking_client(stores), patience)
+        self._sender = Sender(lambda: tracking_client(stores), retry_timeout)
         self._experiment_id = run.info.experiment_id
         self.study = RecoverableRun(self.send, run, self._renew_study)
         self.on_renewed: Callable[[Run], None] = lambda run: None  # called with the run that follows a deleted study's
@@ -93,12 +93,12 @@ class Tracker:
         holds_claim: Callable[[], bool] = lambda: True,
         name: str = "",
     ) -> TrialRun:
-        """Open the run of a trial, or that of `run_id` again for a trial that was handed back.
+        """Open the run of a trial, or resume that of `run_id` for a trial that was requeued.
 
         Args:
-            opened: called with the id of a run that is made, as soon as it is known, in the thread that sends; gives
-                whether the trial is still ours, for else the run is removed.
-            holds_claim: whether this process may still send to the run; called in that thread, too.
+            opened: called with the id of a new run as soon as it is known, in the thread that sends; returns whether
+                we still hold the trial's claim, as the run is removed otherwise.
+            holds_claim: whether this process may still log to the run; called in that thread, too.
             name: of the run; empty: trial-NNN.
         """
         opening = Opening(
@@ -131,15 +131,15 @@ class Tracker:
         return TrialRun(self, opening, open_, renew, logged, holds_claim)
 
     def hurry(self) -> None:
-        """Wait for the store no longer than a process may that was told to end."""
+        """Shorten the retry timeout to that of an interrupted process."""
         self._sender.hurry()
 
     def finish(self, status: str, interrupted: bool = False) -> bool:
-        """Wait until everything is sent, and end the study's run unless `mlflow run` does; whether all was sent.
+        """Wait until everything is sent, and end the study's run unless `mlflow run` does; True if all was sent.
 
         Args:
             status: FINISHED, FAILED or KILLED.
-            interrupted: not to wait long.
+            interrupted: do not wait long.
 
         Raises:
             TrackingFailed: it was not, though there was time.
@@ -164,7 +164,7 @@ class Tracker:
         return True
 
     def send(self, request: Request) -> Future[Any]:
-        """Send a request that may be repeated, after those before it. Raises TrackingFailed if one of them failed."""
+        """Send an idempotent request after those before it. Raises TrackingFailed if one of them failed."""
         return self._sender.send(request)
 
     def wait(self, request: Future[Any]) -> Any:
@@ -175,7 +175,7 @@ class Tracker:
             raise TrackingFailed("the MLflow tracking store does not answer") from None
 
     def _creation(self, opening: Opening, opened: Callable[[str], bool]) -> Creation:
-        """What makes the run of a trial."""
+        """Returns a function that creates the run of a trial."""
         create = self._creating(opening.name, opening.creation, opening.started)
 
         def make(client: MlflowClient, tags: Mapping[str, str]) -> Run:
@@ -188,7 +188,7 @@ class Tracker:
         return make
 
     def _renew_study(self, deleted: Run) -> Callable[[MlflowClient], Run]:
-        """What makes a run in place of the study's."""
+        """Returns a function that creates a run in place of the study's."""
         create = self._creating(str(deleted.info.run_name), uuid.uuid4().hex, deleted.info.start_time)
 
         def make(client: MlflowClient, tags: Mapping[str, str]) -> Run:
@@ -213,7 +213,7 @@ class Tracker:
         return run
 
     def _creating(self, name: str, creation_id: str, started: int | None) -> Creation:
-        """What makes a run; called again, as its answer got lost, it takes the run that it made before."""
+        """Returns an idempotent function that creates a run: after a lost answer, it finds the run that it created."""
         creation = _Creation(name, creation_id, started)
 
         def create(client: MlflowClient, tags: Mapping[str, str]) -> Run:
@@ -227,9 +227,9 @@ class Tracker:
         return create
 
     def _restore_experiment(self, client: MlflowClient) -> bool:
-        """Restore the study's experiment, or make another one where it was removed for good; whether that was needed.
+        """Restore the study's experiment, or create another one if it was removed for good; True if that was needed.
 
-        The runs that others have replaced stay deleted.
+        Runs that were replaced stay deleted.
         """
         try:
             experiment = client.get_experiment(self._experiment_id)
@@ -248,7 +248,7 @@ class Tracker:
 def open_tracker(
     stores: Stores,
     study: str,
-    patience: float,
+    retry_timeout: float,
     environ: MutableMapping[str, str] = os.environ,
     restore: bool = False,
     alone: Callable[[], AbstractContextManager[Any]] = nullcontext,
@@ -256,9 +256,9 @@ def open_tracker(
     """Adopt the run that `mlflow run` made for this process, or make one in an experiment named like the study.
 
     Args:
-        patience: seconds that the tracking store may be away, now and later on.
-        restore: the experiment, where it was deleted.
-        alone: lets one process at a time make the tables of a store that is no server.
+        retry_timeout: seconds for which a request is retried while the tracking store is away, now and later on.
+        restore: restore the experiment if it was deleted.
+        alone: locks out other processes while the tables of a store that is no server are made.
 
     Raises:
         BdqmError: the tracking store stays away, or refuses.
@@ -281,18 +281,18 @@ def open_tracker(
 
     try:
         with one_attempt_each():
-            run = repeated(
+            run = with_retries(
                 attempt,
-                patience,
+                retry_timeout,
                 lambda: f"the MLflow tracking store {_where(stores)}",
-                f"waiting {duration(patience)}",
+                f"waiting {duration(retry_timeout)}",
                 pause=_pause,
                 passes=lambda error: is_passing(error) and not is_certificate(error),
             )
     except (MlflowException, OSError) as error:
         hint = f"; {_what_to_do(stores, error)}" if is_passing(error) and not is_certificate(error) else ""
         raise BdqmError(f"cannot use the MLflow tracking store {_where(stores)}: {reason(error)}{hint}") from None
-    return Tracker(stores, study, run, adopted is not None, patience)
+    return Tracker(stores, study, run, adopted is not None, retry_timeout)
 
 
 def _where(stores: Stores) -> str:
@@ -339,7 +339,7 @@ def experiment_of(client: MlflowClient, name: str, restore: bool) -> str:
     """The id of the experiment of that name, which is made if there is none.
 
     Args:
-        restore: it, where it was deleted.
+        restore: restore it if it was deleted.
 
     Raises:
         BadInput: it was deleted, and is not to be restored.
@@ -363,10 +363,10 @@ def experiment_of(client: MlflowClient, name: str, restore: bool) -> str:
 
 
 class _Creation:
-    """A run to be made; asked again, as the answer got lost, it is the run that was made before.
+    """The creation of a run, which is idempotent: a retry after a lost answer returns the run of the first attempt.
 
     Args:
-        identity: of the creation, which stands in a tag.
+        identity: of the creation, stored in a tag.
         started: in milliseconds since 1970; None: now.
     """
 
@@ -375,18 +375,18 @@ class _Creation:
         self._started = started or get_current_time_millis()
 
     def run(self, client: MlflowClient, experiment_id: str, tags: Mapping[str, str]) -> Run:
-        if self._tried and (found := client.search_runs([experiment_id], f"tags.{CREATION} = '{self._identity}'")):
-            return found[0]
+        if self._tried and (existing := client.search_runs([experiment_id], f"tags.{CREATION} = '{self._identity}'")):
+            return existing[0]
         self._tried = True
         return client.create_run(experiment_id, self._started, {**tags, CREATION: self._identity}, self._name)
 
 
 def _restore(client: MlflowClient, experiment: Experiment) -> None:
-    """Restore a deleted experiment with its runs, but for those that others have replaced."""
+    """Restore a deleted experiment with its runs, except those that were replaced."""
     experiment_id = experiment.experiment_id
     try:
         client.restore_experiment(experiment_id)
-        say(f"the experiment {experiment.name!r} was deleted in MLflow; it is restored, as its study goes on")
+        say(f"the experiment {experiment.name!r} was deleted in MLflow; it is restored, as its study continues")
     except MlflowException:
         # Another worker may have restored it meanwhile.
         if client.get_experiment(experiment_id).lifecycle_stage != LifecycleStage.ACTIVE:

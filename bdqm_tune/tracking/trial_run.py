@@ -30,32 +30,32 @@ STATUS = {
     "pruned": "KILLED",
     "failed": "FAILED",
     "waiting": "SCHEDULED",
-    "interrupted": "KILLED",  # of what is no trial, and is begun anew
+    "interrupted": "KILLED",  # of a training that is no trial, and starts again
 }
 RUNNING = [RunTag("trial_state", "running")]
 
 
 @dataclass(frozen=True)
 class Opening:
-    """What the run of a trial holds from its beginning; plain JSON."""
+    """What the run of a trial contains from its beginning; plain JSON."""
 
     number: int  # of the trial
     name: str  # of the run
     parameters: dict[str, str]
     tags: dict[str, str]
     inputs: list[dict[str, str]]  # data sets: name, digest, source, profile, context
-    creation: str  # stands in a tag, by which a run is found whose creation was not answered
+    creation: str  # stored in a tag, by which the run is found if the answer to its creation was lost
     started: int  # timestamp (ms)
 
 
 class TrialRun(RecoverableRun):
-    """The MLflow run of one trial, which may not be there yet.
+    """The MLflow run of one trial, which may not exist yet.
 
     Args:
-        open_: gives the run; `logged` is filled with the last step of each metric that is there by then, and is not
-            sent again.
-        renew: as `RecoverableRun` has it, given what the run holds from its beginning.
-        holds_claim: as `RecoverableRun` has it.
+        open_: returns the run, and fills `logged`.
+        renew: as in `RecoverableRun`, with what the run contains from its beginning.
+        logged: last logged step of each metric; steps up to it are not logged again.
+        holds_claim: as in `RecoverableRun`.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class TrialRun(RecoverableRun):
     ) -> None:
         super().__init__(tracker.send, open_, self._renewed, holds_claim)
         self._tracker, self._renew_by, self._logged, self.opening = tracker, renew, logged, opening
-        self._kept: list[tuple[dict[str, float], int, int]] = []  # by name; timestamp, ms; step
+        self._buffer: list[tuple[dict[str, float], int, int]] = []  # by name; timestamp, ms; step
         inputs = [_dataset_input(described) for described in opening.inputs]
         self.send(lambda client, run: client.log_inputs(run.info.run_id, datasets=inputs))
         self.send(self._describe)
@@ -82,22 +82,22 @@ class TrialRun(RecoverableRun):
         return self._renew_by(deleted, self.opening)
 
     def _describe(self, client: MlflowClient, run: Run) -> None:
-        there = run.data.params  # which cannot change: another worker may have had another device
-        params = [Param(key, value) for key, value in self.opening.parameters.items() if key not in there]
+        logged = run.data.params  # which cannot change: another worker may have had another device
+        params = [Param(key, value) for key, value in self.opening.parameters.items() if key not in logged]
         client.log_batch(run.info.run_id, params=params, tags=RUNNING)
 
     def wait(self) -> Run:
-        """Wait until all is sent, and give the run. Raises TrackingFailed if it cannot be made."""
+        """Wait until all is sent, and return the run. Raises TrackingFailed if it cannot be created."""
         self._tracker.wait(self.send(lambda client, run: None))
         return self.run
 
     def follow(self, records: "Iterable[EpochRecord]", epochs: int, before: int = 0) -> "Iterator[EpochRecord]":
-        """Log the epochs of a training as they come, and send them in a few batches.
+        """Log the epochs of a training as they come, in a few batches.
 
         Args:
-            records: of all epochs, those before a checkpoint too: what of them is not in the run yet is sent.
-            epochs: of the training, at most; the last ones are left to `finish`.
-            before: epochs before the checkpoint, which are not worth a batch of their own.
+            records: of all epochs, those before a checkpoint too: metrics not yet in the run are logged.
+            epochs: of the training, at most; the last batch is left to `finish`.
+            before: epochs before the checkpoint, which get no batch of their own.
         """
         every = -(-epochs // BATCHES_IN_TRIAL)
         for record in records:
@@ -108,13 +108,15 @@ class TrialRun(RecoverableRun):
                 self.flush()
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Keep metrics until `flush`."""
-        self._kept.append((dict(metrics), get_current_time_millis(), step))
+        """Buffer metrics until `flush`."""
+        self._buffer.append((dict(metrics), get_current_time_millis(), step))
 
     def flush(self, tags: Mapping[str, str] | None = None) -> None:
-        """Send what was kept."""
-        kept, self._kept = self._kept, []
-        metrics = [Metric(name, value, moment, step) for values, moment, step in kept for name, value in values.items()]
+        """Log the buffered metrics, and tags."""
+        buffer, self._buffer = self._buffer, []
+        metrics = [
+            Metric(name, value, moment, step) for values, moment, step in buffer for name, value in values.items()
+        ]
         run_tags = [RunTag(key, value) for key, value in (tags or {}).items()]
         for start in range(0, max(len(metrics), 1), MOST_METRICS):
             self.send(partial(self._log, metrics[start : start + MOST_METRICS], run_tags))
@@ -131,37 +133,37 @@ class TrialRun(RecoverableRun):
         best: Mapping[str, float],
         ended: int | None = None,
     ) -> Future[Any]:
-        """Send what is left, the artifacts, and the end of the run, which is answered when all is sent.
+        """Log the buffered metrics, the artifacts and the final status; the future is done when all is sent.
 
         Args:
             state: complete, pruned, failed, waiting or interrupted.
-            artifacts: writes the files to keep into the folder it is given.
+            artifacts: writes the artifacts into a folder.
             best: metrics of the trial's result, for the study's run; empty if it has none.
-            ended: when the trial did, ms; None: now. Of equal metrics of one moment MLflow keeps one.
+            ended: time of the trial's end, ms; None: now. Of equal metrics of one moment MLflow keeps one.
         """
         self.flush({**tags, "trial_state": state})
         self.upload(artifacts)
         if best:
             now, step = ended or get_current_time_millis(), self.opening.number
             metrics = [Metric(name, value, now, step) for name, value in best.items()]
-            holds_claim = False
+            held_claim = False
 
             def request(client: MlflowClient, run: Run) -> None:
-                nonlocal holds_claim  # a study's run that was deleted gets it again, when the trial has ended
-                holds_claim = holds_claim or self._holds_claim()
-                if holds_claim:
+                nonlocal held_claim  # a study's run that was deleted gets it again, when the trial has ended
+                held_claim = held_claim or self._holds_claim()
+                if held_claim:
                     client.log_batch(run.info.run_id, metrics=metrics)
 
             self._tracker.study.send(request)
         return self.end(STATUS[state], ended)
 
-    def hand_back(self) -> None:
-        """Leave the run to the worker that takes the trial next, which must find it, and all that belongs to it.
+    def requeue(self) -> None:
+        """Log all that is buffered and leave the run to the next worker of the trial.
 
-        What came after that one has looked which epochs are there would be there twice.
+        Waits until all is sent: metrics that arrive after that worker has read the logged steps would be logged twice.
         """
         self._tracker.hurry()
-        with suppress(TrackingFailed, StorageInternalError):  # said at the end
+        with suppress(TrackingFailed, StorageInternalError):  # reported at the end
             self._tracker.wait(self.finish("waiting", {}, lambda folder: None, {}))
 
 

@@ -11,10 +11,10 @@ from bdqm_tune.tuning.trial import TrialRunner
 
 
 def trial_results(study: optuna.Study, runner: TrialRunner, at_once: int) -> Generator[TrialResult, None, None]:
-    """Run the study's waiting trials and yield how each ended, until none waits.
+    """Run the study's waiting trials and yield the result of each, until none waits.
 
     Where a trial ends, the next begins at once, whatever the others do. What a trial gives does not depend on them.
-    Left early, by an error, an interruption or the caller, the trials that run are handed back.
+    Left early, by an error, an interruption or the caller, running trials are requeued.
 
     Args:
         at_once: trials that train at the same time, each in a thread of its own, so that a signal, which reaches the
@@ -28,13 +28,13 @@ def trial_results(study: optuna.Study, runner: TrialRunner, at_once: int) -> Gen
     try:
         while working:
             # The main thread waits here, where a signal reaches it.
-            news = ended.get()
-            if isinstance(news, BaseException):
-                raise news
-            if news is None:
+            result = ended.get()
+            if isinstance(result, BaseException):
+                raise result
+            if result is None:
                 working -= 1
             else:
-                yield news
+                yield result
     finally:
         runner.stop()
         for thread in threads:

@@ -19,7 +19,7 @@ DESCRIPTOR_TIME = "descriptor_seconds_per_atom"  # attribute of a study, with th
 class PredictionTime:
     """Times the models of trials, one at a time, whatever else their threads do.
 
-    The time of a descriptor is measured once a study: trials that share it are told apart by their networks alone, by
+    The time of a descriptor is measured once a study: trials that share it differ by their networks alone, by
     less than what the descriptor's time varies by from one measurement to the next.
 
     Args:
@@ -38,8 +38,8 @@ class PredictionTime:
         with self._one_at_a_time:
             if self._features[0] != digest:
                 self._features = digest, [potential.descriptor.compute(atoms) for atoms in self._structures]
-            described = self._of_descriptor(study, digest, potential.descriptor)
-            return described + network_seconds(potential, self._structures, self._features[1])
+            of_descriptor = self._of_descriptor(study, digest, potential.descriptor)
+            return of_descriptor + network_seconds(potential, self._structures, self._features[1])
 
     def _of_descriptor(self, study: optuna.Study, digest: str, descriptor: Descriptor) -> float:
         key = f"{DESCRIPTOR_TIME}_{digest}"

@@ -1,4 +1,4 @@
-"""The pruner's questions about a trial, for which training does not wait where the database is away."""
+"""Requests to the pruner about a trial, for which training does not wait while the database is away."""
 
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
@@ -13,52 +13,52 @@ WITHIN = 5.0  # seconds that training waits for a server's answer
 
 
 class Comparisons:
-    """Reports a trial's values and asks whether to go on, one question after the other, in a thread of its own."""
+    """Reports a trial's values and queries the pruner, one request after the other, in a thread of its own."""
 
     def __init__(self, trial: optuna.Trial) -> None:
         self._trial = trial
         self._thread = ThreadPoolExecutor(1, "pruner")
-        # A file is never away, but its disk may be slow, and what comes out must not depend on that.
+        # A file is never away, but its disk may be slow, and the result must not depend on that.
         self._waits = is_file(trial.storage)
-        self._open: dict[int, tuple[float | None, Future[bool]]] = {}  # questions without an answer, by epoch
+        self._pending: dict[int, tuple[float | None, Future[bool]]] = {}  # pending requests, by epoch
 
-    def ask(self, epoch: int, value: float | None) -> None:
-        """Report the value of an epoch, None if it was, and ask the pruner; where a server takes too long, come back.
+    def submit(self, epoch: int, value: float | None) -> None:
+        """Report the value of an epoch, unless None, and query the pruner; returns after `WITHIN` seconds at most.
 
-        While one question waits for the server, no other one is waited for.
+        With a database in a file, it waits for the answer. While a request is pending, it does not wait for the next.
         """
-        seconds = 0.0 if self._open and not self._waits else WITHIN
-        question = self._thread.submit(is_pruned, self._trial, epoch, value)
-        self._open[epoch] = value, question
-        while not wait([question], seconds).done and self._waits:
+        seconds = 0.0 if self._pending and not self._waits else WITHIN
+        answer = self._thread.submit(is_pruned, self._trial, epoch, value)
+        self._pending[epoch] = value, answer
+        while not wait([answer], seconds).done and self._waits:
             check()
 
     def pruned_at(self) -> int | None:
-        """The epoch at which the trial was to end, as far as the pruner has answered.
+        """The epoch at which the pruner stops the trial; None so far.
 
         Raises:
-            StorageInternalError: the database stayed away, or refused what was asked.
-            ClaimLost: another worker was given the trial, and has come to its end.
+            StorageInternalError: the database stayed away, or refused a request.
+            ClaimLost: another worker has claimed the trial and finished it.
         """
-        for epoch, (_, answer) in list(self._open.items()):
+        for epoch, (_, answer) in list(self._pending.items()):
             if not answer.done():
                 break
-            del self._open[epoch]
+            del self._pending[epoch]
             if answer.result():
                 return epoch
         return None
 
     def unanswered(self) -> dict[int, float]:
         """The values, by epoch, that the database may not have."""
-        return {epoch: value for epoch, (value, _) in self._open.items() if value is not None}
+        return {epoch: value for epoch, (value, _) in self._pending.items() if value is not None}
 
     def close(self) -> None:
-        """Ask no more; the answers that are still to come are of no use."""
+        """Cancel pending requests."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
 
 def is_pruned(trial: optuna.Trial, epoch: int, value: float | None) -> bool:
-    """Report the value of an epoch, unless it was, and ask the pruner. Raises as `Comparisons.pruned_at` does."""
+    """Report the value of an epoch, unless None, and query the pruner. Raises as `Comparisons.pruned_at` does."""
     try:
         if value is not None:
             trial.report(value, epoch)

@@ -1,4 +1,4 @@
-"""One trial: train, compare at the pruner's rungs, record, tell."""
+"""One trial: train, compare at the pruner's rungs, log, report the result."""
 
 import logging
 import threading
@@ -32,12 +32,12 @@ from bdqm_tune.study.search_space import Suggestion, suggest
 from bdqm_tune.study.study import (
     RUN_ID,
     certainly_holds_claim,
-    hand_back,
-    handed_back,
     holds_claim,
     keep_run_id,
     next_trial,
     others_run,
+    requeue,
+    requeued_on_error,
 )
 from bdqm_tune.study.trial_result import TrialResult, tell
 from bdqm_tune.tracking.client import TrackingFailed
@@ -46,26 +46,26 @@ from bdqm_tune.tracking.trial_run import TrialRun
 from bdqm_tune.tuning.prediction_time import PredictionTime
 from bdqm_tune.tuning.pruning import Comparisons
 
-FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0  # seconds between two looks for a trial that may come back
-TOLD_WITHIN = 5.0  # seconds that the next trial is put off until the study knows of this one
+FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0  # seconds between two polls for a trial that may be requeued
+REPORT_TIMEOUT = 5.0  # seconds that the next trial waits until this one's result is in the study
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a trial."""
+    """The result of a trial, and what is to be logged."""
 
     result: TrialResult
     tags: dict[str, str]
     best: dict[str, float]  # metrics for the study's run
-    reports: dict[int, float]  # by epoch, those that the study may not have
+    reports: dict[int, float]  # by epoch: values that the study may not have
     write: Callable[[Path], None]  # writes the artifacts into a folder
     ended: int  # timestamp, ms
 
 
 class TrialRunner:
-    """Runs trials of one study on one backend, in as many threads as like."""
+    """Runs trials of one study on one backend, from any number of threads."""
 
     def __init__(
         self,
@@ -84,19 +84,19 @@ class TrialRunner:
         self._config, self._dataset, self._backend, self._tracker = config, dataset, backend, tracker
         self._rungs, self._checkpoints = frozenset(rungs), checkpoints
         self._time = PredictionTime(dataset.validation.structures.atoms)
-        self._asking = threading.Lock()  # samplers are not made for several threads
-        self._waiting = threading.Lock()  # one looks for trials that come back, for all
+        self._sampler_lock = threading.Lock()  # samplers are not thread-safe
+        self._poll_lock = threading.Lock()  # one thread polls for requeued trials, for all
         self._stopped = threading.Event()
-        self._late: list[tuple[optuna.Trial, Future[bool]]] = []  # results that were not sent at once
+        self._late: list[tuple[optuna.Trial, Future[bool]]] = []  # results not reported in time
 
     def stop(self) -> None:
-        """Hand back, after their epoch, the trials that other threads are running, and begin no more."""
+        """Requeue, after their epoch, the trials that other threads are running, and begin no more."""
         self._stopped.set()
 
     def run_next(self, study: optuna.Study) -> TrialResult | None:
-        """Take a waiting trial and run it to its end, or None if there is none left, nor one that could come back.
+        """Claim a waiting trial and run it to its end; None if there is none left, nor one that could be requeued.
 
-        It is recorded in both stores; an exception in it fails it and does not get out.
+        It is recorded in both stores. An exception in its training fails the trial and is not raised.
         """
         with interruptible(self._stopped.is_set):
             while (trial := self._next_trial(study)) is not None:
@@ -107,25 +107,25 @@ class TrialRunner:
     def _next_trial(self, study: optuna.Study) -> optuna.Trial | None:
         if (trial := self._take(study)) is not None:
             return trial
-        with self._waiting:
+        with self._poll_lock:
             waits = pauses(FIRST_WAIT, LONGEST_WAIT)
             while (trial := self._take(study)) is None and others_run(study):
                 self._pause(next(waits))
         return trial
 
     def _take(self, study: optuna.Study) -> optuna.Trial | None:
-        with self._asking:
+        with self._sampler_lock:
             check()
             return next_trial(study)
 
     def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
+        while (remaining := until - time.monotonic()) > 0:
             check()
-            self._stopped.wait(min(left, 0.5))
+            self._stopped.wait(min(remaining, 0.5))
 
     def _run(self, trial: optuna.Trial) -> TrialResult:
-        with handed_back(trial):
+        with requeued_on_error(trial):
             tried = self._suggest(trial)
             run = self._open_run(trial, tried)
             checkpoint = TrialCheckpoint(self._checkpoints, trial.number)
@@ -134,7 +134,7 @@ class TrialRunner:
                     outcome = self._attempt(trial, tried, run, checkpoint)
                 except (KeyboardInterrupt, SystemExit, DiskFull):
                     checkpoint.write()
-                    run.hand_back()
+                    run.requeue()
                     raise
                 self._send(trial, run, outcome, checkpoint)
             except (TrackingFailed, StorageInternalError):
@@ -143,36 +143,36 @@ class TrialRunner:
         return outcome.result
 
     def _suggest(self, trial: optuna.Trial) -> Suggestion:
-        with self._asking:
+        with self._sampler_lock:
             return suggest(trial, self._config, len(self._dataset.train.structures))
 
     def _send(self, trial: optuna.Trial, run: TrialRun, outcome: Outcome, checkpoint: TrialCheckpoint) -> None:
-        """Send what came of a trial, and wait until the study knows of it, from which the next may learn.
+        """Log the result of a trial, and wait until it is in the study, from which the sampler learns.
 
-        For a store that is away it does not wait. In case that it stays away, the checkpoint has all epochs, by which
-        the next worker tells the study what this one could not.
+        It does not wait for a store that is away. If that stays away, the next worker reports the result from the
+        checkpoint, which has all epochs.
         """
 
-        def let_know(client: MlflowClient) -> bool:
+        def report(client: MlflowClient) -> bool:
             return tell(trial, outcome.result, self._config.objectives, checkpoint, outcome.reports)
 
         run.finish(outcome.result.state, outcome.tags, outcome.write, outcome.best, outcome.ended)
-        # Last of what is sent: a trial that has ended is whole in its run, whenever its worker is killed.
-        told = self._tracker.send(let_know)
+        # Sent last: the run of a finished trial is complete, whenever its worker is killed.
+        reported = self._tracker.send(report)
         is_late = bool(self._late) and not self._late[-1][1].done()
         try:
-            if not told.result(0.0 if is_late else TOLD_WITHIN):
+            if not reported.result(0.0 if is_late else REPORT_TIMEOUT):
                 raise ClaimLost(CLAIM_LOST)
         except TimeoutError:
             checkpoint.write()
-            self._late.append((trial, told))
+            self._late.append((trial, reported))
 
-    def hand_back_late(self) -> int:
-        """Let the trials wait again whose results could not be sent; how many there are."""
-        untold = [trial for trial, told in self._late if not told.done() or told.exception() is not None]
-        for trial in untold:
-            hand_back(trial)
-        return len(untold)
+    def requeue_late(self) -> int:
+        """Requeue the trials whose results could not be reported; returns their number."""
+        unreported = [trial for trial, sent in self._late if not sent.done() or sent.exception() is not None]
+        for trial in unreported:
+            requeue(trial)
+        return len(unreported)
 
     def _attempt(self, trial: optuna.Trial, tried: Suggestion, run: TrialRun, checkpoint: TrialCheckpoint) -> Outcome:
         """Train, from a checkpoint if there is one."""
@@ -197,7 +197,7 @@ class TrialRunner:
         except (TrackingFailed, StorageInternalError, ClaimLost):
             raise
         except Exception as exception:
-            if is_disk_full(exception):  # which says nothing of the trial: it waits again
+            if is_disk_full(exception):  # not the trial's fault: it is requeued
                 raise DiskFull(f"trial {trial.number}: {one_line(exception)}") from exception
             state, reason, error = "failed", f"{type(exception).__name__}: {exception}", traceback.format_exc()
         finally:
@@ -240,21 +240,21 @@ class TrialRunner:
         checkpoint: TrialCheckpoint,
         comparisons: Comparisons,
     ) -> str:
-        """Train to the end, or until the pruner says no; returns why it was pruned, empty if it was not.
+        """Train to the end, or until the pruner stops the trial; returns why it was pruned, empty if it was not.
 
-        The epochs before a checkpoint come first once more: what of them was not recorded yet is recorded now.
+        Replays the epochs of a restored checkpoint first, so that metrics not yet logged are logged.
         """
-        epochs, again = self._config.training.epochs, len(training.records)
-        was_here = RUN_ID in trial.user_attrs  # only then there may be reports; to ask takes a query
-        reported = trial.storage.get_trial(id_of(trial)).intermediate_values if was_here else {}
-        for record in run.follow(chain(list(training.records), training), epochs, again):
+        epochs, restored = self._config.training.epochs, len(training.records)
+        is_resumed = RUN_ID in trial.user_attrs  # only then there may be reports; reading them takes a query
+        reported = trial.storage.get_trial(id_of(trial)).intermediate_values if is_resumed else {}
+        for record in run.follow(chain(list(training.records), training), epochs, restored):
             if not holds_claim(trial):
                 raise ClaimLost(CLAIM_LOST)
-            if record.epoch > again:
+            if record.epoch > restored:
                 checkpoint.write_now_and_then()
             if record.epoch in self._rungs and record.epoch >= max(reported, default=0):
                 value = self._best_value(training, record.epoch) if record.epoch not in reported else None
-                comparisons.ask(record.epoch, value)
+                comparisons.submit(record.epoch, value)
             if (epoch := comparisons.pruned_at()) is not None:
                 return f"{self._config.study.pruner} pruner at epoch {epoch}"
         return ""

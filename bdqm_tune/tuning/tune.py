@@ -37,22 +37,16 @@ from bdqm_tune.study.study import (
 from bdqm_tune.study.trial_result import TrialResult
 from bdqm_tune.tracking.provenance import provenance_tags
 from bdqm_tune.tracking.quiet import quiet_libraries
-from bdqm_tune.tracking.search import SAID_TO_RUN, search
+from bdqm_tune.tracking.search import STATUS_RUNNING, search
 from bdqm_tune.tracking.tracker import Tracker, open_tracker
 from bdqm_tune.tuning.parallel_trials import trial_results
 from bdqm_tune.tuning.trial import TrialRunner
 from bdqm_tune.workers.heartbeat import Heartbeat
 from bdqm_tune.workers.registry import Worker, Workers, describe_process
-from bdqm_tune.workers.run_cleanup import (
-    end_run_of,
-    end_runs_of_killed,
-    end_unnamed_runs_of,
-    follow_run,
-    set_right_run_of,
-)
+from bdqm_tune.workers.run_cleanup import end_run_of, end_runs_of_killed, end_unnamed_runs_of, follow_run, repair_run_of
 
 FAILURES_THAT_STOP = 3
-LOCK_ATTEMPTS = 5  # at most, where each is lost
+LOCK_ATTEMPTS = 5  # at most, where the lock is lost each time
 LEARNING = ("tpe", "cmaes", "gp", "nsgaii")  # samplers that go by the results of earlier trials …
 ROUNDS = 4  # … and so need some rounds of trials, whatever the number of cores
 
@@ -69,7 +63,7 @@ def tune(
         on_trial: called after every trial.
 
     Raises:
-        BadInput: the study of that name asks another question.
+        BadInput: the study of that name has another search-space signature.
         BdqmError: a store failed, or the first trials all failed in the same way.
     """
     quiet_libraries()
@@ -89,7 +83,7 @@ def tune(
         alone=lambda: study_lock(stores, config.study.name),
     )
     experiment_id = tracker.run.info.experiment_id
-    status, hurried, leases = "FAILED", False, ExitStack()
+    status, hurried, heartbeats = "FAILED", False, ExitStack()
     runner: TrialRunner | None = None
     heartbeat: Heartbeat | None = None
     try:
@@ -100,10 +94,10 @@ def tune(
         checkpoints = checkpoint_folder(stores.home, config.study.name, attributes)
         compared = rungs(config.study.pruner, config.training.epochs)
         runner = TrialRunner(config, dataset, backend, tracker, compared, checkpoints)
-        heartbeat = leases.enter_context(closing(lease(study, tracker, backend.device)))
+        heartbeat = heartbeats.enter_context(closing(start_heartbeat(study, tracker, backend.device)))
         _run_waiting(study, runner, at_once(config, backend.at_once), on_trial)
         remove_ended(checkpoints, lambda: study.get_trials(deepcopy=False))
-        tracker.send(lambda client: end_runs_of_killed(client, search(client, SAID_TO_RUN, [experiment_id])))
+        tracker.send(lambda client: end_runs_of_killed(client, search(client, STATUS_RUNNING, [experiment_id])))
         status = "FINISHED"
     except (KeyboardInterrupt, SystemExit):
         status, hurried = "FINISHED" if walltime_is_near.is_set() else "KILLED", True
@@ -112,7 +106,7 @@ def tune(
         hurried = True
         raise
     finally:
-        with leases:  # until the study knows of all trials, which goes the same way
+        with heartbeats:  # until all results are in the study, which the tracker sends, too
             all_sent = False
             try:
                 all_sent = tracker.finish(status, hurried)
@@ -123,15 +117,15 @@ def tune(
 
 
 def _leave_to_others(runner: TrialRunner, heartbeat: Heartbeat) -> None:
-    """Let other workers send what this one cannot, and end its run."""
+    """Leave it to other workers to report what this one cannot, and to end its run."""
     heartbeat.leave_to_others()
-    if left := runner.hand_back_late():
-        ended = f"{left} trials have ended, and the stores do not know it"
+    if n_requeued := runner.requeue_late():
+        ended = f"{n_requeued} trials have ended, and the stores do not know it"
         note(f"bdqm-tune: {ended}; the next worker of the study sends them from their checkpoints")
 
 
 def _enter(dataset: Dataset, config: Config, stores: Stores, experiment_id: str) -> optuna.Study:
-    """The study with this worker's trials in it: the first worker makes it, one after the other adds to it."""
+    """The study with this worker's trials added, under its lock; the first worker creates it."""
     for _ in range(LOCK_ATTEMPTS - 1):
         with suppress(LockLost):  # the database was restarted, for example
             return _enter_once(dataset, config, stores, experiment_id)
@@ -152,11 +146,11 @@ def _enter_once(dataset: Dataset, config: Config, stores: Stores, experiment_id:
     return study
 
 
-def lease(study: optuna.Study, tracker: Tracker, device: str) -> Heartbeat:
-    """The lease of this process on its trials of the study, and what becomes of the runs of workers that are lost."""
+def start_heartbeat(study: optuna.Study, tracker: Tracker, device: str) -> Heartbeat:
+    """Register this process as a worker of the study and start its heartbeat, which also ends runs of dead workers."""
     storage = cache_of(study).backend
 
-    def lost(worker: Worker, why: str) -> None:
+    def on_dead(worker: Worker, why: str) -> None:
         def request(client: MlflowClient) -> None:
             end_run_of(client, worker, why)
             experiment_id = tracker.run.info.experiment_id
@@ -164,21 +158,21 @@ def lease(study: optuna.Study, tracker: Tracker, device: str) -> Heartbeat:
 
         tracker.send(request)
 
-    def requeued(trial: FrozenTrial) -> None:
+    def on_requeued(trial: FrozenTrial) -> None:
         def request(client: MlflowClient) -> None:
-            now = storage.get_trial(id_of(trial))  # for another worker may have taken it meanwhile
-            workers = Workers(storage.engine, storage.patience, id_of(study)).all()
+            now = storage.get_trial(id_of(trial))  # for another worker may have claimed it meanwhile
+            workers = Workers(storage.engine, storage.retry, id_of(study)).all()
             experiment_id = tracker.run.info.experiment_id
-            set_right_run_of(client, experiment_id, now, {worker.description.get("run_id", "") for worker in workers})
+            repair_run_of(client, experiment_id, now, {worker.description.get("run_id", "") for worker in workers})
 
         tracker.send(request)
 
     description = {**describe_process(), "device": device, "run_id": tracker.run.info.run_id}
-    started = Heartbeat(storage, id_of(study), description, lost, requeued)
-    follow_run(tracker, study, started)
-    started.look()
-    started.start()
-    return started
+    heartbeat = Heartbeat(storage, id_of(study), description, on_dead, on_requeued)
+    follow_run(tracker, study, heartbeat)
+    heartbeat.send()
+    heartbeat.start()
+    return heartbeat
 
 
 def at_once(config: Config, most: int) -> int:

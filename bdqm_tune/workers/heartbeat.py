@@ -1,4 +1,4 @@
-"""A worker's lease on its trials: it counts while it lives, and takes over from those that no longer do."""
+"""The heartbeat of a worker: a thread that sends it, checks the other workers and requeues trials of dead ones."""
 
 import logging
 import threading
@@ -14,45 +14,45 @@ from bdqm_tune.storage.retrying_storage import RetryingStorage
 from bdqm_tune.workers.failure_detector import DEAD_AFTER, HEARTBEAT_SECONDS, FailureDetector
 from bdqm_tune.workers.registry import Worker, Workers, who
 
-# A machine that was asleep did not count, and others know it: Linux's monotonic clock does not.
+# A machine that was asleep sent no heartbeats, which Linux's monotonic clock does not show.
 SINCE_BOOT = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 _log = logging.getLogger(__name__)
 
 
 def seconds_since_boot() -> float:
-    """By a clock that nobody sets, and that goes on while the machine sleeps."""
+    """Seconds by a clock that nobody sets, and that runs while the machine sleeps."""
     return time.clock_gettime(SINCE_BOOT)
 
 
 class Heartbeat(threading.Thread):
-    """Counts for this worker in a thread of its own, which outlives whatever happens to the database, and watches."""
+    """A thread that sends this worker's heartbeats and runs its failure detector; it outlives database failures."""
 
     def __init__(
         self,
         storage: RetryingStorage,
         study_id: int,
         description: Mapping[str, str],
-        lost: Callable[[Worker, str], None] = lambda worker, why: None,
-        requeued: Callable[[FrozenTrial], None] = lambda trial: None,
+        on_dead: Callable[[Worker, str], None] = lambda worker, why: None,
+        on_requeued: Callable[[FrozenTrial], None] = lambda trial: None,
         clock: Callable[[], float] = seconds_since_boot,
     ) -> None:
         """
         Args:
             description: of this worker, for the others and for people.
-            lost, requeued, clock: as `FailureDetector` has them.
+            on_dead, on_requeued, clock: as in `FailureDetector`.
 
         Raises:
-            BdqmError: it cannot be entered among the workers.
+            BdqmError: the worker cannot be registered.
         """
-        super().__init__(name="lease", daemon=True)
+        super().__init__(name="heartbeat", daemon=True)
         self._storage, self._description = storage, dict(description)
-        self._workers = Workers(storage.engine, storage.patience, study_id)
-        self._lost, self._requeued, self._clock = lost, requeued, clock
-        self._watch = FailureDetector(storage, study_id, self._say_lost, self._say_requeued, clock)
+        self._workers = Workers(storage.engine, storage.retry, study_id)
+        self._on_dead, self._on_requeued, self._clock = on_dead, on_requeued, clock
+        self._detector = FailureDetector(storage, study_id, self._report_dead, self._report_requeued, clock)
         self._ended, self._is_left = threading.Event(), False
-        self._enter()
-        storage.counts = self._counts
+        self._register()
+        storage.certainly_alive = self._certainly_alive
 
     def describe(self, key: str, value: str) -> None:
         """Change the description of this worker."""
@@ -60,52 +60,52 @@ class Heartbeat(threading.Thread):
             self._description[key] = value
             self._workers.describe(self.worker, self._description)
 
-    def _enter(self) -> None:
+    def _register(self) -> None:
         name, begun = uuid4().hex, self._clock()
         self._workers.add(name, self._description)
-        self._counted = begun
-        # Not before: whoever takes a trial and is not among the workers has it taken back.
+        self._last_sent = begun
+        # Not before: a trial that is claimed by an unregistered worker is requeued.
         self._storage.worker = self.worker = name
 
-    def _counts(self) -> bool:
-        """Whether nobody can have thought this worker dead, with as much time again for what is on its way by then."""
-        return self._clock() - self._counted < DEAD_AFTER / 2
+    def _certainly_alive(self) -> bool:
+        """Whether nobody can have declared this worker dead, with as much time again for requests on their way."""
+        return self._clock() - self._last_sent < DEAD_AFTER / 2
 
-    def _say_lost(self, worker: Worker, why: str) -> None:
-        _log.warning("worker %s is lost: %s", who(worker), why)
-        self._lost(worker, why)
+    def _report_dead(self, worker: Worker, why: str) -> None:
+        _log.warning("worker %s is dead: %s", who(worker), why)
+        self._on_dead(worker, why)
 
-    def _say_requeued(self, trial: FrozenTrial) -> None:
-        _log.warning("trial %d, whose worker is lost: %s", trial.number, trial.state.name.lower())
-        self._requeued(trial)
+    def _report_requeued(self, trial: FrozenTrial) -> None:
+        _log.warning("trial %d, whose worker is dead: %s", trial.number, trial.state.name.lower())
+        self._on_requeued(trial)
 
     def run(self) -> None:
         while True:
             try:
-                self.look()
+                self.send()
             except Exception as error:
-                _log.warning("the lease of this worker could not be renewed, and will be tried again: %s", error)
+                _log.warning("the heartbeat of this worker could not be sent, and will be retried: %s", error)
             if self._ended.wait(HEARTBEAT_SECONDS):
                 return
 
     def leave_to_others(self) -> None:
-        """Be taken for dead after the end, so that others end in MLflow what this one could not."""
+        """Stay registered on close: others declare this worker dead, and end in MLflow what it could not."""
         self._is_left = True
 
     def close(self) -> None:
-        """Work no more; what still runs is no longer this worker's."""
+        """Stop, and end the worker in the registry, so that its running trials are requeued."""
         self._ended.set()
         if self._is_left:
             return
         with suppress(StorageInternalError):  # others will notice
             self._workers.end(self.worker)
 
-    def look(self) -> None:
-        """Count, and see to those who do not."""
+    def send(self) -> None:
+        """Send a heartbeat, and check the other workers. If this one was declared dead, register it again."""
         begun = self._clock()
-        if self._workers.count(self.worker):
-            self._counted = begun
+        if self._workers.heartbeat(self.worker):
+            self._last_sent = begun
         elif not self._ended.is_set():
-            self._storage.lose()
-            self._enter()
-        self._watch.look(self.worker)
+            self._storage.drop_claims()
+            self._register()
+        self._detector.check(self.worker)

@@ -1,4 +1,4 @@
-"""Who works on a study: a table of workers beside Optuna's, in which each counts as long as it lives."""
+"""The registry of a study's workers: a table beside Optuna's, with a heartbeat counter for each."""
 
 import json
 import os
@@ -20,25 +20,25 @@ from bdqm_tune.storage.retry import Retry, reason
 from bdqm_tune.tracking.provenance import JOB_ID_VARIABLES
 
 Answer = TypeVar("Answer")
-RUNNING, ENDED, LOST = "running", "ended", "lost"
+RUNNING, ENDED, DEAD = "running", "ended", "lost"  # as stored
 DENIED = 1142  # MySQL's number for: the account may not do this to the table
 
 
 @dataclass(frozen=True)
 class Worker:
-    """A process that runs trials of a study, as the database has it."""
+    """A process that runs trials of a study, as registered."""
 
     name: str
-    state: str  # running, ended, or lost: it no longer counted
-    beats: int  # counts up while it lives
+    state: str  # running, ended, or lost: declared dead
+    heartbeats: int  # counted up while it lives
     since: datetime  # UTC
-    seen: datetime  # when it counted last, UTC
+    seen: datetime  # time of the last heartbeat, UTC
     description: Mapping[str, str]  # host, pid, process, run_id of its MLflow run, device, and job where there is one
-    note: str  # what was done about it
+    note: str  # why it was declared dead
 
     @property
     def is_gone(self) -> bool:
-        """Whether its process is known to be no more."""
+        """Whether its process is known to have ended."""
         return is_gone(self.description.get("process", ""))
 
     @property
@@ -52,18 +52,18 @@ class Workers:
 
     Args:
         engine: of the database in which the study is.
-        patience: with the database; every method may wait, and raises what the last attempt raised.
+        retry: of every method, which raises StudyDatabaseFailed after the retry timeout.
     """
 
-    def __init__(self, engine: sa.Engine, patience: Retry, study_id: int) -> None:
-        self._engine, self._patience, self._study_id = engine, patience, study_id
+    def __init__(self, engine: sa.Engine, retry: Retry, study_id: int) -> None:
+        self._engine, self._retry, self._study_id = engine, retry, study_id
         self._known = False
 
     def _run(self, call: Callable[[], Answer]) -> Answer:
         try:
-            return self._patience(call)
+            return self._retry(call)
         except (StorageInternalError, sa.exc.SQLAlchemyError) as error:
-            raise StudyDatabaseFailed(f"{self._patience.name()} failed: {reason(error)}") from error
+            raise StudyDatabaseFailed(f"{self._retry.name()} failed: {reason(error)}") from error
 
     def _change(self, statement: sa.Executable) -> int:
         """Execute it; the number of rows that it changed."""
@@ -75,8 +75,8 @@ class Workers:
         return self._run(once)
 
     @property
-    def _there(self) -> bool:
-        """Whether the table is; an older version made none, and where nobody has worked yet there is none."""
+    def _exists(self) -> bool:
+        """Whether the table exists; an older version made none, and the first worker makes it."""
         self._known = self._known or self._run(lambda: has_tables(self._engine))
         return self._known
 
@@ -87,46 +87,46 @@ class Workers:
             if f"({DENIED}," not in str(error.__cause__):
                 raise
             raise BdqmError(
-                f"{self._patience.name()} lacks the table {TABLE.name}, which this account may not make: "
+                f"{self._retry.name()} lacks the table {TABLE.name}, which this account may not make: "
                 "`bdqm-tune services down` and `bdqm-tune services up` make it on servers of an older bdqm-tune; "
-                "elsewhere, whoever may make tables there runs `bdqm-tune tune` once"
+                "elsewhere, anyone who may make tables there runs `bdqm-tune tune` once"
             ) from None
         self._known = True
 
     def add(self, name: str, description: Mapping[str, str]) -> None:
-        """Enter a worker; again for one that is there, nothing happens."""
+        """Register a worker; does nothing if it is registered."""
         self._make()
         now = sa.func.current_timestamp()
-        there = sa.exists().where(TABLE.c.worker == name)
+        registered = sa.exists().where(TABLE.c.worker == name)
         values = [name, self._study_id, RUNNING, 0, json.dumps(dict(description)), ""]
         row = sa.select(*(sa.literal(value) for value in values[:4]), now, now, *map(sa.literal, values[4:]))
-        self._change(TABLE.insert().from_select([column.name for column in TABLE.columns], row.where(~there)))
+        self._change(TABLE.insert().from_select([column.name for column in TABLE.columns], row.where(~registered)))
 
     def describe(self, name: str, description: Mapping[str, str]) -> None:
-        """Say something else of a worker."""
+        """Replace the description of a worker."""
         self._change(TABLE.update().where(TABLE.c.worker == name).values(description=json.dumps(dict(description))))
 
-    def count(self, name: str) -> bool:
-        """Say that a worker lives; False if it was declared lost meanwhile."""
+    def heartbeat(self, name: str) -> bool:
+        """Record a heartbeat of a worker; False if it was declared dead meanwhile."""
         mine = sa.and_(TABLE.c.worker == name, TABLE.c.state == RUNNING)
         values = {"beats": TABLE.c.beats + 1, "seen": sa.func.current_timestamp()}
         return bool(self._change(TABLE.update().where(mine).values(values)))
 
-    def end(self, name: str, state: str = ENDED, note: str = "", beats: int | None = None) -> bool:
-        """End a worker that runs; whether it was this call that did.
+    def end(self, name: str, state: str = ENDED, note: str = "", heartbeats: int | None = None) -> bool:
+        """End a running worker; True if this call did.
 
         Args:
-            state: ended, or lost.
-            beats: only if it has not counted on from there.
+            state: ENDED or DEAD.
+            heartbeats: only if its counter has still this value.
         """
         chosen = [TABLE.c.worker == name, TABLE.c.state == RUNNING]
-        if beats is not None:
-            chosen.append(TABLE.c.beats == beats)
+        if heartbeats is not None:
+            chosen.append(TABLE.c.beats == heartbeats)
         return bool(self._change(TABLE.update().where(*chosen).values(state=state, note=note)))
 
-    def beats(self) -> dict[str, int]:
-        """What each of the study's workers that run has counted up to, by name."""
-        if not self._there:
+    def heartbeats(self) -> dict[str, int]:
+        """The heartbeat counters of the study's running workers, by name."""
+        if not self._exists:
             return {}
         mine = sa.and_(TABLE.c.study_id == self._study_id, TABLE.c.state == RUNNING)
         query = sa.select(TABLE.c.worker, TABLE.c.beats).where(mine)
@@ -138,12 +138,12 @@ class Workers:
         return self._run(once)
 
     def all(self, *states: str, names: Collection[str] | None = None) -> list[Worker]:
-        """Those of the study in these states, or in any; the first to come first.
+        """The study's workers in these states, or in any, by the time of registration.
 
         Args:
-            names: of those to give; None: of all.
+            names: of the workers to return; None: all.
         """
-        if not self._there:
+        if not self._exists:
             return []
         query = sa.select(TABLE, sa.func.current_timestamp().label("now")).where(TABLE.c.study_id == self._study_id)
         if states:
@@ -158,8 +158,8 @@ class Workers:
         return self._run(once)
 
     def forget(self) -> None:
-        """Remove all of the study, which is to be deleted."""
-        if self._there:
+        """Remove all workers of the study, which is to be deleted."""
+        if self._exists:
             self._change(TABLE.delete().where(TABLE.c.study_id == self._study_id))
 
 
@@ -171,12 +171,12 @@ def _worker(row: sa.Row[Any]) -> Worker:
 
 
 def who(worker: Worker) -> str:
-    """A worker as people know it: its process and host."""
+    """A worker as shown to people: `PID on HOST`."""
     return f"{worker.description.get('pid', '?')} on {worker.description.get('host', '?')}"
 
 
 def describe_process() -> dict[str, str]:
-    """This process, for others to find it."""
-    found = {"host": socket.gethostname(), "pid": str(os.getpid()), "process": process_identity()}
+    """Description of this process: host, pid, process identity, scheduler job."""
+    process = {"host": socket.gethostname(), "pid": str(os.getpid()), "process": process_identity()}
     jobs = [os.environ[name] for name in JOB_ID_VARIABLES if os.environ.get(name)]
-    return found | ({"job": jobs[0]} if jobs else {})
+    return process | ({"job": jobs[0]} if jobs else {})

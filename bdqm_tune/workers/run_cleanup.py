@@ -1,4 +1,4 @@
-"""MLflow runs of workers, kept in step with the study: of those that are lost, and of those whose run was deleted."""
+"""MLflow runs of workers, kept in step with the study: of dead workers, and of those whose run was deleted."""
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -20,18 +20,18 @@ from bdqm_tune.tracking.trial_run import STATUS
 from bdqm_tune.workers.heartbeat import Heartbeat
 from bdqm_tune.workers.registry import Worker
 
-LOST_STATES = {TrialState.WAITING: "waiting", TrialState.FAIL: "failed"}  # of a trial whose worker is lost
+REQUEUED_STATES = {TrialState.WAITING: "waiting", TrialState.FAIL: "failed"}  # of a trial of a dead worker
 
 _log = logging.getLogger(__name__)
 
 
 def end_run_of(client: MlflowClient, worker: Worker, why: str) -> bool:
-    """End the run of a worker that is lost, unless it has ended; whether it was this call that did."""
-    with _if_it_may_be("the run of a lost worker"):
+    """End the run of a dead worker, unless it has ended; True if this call did."""
+    with _if_it_may_be("the run of a dead worker"):
         if run_id := worker.description.get("run_id"):
             run = client.get_run(run_id)
             if run.info.status == "RUNNING":
-                client.set_tag(run_id, "reason", f"its worker was lost: {why}")
+                client.set_tag(run_id, "reason", f"its worker died: {why}")
                 client.set_terminated(run_id, status="KILLED")
                 return True
     return False
@@ -46,7 +46,7 @@ def end_runs_of_killed(client: MlflowClient, runs: Iterable[Run]) -> list[Run]:
     with _if_it_may_be("the run of a killed worker"):
         for run in runs:
             if is_gone(run.data.tags.get(PROCESS, "")):
-                client.set_tag(run.info.run_id, "reason", "its worker was lost: its process was gone")
+                client.set_tag(run.info.run_id, "reason", "its worker died: its process was gone")
                 client.set_terminated(run.info.run_id, status="KILLED")
                 ended.append(run)
     return ended
@@ -55,15 +55,15 @@ def end_runs_of_killed(client: MlflowClient, runs: Iterable[Run]) -> list[Run]:
 def end_unnamed_runs_of(
     client: MlflowClient, experiment_id: str, worker: Worker, trials: Callable[[], Sequence[FrozenTrial]]
 ) -> None:
-    """End the runs of trials that a lost worker made and could not name in the study: no trial has them.
+    """End the runs that a dead worker made and could not record in the study: no trial refers to them.
 
     Args:
-        trials: gives those of the study; called only where the worker has runs that are said to run.
+        trials: returns those of the study; called only where the worker has running runs.
     """
-    with _if_it_may_be("the runs of a lost worker"):
+    with _if_it_may_be("the runs of a dead worker"):
         parent = worker.description.get("run_id", "none")
-        said = f"tags.{MLFLOW_PARENT_RUN_ID} = '{parent}' AND attributes.status = 'RUNNING'"
-        if running := list(search(client, said, [experiment_id])):
+        filter_string = f"tags.{MLFLOW_PARENT_RUN_ID} = '{parent}' AND attributes.status = 'RUNNING'"
+        if running := list(search(client, filter_string, [experiment_id])):
             named = {trial.user_attrs.get(RUN_ID) for trial in trials()}
             for run in running:
                 if run.info.run_id not in named:
@@ -71,11 +71,11 @@ def end_unnamed_runs_of(
                     client.set_terminated(run.info.run_id, status="KILLED")
 
 
-def set_right_run_of(client: MlflowClient, experiment_id: str, trial: FrozenTrial, parents: Collection[str]) -> int:
-    """Let the runs of a trial whose worker is lost say what the trial is now; how many were changed.
+def repair_run_of(client: MlflowClient, experiment_id: str, trial: FrozenTrial, parents: Collection[str]) -> int:
+    """Set the status of a trial's runs, whose worker is dead, to that of the trial; returns how many were changed.
 
     Args:
-        parents: runs of all who have worked on the study. Another study of its name, in another database, may have
+        parents: runs of all workers of the study. Another study of its name, in another database, may have
             runs in the same experiment.
     """
     changed = 0
@@ -84,12 +84,12 @@ def set_right_run_of(client: MlflowClient, experiment_id: str, trial: FrozenTria
             ours = run.info.run_id == trial.user_attrs.get(RUN_ID)
             if not ours and run.data.tags.get(MLFLOW_PARENT_RUN_ID) not in parents:
                 continue
-            if not ours:  # made by a worker that was lost before it could say so
+            if not ours:  # made by a worker that died before it could record it
                 state, status = "lost", "KILLED"
-            elif trial.state in LOST_STATES:
-                state = LOST_STATES[trial.state]
+            elif trial.state in REQUEUED_STATES:
+                state = REQUEUED_STATES[trial.state]
                 status = STATUS[state]
-            else:  # another worker has the trial by now, and goes on in the run
+            else:  # another worker has claimed the trial by now, and resumes the run
                 continue
             client.set_tag(run.info.run_id, "trial_state", state)
             client.set_terminated(run.info.run_id, status=status)
@@ -97,13 +97,13 @@ def set_right_run_of(client: MlflowClient, experiment_id: str, trial: FrozenTria
     return changed
 
 
-def follow_run(tracker: Tracker, study: Study, lease: Heartbeat) -> None:
-    """Let the study and the table of workers know where a worker's run is, now and when another one takes its place."""
+def follow_run(tracker: Tracker, study: Study, heartbeat: Heartbeat) -> None:
+    """Record a worker's run in the study and the registry, now and whenever the run is replaced."""
 
     def renewed(run: Run) -> None:
         if study.user_attrs.get(EXPERIMENT) != run.info.experiment_id:
             study.set_user_attr(EXPERIMENT, run.info.experiment_id)
-        lease.describe("run_id", run.info.run_id)
+        heartbeat.describe("run_id", run.info.run_id)
 
     tracker.on_renewed = renewed
     renewed(tracker.run)
@@ -111,16 +111,16 @@ def follow_run(tracker: Tracker, study: Study, lease: Heartbeat) -> None:
 
 @contextmanager
 def _if_it_may_be(what: str) -> Iterator[None]:
-    """Leave what MLflow refuses to change, as a run that was deleted or is another user's: no reason to end."""
+    """Log and ignore it if MLflow refuses a change, as of a run that was deleted or is another user's."""
     try:
         yield
     except MlflowException as error:
         if is_passing(error):
             raise
-        _log.warning("%s could not be set right: %s", what, reason(error))
+        _log.warning("%s could not be repaired: %s", what, reason(error))
 
 
 def _begun(client: MlflowClient, experiment_id: str, number: int) -> list[Run]:
-    """The runs of trials of this number that run, by their status or, where somebody changed that, by their tag."""
+    """The running runs of trials of this number: by status or, where somebody changed that, by tag."""
     runs = client.search_runs([experiment_id], f"tags.trial_number = '{number}'")
     return [run for run in runs if run.info.status == "RUNNING" or run.data.tags.get("trial_state") == "running"]

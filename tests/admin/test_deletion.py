@@ -34,7 +34,7 @@ def active(client: MlflowClient, experiment: str) -> set[str]:
 
 def workers_of(study: optuna.Study) -> Workers:
     backend = study._storage.backend  # type: ignore[attr-defined]
-    return Workers(backend.engine, backend.patience, study._study_id)
+    return Workers(backend.engine, backend.retry, study._study_id)
 
 
 def test_all_of_a_study_goes_and_nothing_of_another(both: Stores, configure: Callable[..., Any]) -> None:

@@ -16,7 +16,7 @@ from bdqm_tune.study.study import RUN_ID, add_trials, load_study, next_trial
 from bdqm_tune.tracking.client import tracking_client
 from bdqm_tune.tuning.tune import tune
 from bdqm_tune.workers.failure_detector import DEAD_AFTER, HEARTBEAT_SECONDS
-from bdqm_tune.workers.registry import ENDED, LOST, RUNNING, Worker, Workers, describe_process
+from bdqm_tune.workers.registry import DEAD, ENDED, RUNNING, Worker, Workers, describe_process
 
 
 def tuned(stores: Stores, configure: Callable[..., Any], name: str) -> optuna.Study:
@@ -46,7 +46,7 @@ class Time:
 def left_by(study: optuna.Study, name: str = "a", **description: str) -> Workers:
     """A worker that has a trial; without `process`, as of another machine."""
     backend = study._storage.backend  # type: ignore[attr-defined]
-    workers = Workers(backend.engine, backend.patience, study._study_id)
+    workers = Workers(backend.engine, backend.retry, study._study_id)
     workers.add(name, {"host": "node", "pid": "7", **description})
     add_trials(study, 1)
     backend.worker = name
@@ -63,15 +63,15 @@ def test_a_worker_of_another_machine_is_watched_first(stores: Stores, configure:
     earlier = datetime(2020, 1, 1)
     with backend.engine.begin() as connection:
         connection.execute(WORKERS.update().where(WORKERS.c.worker == "a").values(seen=earlier))
-    assert found(stores, WARNING) == ["s: not heard of for over 80 s: 7 on node"]
+    assert found(stores, WARNING) == ["s: no heartbeat for over 80 s: 7 on node"]
     assert found(stores, FIXED) == []
     waited = {"wait": True, "sleep": time.sleep, "clock": time.clock}
     assert found(stores, FIXED, **waited) == [
-        "s: worker 7 on node is lost: not heard of for 80 s",
-        "s: trial 2 waits again, as its worker was lost (1 of 3)",
+        "s: worker 7 on node is dead: no heartbeat for 80 s",
+        "s: trial 2 is requeued, as its worker died (1 of 3)",
     ]
     assert DEAD_AFTER <= time.now <= DEAD_AFTER + 2 * HEARTBEAT_SECONDS
-    assert workers.all(LOST)[0].note == "not heard of for 80 s"
+    assert workers.all(DEAD)[0].note == "no heartbeat for 80 s"
 
 
 def test_a_worker_that_counts_is_left_alone_however_long_it_is_watched(
@@ -82,7 +82,7 @@ def test_a_worker_that_counts_is_left_alone_however_long_it_is_watched(
 
     def sleep(seconds: float) -> None:
         time.sleep(seconds)
-        workers.count("a")
+        workers.heartbeat("a")
 
     assert found(stores, FIXED, wait=True, sleep=sleep, clock=time.clock) == []
     assert time.naps >= DEAD_AFTER / HEARTBEAT_SECONDS
@@ -110,7 +110,7 @@ def test_runs_that_an_observer_left_are_ended(both: Stores, configure: Callable[
         client.update_run(run_id, status="RUNNING")
     gone = {**describe_process(), "run_id": runs["left"]}
     workers = left_by(study, **gone)
-    workers.end("a", LOST, "its process was gone")
+    workers.end("a", DEAD, "its process was gone")
     left_by(other, "b", **describe_process(), run_id=made.info.run_id)
     backend = study._storage.backend  # type: ignore[attr-defined]
     with backend.engine.begin() as connection:  # those that made the two studies ended long ago
@@ -120,7 +120,7 @@ def test_runs_that_an_observer_left_are_ended(both: Stores, configure: Callable[
         connection.execute(WORKERS.delete().where(WORKERS.c.state == ENDED, WORKERS.c.study_id == other._study_id))
 
     messages = found(both, FIXED)
-    assert messages[0] == "left: trial 2 waits again, as its worker was lost (1 of 3)"
+    assert messages[0] == "left: trial 2 is requeued, as its worker died (1 of 3)"
     assert messages[1].startswith("left: ended the runs of workers that are no more: left, ")
     after = {name: client.get_run(run_id) for name, run_id in runs.items()}
     assert {name: run.info.status for name, run in after.items()} == {
@@ -144,7 +144,7 @@ def test_the_runs_of_a_study_of_that_name_in_another_database_are_left_alone(
         client.update_run(run_id, status="RUNNING")
     backend = study._storage.backend  # type: ignore[attr-defined]
     with backend.engine.begin() as connection:
-        connection.execute(WORKERS.update().values(state=LOST))
+        connection.execute(WORKERS.update().values(state=DEAD))
     assert found(stores, FIXED) == ["s: ended the runs of workers that are no more: trial-000"]
     assert client.get_run(our_run).info.status == "FINISHED"
     assert client.get_run(their_run).info.status == "RUNNING"
@@ -167,5 +167,5 @@ def test_who_has_ended_may_go_on_sending_for_a_while() -> None:
     assert not has_done(worker(RUNNING, 500))
     assert not has_done(worker(ENDED, 50, **here))
     assert has_done(worker(ENDED, 70))
-    assert has_done(worker(LOST, 0))
+    assert has_done(worker(DEAD, 0))
     assert has_done(worker(ENDED, 0, process=f"{here['process']}0"))

@@ -14,7 +14,7 @@ from bdqm_tune.services.tables import has_tables
 from bdqm_tune.storage.database import open_storage
 from bdqm_tune.study.study import LOSSES, RUN_ID, SIGNATURE, add_trials, next_trial
 from bdqm_tune.units import duration_text
-from bdqm_tune.workers.registry import LOST, Workers, describe_process
+from bdqm_tune.workers.registry import DEAD, Workers, describe_process
 from tests.places import Place
 
 NOW = datetime(2026, 11, 25, 12)
@@ -46,7 +46,7 @@ def test_time_left_is_said_only_while_somebody_works(place: Place) -> None:
     trials = [trial(30, 20), trial(20, 10), create_trial(state=TrialState.WAITING)]
     assert status_of(trials).seconds_left is None
     storage = open_storage(place.stores).backend
-    workers = Workers(storage.engine, storage.patience, 1)
+    workers = Workers(storage.engine, storage.retry, 1)
     workers.add("a", {**describe_process(), "device": "cpu"})
     found = summarise("s", {}, trials, [], workers.all(), NOW)
     assert found.seconds_left == pytest.approx(3600 / 4)
@@ -75,12 +75,12 @@ def study(place: Place) -> optuna.Study:
 
 def test_everything_is_said(place: Place, study: optuna.Study) -> None:
     backend = study._storage.backend  # type: ignore[attr-defined]
-    workers = Workers(backend.engine, backend.patience, study._study_id)
+    workers = Workers(backend.engine, backend.retry, study._study_id)
     process = describe_process()
     workers.add("a", {**process, "job": "4711", "device": "cuda"})
     workers.add("b", {**process, "process": f"{process['process']}0", "device": "cpu"})
     workers.add("c", {"host": "node", "pid": "7", "device": "cpu"})
-    workers.end("c", LOST, "not heard of for 80 s")
+    workers.end("c", DEAD, "no heartbeat for 80 s")
     workers.add("d", {"host": "node", "pid": "8"})
     workers.end("d")
     backend.worker = "a"
@@ -93,7 +93,7 @@ def test_everything_is_said(place: Place, study: optuna.Study) -> None:
     assert found.losses == [{"trial": 3, "times": 3}]
     assert [(one.state, one.trials, one.note) for one in sorted(found.workers, key=lambda one: one.state)] == [
         ("gone", [], ""),
-        ("lost", [], "not heard of for 80 s"),
+        ("lost", [], "no heartbeat for 80 s"),
         ("running", [4], ""),
     ]
     running = next(one for one in found.workers if one.state == "running")
@@ -105,8 +105,8 @@ def test_everything_is_said(place: Place, study: optuna.Study) -> None:
     assert f"{process['pid']} on {process['host']}, job 4711, cuda, since " in text
     assert " ago: trial 4\n" in text
     assert "lost     7 on node, cpu, " in text
-    assert "`bdqm-tune doctor` lets the trials of those that are gone wait again" in text
-    assert "losses   trials whose workers were lost: 3 (3 times)" in text
+    assert "`bdqm-tune doctor` requeues the trials of those that are gone" in text
+    assert "losses   trials whose workers died: 3 (3 times)" in text
 
 
 def test_a_study_of_before_there_were_workers(place: Place, study: optuna.Study) -> None:
@@ -120,7 +120,7 @@ def test_a_study_of_before_there_were_workers(place: Place, study: optuna.Study)
 def test_all_studies_are_listed(place: Place, study: optuna.Study) -> None:
     backend = study._storage.backend  # type: ignore[attr-defined]
     optuna.create_study(storage=study._storage, study_name="another one")
-    Workers(backend.engine, backend.patience, study._study_id).add("a", describe_process())
+    Workers(backend.engine, backend.retry, study._study_id).add("a", describe_process())
     empty, found = all_studies(place.stores)
     assert [getattr(found, state) for state in COUNTS] == [2, 0, 2, 1, 1]
     assert (found.study, found.best_value, found.unit, found.workers) == ("s", 0.25, "eV", 1)

@@ -34,7 +34,7 @@ from bdqm_tune.study.study import EXPERIMENT, IDENTITY, RUN_ID, add_trials, load
 from bdqm_tune.tracking.client import tracking_client
 from bdqm_tune.tracking.search import search
 from bdqm_tune.tuning.tune import tune
-from bdqm_tune.workers.registry import LOST, Workers
+from bdqm_tune.workers.registry import DEAD, Workers
 from tests.commands import Call
 from tests.places import Place, write_connection
 from tests.servers import Servers
@@ -221,18 +221,18 @@ def test_what_a_killed_worker_left_is_set_right_first(tuned: Tuned, elsewhere: S
     source = tuned(n_trials=1)
     study = load_study(source, "small")
     backend = study._storage.backend  # type: ignore[attr-defined]
-    workers = Workers(backend.engine, backend.patience, study._study_id)
+    workers = Workers(backend.engine, backend.retry, study._study_id)
     process = f"{'/'.join(workers.all()[0].description['process'].split('/')[:-1])}/1@1"
     workers.add("killed", {"host": "here", "pid": "1", "process": process})
     backend.worker = "killed"
     assert next_trial(study) is not None
     said: list[str] = []
     copy_study(source, elsewhere, "small", said.append)
-    assert said[0] == "small: worker 1 on here is lost: its process was gone"
+    assert said[0] == "small: worker 1 on here is dead: its process was gone"
     assert [trial.state for trial in load_study(elsewhere, "small").trials][1:] == [TrialState.WAITING] * 2
     copied = load_study(elsewhere, "small")
     backend = copied._storage.backend  # type: ignore[attr-defined]
-    there = Workers(backend.engine, backend.patience, copied._study_id).all(LOST)
+    there = Workers(backend.engine, backend.retry, copied._study_id).all(DEAD)
     assert [worker.name for worker in there] == ["killed"]
 
 
@@ -240,7 +240,7 @@ def test_a_study_at_work_is_not_copied(tuned: Tuned, elsewhere: Stores) -> None:
     source = tuned(n_trials=1)
     study = load_study(source, "small")
     backend = study._storage.backend  # type: ignore[attr-defined]
-    Workers(backend.engine, backend.patience, study._study_id).add("a", {"host": "node", "pid": "7"})
+    Workers(backend.engine, backend.retry, study._study_id).add("a", {"host": "node", "pid": "7"})
     with pytest.raises(BdqmError, match="workers run on study 'small': 7 on node; end them first"):
         copy_study(source, elsewhere, "small")
     assert not Path("there.db").exists()

@@ -77,21 +77,21 @@ def test_a_worker_that_is_killed(call: Call) -> None:
     code, out, err = call("doctor", "--json")
     assert code == 0, out
     fixed = [finding["message"] for finding in json.loads(out) if finding["state"] == "fixed"]
-    assert re.fullmatch(rf"s: worker {process.pid} on \S+ is lost: its process was gone", fixed[0])
-    assert fixed[1:] == [f"s: trial {number} waits again, as its worker was lost (1 of 3)" for number in (0, 1)]
+    assert re.fullmatch(rf"s: worker {process.pid} on \S+ is dead: its process was gone", fixed[0])
+    assert fixed[1:] == [f"s: trial {number} is requeued, as its worker died (1 of 3)" for number in (0, 1)]
     runs = {run.info.run_name: run for run in MlflowClient().search_runs([_experiment()])}
     assert {name: run.info.status for name, run in runs.items()} == {
         "s": "KILLED",
         "trial-000": "SCHEDULED",
         "trial-001": "SCHEDULED",
     }
-    assert runs["s"].data.tags["reason"] == "its worker was lost: its process was gone"
+    assert runs["s"].data.tags["reason"] == "its worker died: its process was gone"
     assert runs["trial-000"].data.tags["trial_state"] == "waiting"
     assert "fixed  " not in call("doctor")[1], "nothing is left to fix"
 
     code, out, _ = call("status", "s")
     assert "3 waiting" in out
-    assert "losses   trials whose workers were lost: 0 (once), 1 (once)" in out
+    assert "losses   trials whose workers died: 0 (once), 1 (once)" in out
     code, out, _ = call("studies")
     assert out.splitlines()[1].split()[:6] == ["s", "3", "0", "0", "0", "0"]
 
@@ -137,7 +137,7 @@ def test_where_nothing_is_nothing_is_made(call: Call) -> None:
 
 def test_doctor_says_what_only_the_user_can_mend(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BDQM_STORAGE", "mysql+pymysql://me:t0ps3cret@127.0.0.1:1/optuna")
-    monkeypatch.setattr("bdqm_tune.storage.database.OTHER_PATIENCE", 0.1)
+    monkeypatch.setattr("bdqm_tune.storage.database.OTHER_TIMEOUT", 0.1)
     code, out, err = call("doctor")
     assert code == 1
     assert re.search(

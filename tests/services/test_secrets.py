@@ -150,7 +150,7 @@ def test_no_part_of_a_password_is_shown_whatever_is_in_it(workdir: Path, form: s
     assume(not (re.search("&.*=", password) and "?" in form))
     url = form.format(password)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(opening, "OTHER_PATIENCE", 0.0)
+        patch.setattr(opening, "OTHER_TIMEOUT", 0.0)
         patch.setenv("BDQM_STORAGE", url)
         patch.setenv("BDQM_SERVICES", str(workdir / "none"))
         patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")

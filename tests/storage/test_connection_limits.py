@@ -91,7 +91,7 @@ def test_opening_waits_until_there_is_a_connection(
     account: Stores, limit: Limit, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Longer than for a database that is not there, which is wrong more likely than late."""
-    monkeypatch.setattr(opening, "OTHER_PATIENCE", 0.2)
+    monkeypatch.setattr(opening, "OTHER_TIMEOUT", 0.2)
     limit.begin()
     with ThreadPoolExecutor(1) as pool:
         opened = pool.submit(open_storage, account)
@@ -107,7 +107,7 @@ def test_opening_waits_until_there_is_a_connection(
 
 @pytest.mark.parametrize("limit", ["account"], indirect=True)
 def test_a_worker_waits_until_there_is_a_connection_again(account: Stores, limit: Limit, mariadb: MariaDb) -> None:
-    study = new_study(open_storage(account, patience=60), 1)
+    study = new_study(open_storage(account, retry_timeout=60), 1)
     mariadb.execute(*(f"KILL {number}" for number in connections(mariadb, "few")))
     limit.begin()
     with ThreadPoolExecutor(1) as pool:
@@ -128,7 +128,7 @@ def connections(mariadb: MariaDb, user: str) -> list[int]:
 @pytest.mark.parametrize("limit", ["account"], indirect=True)
 def test_who_waits_in_vain_is_told_what_helps(account: Stores, limit: Limit, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(opening, "LOCK_SECONDS", 1)
-    monkeypatch.setattr(opening, "OTHER_PATIENCE", 0.2)
+    monkeypatch.setattr(opening, "OTHER_TIMEOUT", 0.2)
     limit.begin()
     with pytest.raises(BdqmError, match=f"^cannot open the study database .*{SAID[limit.kind]}.*; {FEWER}$"):
         open_storage(account)

@@ -36,10 +36,10 @@ from bdqm_tune.study.study import (
     SIGNATURE,
     add_trials,
     check_study,
-    handed_back,
     load_study,
     next_trial,
     open_study,
+    requeued_on_error,
 )
 from bdqm_tune.tracking.client import tracking_client
 from tests.forked import run
@@ -113,7 +113,7 @@ def test_a_study_is_run_on_every_kind_of_database(place: Place) -> None:
 def test_a_server_that_is_killed_and_comes_back_elsewhere_is_followed(
     served: Place, mariadb: MariaDb, caplog: pytest.LogCaptureFixture
 ) -> None:
-    study = new_study(open_storage(served.stores, patience=60), 40)
+    study = new_study(open_storage(served.stores, retry_timeout=60), 40)
     passwords = [mariadb.password]
 
     def work() -> None:
@@ -142,7 +142,7 @@ def test_a_server_that_is_killed_and_comes_back_elsewhere_is_followed(
 @pytest.mark.parametrize("seed", range(3))
 def test_an_answer_that_is_lost_does_no_harm(served: Place, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     """The connection breaks after four in ten commits are made, before their answer arrives."""
-    study = new_study(open_storage(served.stores, patience=30))
+    study = new_study(open_storage(served.stores, retry_timeout=30))
     commit, random, lost = pymysql.connections.Connection.commit, Random(seed), []
 
     def commit_and_break(self: Any) -> None:
@@ -175,7 +175,7 @@ def test_a_trial_that_another_worker_took_is_not_taken_twice(place: Place) -> No
 
 
 def test_a_lock_wait_timeout_is_waited_out(served: Place, mariadb: MariaDb) -> None:
-    study = new_study(open_storage(served.stores, patience=30), 1)
+    study = new_study(open_storage(served.stores, retry_timeout=30), 1)
     mariadb.execute("SET GLOBAL innodb_lock_wait_timeout = 1")
     study._storage._backend.engine.dispose()  # type: ignore[attr-defined]
     with closing(mariadb.connect()) as holder, ThreadPoolExecutor() as pool:
@@ -195,7 +195,7 @@ def test_a_deadlock_is_repeated(served: Place, mariadb: MariaDb) -> None:
             cursor.execute("SHOW GLOBAL STATUS LIKE 'Innodb_deadlocks'")
             return int(cursor.fetchone()[1])
 
-    study = new_study(open_storage(served.stores, patience=30), 1)
+    study = new_study(open_storage(served.stores, retry_timeout=30), 1)
     trial, before = next_trial(study), deadlocks()
     assert trial is not None
     with closing(mariadb.connect()) as other, other.cursor() as cursor, ThreadPoolExecutor() as pool:
@@ -232,7 +232,7 @@ def test_a_server_that_isolates_snapshots_is_asked_again(
         "SET GLOBAL innodb_snapshot_isolation = ON", "SET GLOBAL TRANSACTION ISOLATION LEVEL REPEATABLE READ"
     )
     try:
-        study = new_study(open_storage(served.stores, patience=30), 1)
+        study = new_study(open_storage(served.stores, retry_timeout=30), 1)
         trial, begun = next_trial(study), list[int]()
         assert trial is not None
 
@@ -265,8 +265,8 @@ def test_a_server_that_cannot_prove_who_it_is_is_refused(served: Place, mariadb:
 def test_a_database_that_is_not_there_is_told_with_its_address(
     served: Place, mariadb: MariaDb, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(opening, "SERVERS_PATIENCE", 0.3)
-    monkeypatch.setattr(opening, "OTHER_PATIENCE", 0.3)
+    monkeypatch.setattr(opening, "SERVERS_TIMEOUT", 0.3)
+    monkeypatch.setattr(opening, "OTHER_TIMEOUT", 0.3)
     given = Stores(Path(), "mysql+pymysql://me:secret@127.0.0.1:1/optuna")
     with pytest.raises(BdqmError, match=r"me:\*\*\*@127\.0\.0\.1:1/optuna: .*refused") as raised:
         open_storage(given)
@@ -444,7 +444,7 @@ def test_sixty_four_workers_at_once(served: Place) -> None:
     barrier = threading.Barrier(64)
 
     def work() -> int:
-        storage = open_storage(served.stores, patience=60)
+        storage = open_storage(served.stores, retry_timeout=60)
         barrier.wait()
         study = optuna.load_study(study_name="s", storage=storage, sampler=optuna.samplers.RandomSampler())
         done = 0
@@ -485,7 +485,7 @@ def test_the_cache_shows_what_is_in_the_database(place: Place) -> None:
     assert_same()
     trial.set_user_attr("run", "id")
     assert_same()
-    with pytest.raises(RuntimeError), handed_back(trial):
+    with pytest.raises(RuntimeError), requeued_on_error(trial):
         raise RuntimeError
     assert_same()
     again = next_trial(study)
@@ -543,7 +543,7 @@ def test_workers_that_want_the_same_trial_look_further(place: Place, monkeypatch
 
 
 def test_a_database_that_stays_away_ends_the_worker_with_one_line(served: Place, mariadb: MariaDb) -> None:
-    study = new_study(open_storage(served.stores, patience=0.5), 1)
+    study = new_study(open_storage(served.stores, retry_timeout=0.5), 1)
     mariadb.kill()
     with pytest.raises(BdqmError, match=rf"worker:\*\*\*@127\.0\.0\.1:{mariadb.port}/.* failed: .*refused") as raised:
         next_trial(study)
@@ -556,19 +556,19 @@ def test_a_worker_that_ends_does_not_wait_for_a_database_that_is_away(
     served: Place, mariadb: MariaDb, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("bdqm_tune.storage.retry.HURRY", 0.5)
-    study = new_study(open_storage(served.stores, patience=1000), 1)
+    study = new_study(open_storage(served.stores, retry_timeout=1000), 1)
     trial = next_trial(study)
     assert trial is not None
     mariadb.kill()
-    with pytest.raises(KeyboardInterrupt), handed_back(trial):
+    with pytest.raises(KeyboardInterrupt), requeued_on_error(trial):
         raise KeyboardInterrupt
-    assert "trial 0 could not be handed back" in caplog.text
+    assert "trial 0 could not be requeued" in caplog.text
     mariadb.start()
 
 
 def test_a_locked_file_is_waited_for(workdir: Path) -> None:
     stores = Stores(workdir, f"sqlite:///{workdir}/optuna.db?timeout=0.1")
-    study = new_study(open_storage(stores, patience=30), 1)
+    study = new_study(open_storage(stores, retry_timeout=30), 1)
     with sqlite3.connect(workdir / "optuna.db", isolation_level=None) as other, ThreadPoolExecutor() as pool:
         other.execute("BEGIN IMMEDIATE")
         taking = pool.submit(next_trial, study)
@@ -581,10 +581,10 @@ def test_a_locked_file_is_waited_for(workdir: Path) -> None:
 def test_hurrying_shortens_patience_and_never_lengthens_it(workdir: Path) -> None:
     storage = open_storage(Stores(workdir), 100)
     hurry(storage)
-    assert storage._backend.patience.seconds == 5
-    storage._backend.patience.seconds = 1
+    assert storage._backend.retry.seconds == 5
+    storage._backend.retry.seconds = 1
     hurry(storage)
-    assert storage._backend.patience.seconds == 1
+    assert storage._backend.retry.seconds == 1
     hurry(optuna.storages.InMemoryStorage())
 
 

@@ -23,7 +23,7 @@ from bdqm_tune.learning.dataset import prepare
 from bdqm_tune.models.registry import register
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.study.objectives import is_on_pareto_front
-from bdqm_tune.study.pareto_front import front_lines, study_pareto_front
+from bdqm_tune.study.pareto_front import pareto_front_lines, study_pareto_front
 from bdqm_tune.study.results import load_results
 from bdqm_tune.study.selection import champion_of, chosen_model
 from bdqm_tune.study.study import RUN_ID, load_study
@@ -84,8 +84,8 @@ def test_the_front_is_optunas(study: optuna.Study, stores: Stores) -> None:
         assert [one.values[name] for name in SIZE] == trial.values
         assert one.parameters == trial.params
         assert "time_per_atom" in one.values  # measured, though it is no objective here
-    lines = front_lines(found)
-    assert lines[0] == f"several: {len(found.trials)} of 6 complete trials are on the front"
+    lines = pareto_front_lines(found)
+    assert lines[0] == f"several: {len(found.trials)} of 6 complete trials are on the Pareto front"
     assert lines[1].split()[:5] == ["trial", "val_energy_mae", "(eV)*", "n_parameters*", "time_per_atom"]
     assert [int(line.split()[0]) for line in lines[2 : 2 + len(found.trials)]] == [one.trial for one in found.trials]
     assert max(map(len, lines)) <= 120
@@ -124,7 +124,7 @@ def test_what_reads_a_study_reads_one_of_several_objectives(study: optuna.Study,
 
 def test_a_trial_must_be_picked_from_a_front(study: optuna.Study, stores: Stores) -> None:
     front = ", ".join(str(one.trial) for one in study_pareto_front(stores, "several").trials)
-    message = f"on its front the trials {front}: pick one with --trial N; `bdqm-tune front several` shows them"
+    message = f"on its Pareto front the trials {front}: pick one with --trial N; `bdqm-tune front several` shows them"
     for work in (
         lambda: evaluate_best(stores, "several"),
         lambda: register(stores, "several"),
@@ -200,7 +200,7 @@ def test_other_objectives_under_the_same_name_are_refused(
 
 def test_a_study_of_one_objective_has_no_front(run: Run, stores: Stores) -> None:
     run(study={"n_trials": 1}, training={"epochs": 1})
-    with pytest.raises(BadInput, match="study 'small' has one objective, val_energy_mae, and no front"):
+    with pytest.raises(BadInput, match="study 'small' has one objective, val_energy_mae, and no Pareto front"):
         study_pareto_front(stores, "small")
 
 
@@ -270,7 +270,7 @@ def test_the_command_line(call: Callable[..., tuple[int, str, str]], files: dict
     assert not list(workdir.iterdir())
     code, out, err = call(*tune_)
     assert code == 0
-    assert " on the front" in err + out
+    assert " on the Pareto front" in err + out
     assert "µs an atom, " in err + out
     assert "`bdqm-tune front default` shows the trials to choose from" in out
     code, out, _ = call("front", "default", "--json")

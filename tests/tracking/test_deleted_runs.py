@@ -118,7 +118,7 @@ def test_the_run_of_a_trial_that_is_deleted_while_it_trains_gets_a_successor(
     started = client.get_run(deleted[0]).info.start_time
     assert [child.info.start_time for child in children if child.info.run_name == "trial-001"] == [started]
     backend = load_study(study.stores, "gone")._storage.backend  # type: ignore[attr-defined]
-    (entered,) = Workers(backend.engine, backend.patience, load_study(study.stores, "gone")._study_id).all()
+    (entered,) = Workers(backend.engine, backend.retry, load_study(study.stores, "gone")._study_id).all()
     assert entered.description["run_id"] == worker
 
 

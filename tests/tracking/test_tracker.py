@@ -85,7 +85,7 @@ def test_nothing_is_lost_or_doubled_while_the_server_is_killed_and_comes_back_el
         assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"model", "config.yaml", "history.csv"}
     assert client.get_run(tracker.run.info.run_id).data.metrics == {"best_val_energy_mae": 0.5}
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == f"bdqm-tune: the MLflow tracking store {before} does not answer; training goes on, this waits"
+    assert lines[0] == f"bdqm-tune: the MLflow tracking store {before} does not answer; training continues, this waits"
     assert lines[1].startswith(f"bdqm-tune: the MLflow tracking store {server.uri} answers again, after ")
     assert len(lines) == 2
 

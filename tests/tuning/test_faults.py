@@ -64,7 +64,7 @@ def test_training_goes_on_while_mlflow_is_away(
     served: Stores, server: Any, configure: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     """From the third epoch of the first trial to the first of the third; all metrics arrive afterwards, once each."""
-    monkeypatch.setattr(trials, "TOLD_WITHIN", 1.0)
+    monkeypatch.setattr(trials, "REPORT_TIMEOUT", 1.0)
     config, restarted = configure(**three_trials(f"mlflow-{how}")), threading.Thread(target=server.start)
 
     def act(trial: int, epoch: int) -> None:

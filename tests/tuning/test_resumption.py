@@ -202,15 +202,15 @@ def test_a_trial_waits_only_when_all_of_it_is_in_its_run(
         time.sleep(0.5)
         return log_batch(self, *arguments, **options)
 
-    hand_back = TrialRun.hand_back
+    requeue = TrialRun.requeue
 
     def look(self: TrialRun) -> None:
-        hand_back(self)
+        requeue(self)
         run_id = self.wait().info.run_id
         seen.extend(metric.step for metric in MlflowClient().get_metric_history(run_id, "val_energy_mae"))
 
     monkeypatch.setattr(MlflowClient, "log_batch", slow)
-    monkeypatch.setattr(TrialRun, "hand_back", look)
+    monkeypatch.setattr(TrialRun, "requeue", look)
     interrupted(7)
     with pytest.raises(KeyboardInterrupt):
         run(study={"name": "parts", "n_trials": 1}, **SPACE)

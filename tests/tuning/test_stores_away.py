@@ -59,7 +59,7 @@ def cut_off(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], None
                 act()
 
         monkeypatch.setattr(TrialRun, "log_metrics", logged)
-        monkeypatch.setattr(trials, "TOLD_WITHIN", 0.1)
+        monkeypatch.setattr(trials, "REPORT_TIMEOUT", 0.1)
 
     return arrange
 
@@ -131,7 +131,7 @@ def test_the_run_of_a_worker_that_could_not_end_it_is_ended_by_another_one(
     tune(prepare(configure(**options(1)), stores.home), configure(**options(1)), stores)
     ended = client.get_run(run.info.run_id)
     assert ended.info.status == "KILLED"
-    assert "its worker was lost" in ended.data.tags["reason"]
+    assert "its worker died" in ended.data.tags["reason"]
     assert client.search_runs(["1"], "attributes.status = 'RUNNING'") == []
 
 

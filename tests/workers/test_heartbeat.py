@@ -18,11 +18,11 @@ from bdqm_tune.study.study import (
     RUN_ID,
     add_trials,
     certainly_holds_claim,
-    handed_back,
     holds_claim,
     keep_run_id,
     next_trial,
     others_run,
+    requeued_on_error,
 )
 from bdqm_tune.tuning.pruning import Comparisons
 from bdqm_tune.workers.failure_detector import (
@@ -33,7 +33,7 @@ from bdqm_tune.workers.failure_detector import (
     FailureDetector,
 )
 from bdqm_tune.workers.heartbeat import Heartbeat
-from bdqm_tune.workers.registry import LOST, RUNNING, Worker, Workers, describe_process
+from bdqm_tune.workers.registry import DEAD, RUNNING, Worker, Workers, describe_process
 from tests.places import Place
 
 
@@ -52,14 +52,14 @@ class Node:
     """A worker as its process would be on a machine of its own."""
 
     study: optuna.Study
-    lease: Heartbeat
+    heartbeat: Heartbeat
     lost: list[tuple[Worker, str]] = field(default_factory=list)
     requeued: list[FrozenTrial] = field(default_factory=list)
 
     @property
     def trials(self) -> list[FrozenTrial]:
         """As they are in the database; the cache is content with old copies of those that wait."""
-        return self.lease._storage.get_all_trials(self.study._study_id)
+        return self.heartbeat._storage.get_all_trials(self.study._study_id)
 
     def take(self) -> optuna.Trial:
         trial = next_trial(self.study)
@@ -88,7 +88,7 @@ def node(place: Place, clock: Clock) -> Callable[..., Node]:
         if not study.get_trials():
             add_trials(study, 2)
         entered: Any = Node(study, None)  # type: ignore[arg-type]
-        entered.lease = Heartbeat(
+        entered.heartbeat = Heartbeat(
             storage.backend,
             study._study_id,
             {"host": "elsewhere", "pid": "1", **description},
@@ -107,12 +107,12 @@ def pass_time(clock: Clock, seconds: float, *alive: Node) -> None:
     while clock.now < end:
         clock.now += HEARTBEAT_SECONDS
         for one in alive:
-            one.lease.look()
+            one.heartbeat.send()
 
 
 def workers_of(node: Node, *states: str) -> list[str]:
-    backend = node.lease._storage
-    return [worker.name for worker in Workers(backend.engine, backend.patience, node.study._study_id).all(*states)]
+    backend = node.heartbeat._storage
+    return [worker.name for worker in Workers(backend.engine, backend.retry, node.study._study_id).all(*states)]
 
 
 def test_who_lives_keeps_its_trials_however_slow_it_is(node: Callable[..., Node], clock: Clock) -> None:
@@ -120,10 +120,10 @@ def test_who_lives_keeps_its_trials_however_slow_it_is(node: Callable[..., Node]
     slow.take()
     for _ in range(10):  # it counts just in time
         pass_time(clock, DEAD_AFTER - HEARTBEAT_SECONDS, other)
-        slow.lease.look()
+        slow.heartbeat.send()
     assert other.states() == ["RUNNING", "WAITING"]
     assert other.lost == other.requeued == []
-    assert set(workers_of(other, RUNNING)) == {slow.lease.worker, other.lease.worker}
+    assert set(workers_of(other, RUNNING)) == {slow.heartbeat.worker, other.heartbeat.worker}
 
 
 def test_who_stands_still_is_lost_within_two_minutes(node: Callable[..., Node], clock: Clock) -> None:
@@ -136,7 +136,7 @@ def test_who_stands_still_is_lost_within_two_minutes(node: Callable[..., Node], 
     pass_time(clock, 120 - (DEAD_AFTER - HEARTBEAT_SECONDS), other)
     assert other.states() == ["WAITING", "WAITING"]
     ((worker, why),) = other.lost
-    assert (worker.name, worker.description["pid"], why) == (dead.lease.worker, "7", "not heard of for 80 s")
+    assert (worker.name, worker.description["pid"], why) == (dead.heartbeat.worker, "7", "no heartbeat for 80 s")
     (back,) = other.requeued
     assert (back.number, back.state, back.user_attrs[LOSSES]) == (0, TrialState.WAITING, 1)
     again = other.take()
@@ -149,17 +149,17 @@ def test_a_process_that_is_gone_is_lost_at_once(node: Callable[..., Node], clock
     process = describe_process()["process"]
     dead, other = node(process=f"{process}0"), node(process=process)
     dead.take()
-    other.lease.look()
+    other.heartbeat.send()
     assert other.states() == ["WAITING", "WAITING"]
     assert [why for _, why in other.lost] == ["its process was gone"]
-    assert workers_of(other, LOST) == [dead.lease.worker]
+    assert workers_of(other, DEAD) == [dead.heartbeat.worker]
 
 
 def test_the_trials_of_one_that_ended_without_them_go_back(node: Callable[..., Node]) -> None:
     ended, other = node(), node()
     ended.take()
-    ended.lease.close()
-    other.lease.look()
+    ended.heartbeat.close()
+    other.heartbeat.send()
     assert other.states() == ["WAITING", "WAITING"]
     assert other.lost == []
     assert other.trials[0].user_attrs[LOSSES] == 1
@@ -178,10 +178,10 @@ def test_an_observer_that_is_late_leaves_the_trial_to_who_has_it(node: Callable[
     """Both have seen who runs the trial; the second acts when it has been taken back and taken again."""
     dead, first, late = node(), node(), node()
     dead.take()
-    (held,) = late.lease._storage.running(late.study._study_id)
+    (held,) = late.heartbeat._storage.running(late.study._study_id)
     pass_time(clock, 120, first)
     trial = first.take()
-    assert not late.lease._storage.requeue(held, TrialState.WAITING, {LOSSES: 5})
+    assert not late.heartbeat._storage.requeue(held, TrialState.WAITING, {LOSSES: 5})
     assert first.trials[0].user_attrs[LOSSES] == 1
     first.study.tell(trial, 1.0)
     assert late.states() == ["COMPLETE", "WAITING"]
@@ -193,10 +193,10 @@ def test_who_was_blind_has_seen_nothing(node: Callable[..., Node], clock: Clock)
     other.take()
     pass_time(clock, 3 * HEARTBEAT_SECONDS, blind)
     clock.now += 100 * BLIND_AFTER
-    blind.lease.look()
+    blind.heartbeat.send()
     pass_time(clock, DEAD_AFTER - HEARTBEAT_SECONDS, blind)
     assert blind.states() == ["RUNNING", "WAITING"]
-    other.lease.look()
+    other.heartbeat.send()
     pass_time(clock, DEAD_AFTER - HEARTBEAT_SECONDS, blind)
     assert blind.lost == []
     pass_time(clock, 3 * HEARTBEAT_SECONDS, blind)
@@ -211,7 +211,7 @@ def test_the_third_loss_makes_the_trial_fail(node: Callable[..., Node], clock: C
         pass_time(clock, 120, other)
         assert other.trials[0].user_attrs[LOSSES] == losses
     assert other.states() == ["FAIL", "WAITING"]
-    assert other.trials[0].user_attrs[RESULT] == {"reason": "its worker was lost 3 times"}
+    assert other.trials[0].user_attrs[RESULT] == {"reason": "its worker died 3 times"}
     assert [trial.state for trial in other.requeued] == [TrialState.WAITING, TrialState.WAITING, TrialState.FAIL]
     assert not others_run(other.study)
 
@@ -229,7 +229,7 @@ def test_a_lost_worker_that_wakes_up_cannot_touch_its_trial(
     if taken:
         other.take()
     if noticed:
-        sleeper.lease.look()
+        sleeper.heartbeat.send()
         assert not holds_claim(trial)
     assert not certainly_holds_claim(trial)
     before = other.states()
@@ -246,7 +246,7 @@ def test_a_lost_worker_that_wakes_up_cannot_touch_its_trial(
         with pytest.raises(ClaimLost):
             write()
     assert not keep_run_id(trial, "late")
-    with pytest.raises(KeyboardInterrupt), handed_back(trial):
+    with pytest.raises(KeyboardInterrupt), requeued_on_error(trial):
         raise KeyboardInterrupt
     assert other.states() == before
     (kept, *_) = other.trials
@@ -260,11 +260,11 @@ def test_a_worker_that_stood_still_and_was_not_missed_has_its_trial(node: Callab
     clock.now += 2 * DEAD_AFTER
     statements = list[str]()
     sqlalchemy.event.listen(
-        sleeper.lease._storage.engine, "before_cursor_execute", lambda *arguments: statements.append(arguments[2])
+        sleeper.heartbeat._storage.engine, "before_cursor_execute", lambda *arguments: statements.append(arguments[2])
     )
     assert certainly_holds_claim(trial)
     assert statements
-    sleeper.lease.look()
+    sleeper.heartbeat.send()
     statements.clear()
     assert certainly_holds_claim(trial)
     assert not statements, "the database is asked only where there is doubt"
@@ -272,10 +272,10 @@ def test_a_worker_that_stood_still_and_was_not_missed_has_its_trial(node: Callab
 
 def test_a_lost_worker_goes_on_as_patient_as_before(node: Callable[..., Node]) -> None:
     lost = node()
-    patience = lost.lease._storage.patience.seconds
-    with pytest.raises(ClaimLost), handed_back(lost.take()):
+    patience = lost.heartbeat._storage.retry.seconds
+    with pytest.raises(ClaimLost), requeued_on_error(lost.take()):
         raise ClaimLost(CLAIM_LOST)
-    assert lost.lease._storage.patience.seconds == patience
+    assert lost.heartbeat._storage.retry.seconds == patience
 
 
 def test_a_lost_worker_that_asks_the_pruner_has_lost_its_trial(node: Callable[..., Node], clock: Clock) -> None:
@@ -284,7 +284,7 @@ def test_a_lost_worker_that_asks_the_pruner_has_lost_its_trial(node: Callable[..
     comparisons = Comparisons(sleeper.take())
     pass_time(clock, 120, other)
     other.study.tell(other.take(), 1.0)
-    comparisons.ask(1, 2.0)
+    comparisons.submit(1, 2.0)
     with pytest.raises(ClaimLost):
         comparisons.pruned_at()
     comparisons.close()
@@ -293,11 +293,11 @@ def test_a_lost_worker_that_asks_the_pruner_has_lost_its_trial(node: Callable[..
 
 def test_a_lost_worker_enters_anew_and_works_on(node: Callable[..., Node], clock: Clock) -> None:
     sleeper, other = node(), node()
-    before, trial = sleeper.lease.worker, sleeper.take()
+    before, trial = sleeper.heartbeat.worker, sleeper.take()
     pass_time(clock, 120, other)
-    sleeper.lease.look()
-    assert sleeper.lease.worker != before
-    assert set(workers_of(other, RUNNING)) == {sleeper.lease.worker, other.lease.worker}
+    sleeper.heartbeat.send()
+    assert sleeper.heartbeat.worker != before
+    assert set(workers_of(other, RUNNING)) == {sleeper.heartbeat.worker, other.heartbeat.worker}
     assert not holds_claim(trial)
     again = sleeper.take()
     assert again.number == trial.number
@@ -313,11 +313,11 @@ def test_a_worker_is_named_in_its_trials_only_once_it_is_entered(
     """Else others, who do not find it among the workers, would take back what it has just taken."""
     sleeper, other = node(), node()
     pass_time(clock, 120, other)
-    lost = sleeper.lease.worker
+    lost = sleeper.heartbeat.worker
     monkeypatch.setattr(Workers, "add", refuse)
     with pytest.raises(sqlalchemy.exc.OperationalError):
-        sleeper.lease.look()
-    assert sleeper.lease._storage.worker == lost
+        sleeper.heartbeat.send()
+    assert sleeper.heartbeat._storage.worker == lost
 
 
 def refuse(*_: Any) -> None:
@@ -329,32 +329,32 @@ def test_a_watch_of_one_that_does_not_work_takes_back_as_well(node: Callable[...
     dead.take()
     found: list[str] = []
     watch = FailureDetector(
-        dead.lease._storage,
+        dead.heartbeat._storage,
         dead.study._study_id,
         lambda worker, why: found.append(why),
         lambda trial: found.append(trial.state.name),
         clock,
     )
     for _ in range(12):
-        watch.look()
+        watch.check()
         clock.now += HEARTBEAT_SECONDS
-    assert found == ["not heard of for 80 s", "WAITING"]
+    assert found == ["no heartbeat for 80 s", "WAITING"]
 
 
 def test_the_thread_counts_until_it_is_closed(workdir: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bdqm_tune.workers.heartbeat.HEARTBEAT_SECONDS", 0.05)
     storage = open_storage(Stores(workdir))
     optuna.create_study(storage=storage, study_name="s")
-    workers = Workers(storage.backend.engine, storage.backend.patience, 1)
-    lease = Heartbeat(storage.backend, 1, {})
+    workers = Workers(storage.backend.engine, storage.backend.retry, 1)
+    heartbeat = Heartbeat(storage.backend, 1, {})
     with monkeypatch.context() as broken:  # it outlives what happens to the database
-        broken.setattr(Workers, "count", refuse)
-        lease.start()
-        lease.join(0.3)
-    lease.join(0.5)
-    assert lease.is_alive()
-    assert workers.all(RUNNING)[0].beats >= 2
-    lease.close()
-    lease.join(10)
-    assert not lease.is_alive()
+        broken.setattr(Workers, "heartbeat", refuse)
+        heartbeat.start()
+        heartbeat.join(0.3)
+    heartbeat.join(0.5)
+    assert heartbeat.is_alive()
+    assert workers.all(RUNNING)[0].heartbeats >= 2
+    heartbeat.close()
+    heartbeat.join(10)
+    assert not heartbeat.is_alive()
     assert workers.all(RUNNING) == []

@@ -21,7 +21,7 @@ from bdqm_tune.services.tables import WORKERS, has_tables
 from bdqm_tune.storage.database import open_storage
 from bdqm_tune.storage.retry import Retry
 from bdqm_tune.storage.retrying_storage import RetryingStorage
-from bdqm_tune.workers.registry import ENDED, LOST, RUNNING, Worker, Workers, describe_process
+from bdqm_tune.workers.registry import DEAD, ENDED, RUNNING, Worker, Workers, describe_process
 from tests.mariadb import MariaDb
 from tests.places import Place
 
@@ -35,7 +35,7 @@ def storage(place: Place) -> Iterator[RetryingStorage]:
 
 @pytest.fixture
 def workers(storage: RetryingStorage) -> Workers:
-    return Workers(storage.engine, storage.patience, 1)
+    return Workers(storage.engine, storage.retry, 1)
 
 
 def names(workers: Workers, *states: str) -> list[str]:
@@ -48,17 +48,17 @@ def test_a_worker_is_entered_once_and_counts(workers: Workers) -> None:
     for _ in range(2):  # the answer of the first was lost
         workers.add("a", description)
     workers.add("b", {})
-    assert [workers.count("a") for _ in range(3)] == [True] * 3
+    assert [workers.heartbeat("a") for _ in range(3)] == [True] * 3
     a, b = sorted(workers.all(), key=lambda worker: worker.name)
-    assert (a.name, a.state, a.beats, a.description, a.note) == ("a", RUNNING, 3, description, "")
-    assert b.beats == 0
+    assert (a.name, a.state, a.heartbeats, a.description, a.note) == ("a", RUNNING, 3, description, "")
+    assert b.heartbeats == 0
     for moment in (a.since, a.seen, b.since):
         assert abs(moment - before) < timedelta(minutes=1)
-    assert not workers.count("nobody")
+    assert not workers.heartbeat("nobody")
 
 
 def test_workers_of_another_study_are_not_seen(storage: RetryingStorage, workers: Workers) -> None:
-    other = Workers(storage.engine, storage.patience, 2)
+    other = Workers(storage.engine, storage.retry, 2)
     workers.add("a", {})
     other.add("b", {})
     assert (names(workers), names(other)) == (["a"], ["b"])
@@ -70,20 +70,20 @@ def test_a_worker_ends_once_and_then_does_not_count(workers: Workers) -> None:
     for name in "abc":
         workers.add(name, {})
     assert workers.end("a")
-    assert not workers.end("a", LOST, "too late")
-    assert not workers.count("a")
+    assert not workers.end("a", DEAD, "too late")
+    assert not workers.heartbeat("a")
     workers.add("a", {})  # no way back in
-    assert workers.end("b", LOST, "gone")
-    assert (names(workers, RUNNING), names(workers, ENDED), names(workers, LOST)) == (["c"], ["a"], ["b"])
-    assert [worker.note for worker in workers.all(ENDED, LOST)] == ["", "gone"]
+    assert workers.end("b", DEAD, "gone")
+    assert (names(workers, RUNNING), names(workers, ENDED), names(workers, DEAD)) == (["c"], ["a"], ["b"])
+    assert [worker.note for worker in workers.all(ENDED, DEAD)] == ["", "gone"]
 
 
 def test_a_worker_that_has_counted_on_is_not_ended(workers: Workers) -> None:
     workers.add("a", {})
-    workers.count("a")
-    assert not workers.end("a", LOST, beats=0)
-    assert workers.count("a")
-    assert workers.end("a", LOST, beats=2)
+    workers.heartbeat("a")
+    assert not workers.end("a", DEAD, heartbeats=0)
+    assert workers.heartbeat("a")
+    assert workers.end("a", DEAD, heartbeats=2)
 
 
 def test_looking_makes_no_table(storage: RetryingStorage, workers: Workers) -> None:
@@ -104,7 +104,7 @@ def test_a_hundred_enter_an_empty_database_at_once(storage: RetryingStorage, pla
             entering.append(pool.submit(Workers(engine, patience, 1).add, f"{i:03d}", {"host": "node"}))
         for worker in entering:
             worker.result(60)
-    assert names(Workers(storage.engine, storage.patience, 1)) == [f"{i:03d}" for i in range(100)]
+    assert names(Workers(storage.engine, storage.retry, 1)) == [f"{i:03d}" for i in range(100)]
 
 
 def test_an_account_that_may_make_no_tables_does_with_those_of_the_servers(
@@ -119,7 +119,7 @@ def test_an_account_that_may_make_no_tables_does_with_those_of_the_servers(
     url = mariadb.url(mariadb_place.schema)
     modest = url.replace(f"worker:{mariadb.password}", "modest:t0ps3cret")
     storage = open_storage(replace(mariadb_place.stores, storage=modest)).backend
-    workers = Workers(storage.engine, storage.patience, 1)
+    workers = Workers(storage.engine, storage.retry, 1)
     with pytest.raises(BdqmError, match=r"lacks the table bdqm_workers, .*`bdqm-tune services up` make it") as raised:
         workers.add("a", {})
     assert "t0ps3cret" not in str(raised.value)
