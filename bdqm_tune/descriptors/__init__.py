@@ -1,7 +1,7 @@
-"""Descriptors: what is around an atom, as numbers, with derivatives by the positions.
+"""Descriptors: features of the neighbourhood of each atom, with derivatives by the positions.
 
-In: atoms, and the options of a descriptor (GMP, symmetry functions). Out: features (atoms × features) and sparse
-derivatives, computed once for a set of structures and kept on disk (`stored_features`, `stored_derivatives`).
+In: atoms, and the options of a descriptor (GMP, symmetry functions). Out: features (n_atoms, n_features) and
+sparse derivatives, 1/Å, computed once for a set of structures and cached (`stored_features`, `stored_derivatives`).
 Called by: `learning`. To add one: a subclass of `Descriptor`, and a line in `descriptors.make`.
 """
 

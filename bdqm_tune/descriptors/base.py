@@ -14,10 +14,10 @@ from bdqm_tune.errors import located
 
 @dataclass(frozen=True)
 class SparseDerivatives:
-    """d features / d positions of one structure, for the pairs of atoms in which one sees the other.
+    """d features / d positions of one structure, for the pairs of atoms within the cutoff.
 
-    Every pair (centre, atom) stands here once at most, the pair (i, i) of every atom included; what the periodic
-    images of one atom contribute is summed. With `vector`, each image has an entry of its own instead.
+    Every pair (centre, atom) occurs once at most, the pair (i, i) of every atom included; the contributions of the
+    periodic images of an atom are summed. With `vector`, each image has an entry of its own instead.
     """
 
     centre: NDArray[np.int64]  # (n_entries,) the atom whose features change, ascending
@@ -33,12 +33,12 @@ class SparseDerivatives:
 
 
 class Descriptor(ABC):
-    """Turns the neighbourhood of every atom into numbers that do not depend on where the structure lies.
+    """Features of the neighbourhood of every atom, invariant under translation and permutation of equal atoms.
 
-    Nor on how it is turned: an exception says so, as `GMPGroups` does.
+    They are also invariant under rotation, unless a subclass says otherwise, as `GMPGroups` does.
     """
 
-    device: str | None = None  # of torch, on which features are computed; None: on the CPU, by what is compiled
+    device: str | None = None  # torch device on which features are computed; None: compiled code on the CPU
 
     @property
     @abstractmethod
@@ -51,7 +51,7 @@ class Descriptor(ABC):
         """All that determines the features, as plain JSON values; `name` names the descriptor."""
 
     def on(self, device: str) -> "Descriptor":
-        """The same, whose features are computed on a device of torch, equal to rounding; itself if it cannot."""
+        """The same descriptor with features computed on a torch device, equal to rounding; itself if it cannot."""
         return self
 
     @abstractmethod
@@ -59,19 +59,19 @@ class Descriptor(ABC):
         """Features of shape (n_atoms, n_features), in the order of the atoms.
 
         Raises:
-            BadInput: an element has no parameters here, or a position is not finite.
+            BadInput: the descriptor does not know an element, or a position is not finite.
         """
 
     def compute_all(self, structures: Sequence[Atoms], names: Sequence[str]) -> NDArray[np.float64]:
         """Features of all atoms, structure after structure, (total atoms, n_features): exactly those of `compute`.
 
-        Several threads may run this.
+        It is thread-safe.
 
         Args:
-            names: what error messages call each structure.
+            names: name of each structure in error messages.
 
         Raises:
-            BadInput: as `compute`, with the name of the structure in front.
+            BadInput: as `compute`; the message begins with the name of the structure.
         """
         rows = []
         for atoms, name in zip(structures, names, strict=True):
@@ -83,10 +83,10 @@ class Descriptor(ABC):
     def sparse_derivatives(self, atoms: Atoms, images: bool = False) -> tuple[NDArray[np.float64], SparseDerivatives]:
         """The features, as `compute` gives them, and their derivatives with respect to the positions.
 
-        Memory grows with the number of atoms and of neighbours each, never with the square of the atoms.
+        Memory grows with the number of neighbour pairs, never with the square of the number of atoms.
 
         Args:
-            images: an entry for each periodic image of an atom, with the vector to it, as a strain needs them.
+            images: with an entry for each periodic image of an atom and the vector to it, for the stress.
 
         Raises:
             BadInput: as `compute`.

@@ -1,4 +1,4 @@
-"""Files that end with the digest of their content, so that one which was cut off or changed is noticed."""
+"""Files that end with the SHA-256 digest of their content, so that a truncated or changed file is detected."""
 
 import hashlib
 from collections.abc import Iterator
@@ -14,11 +14,11 @@ from bdqm_tune.files import written_whole
 DIGEST = hashlib.sha256().digest_size  # bytes
 AT_ONCE = 2**24  # bytes
 
-_checked: dict[Path, tuple[int, int, int]] = {}  # files that were whole when this process read them
+_checked: dict[Path, tuple[int, int, int]] = {}  # inode, size and time of files that this process found whole
 
 
 class ChecksummedFile:
-    """A file that is written, and the digest of what has been."""
+    """A file being written, and the digest of its content so far."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file, self._digest = file, hashlib.sha256()
@@ -36,7 +36,7 @@ class ChecksummedFile:
 
 @contextmanager
 def checksummed(path: Path) -> Iterator[ChecksummedFile]:
-    """Write a file in the block, whose end writes its digest; it is there when it is whole."""
+    """Write a file in this block; at its end the digest is added and the file moved to `path`, whole or not at all."""
     with written_whole(path) as file:
         content = ChecksummedFile(file)
         yield content
@@ -44,13 +44,13 @@ def checksummed(path: Path) -> Iterator[ChecksummedFile]:
 
 
 def is_whole(path: Path) -> bool:
-    """Whether the file ends with the digest of what stands before; it is read once in a process, unless it changes."""
+    """Whether the file ends with the digest of its content; a process reads an unchanged file once. Raises OSError."""
     with path.open("rb") as file:
-        there = path.stat()
-        state = there.st_ino, there.st_size, there.st_mtime_ns
+        status = path.stat()
+        state = status.st_ino, status.st_size, status.st_mtime_ns
         if _checked.get(path) == state:
             return True
-        digest, left = hashlib.sha256(), there.st_size - DIGEST
+        digest, left = hashlib.sha256(), status.st_size - DIGEST
         while left > 0 and (content := file.read(min(left, AT_ONCE))):
             digest.update(content)
             left -= len(content)
@@ -61,5 +61,5 @@ def is_whole(path: Path) -> bool:
 
 
 def read_array(path: Path, dtype: DTypeLike) -> NDArray[Any]:
-    """The elements that were written to a file, (n,)."""
+    """The elements of a file, (n,), without its digest."""
     return np.fromfile(path, dtype, count=(path.stat().st_size - DIGEST) // np.dtype(dtype).itemsize)

@@ -1,4 +1,4 @@
-"""Computed by one process, on whatever node, while the others that need the same wait for it."""
+"""A file computed once: by one process, on any node, while others that need it wait."""
 
 import errno
 import fcntl
@@ -19,15 +19,18 @@ NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # a file system that has
 
 
 def make_once(path: Path, what: str, make: Callable[[], None], is_whole: Callable[[Path], bool] = Path.exists) -> None:
-    """See that there is a file or folder at `path`: made here, or by another process that has begun to.
+    """Make sure that a file or folder exists at `path`: made here, or by another process that has begun to.
 
-    A lock beside it, one for all of the same stem, says that it is being made. The lock ends with its process, however
-    that ends, and one of those that wait makes it then. On a file system without locks each process makes its own.
+    A lock file beside it, one for all paths of the same stem, is held while it is made. However its process ends, the
+    lock is released, and a waiting process makes the file. On a file system without locks each process makes its own.
 
     Args:
-        what: is made, for the line that says that another process does.
-        make: makes it beside its place, under a name `STEM.*.partial`, and moves it there when it is whole.
-        is_whole: whether what is there is as it was made; else it is removed and made anew.
+        what: its name in messages, as "another trial or worker computes them".
+        make: makes it beside `path`, under a name `STEM.*.partial`, and moves it there when it is whole.
+        is_whole: whether an existing file or folder is intact; else it is removed and made again.
+
+    Raises:
+        OSError: the folder or the lock file cannot be written; also whatever `make` raises.
     """
     if path.exists() and is_whole(path):
         return
@@ -36,7 +39,7 @@ def make_once(path: Path, what: str, make: Callable[[], None], is_whole: Callabl
     handle = _locked(lock, f"{what}: another trial or worker computes them; waiting")
     try:
         if handle is not None:
-            _remove_left(path)
+            _remove_partial(path)
         if path.exists() and not is_whole(path):
             note(f"{what}: {path} is damaged, and computed again")
             _remove(path)
@@ -45,14 +48,14 @@ def make_once(path: Path, what: str, make: Callable[[], None], is_whole: Callabl
                 make()
     finally:
         if handle is not None:
-            # Before it is let go: who waits for it sees that it is gone, and begins anew.
+            # Removed before it is released: a process that waits for it sees so, and locks a new file.
             lock.unlink(missing_ok=True)
             os.close(handle)
 
 
 @contextmanager
 def _one_at_a_time() -> Iterator[None]:
-    # Of the threads of this process: one takes all cores.
+    # Among the threads of this process, as one takes all cores.
     while not _making.acquire(timeout=POLL):
         check()
     try:
@@ -61,10 +64,10 @@ def _one_at_a_time() -> Iterator[None]:
         _making.release()
 
 
-def _remove_left(path: Path) -> None:
-    """Remove what a process that was killed had begun."""
-    for left in path.parent.glob(f"{path.stem}.*.partial"):
-        _remove(left)
+def _remove_partial(path: Path) -> None:
+    """Remove the partial files of processes that were killed."""
+    for partial in path.parent.glob(f"{path.stem}.*.partial"):
+        _remove(partial)
 
 
 def _remove(path: Path) -> None:
@@ -76,12 +79,12 @@ def _remove(path: Path) -> None:
 
 def _locked(lock: Path, waiting: str) -> int | None:
     """The lock's file, open and locked; None where there are no locks."""
-    said = False
+    reported = False
     try:
         while (handle := _try_to_lock(lock)) is None:
-            if not said:
+            if not reported:
                 note(waiting)
-            said = True
+            reported = True
             check()
             time.sleep(POLL)
         return handle
@@ -95,7 +98,7 @@ def _try_to_lock(lock: Path) -> int | None:
     handle = open_no_link(lock, os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if _is(handle, lock):
+        if _is_file_at(handle, lock):
             return handle
     except BlockingIOError:
         pass
@@ -106,11 +109,11 @@ def _try_to_lock(lock: Path) -> int | None:
     return None
 
 
-def _is(handle: int, path: Path) -> bool:
+def _is_file_at(handle: int, path: Path) -> bool:
     """Whether the open file is still the one at the path."""
     try:
-        there = path.stat()
+        status = path.stat()
     except FileNotFoundError:
         return False
     own = os.fstat(handle)
-    return (own.st_dev, own.st_ino) == (there.st_dev, there.st_ino)
+    return (own.st_dev, own.st_ino) == (status.st_dev, status.st_ino)

@@ -1,4 +1,4 @@
-"""The derivatives of a set of structures' features, computed once and read from the disk afterwards."""
+"""Cache of feature derivatives: computed once for a set of structures, then read from the disk."""
 
 import shutil
 from dataclasses import dataclass, replace
@@ -24,9 +24,9 @@ FILES = ("centre", "atom", "values", "count")
 
 @dataclass(frozen=True)
 class StoredDerivatives:
-    """Derivatives of some structures' features, in pieces: an entry for each centre and atom near it.
+    """Derivatives of the features of some structures: an entry for each pair of a centre and an atom near it.
 
-    The entries of structure i stand at `first[i]:first[i] + count[i]`, sorted by centre.
+    The entries of structure i are at `first[i]:first[i] + count[i]`, sorted by centre.
     """
 
     first: NDArray[np.int64]  # (n_structures,)
@@ -44,11 +44,12 @@ def stored_derivatives(structures: Structures, descriptor: Descriptor, folder: P
     """Derivatives of all structures, read from the disk when they are used.
 
     Args:
-        folder: where the feature files lie; one folder is made in it for every pair of structures and descriptor.
+        folder: the feature cache, which has a folder for every pair of structures and descriptor. A folder with a
+            truncated or changed file is made again.
 
     Raises:
         BadInput: the descriptor refuses a structure; the message names the image.
-        BdqmError: the files cannot be written, for want of space for example.
+        BdqmError: the files cannot be written, as on a full disk.
     """
     path = folder / f"{structures_key(structures.atoms, descriptor)}.derivatives"
     with writing(path):
@@ -69,7 +70,7 @@ def _is_whole(path: Path) -> bool:
 
 
 def _write(path: Path, structures: Structures, descriptor: Descriptor) -> None:
-    # As features: written beside its place and moved there when whole. How many entries there are shows in the end.
+    # As features: written beside its place and moved there when whole. The number of entries is known at the end only.
     partial = path.with_suffix(f".{uuid4().hex}.partial")
     partial.mkdir()
     try:
@@ -80,8 +81,8 @@ def _write(path: Path, structures: Structures, descriptor: Descriptor) -> None:
             checksummed(partial / "count") as count,
         ):
             pairs = zip(structures.atoms, structures.images.tolist(), strict=True)
-            found = in_threads(lambda pair: _compute(descriptor, *pair, structures.source), pairs)
-            for derivatives in track(found, f"Derivatives of {structures.source}", total=len(structures)):
+            results = in_threads(lambda pair: _compute(descriptor, *pair, structures.source), pairs)
+            for derivatives in track(results, f"Derivatives of {structures.source}", total=len(structures)):
                 centre.write(derivatives.centre.astype(np.int64))
                 atom.write(derivatives.atom.astype(np.int64))
                 values.write(derivatives.values.astype(np.float64))

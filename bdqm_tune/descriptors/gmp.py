@@ -27,11 +27,14 @@ from bdqm_tune.descriptors.multipoles import (
 from bdqm_tune.descriptors.pseudodensity import Table
 from bdqm_tune.errors import BadInput
 
-VERSION = 1  # of the features; to be raised when the code gives other numbers, so that stored ones are not used
+VERSION = 1  # of the features; raise it when the code gives other numbers, so that cached ones are not used
 
 
 def default_cutoff(sigmas: Sequence[float], threshold: float = 1e-8) -> float:
-    """Distance in Å, to 0.01, at which the widest probe has decayed to `threshold` (amptorch's rule)."""
+    """Distance in Å, rounded to 0.01, at which the widest probe has decayed to `threshold` (amptorch's rule).
+
+    It solves exp(-r²/(2 sigma²))/(sigma·sqrt(2π)) = threshold, 1/Å. Raises BadInput if the probe is below it at r = 0.
+    """
     widest = max(sigmas)
     amplitude = 1 / (widest * math.sqrt(2 * math.pi))
     if amplitude <= threshold:
@@ -63,8 +66,8 @@ class GMP(Multipoles):
         """
         Args:
             orders: orders of the harmonics, 0–9.
-            sigmas: widths of the probes, Å.
-            cutoff: Å; None: `default_cutoff(sigmas)`.
+            sigmas: widths of the probes, Å, positive.
+            cutoff: Å, positive; None: `default_cutoff(sigmas)`.
             solid: solid harmonics; else surface harmonics with r_s = 1 Å.
             square: the sum of squares itself; else its root.
             pseudodensities: folder of amptorch `.g` files, or a table by atomic number; None: the package's table.
@@ -102,22 +105,23 @@ class GMP(Multipoles):
             "square": self.square,
             "root_floor": self.root_floor,
             "pseudodensities": table_settings(self.table),
-            # Not where it is 0: features stored before it existed are the same.
+            # Not where it is 0: features cached before it existed are the same.
             **({"derivative_floor": self.derivative_floor} if self.derivative_floor else {}),
         }
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> "GMP":
         """The descriptor whose `settings` these are."""
-        given = {key: value for key, value in settings.items() if key not in ("name", "version", "pseudodensities")}
-        return cls(**given, pseudodensities=table_from_settings(settings["pseudodensities"]))
+        arguments = {key: value for key, value in settings.items() if key not in ("name", "version", "pseudodensities")}
+        return cls(**arguments, pseudodensities=table_from_settings(settings["pseudodensities"]))
 
     def sparse_derivatives(self, atoms: Atoms, images: bool = False) -> tuple[NDArray[np.float64], SparseDerivatives]:
-        features, found = super().sparse_derivatives(atoms, images)
+        features, derivatives = super().sparse_derivatives(atoms, images)
         # amptorch sees the sum over the periodic images; a single image may well be small.
         if self.derivative_floor and not images:
-            found = replace(found, values=np.where(np.abs(found.values) < self.derivative_floor, 0.0, found.values))
-        return features, found
+            values = np.where(np.abs(derivatives.values) < self.derivative_floor, 0.0, derivatives.values)
+            derivatives = replace(derivatives, values=values)
+        return features, derivatives
 
     def _amplitudes(self) -> list[float]:
         return [(1 / (sigma * math.sqrt(2 * math.pi))) ** 3 for sigma in self.sigmas]

@@ -17,7 +17,7 @@ from bdqm_tune.descriptors.multipoles import MAX_ORDER, Kind, Multipoles, root, 
 from bdqm_tune.descriptors.pseudodensity import Table
 from bdqm_tune.errors import BadInput
 
-VERSION = 1  # of the features; to be raised when the code gives other numbers, so that stored ones are not used
+VERSION = 1  # of the features; raise it when the code gives other numbers, so that cached ones are not used
 
 
 class GMPGroups(Multipoles):
@@ -26,8 +26,8 @@ class GMPGroups(Multipoles):
     The harmonics are surface harmonics with r_s = 1 Å (see `moments`), the amplitude of a probe is 1/(sigma·sqrt(2π)).
     The feature of a group is the sum of its squared moments, one for each permutation of the axes.
 
-    A rotation mixes the groups of an order: except for orders 0 and 1 the features depend on how the structure lies,
-    and only exchanging the axes leaves them unchanged. `GMP` is free of that.
+    A rotation mixes the groups of an order: except for orders 0 and 1 the features depend on the orientation of the
+    structure, and are invariant under permutation of the axes only. `GMP` is invariant under rotation.
 
     Columns run order by order, then group by group, then by sigma.
     """
@@ -44,8 +44,8 @@ class GMPGroups(Multipoles):
         """
         Args:
             groups: order, 0–9 → its groups, numbered from 1 as in `maxwell.groups`; None: all of orders 0 to 2.
-            sigmas: widths of the probes, Å.
-            cutoff: Å.
+            sigmas: widths of the probes, Å, positive.
+            cutoff: Å, positive.
             square: the sum of the squares itself; else its root, or the moment with its sign where the group has one
                 harmonic only, as (0, 0, 0) and (1, 1, 1) have.
             pseudodensities: folder of amptorch `.g` files, or a table by atomic number; None: the package's table.
@@ -81,12 +81,12 @@ class GMPGroups(Multipoles):
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> "GMPGroups":
         """The descriptor whose `settings` these are."""
-        given = {key: value for key, value in settings.items() if key not in ("name", "version")}
+        arguments = {key: value for key, value in settings.items() if key not in ("name", "version")}
         return cls(
-            **given
+            **arguments
             | {
-                "groups": dict(given["groups"]),
-                "pseudodensities": table_from_settings(given["pseudodensities"]),
+                "groups": dict(arguments["groups"]),
+                "pseudodensities": table_from_settings(arguments["pseudodensities"]),
             }
         )
 

@@ -22,7 +22,7 @@ from bdqm_tune.descriptors.simd import WIDTH, load, spread, store
 def solid_harmonics(
     vectors: NDArray[np.float64], l_max: int, with_slopes: bool = False
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """R_lm at vectors (n, 3), from l = 0 to `l_max`, in each from m = -l to l, and their gradients.
+    """R_lm, Å^l, at vectors (n, 3), Å, for l = 0 to `l_max` and in each m = -l to l, and their gradients, Å^(l - 1).
 
     Returns:
         (n, (l_max + 1)²) and (n, 3, (l_max + 1)²), or (n, 3, 0) without slopes.
@@ -48,7 +48,7 @@ def factors(l_max: int) -> NDArray[np.float64]:
 @compiled
 def _fill(vectors, norms, harmonics, slopes):
     n, n_vectors = len(norms), len(vectors)
-    # One row and column more than there are: where they stand in a gradient, they are zero.
+    # One row and column more than needed, of zeros that gradients read.
     columns = n + 2
     q = np.zeros((n + 1) * columns * WIDTH)
     c, s = np.zeros(n * WIDTH), np.zeros(n * WIDTH)

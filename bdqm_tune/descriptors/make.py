@@ -1,4 +1,4 @@
-"""Descriptors from what a configuration asks for, and from the settings that a saved potential holds."""
+"""Descriptors from the options of a configuration, and from the settings of a saved potential."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,10 +20,10 @@ KNOWN: dict[tuple[str, int], type[GMP] | type[GMPGroups] | type[SymmetryFunction
 
 
 def descriptor_from_options(options: DescriptorOptions, elements: Sequence[str] = ()) -> Descriptor:
-    """The descriptor that a configuration asks for.
+    """The descriptor with these options of a configuration.
 
     Args:
-        elements: symbols of the elements of the structures that it is for.
+        elements: symbols of the elements in the structures, for symmetry functions without `elements`.
 
     Raises:
         BadInput: an option outside its range.
@@ -50,14 +50,14 @@ def descriptor_from_settings(settings: dict[str, Any]) -> Descriptor:
     """The descriptor whose `settings` these are.
 
     Raises:
-        BadInput: there is none of that name and version, or the settings are not complete.
+        BadInput: the name or version is not known, or the settings are damaged.
     """
     name, version = settings.get("name"), settings.get("version")
-    made = KNOWN.get((name, version)) if isinstance(name, str) and isinstance(version, int) else None
-    if made is None:
+    descriptor = KNOWN.get((name, version)) if isinstance(name, str) and isinstance(version, int) else None
+    if descriptor is None:
         there_are = ", ".join(f"{known} version {number}" for known, number in KNOWN)
         raise BadInput(f"descriptor {name!r} version {version!r} is not known; there are: {there_are}")
     try:
-        return made.from_settings(settings)
+        return descriptor.from_settings(settings)
     except (KeyError, TypeError, ValueError) as error:
         raise BadInput(f"settings of descriptor {name} are damaged: {one_line(error)}") from None

@@ -21,12 +21,12 @@ def groups(order: int) -> list[Powers]:
 
 
 def harmonics(order: int) -> list[Powers]:
-    """How often each harmonic of an order is derived along x, y and z."""
+    """The harmonics of an order, each as its numbers of derivatives along x, y and z."""
     return [(a, b, order - a - b) for a in range(order, -1, -1) for b in range(order - a, -1, -1)]
 
 
 def members(order: int, group: Powers) -> list[int]:
-    """The places in `harmonics(order)` of those of a group: all permutations of its powers."""
+    """Indices in `harmonics(order)` of the members of a group: all permutations of its powers."""
     return [place for place, powers in enumerate(harmonics(order)) if tuple(sorted(powers, reverse=True)) == group]
 
 
@@ -36,14 +36,14 @@ def multinomial(powers: Powers) -> int:
 
 
 def from_moments(channels: Channels, order: int) -> NDArray[np.float64]:
-    """What makes the harmonics of an order of the moments mu_nlm: (n_harmonics, n_moments of the order).
+    """Matrix from the moments mu_nlm to the harmonics of an order, (n_harmonics, n_moments of the order).
 
     Both are the coefficients of one polynomial, T_n(u) = Σ_abc n!/(a! b! c!)·S_abc·u_x^a·u_y^b·u_z^c =
     Σ_lm n!·4π/(2l + 1)·mu_nlm·Y_lm(u) on the unit sphere: solved for S on points of it. (With only l = n, as for solid
     harmonics, and with all l, as for surface harmonics, the polynomial is determined by its values there.)
 
     Args:
-        order: the place of the order in `channels.orders`.
+        order: index of the order in `channels.orders`.
     """
     n = channels.orders[order]
     powers = harmonics(n)
@@ -55,7 +55,7 @@ def from_moments(channels: Channels, order: int) -> NDArray[np.float64]:
         math.factorial(n) * 4 * math.pi / (2 * l + 1) * spherical[:, l * l : (l + 1) ** 2]
         for l in channels.l[channels.of_order[order] : channels.of_order[order + 1]].tolist()
     ]
-    # With the roots of the weights in front, the monomials are close to orthogonal.
+    # Scaled by the roots of the weights, the monomials are close to orthogonal.
     scaled = np.linalg.lstsq(monomials * np.sqrt(weights), np.concatenate(columns, axis=1))[0]
     return scaled / np.sqrt(weights)[:, None]
 

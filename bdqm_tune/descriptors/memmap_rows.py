@@ -1,4 +1,4 @@
-"""Rows of an array that stays in its file: read when they are asked for, so that they take no memory before."""
+"""Rows of an array that stays in its file: read when they are used, so that they take no memory before."""
 
 import os
 import weakref
@@ -15,18 +15,21 @@ AT_ONCE = 2**24  # bytes
 class RowFile:
     """A file of float64, row after row.
 
-    It is read and not mapped, for a process is charged with the mapped pages that it has touched. Threads may read
-    at the same time.
+    It is read and not mapped, because the touched pages of a mapping count as memory of the process. Reading is
+    thread-safe.
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...], offset: int = 0) -> None:
         """
         Args:
-            shape: (n_rows, ...) of all that the file holds.
+            shape: (n_rows, ...) of all rows in the file.
             offset: bytes before the first row.
+
+        Raises:
+            OSError: the file cannot be opened.
         """
         self.path, self.shape, self.offset = path, shape, offset
-        # Held open: whoever removes the file while it is trained on does no harm.
+        # Held open, so that removing the file during a training does no harm.
         self._file = os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self._file)
 
@@ -34,16 +37,19 @@ class RowFile:
         return RowFile, (self.path, self.shape, self.offset)
 
     def read(self, first: NDArray[np.int64], count: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Rows (sum of `count`, ...): of each of the `first` (n,) so many of the `count` (n,), one after the other.
+        """Rows (sum of `count`, ...): for each i, `count[i]` rows from row `first[i]` on, one after the other.
+
+        Args:
+            first, count: (n,).
 
         Raises:
-            BdqmError: the file ends before.
+            BdqmError: the file is truncated.
         """
         rows = np.empty((int(count.sum()), *self.shape[1:]))
         into, size = rows.reshape(-1).view(np.uint8), rows.dtype.itemsize * int(np.prod(self.shape[1:]))
         if not len(rows):
             return rows
-        # What stands one after the other in the file is read at once.
+        # Rows that are consecutive in the file are read at once.
         runs = np.flatnonzero(np.append(True, first[1:] != first[:-1] + count[:-1]))
         place = 0
         for begin, length in zip(first[runs].tolist(), np.add.reduceat(count, runs).tolist(), strict=True):

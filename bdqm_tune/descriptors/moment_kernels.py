@@ -21,7 +21,7 @@ class Pairs(NamedTuple):
 
     start: NDArray[np.int64]  # (n_atoms + 1,)
     neighbour: NDArray[np.int64]  # (n_pairs,)
-    species: NDArray[np.int64]  # (n_atoms,) place of each atom's element in the tables of `Radial`
+    species: NDArray[np.int64]  # (n_atoms,) index of each atom's element in the tables of `Radial`
     vector: NDArray[np.float64]  # (n_pairs, 3) Å
     harmonics: NDArray[np.float64]  # (n_pairs, (l_max + 1)²)
     slopes: NDArray[np.float64]  # (n_pairs, 3, (l_max + 1)²) their gradients; (n_pairs, 3, 0) where not needed
@@ -30,7 +30,9 @@ class Pairs(NamedTuple):
 class Radial(NamedTuple):
     """The radial functions of all channels: see `moments.Channels` and `moments.Probes`."""
 
-    gaussians: NDArray[np.int64]  # (n_elements,) of the Gaussians of each; what stands beyond in the tables is not read
+    gaussians: NDArray[
+        np.int64
+    ]  # (n_elements,) number of Gaussians of each; entries of the tables beyond it are not read
     weight: NDArray[np.float64]  # (n_elements, n_blocks, n_gaussians, n_sources, WIDTH)
     decay: NDArray[np.float64]  # (n_elements, n_blocks, n_gaussians, WIDTH) 1/Å²
     term_start: NDArray[np.int64]  # (n_channels + 1,)
@@ -41,7 +43,7 @@ class Radial(NamedTuple):
 
 
 class Gradient(NamedTuple):
-    """d feature / d moments: feature f depends on the channels `first[f]:last[f]`, its values stand from `place[f]`."""
+    """d feature / d moments: feature f depends on the channels `first[f]:last[f]`, its values begin at `place[f]`."""
 
     values: NDArray[np.float64]  # (n_values, n_atoms, n_blocks·WIDTH)
     first: NDArray[np.int64]  # (n_kinds,)
@@ -64,7 +66,7 @@ def _fill_sums(radial, weights, decays, element, block, distance2, sums):
 
 @numba.njit(inline="always")
 def _add_moments(radial, distance2, sums, harmonics, row, mine):
-    """Add the moments of one neighbour, whose harmonics stand from `row`."""
+    """Add the moments of one neighbour, whose harmonics begin at `row`."""
     place = 0
     for c in range(len(radial.l)):
         value = spread(0.0)

@@ -8,7 +8,7 @@ Gaussians is a Gaussian at lambda·R_j of variance 1/(2 gamma) along each axis, 
 All harmonics of an order at once are the polynomial in a unit vector u
 
     T_n(u; x) = n!·|x|^n·P_n(u·x/|x|)      solid, homogeneous in x
-    T_n(u; x) = n!·P_n(u·x/r_s)            surface: r_s = 1 Å stands where |x| stands in the harmonic
+    T_n(u; x) = n!·P_n(u·x/r_s)            surface: r_s = 1 Å in the place of |x| in the harmonic
 
 whose coefficients at u_x^a·u_y^b·u_z^c, divided by n!/(a! b! c!), are the harmonics (a, b, c) of the order: derivatives
 of 1/|x| along the axes, without the sign and the power of |x|. P_n is the Legendre polynomial. Taken apart by
@@ -35,7 +35,7 @@ from bdqm_tune.descriptors.pseudodensity import PseudoDensity
 
 @dataclass(frozen=True)
 class Channels:
-    """The pairs (n, l) of the moments of some orders; those of order k stand at `of_order[k]:of_order[k + 1]`.
+    """The pairs (n, l) of the moments of some orders; those of order k are at `of_order[k]:of_order[k + 1]`.
 
     The radial function of a channel is a polynomial in R²: Σ_t factor_t·a_source·R^(2·power_t) with the terms t at
     `term_start[c]:term_start[c + 1]`, where the sums a over the Gaussians are those of `Probes.weight`.
@@ -53,7 +53,7 @@ class Channels:
     sources: tuple[tuple[int, int], ...]  # (n, m) of each sum: the power m of u·x in the polynomial of order n
 
     def moments(self, order: int) -> slice:
-        """Where the moments of the order at this place in `orders` stand: channel by channel, 2l + 1 each."""
+        """Slice of the moments of `orders[order]`: channel by channel, 2l + 1 each."""
         first = np.concatenate([[0], np.cumsum(2 * self.l + 1)])[self.of_order]
         return slice(int(first[order]), int(first[order + 1]))
 
@@ -62,13 +62,15 @@ class Channels:
 class Probes:
     """Products of probes and Gaussians, for some elements."""
 
-    gaussians: NDArray[np.int64]  # (n_elements,) how many each element has; the tables have room for the most
+    gaussians: NDArray[
+        np.int64
+    ]  # (n_elements,) number of Gaussians of each element; the tables are padded to the largest
     weight: NDArray[np.float64]  # (n_elements, n_sigmas, n_gaussians, n_sources)
     decay: NDArray[np.float64]  # (n_elements, n_sigmas, n_gaussians) 1/Å²
 
 
 def channels(orders: Sequence[int], surface: bool) -> Channels:
-    """The channels of these orders, order by order and in each from l = n downwards."""
+    """The channels of these orders, order by order and in each from l = n downwards; with `surface`, also l < n."""
     pairs: list[tuple[int, int]] = []
     sources: list[tuple[int, int]] = []
     terms: list[list[tuple[int, int, float]]] = []
@@ -106,7 +108,13 @@ def channels(orders: Sequence[int], surface: bool) -> Channels:
 def probes(
     channels: Channels, densities: Sequence[PseudoDensity], sigmas: Sequence[float], amplitudes: Sequence[float]
 ) -> Probes:
-    """The probes of widths `sigmas` (Å), with A in `amplitudes`, on the densities of some elements."""
+    """The products of probes and densities.
+
+    Args:
+        densities: of each element, in the order of the tables.
+        sigmas: widths of the probes, Å.
+        amplitudes: A of each probe, in its order.
+    """
     count = np.array([len(density.amplitude) for density in densities])
     b = np.zeros((len(densities), 1, max(count)))
     beta = np.ones((len(densities), 1, max(count)))

@@ -1,4 +1,4 @@
-"""What the two families of Gaussian multipole (GMP) descriptors share: probes, moments, invariants, derivatives."""
+"""The common part of the Gaussian multipole (GMP) descriptors: probes, moments, invariants, derivatives."""
 
 import copy
 import math
@@ -24,14 +24,14 @@ from bdqm_tune.errors import BadInput, located
 from bdqm_tune.structures.read import check_geometry
 
 MAX_ORDER = 9
-VANISHING = 1e-8  # a root below it has no derivative; amptorch's value
+VANISHING = 1e-8  # a root below it gets the derivative 0; amptorch's value
 
 
 @dataclass(frozen=True)
 class Kind:
     """One feature a sigma: the sum of the squares of some combinations of the moments of one order."""
 
-    order: int  # the place of the order in `Channels.orders`
+    order: int  # index of the order in `Channels.orders`
     rows: NDArray[np.float64]  # (n_combinations, n_moments of the order); or (n_moments,): the factor of each alone
 
     def combine(self, moments: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -84,7 +84,7 @@ class Multipoles(Descriptor):
 
     @abstractmethod
     def _root(self, combined: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """What stands in place of the sum of squares with `square=False`, and its derivatives.
+        """The features with `square=False`, in the place of the sum of squares, and their derivatives.
 
         Args:
             combined: (n_combinations, n_atoms, n_sigmas).
@@ -98,9 +98,9 @@ class Multipoles(Descriptor):
         return len(self.kinds) * len(self.sigmas)
 
     def on(self, device: str) -> "Multipoles":
-        there = copy.copy(self)
-        there.device = device
-        return there
+        moved = copy.copy(self)
+        moved.device = device
+        return moved
 
     def compute(self, atoms: Atoms) -> NDArray[np.float64]:
         self._check(atoms)
@@ -140,19 +140,21 @@ class Multipoles(Descriptor):
         if self.device is None:
             moments = self._moments(self._pairs(structures, neighbours, with_slopes=False))
         else:
-            moments = self._moments_there(structures, neighbours, self.device)
+            moments = self._moments_by_torch(structures, neighbours, self.device)
         return self._features([self._value(combined)[0] for combined in self._combine(moments)])
 
     def _moments(self, pairs: kernels.Pairs) -> NDArray[np.float64]:
-        """mu (n_moments, n_atoms, n_sigmas, filled up with zeros to whole blocks)."""
+        """mu (n_moments, n_atoms, n_sigmas padded with zeros to whole blocks)."""
         n_padded = self._radial.weight.shape[1] * WIDTH
-        found = np.empty((int(np.sum(2 * self.channels.l + 1)), len(pairs.species), n_padded))
-        kernels.fill_moments(pairs, self._radial, found)
-        return found
+        moments = np.empty((int(np.sum(2 * self.channels.l + 1)), len(pairs.species), n_padded))
+        kernels.fill_moments(pairs, self._radial, moments)
+        return moments
 
-    def _moments_there(self, structures: Sequence[Atoms], neighbours: Neighbours, device: str) -> NDArray[np.float64]:
+    def _moments_by_torch(
+        self, structures: Sequence[Atoms], neighbours: Neighbours, device: str
+    ) -> NDArray[np.float64]:
         """mu (n_moments, n_atoms, n_sigmas), computed by torch."""
-        import torch  # what is compiled needs none of it
+        import torch  # the compiled code does not need it
 
         from bdqm_tune.descriptors.torch_moments import moments
 
@@ -163,7 +165,7 @@ class Multipoles(Descriptor):
         return [kind.combine(moments[self.channels.moments(kind.order)]) for kind in self.kinds]
 
     def _features(self, values: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-        """(n_atoms, n_features) from the (n_atoms, n_sigmas and what fills it up) of each kind."""
+        """Features (n_atoms, n_features) from those of each kind, (n_atoms, n_sigmas with padding)."""
         return np.concatenate([value[:, : len(self.sigmas)] for value in values], axis=1)
 
     def _value(self, combined: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -176,7 +178,7 @@ class Multipoles(Descriptor):
         return kernels.Pairs(neighbours.start, neighbours.index, species, neighbours.vector, harmonics, slopes)
 
     def _species(self, structures: Sequence[Atoms]) -> NDArray[np.int64]:
-        """The place of each atom's element in the tables (n_atoms,)."""
+        """Index of each atom's element in the tables (n_atoms,)."""
         return np.searchsorted(self._elements, np.concatenate([atoms.numbers for atoms in structures]))
 
     @cached_property
@@ -203,7 +205,7 @@ class Multipoles(Descriptor):
 
 
 def _in_blocks(table: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(n_elements, n_sigmas, …) as (n_elements, n_blocks, …, WIDTH), filled up with zeros."""
+    """(n_elements, n_sigmas, …) as (n_elements, n_blocks, …, WIDTH), padded with zeros."""
     missing = -table.shape[1] % WIDTH
     padded = np.pad(table, [(0, 0), (0, missing)] + [(0, 0)] * (table.ndim - 2))
     blocks = padded.reshape(len(table), -1, WIDTH, *table.shape[2:])
@@ -213,8 +215,8 @@ def _in_blocks(table: NDArray[np.float64]) -> NDArray[np.float64]:
 def root(combined: NDArray[np.float64], floor: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The root of the sum of the squares of (n_combinations, n_atoms, n_sigmas), and its derivatives.
 
-    Values below `floor` become 0. At 0 a root has no derivative, and where it vanishes by symmetry but for rounding the
-    derivative would point anywhere: below `VANISHING`, as below `floor`, it is 0.
+    Values below `floor` become 0. At 0 a root has no derivative, and where it vanishes by symmetry up to rounding, the
+    direction of the derivative would be arbitrary: below `VANISHING`, as below `floor`, it is 0.
     """
     value = np.sqrt(np.sum(combined**2, axis=0))
     steep = value >= max(floor, VANISHING)
@@ -223,13 +225,13 @@ def root(combined: NDArray[np.float64], floor: float) -> tuple[NDArray[np.float6
 
 
 def check_sigmas(sigmas: Sequence[float]) -> None:
-    """Raise BadInput unless these are widths of probes."""
+    """Raise BadInput unless these are widths of probes, Å: finite and positive, at least one."""
     if len(sigmas) == 0 or not all(math.isfinite(s) and s > 0 for s in sigmas):
         raise BadInput(f"descriptor sigmas must be positive widths in Å, got {list(sigmas)}")
 
 
 def probe_widths(count: int) -> list[float]:
-    """As many widths from 0.1 to 2 Å, evenly spaced in their logarithm; a single one is 1 Å."""
+    """`count` widths from 0.1 to 2 Å, evenly spaced in their logarithm; a single one is 1 Å."""
     return [1.0] if count == 1 else np.geomspace(0.1, 2.0, count).round(6).tolist()
 
 
@@ -243,7 +245,7 @@ def table_from_settings(settings: dict[str, Any]) -> Table:
     return {int(z): PseudoDensity(np.array(b), np.array(beta)) for z, (b, beta) in settings.items()}
 
 
-def _table(given: str | Path | Table | None) -> Table:
-    if given is None:
+def _table(source: str | Path | Table | None) -> Table:
+    if source is None:
         return package_table()
-    return given if isinstance(given, dict) else read_folder(given)
+    return source if isinstance(source, dict) else read_folder(source)

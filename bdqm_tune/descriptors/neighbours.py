@@ -11,7 +11,7 @@ from vesin import NeighborList
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The neighbours of every atom of some structures; those of atom i stand at `start[i]:start[i + 1]`.
+    """The neighbours of every atom of some structures; those of atom i are at `start[i]:start[i + 1]`.
 
     An atom is not its own neighbour, but its periodic images are.
     """
@@ -23,7 +23,7 @@ class Neighbours:
 
 @dataclass(frozen=True)
 class Entries:
-    """The different pairs (centre, atom), images of one atom taken together or not, and each atom with itself."""
+    """The distinct pairs (centre, atom), images of an atom taken together or not, and each atom with itself."""
 
     centre: NDArray[np.int64]  # (n_entries,) ascending
     atom: NDArray[np.int64]  # (n_entries,) ascending for each centre where images are taken together
@@ -35,16 +35,16 @@ class Entries:
 def find_neighbours(structures: Sequence[Atoms], cutoff: float) -> Neighbours:
     """All pairs closer than `cutoff` (Å), with periodic images along the directions in `atoms.pbc`.
 
-    Atoms are counted on through the structures; no atom sees one of another structure.
+    Atoms are numbered consecutively over the structures; neighbours are of the same structure.
     """
-    # One thread: whoever wants several lets them work on different structures.
+    # One thread: callers use threads for different structures.
     search = NeighborList(cutoff=cutoff, full_list=True, sorted=True, n_threads=1)
-    found = [
+    lists = [
         search.compute(points=atoms.positions, box=np.asarray(atoms.cell), periodic=atoms.pbc, quantities="ijD")
         for atoms in structures
     ]
     first = np.cumsum([0, *map(len, structures)])
-    centres, indices, vectors = zip(*found, strict=True)
+    centres, indices, vectors = zip(*lists, strict=True)
     centre, index = (
         np.concatenate([part.astype(np.int64) + first[k] for k, part in enumerate(parts)])
         for parts in (centres, indices)

@@ -22,7 +22,7 @@ class PseudoDensity:
 
     @property
     def electrons(self) -> float:
-        """Integral over all space."""
+        """Number of electrons: the integral over all space."""
         return float(np.sum(self.amplitude * (np.pi / self.exponent) ** 1.5))
 
 

@@ -1,4 +1,4 @@
-"""The feature store: features of a set of structures, computed once and read from the disk afterwards."""
+"""The feature cache: features of a set of structures, computed once and then read from the disk."""
 
 import hashlib
 import json
@@ -24,13 +24,13 @@ from bdqm_tune.structures import Geometries
 from bdqm_tune.structures.digest import geometry_key
 from bdqm_tune.threads import in_threads
 
-PIECE_BYTES = 2**21  # of features that are worked on at once: what a core's cache holds
-ATOMS = 500  # that are computed at once: enough that Python's share is small, and few enough for those caches
+PIECE_BYTES = 2**21  # of features processed at once: they fit into a core's cache
+ATOMS = 500  # computed at once: enough that Python's share is small, few enough for those caches
 ATOMS_ON_DEVICE = 5000  # the same where torch computes; not measured
 
 
 class Piece(NamedTuple):
-    """Features of some structures that follow each other."""
+    """Features of some consecutive structures."""
 
     structures: slice
     rows: slice  # the atoms of these structures among all
@@ -39,9 +39,9 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class StoredFeatures:
-    """Features of some structures, atoms one after the other; on the disk until they are asked for.
+    """Features of some structures, atom after atom, read from the disk when they are used.
 
-    The rows of structure i stand at `first[i]:first[i] + count[i]` in the file.
+    The rows of structure i are at `first[i]:first[i] + count[i]` in the file.
     """
 
     file: RowFile  # (all atoms, n_features)
@@ -57,7 +57,7 @@ class StoredFeatures:
         return self.shape[0]
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[np.float64]:
-        """All of it in memory: for what is known to be small."""
+        """All features in memory; only for small data."""
         return np.asarray(self.file.read(self.first, self.count), dtype)
 
     def select(self, structures: NDArray[np.int64]) -> "StoredFeatures":
@@ -65,7 +65,7 @@ class StoredFeatures:
         return replace(self, first=self.first[structures], count=self.count[structures])
 
     def pieces(self) -> Iterator[Piece]:
-        """All structures in order, as many at once as have `PIECE_BYTES` of features, or one that has more."""
+        """All structures in order, in pieces of at most `PIECE_BYTES` of features, or of one larger structure."""
         ends = np.cumsum(self.count)
         at_once = PIECE_BYTES // (8 * self.file.shape[1])
         start, row = 0, 0
@@ -80,12 +80,12 @@ def stored_features(structures: Geometries, descriptor: Descriptor, folder: Path
     """Features of all atoms, structure after structure.
 
     Args:
-        folder: where the feature files lie; one is made for every pair of structures and descriptor. One that was
-            cut off or changed since is made anew.
+        folder: the feature cache, which has a file for every pair of structures and descriptor. A truncated or
+            changed file is made again.
 
     Raises:
         BadInput: the descriptor refuses a structure; the message names the image.
-        BdqmError: the file cannot be written, for want of space for example.
+        BdqmError: the file cannot be written, as on a full disk.
     """
     path = folder / f"{structures_key(structures.atoms, descriptor)}.npy"
     with writing(path):
@@ -96,7 +96,7 @@ def stored_features(structures: Geometries, descriptor: Descriptor, folder: Path
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Say so where what is written to `path` cannot be."""
+    """Raise BdqmError, with `path` in the message, for an OSError in this block."""
     try:
         yield
     except OSError as error:
@@ -112,7 +112,11 @@ def structures_key(atoms: list[Atoms], descriptor: Descriptor) -> str:
 
 
 def in_pieces(n_atoms: NDArray[np.int64], at_once: int | None = None) -> list[slice]:
-    """Structures of so many atoms, one after another in pieces of about `ATOMS` atoms, or `at_once`."""
+    """Slices of consecutive structures of about `at_once` atoms each; None: `ATOMS`.
+
+    Args:
+        n_atoms: (n_structures,) atoms of each structure.
+    """
     piece = (np.cumsum(n_atoms) - n_atoms) // (at_once or ATOMS)
     first = np.flatnonzero(np.diff(piece, prepend=-1)).tolist()
     return [slice(start, stop) for start, stop in zip(first, [*first[1:], len(n_atoms)], strict=True)]
@@ -126,8 +130,8 @@ def _write(path: Path, structures: Geometries, descriptor: Descriptor) -> None:
     with checksummed(path) as file, Bar(f"Features of {structures.source}", len(structures)) as bar:
         write_array_header_1_0(start := BytesIO(), header)
         file.write(start.getvalue())
-        found = in_threads(lambda piece: descriptor.compute_all(structures.atoms[piece], names[piece]), pieces)
-        for piece, rows in zip(pieces, found, strict=True):
+        computed = in_threads(lambda piece: descriptor.compute_all(structures.atoms[piece], names[piece]), pieces)
+        for piece, rows in zip(pieces, computed, strict=True):
             file.write(rows.astype(np.float64, copy=False))
             for _ in names[piece]:
                 bar.advance()

@@ -22,7 +22,7 @@ from bdqm_tune.descriptors.symmetry_parameters import Parameters, by_element, cu
 from bdqm_tune.errors import BadInput
 from bdqm_tune.structures.read import check_geometry
 
-VERSION = 1  # of the features; to be raised when the code gives other numbers, so that stored ones are not used
+VERSION = 1  # of the features; raise it when the code gives other numbers, so that cached ones are not used
 
 
 class SymmetryFunctions(Descriptor):
@@ -54,10 +54,10 @@ class SymmetryFunctions(Descriptor):
         """
         Args:
             elements: symbols of all elements that a structure may hold.
-            cutoff: R_c, Å; or one for each element of the centre.
-            g2: `etas` and `rs` (Å): all combinations; or such a mapping for each element of the centre, where
-                `default` stands for those not named.
-            g4: `etas`, `zetas` (1 or more), `gammas` (from -1 to 1): all combinations; or for each element.
+            cutoff: R_c, Å, positive; or one for each element of the centre.
+            g2: `etas` (0 or more, dimensionless) and `rs` (Å): all combinations; or such a mapping for each element of
+                the centre, where `default` applies to the others.
+            g4: `etas` (as g2), `zetas` (1 or more), `gammas` (from -1 to 1): all combinations; or for each element.
             g5: as g4, etas in 1/Å².
             cutoff_function: cosine or polynomial.
             gamma: g of the polynomial, positive.
@@ -166,7 +166,7 @@ class SymmetryFunctions(Descriptor):
         return radial, g4, g5, after_g5
 
     def _angular(self, given: Parameters | None, scale: float, first: int, closed: bool) -> tuple[kernels.Angular, int]:
-        """The functions of one kind, of which the first stands in column `first`, and the column after the last."""
+        """The functions of one kind, from column `first` on, and the column after the last."""
         given = given or {"etas": [], "zetas": [], "gammas": []}
         each = math.prod(map(len, given.values()))
         n = len(self.elements)

@@ -17,11 +17,11 @@ class Pairs(NamedTuple):
     """The neighbours of one structure."""
 
     start: NDArray[np.int64]  # (n_atoms + 1,)
-    species: NDArray[np.int64]  # (n_pairs,) the neighbour's place in the elements of the descriptor
+    species: NDArray[np.int64]  # (n_pairs,) index of the neighbour's element in the descriptor's elements
     vector: NDArray[np.float64]  # (n_pairs, 3) Å
     distance: NDArray[np.float64]  # (n_pairs,) Å
-    entry: NDArray[np.int64]  # (n_pairs,) where the derivatives with respect to the neighbour stand
-    own: NDArray[np.int64]  # (n_atoms,) where those with respect to the centre stand
+    entry: NDArray[np.int64]  # (n_pairs,) entry of the derivatives with respect to the neighbour
+    own: NDArray[np.int64]  # (n_atoms,) entry of those with respect to the centre
 
 
 class Cutoff(NamedTuple):
@@ -32,7 +32,7 @@ class Cutoff(NamedTuple):
 
 
 class Radial(NamedTuple):
-    """G2 of one centre element: function p of neighbours of element e stands in column `column[e] + p`."""
+    """G2 of one centre element: function p of neighbours of element e is column `column[e] + p`."""
 
     eta: NDArray[np.float64]  # (n_functions,) 1/Å²
     shift: NDArray[np.float64]  # (n_functions,) Å
@@ -51,7 +51,7 @@ class Angular(NamedTuple):
 
 @compiled
 def cut(distance, cutoff, derive):
-    """The cutoff function and its derivative, 1/Å, or 0 where that is not wanted."""
+    """The cutoff function and its derivative, 1/Å, or 0 without `derive`."""
     x, power = distance / cutoff.radius, cutoff.power
     if x >= 1:
         return 0.0, 0.0

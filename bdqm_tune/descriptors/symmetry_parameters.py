@@ -1,4 +1,4 @@
-"""The parameters of symmetry functions, as given for all elements of the centre or for each, in one form."""
+"""The parameters of symmetry functions, given for all elements of the centre or for each, in one form."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ RANGES = {
 
 
 def cutoffs(given: float | Mapping[str, float], elements: Sequence[str]) -> dict[str, float]:
-    """The cutoff of each element, Å. Raises BadInput for one that is none, or that is missing."""
+    """The cutoff of each element, Å. Raises BadInput if one is missing, unknown or not positive."""
     radii = dict(given) if isinstance(given, Mapping) else dict.fromkeys(elements, given)
     if "default" in radii:
         default = radii.pop("default")
@@ -50,12 +50,12 @@ def by_element(
     unknown = [key for key in given if key not in (*elements, "default")]
     if unknown:
         raise BadInput(f"descriptor {name}: unknown element {', '.join(unknown)}; there are: {', '.join(elements)}")
-    found = {}
+    parameters = {}
     for element in elements:
         lists = given.get(element, given.get("default"))
         if lists:
-            found[element] = _checked(f"descriptor {name}", lists, keys)
-    return found
+            parameters[element] = _checked(f"descriptor {name}", lists, keys)
+    return parameters
 
 
 def _checked(where: str, lists: Any, keys: Sequence[str]) -> Parameters:

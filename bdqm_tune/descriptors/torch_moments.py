@@ -1,4 +1,4 @@
-"""Gaussian multipole moments by torch's operations, on any device: `moment_kernels` for many atoms at once."""
+"""Gaussian multipole moments with torch's operations, on any device: as `moment_kernels`, many atoms at once."""
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from bdqm_tune.descriptors.moments import Channels, Probes
 from bdqm_tune.descriptors.neighbours import Neighbours
 
 BYTES_AT_ONCE = 2**28  # that the radial functions of some atoms take; a piece of the work takes a few times as much
-NOBODY = -1  # stands for the element where an atom has fewer neighbours than another
+NO_NEIGHBOUR = -1  # in the place of an element where an atom has fewer neighbours than another
 
 
 def moments(
@@ -18,7 +18,7 @@ def moments(
     """mu (n_moments, n_atoms, n_sigmas), float64, on the device.
 
     Args:
-        species: (n_atoms,) place of each atom's element in the tables of `probes`.
+        species: (n_atoms,) index of each atom's element in the tables of `probes`.
     """
     n_atoms, n_sigmas = len(species), probes.decay.shape[1]
     vectors, elements = _in_rows(neighbours, species)
@@ -40,7 +40,7 @@ def _in_rows(neighbours: Neighbours, species: NDArray[np.int64]) -> tuple[NDArra
     most = 1 + int(count.max(initial=0))
     atom = np.repeat(np.arange(len(species)), count)
     place = 1 + np.arange(len(atom)) - neighbours.start[atom]
-    vectors, elements = np.zeros((len(species), most, 3)), np.full((len(species), most), NOBODY)
+    vectors, elements = np.zeros((len(species), most, 3)), np.full((len(species), most), NO_NEIGHBOUR)
     vectors[atom, place] = neighbours.vector
     elements[atom, place] = species[neighbours.index]
     elements[:, 0] = species
@@ -54,14 +54,14 @@ def _sums(
     decay: torch.Tensor,
     gaussians: NDArray[np.int64],
 ) -> torch.Tensor:
-    """Σ_k weight·exp(-decay·R²) of each source: (n_atoms, most, n_sigmas, n_sources), 0 where there is nobody.
+    """Σ_k weight·exp(-decay·R²) of each source: (n_atoms, most, n_sigmas, n_sources), 0 where there is no neighbour.
 
     Each exponential is computed once for all sources.
     """
     distance2 = distance2.flatten()
     sums = distance2.new_zeros(len(distance2), decay.shape[1], weight.shape[-1])
-    for element in np.unique(elements[elements != NOBODY]).tolist():
-        # Found on the CPU, so that a GPU need not be waited for.
+    for element in np.unique(elements[elements != NO_NEIGHBOUR]).tolist():
+        # Searched on the CPU, so that a GPU need not be synchronised.
         own = torch.from_numpy(np.flatnonzero(elements == element)).to(distance2.device)
         n = int(gaussians[element])
         gaussian = torch.exp(-decay[element, :, :n] * distance2[own][:, None, None])
@@ -79,7 +79,7 @@ def _fill(vectors: torch.Tensor, sums: torch.Tensor, channels: Channels, found: 
         for t in range(channels.term_start[c], channels.term_start[c + 1]):
             factor, power = float(channels.term_factor[t]), int(channels.term_power[t])
             radial += factor * distance2**power * sums[..., channels.term_source[t]]
-        # Product by product of an atom's matrices, and not by adding where atoms meet: a GPU adds in any order.
+        # A product of matrices for each atom, not a scatter-add, whose order of addition varies on a GPU.
         product = radial.transpose(1, 2) @ harmonics[..., l * l : (l + 1) ** 2]
         found[place : place + 2 * l + 1] = product.permute(2, 0, 1)
         place += 2 * l + 1

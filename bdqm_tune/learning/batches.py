@@ -1,4 +1,4 @@
-"""A split as tensors on the device, or as much of it as fits; a batch is an index into it."""
+"""Splits as tensors, on the device as far as they fit; a batch is an index into a split."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ from bdqm_tune.learning.memory_budget import MemoryBudget
 from bdqm_tune.learning.scaled_features import Inputs, ScaledFeatures
 from bdqm_tune.threads import in_threads
 
-# Features and derivatives that are held at once while a split is gone through in order.
+# Features and derivatives held at once while a split is read in order.
 NUMBERS_AT_ONCE = 2**24
-MOST_AHEAD, BYTES_AHEAD = 8, 2**28  # batches that are read before they are asked for
+MOST_AHEAD, BYTES_AHEAD = 8, 2**28  # batches read ahead of their use, at most
 READERS = 4  # threads that read and scale them, at most
 
 
@@ -29,12 +29,12 @@ class Batch:
     structure: torch.Tensor  # (n_atoms,) which of the batch's structures the atom belongs to
     targets: torch.Tensor  # (n_structures,), scaled
     n_atoms: torch.Tensor  # (n_structures,)
-    numbers: torch.Tensor | None = None  # (n_atoms,) atomic numbers, where they are asked for
-    forces: ForceBatch | None = None  # where forces are trained
+    numbers: torch.Tensor | None = None  # (n_atoms,) atomic numbers, if requested
+    forces: ForceBatch | None = None  # if forces are trained
 
 
 class Read(NamedTuple):
-    """What of a batch was not on the device."""
+    """The part of a batch that is read from the disk."""
 
     inputs: Inputs | None
     derivatives: torch.Tensor | None
@@ -43,7 +43,7 @@ class Read(NamedTuple):
 class SplitTensors:
     """All structures of a split, atoms one after the other.
 
-    Features and derivatives may also stay on the disk; they are then read some batches ahead. The batches are the same.
+    Features and derivatives may stay on the disk: they are then read some batches ahead. The batches are the same.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class SplitTensors:
     ) -> None:
         """
         Args:
-            features: (total atoms, n_features), scaled; if not an array, in this `dtype`, on the device or to be read.
+            features: (total atoms, n_features), scaled; if not an array: of this `dtype`, on the device or on the disk.
             n_atoms: (n_structures,) atoms of each structure.
             targets: (n_structures,), scaled.
             numbers: (total atoms,) atomic numbers.
@@ -79,35 +79,35 @@ class SplitTensors:
 
     @property
     def features(self) -> torch.Tensor | None:
-        """(total atoms, n_features), scaled; None where they are on the disk."""
+        """(total atoms, n_features), scaled; None if they are on the disk."""
         return self.inputs.features if isinstance(self.inputs, Inputs) else None
 
     @property
     def components(self) -> int:
-        """Components of all forces."""
+        """Number of force components, 3 per atom."""
         return 3 * self._total_atoms
 
     @property
     def loaded(self) -> bool:
-        """Whether nothing is left on the disk."""
+        """Whether all data is in memory."""
         return self.features is not None and (self.forces is None or self.forces.loaded)
 
     @property
     def _numbers_a_structure(self) -> float:
-        """Features and derivatives, on average."""
+        """Features and derivatives of a structure, on average."""
         derivatives = 0.0 if self.forces is None else self.forces.numbers_an_image
         return self.n_features * self._total_atoms / len(self) + derivatives
 
     @property
     def elements(self) -> list[int]:
-        """Atomic numbers that occur, where they are known."""
+        """Atomic numbers that occur, ascending; empty if they are not known."""
         return [] if self.numbers is None else torch.unique(self.numbers).tolist()
 
     def batch(self, structures: torch.Tensor, by_element: bool = False) -> Batch:
         """The structures at these indices (n,), in this order.
 
         Args:
-            by_element: with atomic numbers, the fetching of which takes a little time.
+            by_element: with atomic numbers, which take a little time to fetch.
         """
         return self._batch(structures, self._read(structures), by_element)
 
@@ -117,16 +117,21 @@ class SplitTensors:
         return self.in_batches(torch.arange(len(self)), size, by_element)
 
     def in_batches(self, order: torch.Tensor, sizes: int | Sequence[int], by_element: bool = False) -> Iterator[Batch]:
-        """The structures in an order (n,), on the CPU, so many in each batch."""
+        """Batches of structures.
+
+        Args:
+            order: (n,) indices of the structures, on the CPU.
+            sizes: number of structures in each batch; an integer: the same in all, fewer in the last.
+        """
         sizes = sizes if isinstance(sizes, int) else list(sizes)
         parts = order.split(sizes)
         if self.loaded:
-            found: Iterator[Read] = map(self._read, parts)
+            reads: Iterator[Read] = map(self._read, parts)
         else:
             bytes_a_batch = len(parts[0]) * self._numbers_a_structure * self.dtype.itemsize
             ahead = max(1, min(MOST_AHEAD, int(BYTES_AHEAD / bytes_a_batch)))
-            found = in_threads(self._read, parts, min(ahead, READERS), ahead + 1)
-        for structures, read in zip(order.to(self.device).split(sizes), found, strict=True):
+            reads = in_threads(self._read, parts, min(ahead, READERS), ahead + 1)
+        for structures, read in zip(order.to(self.device).split(sizes), reads, strict=True):
             yield self._batch(structures, read, by_element)
 
     def _read(self, structures: torch.Tensor) -> Read:
@@ -153,16 +158,16 @@ class SplitTensors:
 
 
 def batch_sizes(n_structures: int, batch_size: int) -> list[int]:
-    """How many structures each batch of an epoch has.
+    """Number of structures in each batch of an epoch.
 
     A single one left over joins the batch before it: batch normalisation cannot train on one atom.
     """
     sizes = [batch_size] * (n_structures // batch_size)
-    left = n_structures % batch_size
-    if left == 1 and sizes:
+    remainder = n_structures % batch_size
+    if remainder == 1 and sizes:
         sizes[-1] += 1
-    elif left:
-        sizes.append(left)
+    elif remainder:
+        sizes.append(remainder)
     return sizes
 
 
@@ -174,11 +179,14 @@ def split_tensors(
     with_forces: bool = False,
     room: MemoryBudget | None = None,
 ) -> SplitTensors:
-    """A split of a dataset on a device, or as much of it as there is room for.
+    """A split of a dataset on a device, as far as it fits into the memory budget.
 
     Args:
-        room: on the device; None: enough for all of it.
         with_forces: with forces and derivatives, for training on forces.
+        room: memory budget of the device; None: unlimited.
+
+    Raises:
+        BadInput: `with_forces`, and the dataset has no forces or no derivatives.
     """
     structures, numbers, forces = split.structures, split.numbers, None
     features = ScaledFeatures(split.features, numbers, dataset.scaler, dtype, with_slope=with_forces)

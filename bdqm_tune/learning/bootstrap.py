@@ -1,4 +1,4 @@
-"""How far metrics may be off because the test split is one draw of structures: bootstrap intervals."""
+"""Bootstrap intervals of metrics, for the test split is one sample of structures."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,16 +7,19 @@ from scipy import stats
 from bdqm_tune.learning.metrics import KINDS, Deviations, of_sums
 
 CONFIDENCE, RESAMPLES, SEED = 0.95, 2000, 0
-LEAST = 10  # structures; a draw from fewer says too little of others like them
+LEAST = 10  # structures; a resample of fewer says too little of the population
 AT_ONCE = 2**22  # numbers that are drawn at once
 
 
 def intervals(deviations: Deviations, resamples: int = RESAMPLES, seed: int = SEED) -> dict[str, tuple[float, float]]:
-    """Ends of the intervals of 95 % of each metric; none of the largest errors, or of fewer than `LEAST` structures.
+    """Bootstrap intervals of 95 % of each metric; none of the largest errors, or of fewer than `LEAST` structures.
 
-    Structures are drawn again with replacement, each with all its atoms, for the forces in a structure do not err
-    independently. The intervals are bias-corrected and accelerated (BCa): Efron, J. Am. Stat. Assoc. 82, 171 (1987).
+    Structures are resampled with replacement, each with all its atoms, because the force errors in a structure are not
+    independent. The intervals are bias-corrected and accelerated (BCa): Efron, J. Am. Stat. Assoc. 82, 171 (1987).
     A largest error has none, as no resample exceeds it.
+
+    Returns:
+        Name of the metric → low and high end, in its unit.
     """
     if len(deviations) < LEAST:
         return {}
@@ -24,13 +27,13 @@ def intervals(deviations: Deviations, resamples: int = RESAMPLES, seed: int = SE
     drawn = of_sums(_resampled(deviations.sums, resamples, seed))  # (resamples, n_quantities, n_kinds)
     total = deviations.sums.sum(axis=0)
     whole, without_one = of_sums(total), of_sums(total - deviations.sums)
-    found = {}
+    ends = {}
     for i, (before, after) in enumerate(deviations.names):
         for j, kind in enumerate(KINDS):
             values = drawn[:, i, j], whole[i, j], without_one[:n, i, j]
             if all(np.isfinite(value).all() for value in values):
-                found[f"{before}_{kind}{after}"] = bca(*values)
-    return found
+                ends[f"{before}_{kind}{after}"] = bca(*values)
+    return ends
 
 
 def bca(
@@ -40,8 +43,9 @@ def bca(
 
     Args:
         drawn: (n_resamples,) the estimate from each resample.
-        whole: from all structures.
-        without_one: (n_structures,) from all but each.
+        whole: the estimate from all structures.
+        without_one: (n_structures,) the estimate from all structures but one (jackknife).
+        confidence: in (0, 1).
     """
     share = (np.mean(drawn < whole) + np.mean(drawn <= whole)) / 2
     if not 0 < share < 1:  # no resample lies beyond the estimate, as where one structure makes it
@@ -57,27 +61,27 @@ def bca(
 
 
 def mean_with_interval(name: str, values: NDArray[np.float64]) -> dict[str, float]:
-    """The mean of values (n_structures,), and its interval beside it where there are structures enough."""
-    found = {name: float(values.mean())}
+    """The mean of values (n_structures,), with its interval if there are `LEAST` structures or more."""
+    metrics = {name: float(values.mean())}
     if len(values) >= LEAST:
         drawn = _resampled(values, RESAMPLES, SEED) / len(values)
         without_one = (values.sum() - values) / (len(values) - 1)
-        found[f"{name}_low"], found[f"{name}_high"] = bca(drawn, found[name], without_one)
-    return found
+        metrics[f"{name}_low"], metrics[f"{name}_high"] = bca(drawn, metrics[name], without_one)
+    return metrics
 
 
 def with_intervals(deviations: Deviations) -> dict[str, float]:
     """The metrics, each with its interval beside it as `NAME_low` and `NAME_high`."""
-    found, ends = {}, intervals(deviations)
+    metrics, ends = {}, intervals(deviations)
     for name, value in deviations.metrics().items():
-        found[name] = value
+        metrics[name] = value
         if name in ends:
-            found[f"{name}_low"], found[f"{name}_high"] = ends[name]
-    return found
+            metrics[f"{name}_low"], metrics[f"{name}_high"] = ends[name]
+    return metrics
 
 
 def _resampled(sums: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
-    """Sums (resamples, ...) over as many structures as there are, drawn with replacement, of sums (n_structures, ...).
+    """Bootstrap sums (resamples, ...) over n_structures structures drawn with replacement, of sums (n_structures, ...).
 
     How often each structure is drawn has a multinomial distribution.
     """

@@ -16,38 +16,38 @@ def deviations(
     structures: Structures, energies: NDArray[np.float64], forces: Sequence[NDArray[np.float64]] | None
 ) -> Deviations:
     """Errors of predicted energies (n_structures,), eV, and forces, each (n_atoms, 3), eV/Å, where there are any."""
-    found = energy_deviations(energies, structures.energies, structures.n_atoms)
+    of_energies = energy_deviations(energies, structures.energies, structures.n_atoms)
     if forces is None or structures.forces is None:
-        return found
-    return joined(found, force_deviations(forces, structures.forces))
+        return of_energies
+    return joined(of_energies, force_deviations(forces, structures.forces))
 
 
 def by_element(
     structures: Structures, energies: NDArray[np.float64], forces: Sequence[NDArray[np.float64]] | None
 ) -> pd.DataFrame:
-    """Energies of the structures that contain an element, and the forces on its atoms; by atomic number.
+    """Errors by element: energies of the structures that contain it, and forces on its atoms; by atomic number.
 
     Returns:
-        element, structures, atoms (of it), and metrics with their intervals, in the units of the metrics.
+        columns element, structures, atoms (of it), and metrics with their intervals, in the units of the metrics.
     """
     of_energies = energy_deviations(energies, structures.energies, structures.n_atoms)
     rows = []
     for symbol in structures.elements:
         own = [atoms.numbers == chemical_symbols.index(symbol) for atoms in structures.atoms]
-        count = np.array([one.sum() for one in own])
-        found = of_energies
+        count = np.array([mask.sum() for mask in own])
+        errors = of_energies
         if forces is not None and structures.forces is not None:
-            found = joined(found, force_deviations(forces, structures.forces, own))
-        metrics = with_intervals(found.select(np.flatnonzero(count)))
+            errors = joined(of_energies, force_deviations(forces, structures.forces, own))
+        metrics = with_intervals(errors.select(np.flatnonzero(count)))
         rows.append({"element": symbol, "structures": int((count > 0).sum()), "atoms": int(count.sum()), **metrics})
     return pd.DataFrame(rows)
 
 
-def by_class(structures: Structures, found: Deviations) -> pd.DataFrame:
+def by_class(structures: Structures, errors: Deviations) -> pd.DataFrame:
     """Errors of each composition class, the largest class first.
 
     Returns:
-        composition, structures, atoms, and metrics with their intervals, in the units of the metrics.
+        columns composition, structures, atoms, and metrics with their intervals, in the units of the metrics.
     """
     classes = composition_classes(structures)
     names, first, count = np.unique(classes, return_index=True, return_counts=True)
@@ -55,7 +55,7 @@ def by_class(structures: Structures, found: Deviations) -> pd.DataFrame:
     for k in np.lexsort((first, -count)):
         members = np.flatnonzero(classes == names[k])
         atoms = int(structures.n_atoms[members].sum())
-        metrics = with_intervals(found.select(members))
+        metrics = with_intervals(errors.select(members))
         rows.append({"composition": str(names[k]), "structures": len(members), "atoms": atoms, **metrics})
     return pd.DataFrame(rows)
 
@@ -63,11 +63,10 @@ def by_class(structures: Structures, found: Deviations) -> pd.DataFrame:
 def composition_classes(structures: Geometries, least: int = LEAST) -> NDArray[np.str_]:
     """The set of elements of each structure (n_structures,), as `O-Cu`, by atomic number.
 
-    Those that fewer than `least` structures have are put together by the number of their elements: `others of 3
-    elements`.
+    Sets that fewer than `least` structures have are pooled by their number of elements: `others of 3 elements`.
     """
     sets = [sorted({int(z) for z in atoms.numbers}) for atoms in structures.atoms]
-    names = np.array(["-".join(chemical_symbols[z] for z in one) for one in sets])
+    names = np.array(["-".join(chemical_symbols[z] for z in elements) for elements in sets])
     _, kind, count = np.unique(names, return_inverse=True, return_counts=True)
-    pooled = [f"others of {len(one)} element{'s' * (len(one) > 1)}" for one in sets]
+    pooled = [f"others of {len(elements)} element{'s' * (len(elements) > 1)}" for elements in sets]
     return np.where(count[kind] < least, pooled, names)

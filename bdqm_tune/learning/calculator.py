@@ -15,9 +15,11 @@ DERIVATIVES = {"forces", "stress", "forces_std"}
 class PotentialCalculator(Calculator):  # type: ignore[misc]
     """Energies in eV, forces in eV/Å, and the stress of a periodic structure in eV/Å³.
 
-    `free_energy` is the energy: no electronic temperature is known of. Forces and stress are derivatives of the energy;
-    where the model was trained on energies only, one warning says so, and `trained_on_forces` is False (None where the
-    model does not say).
+    `free_energy` is the energy: models have no electronic temperature. Forces and stress are derivatives of the energy.
+    For a model trained on energies only, one warning says so, and `trained_on_forces` is False (None: not known).
+
+    Calculating raises BadInput for an element that the model does not know, and PropertyNotImplementedError for the
+    stress of a structure that is not periodic or whose cell has no volume.
     """
 
     implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012  (ASE's own form)
@@ -48,7 +50,7 @@ class PotentialCalculator(Calculator):  # type: ignore[misc]
         self.results["free_energy"] = self.results["energy"]
 
     def _predict(self, forces: bool) -> dict[str, Any]:
-        """What the model says of `self.atoms`, under ASE's names."""
+        """Predictions for `self.atoms`, under ASE's names."""
         prediction = self.potential.predict([self.atoms], forces=forces)
         results: dict[str, Any] = {"energy": float(prediction.energies[0])}
         if prediction.forces is not None:
@@ -57,10 +59,10 @@ class PotentialCalculator(Calculator):  # type: ignore[misc]
 
 
 class EnsembleCalculator(PotentialCalculator):
-    """The mean of an ensemble, and besides in `results` what it says of its error.
+    """The mean prediction of an ensemble, and in `results` also its uncertainty.
 
     `energy_std` (eV) and `forces_std` (n_atoms, 3), eV/Å: standard deviations over the members. `energy_interval`, eV:
-    low and high end of the interval with the ensemble's stated coverage, where it is calibrated.
+    low and high end of the interval with the ensemble's stated coverage, if it is calibrated.
     """
 
     potential: Ensemble
@@ -75,12 +77,12 @@ class EnsembleCalculator(PotentialCalculator):
 
 
 def make_calculator(model: Potential | Ensemble) -> PotentialCalculator:
-    """The calculator of a model."""
+    """The ASE calculator of a potential or an ensemble."""
     return EnsembleCalculator(model) if isinstance(model, Ensemble) else PotentialCalculator(model)
 
 
 def untrained_forces(model: Potential | Ensemble) -> str:
-    """What to know about the forces of a model that was not trained on forces; empty where it was."""
+    """A warning about the forces of a model that was not trained on forces; empty if it was."""
     if model.trained_on_forces:
         return ""
     unknown = model.trained_on_forces is None

@@ -1,4 +1,4 @@
-"""Intervals of a stated coverage around predictions, from errors on structures that were held out."""
+"""Prediction intervals of a stated coverage, calibrated on held-out structures (split conformal prediction)."""
 
 import math
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ class Calibration:
 
     The score of a structure is |error| / max(spread, floor · n_atoms). Of n scores, that of rank
     ceil((n + 1) · coverage) is the quantile q; the interval prediction ± q · max(spread, floor · n_atoms) then holds
-    the true energy of a new structure with at least that probability, if the structures that the scores are of, and
-    the new one, are exchangeable and none had a part in the training. Lei et al., J. Am. Stat. Assoc. 113, 1094 (2018),
+    the true energy of a new structure with at least that probability, if the calibration structures and the new one
+    are exchangeable and none was trained on. Lei et al., J. Am. Stat. Assoc. 113, 1094 (2018),
     section 5.2; Angelopoulos and Bates, arXiv:2107.07511, section 2.3.
 
     The spread of a total energy grows with the size of the structure by itself. The floor, without which members that
     agree by chance would claim to be certain, must therefore grow with it too.
     """
 
-    scores: NDArray[np.float64]  # (n,), ascending, without unit
+    scores: NDArray[np.float64]  # (n,), ascending, dimensionless
     floor: float  # eV an atom
     coverage: float  # stated, in (0, 1)
 
@@ -44,25 +44,26 @@ class Calibration:
         floor: float,
         coverage: float,
     ) -> "Calibration":
-        """Calibrate on structures that were held out.
+        """Calibrate on held-out structures.
 
         Args:
             errors, spreads: (n_structures,), eV.
             n_atoms: (n_structures,).
-            floor: least spread, eV an atom.
+            floor: least spread, eV an atom, positive.
+            coverage: in (0, 1).
 
         Raises:
-            BadInput: there are too few structures for the coverage.
+            BadInput: a value outside its range, or too few structures for the coverage.
         """
         return cls(np.sort(scores(errors, spreads, n_atoms, floor)), floor, coverage)
 
     def quantile(self, coverage: float | None = None) -> float:
-        """By what spreads are multiplied for an interval of this coverage (None: the stated one)."""
+        """The factor of the spreads for an interval of this coverage; None: of the stated one. Raises as `rank_of`."""
         rank = rank_of(len(self.scores), self.coverage if coverage is None else coverage)
         return float(self.scores[rank - 1])
 
     def half_widths(self, spreads: NDArray[np.float64], n_atoms: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Half the widths of the intervals (n_structures,), eV, at the stated coverage."""
+        """Half-widths of the intervals (n_structures,), eV, at the stated coverage; spreads (n_structures,), eV."""
         return self.quantile() * np.maximum(spreads, self.floor * n_atoms)
 
 
@@ -77,7 +78,7 @@ def rank_of(n: int, coverage: float) -> int:
     """Rank of the quantile among n scores, ceil((n + 1) · coverage).
 
     Raises:
-        BadInput: it is more than n: so few scores tell nothing about so rare an error.
+        BadInput: the rank exceeds n, so that more scores are needed; or the coverage is not in (0, 1).
     """
     check_coverage(coverage)
     rank = _ceil((n + 1) * coverage)

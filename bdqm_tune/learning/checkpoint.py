@@ -22,17 +22,17 @@ ORDER, PLAIN, EPOCHS = "order", "plain", "epochs."  # names of the tensors; thos
 
 
 class NoCheckpoint(BdqmError):
-    """There is no checkpoint from which this training can go on; the message says why. It may begin anew."""
+    """There is no checkpoint from which this training can resume; the message says why. It may start again."""
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint, key: Mapping[str, Any]) -> None:
-    """Write a checkpoint in the place of the one before, which stays whole if this fails or is killed.
+    """Replace a checkpoint atomically: the previous one stays whole if this fails or is killed.
 
     Args:
-        key: plain JSON, of the training, which only one with the same key goes on from.
+        key: identifies the training, in plain JSON; only a training with the same key resumes from the checkpoint.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     plain = {
         "key": _with_format(key),
@@ -66,9 +66,9 @@ def read_checkpoint(path: Path, key: Mapping[str, Any]) -> Checkpoint:
         raise NoCheckpoint(f"{path}: the checkpoint is damaged, its digest is not that of its content")
     tensors = load(content)
     plain = json.loads(tensors[PLAIN].numpy().tobytes())
-    wanted, found = json.loads(_json(_with_format(key))), plain["key"]
-    if wanted != found:
-        names = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+    wanted, stored = json.loads(_json(_with_format(key))), plain["key"]
+    if wanted != stored:
+        names = sorted(name for name in wanted.keys() | stored.keys() if wanted.get(name) != stored.get(name))
         raise NoCheckpoint(f"{path}: the checkpoint is of a training with another {', '.join(names)}")
     return Checkpoint(
         [EpochRecord(**record) for record in plain["records"]],
@@ -80,7 +80,7 @@ def read_checkpoint(path: Path, key: Mapping[str, Any]) -> Checkpoint:
 
 
 def remove_checkpoint(path: Path) -> None:
-    """Remove a checkpoint, if there is one, and what writers of it left that were killed."""
+    """Remove a checkpoint, if there is one, and the partial files of writers that were killed."""
     for file in (path, *path.parent.glob(f"{path.name}.*.partial")):
         file.unlink(missing_ok=True)
 
@@ -94,7 +94,7 @@ def _json(value: Any) -> bytes:
 
 
 def sync_folder(folder: Path) -> None:
-    """See that a file's name is on the disk as well."""
+    """Sync a folder, so that the name of a new file is on the disk as well."""
     with suppress(OSError):  # which some file systems cannot
         handle = os.open(folder, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""What a prediction costs on this machine."""
+"""Processor time of predictions on this machine."""
 
 import statistics
 import time
@@ -16,21 +16,21 @@ from bdqm_tune.learning.ensemble import Ensemble
 from bdqm_tune.learning.potential import Potential
 
 REPEATS = 5
-PASSES = 10  # of which the least time counts, where models are compared
+PASSES = 10  # the least time of these counts, where models are compared
 SAMPLE = 30  # structures
-THREADS = 1  # those of small networks wait for each other
+THREADS = 1  # more threads of a small network wait for each other
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Processor's seconds an atom, structure after structure, as in a calculator: medians of `REPEATS` passes."""
+    """Processor's seconds per atom, structure after structure as in a calculator: medians of `REPEATS` passes."""
 
     descriptor: float  # s/atom
     network: float  # s/atom, energies from features
     with_forces: float  # s/atom, energies and forces, descriptor included
 
     def metrics(self) -> dict[str, float]:
-        """As they are recorded."""
+        """The costs under the names that are logged, s/atom."""
         return {
             "descriptor_seconds_per_atom": self.descriptor,
             "network_seconds_per_atom": self.network,
@@ -40,7 +40,7 @@ class Cost:
 
 
 def measure_cost(model: Potential | Ensemble, structures: list[Atoms]) -> Cost:
-    """Predict `SAMPLE` of the structures, evenly from their order, again and again on the CPU, in one thread."""
+    """Measure predictions of `SAMPLE` structures, evenly spaced in their order, on the CPU in one thread."""
     some = some_of(structures)
     parts = [(model.descriptor, [model])] if isinstance(model, Potential) else _parts(model)
     features = [(members, atoms, descriptor.compute(atoms)) for descriptor, members in parts for atoms in some]
@@ -61,17 +61,17 @@ def measure_cost(model: Potential | Ensemble, structures: list[Atoms]) -> Cost:
 
 
 def some_of(structures: list[Atoms]) -> list[Atoms]:
-    """At most `SAMPLE` of the structures, evenly from their order."""
+    """At most `SAMPLE` of the structures, evenly spaced in their order."""
     return structures[:: -(-len(structures) // SAMPLE)]
 
 
 def descriptor_seconds(descriptor: Descriptor, structures: list[Atoms]) -> float:
-    """Seconds an atom for the features of structures, one after the other: see `_least_seconds`."""
+    """Processor's seconds per atom for the features of structures, one after the other: the least of `PASSES`."""
     return _least_seconds(lambda: [descriptor.compute(atoms) for atoms in structures]) / sum(map(len, structures))
 
 
 def network_seconds(potential: Potential, structures: list[Atoms], features: list[NDArray[np.float64]]) -> float:
-    """Seconds an atom for the energies of structures from their features, each (n_atoms, n_features)."""
+    """Processor's seconds per atom for energies from features, each (n_atoms, n_features): the least of `PASSES`."""
     pairs = list(zip(features, structures, strict=True))
     work = lambda: [potential.predict_features(rows, [atoms]) for rows, atoms in pairs]  # noqa: E731
     with _one_thread():
@@ -95,7 +95,7 @@ def _parts(ensemble: Ensemble) -> list[tuple[Descriptor, list[Potential]]]:
 def _least_seconds(work: Callable[[], object]) -> float:
     """Processor's seconds of this thread for one call: the least of `PASSES`.
 
-    Whatever else runs can only add to it: it takes caches and memory, and no processor is faster for it.
+    Other processes can only add to it: they take caches and memory.
     """
     return min(_seconds(work, PASSES, time.thread_time))
 
@@ -106,11 +106,11 @@ def _median_seconds(work: Callable[[], object]) -> float:
 
 
 def _seconds(work: Callable[[], object], passes: int, clock: Callable[[], float]) -> list[float]:
-    """What a clock says that each call took, but for the first, which may compile."""
+    """Seconds of each call by a clock, without the first call, which may compile."""
     work()
-    found = []
+    durations = []
     for _ in range(passes):
         start = clock()
         work()
-        found.append(clock() - start)
-    return found
+        durations.append(clock() - start)
+    return durations

@@ -1,4 +1,4 @@
-"""How often intervals hold the true energy, and how far that may be from what they state by chance alone."""
+"""Observed coverage of prediction intervals, and its range by chance around the stated coverage."""
 
 import numpy as np
 import pandas as pd
@@ -11,19 +11,19 @@ CONFIDENCE = 0.95
 
 
 def coverage_range(covered: int, n: int) -> tuple[float, float]:
-    """The coverages with which `covered` of n structures agree: exact binomial confidence interval of 95 %.
+    """Exact binomial confidence interval of 95 % of the coverage, `covered` of n structures being covered.
 
     Clopper and Pearson, Biometrika 26, 404 (1934).
     """
-    found = stats.binomtest(covered, n).proportion_ci(CONFIDENCE, method="exact")
-    return float(found.low), float(found.high)
+    interval = stats.binomtest(covered, n).proportion_ci(CONFIDENCE, method="exact")
+    return float(interval.low), float(interval.high)
 
 
 def expected_range(n_calibration: int, n: int, coverage: float) -> tuple[float, float]:
     """Where the observed coverage of n structures lies with 95 % probability after calibration on n_calibration.
 
-    The number of covered ones has the beta-binomial distribution with rank and n_calibration + 1 - rank: Angelopoulos
-    and Bates, arXiv:2107.07511, section 3.2 and appendix C.
+    The number of covered structures has the beta-binomial distribution with rank and n_calibration + 1 - rank:
+    Angelopoulos and Bates, arXiv:2107.07511, section 3.2 and appendix C.
     """
     rank = rank_of(n_calibration, coverage)
     covered = stats.betabinom(n, rank, n_calibration + 1 - rank)
@@ -31,20 +31,20 @@ def expected_range(n_calibration: int, n: int, coverage: float) -> tuple[float, 
     return float(low), float(high)
 
 
-def coverage_curve(calibration: Calibration, found: NDArray[np.float64]) -> pd.DataFrame:
+def coverage_curve(calibration: Calibration, scores: NDArray[np.float64]) -> pd.DataFrame:
     """Stated against observed coverage, at the levels that the calibration can tell apart, 50 at most.
 
     Args:
-        found: scores (n,) of the structures on which coverage is observed, without unit.
+        scores: (n,) of the structures on which coverage is observed, dimensionless.
 
     Returns:
-        stated, observed, and the ends low and high of the range expected by chance.
+        columns stated, observed, and the ends low and high of the range expected by chance.
     """
     n = len(calibration.scores)
     ranks = np.unique(np.linspace(1, n, min(n, 50)).round().astype(int))
     rows = []
     for rank in ranks.tolist():
         stated = rank / (n + 1)
-        observed = float((found <= calibration.scores[rank - 1]).mean())
-        rows.append((stated, observed, *expected_range(n, len(found), stated)))
+        observed = float((scores <= calibration.scores[rank - 1]).mean())
+        rows.append((stated, observed, *expected_range(n, len(scores), stated)))
     return pd.DataFrame(rows, columns=["stated", "observed", "low", "high"])

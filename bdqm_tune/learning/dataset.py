@@ -1,4 +1,4 @@
-"""From a configuration to what a network can be trained on: checked, split, featurised, with fitted targets."""
+"""From a configuration to training data: structures checked, split and featurised, with fitted targets."""
 
 import hashlib
 from collections.abc import Iterator
@@ -43,17 +43,17 @@ class Split:
 
     structures: Structures
     digest: str
-    described: StructureFeatures  # the structures of both splits
-    indices: NDArray[np.int64]  # (n_structures,) places of this split's among them
+    described: StructureFeatures  # of the structures of both splits
+    indices: NDArray[np.int64]  # (n_structures,) this split's structures among them
 
     @property
     def features(self) -> StoredFeatures:
-        """(total atoms, n_features), read from the disk as they are asked for."""
+        """(total atoms, n_features), read from the disk when they are used."""
         return self.described.features.select(self.indices)
 
     @property
     def derivatives(self) -> StoredDerivatives | None:
-        """Of the features, where forces are trained."""
+        """Derivatives of the features by the positions, 1/Å; None unless forces are trained."""
         derivatives = self.described.derivatives
         return None if derivatives is None else derivatives.select(self.indices)
 
@@ -63,7 +63,7 @@ class Split:
         return np.concatenate([atoms.numbers for atoms in self.structures.atoms]).astype(np.int64)
 
     def pieces(self) -> Iterator[tuple[NDArray[np.float64], NDArray[np.int64]]]:
-        """Features (n_atoms, n_features) and atomic numbers (n_atoms,) of some atoms after the others."""
+        """Features (n_atoms, n_features) and atomic numbers (n_atoms,), piece by piece."""
         numbers = self.numbers
         for piece in self.features.pieces():
             yield piece.features, numbers[piece.rows]
@@ -82,7 +82,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """All that training needs; the test structures come along unfeaturised and without labels."""
+    """The data of a training; the test structures are neither featurised nor labelled."""
 
     config: Config  # what it was made from
     train: Split
@@ -95,22 +95,22 @@ class Dataset:
 
     @property
     def descriptor(self) -> Descriptor:
-        """What the features are by."""
+        """The descriptor that gives the features."""
         return self.train.described.descriptor
 
     @cached_property
     def scaler(self) -> Scaler:
-        """Of the features, fitted on the training split."""
+        """The scaler of the features, fitted on the training split."""
         options, (low, high) = self.config.descriptor, self.config.descriptor.scaling_range
         return fit_scaler(self.train.pieces, options.scaling, (low, high), options.scaling_per_element)
 
     def described_by(self, options: DescriptorOptions) -> "Dataset":
-        """The same with features by another descriptor, which are computed when they are asked for.
+        """The same dataset with features of another descriptor, which are computed when they are used.
 
         Raises:
-            BadInput: options with which no descriptor can be made.
+            BadInput: an option of the descriptor is outside its range.
         """
-        described = self.train.described.otherwise(options)
+        described = self.train.described.with_options(options)
         return replace(
             self,
             config=self.config.model_copy(update={"descriptor": options}),
@@ -124,7 +124,7 @@ class Dataset:
         return hashlib.sha256((self.train.digest + self.validation.digest).encode()).hexdigest()
 
     def scaled_targets(self, split: Split) -> NDArray[np.float64]:
-        """What the network is to give for each structure (n_structures,), without unit."""
+        """Targets (n_structures,), dimensionless: (energy - reference energies - shift) / scale."""
         structures = split.structures
         return (structures.energies - self.references.of(structures.atoms) - self.shift) / self.scale
 
@@ -132,15 +132,14 @@ class Dataset:
 def prepare(config: Config, home: Path) -> Dataset:
     """Read, check, split and featurise the data of a configuration, and fit references and scalers.
 
-    The labels of the test split are sealed in the folder `test` of `home`; nothing else here has them.
-
-    Where the descriptor is searched, features are left to those who ask for them by `Dataset.described_by`.
+    The labels of the test split are sealed in the folder `test` of `home`; the dataset does not contain them. Where the
+    descriptor is searched, features are computed later, through `Dataset.described_by`.
 
     Args:
-        home: `BDQM_HOME`; the feature store lies in its folder `features`.
+        home: `BDQM_HOME`; the feature cache is its folder `features`.
 
     Raises:
-        BadInput: whatever is wrong with a file, an image or an element.
+        BadInput: a file, an image, an element or an option is not valid; the message names it.
     """
     structures, labelled = read_data(config.data)
     test = None if labelled is None else without_labels(labelled)
@@ -183,7 +182,11 @@ def prepare(config: Config, home: Path) -> Dataset:
 
 
 def read_data(data: Data) -> tuple[Structures, Structures | None]:
-    """The structures to train and validate on, and those of the test split where there is one."""
+    """The structures to train and validate on, and those of the test split; None: there is none.
+
+    Raises:
+        BadInput: a file that is not valid, or only one of the two built-in splits.
+    """
     if data.train == "builtin":
         if data.test not in (None, "builtin"):
             raise BadInput(f"test {data.test}: the built-in training data has its own test split; leave test out")

@@ -36,7 +36,7 @@ class ColumnScaling(Options):
         return FeatureScaler(np.array(self.offset), np.array(self.divisor), floor)
 
     def check_width(self, n_features: int) -> None:
-        """Raise BadInput unless there is a value for each of so many features."""
+        """Raise BadInput unless there are values for `n_features` features."""
         columns = [self.offset, self.divisor, *([] if self.floor is None else [self.floor])]
         if any(len(column) != n_features for column in columns):
             raise BadInput(f"the scaler is not for the descriptor's {n_features} features")
@@ -58,7 +58,7 @@ class Description(Options):
     elements: list[str]  # those that have a network of their own
     mixed: bool = False  # every atom takes a share of each of them
     hyperparameters: Hyperparameters
-    trained_on_forces: bool | None = None  # null: an earlier version did not say
+    trained_on_forces: bool | None = None  # null: not recorded by an earlier version
 
     @classmethod
     def of(
@@ -116,13 +116,13 @@ class Description(Options):
         return [atomic_numbers[symbol] for symbol in self.elements]
 
     def check_width(self, n_features: int) -> None:
-        """Raise BadInput unless the scalers are for so many features."""
+        """Raise BadInput unless the scalers are for `n_features` features."""
         for scaling in (self.scaling, *(self.scaling_per_element or {}).values()):
             scaling.check_width(n_features)
 
 
 class _Format1(Options):
-    """What the first version wrote: one network and one scaler for all elements, and no shift."""
+    """Format 1: one network and one scaler for all elements, and no shift."""
 
     format: Literal[1]
     units: dict[str, str]
@@ -137,10 +137,10 @@ class _Format1(Options):
     hyperparameters: Hyperparameters
 
     def upgraded(self) -> Description:
-        """The same in today's form."""
-        kept = {"units", "descriptor", "reference_energies", "reference_energy_fallback", "scale", "precision"}
+        """The same in the current format."""
+        unchanged = {"units", "descriptor", "reference_energies", "reference_energy_fallback", "scale", "precision"}
         return Description(
-            **self.model_dump(include=kept),
+            **self.model_dump(include=unchanged),
             format=FORMAT,
             scaling=ColumnScaling(offset=self.feature_mean, divisor=self.feature_deviation, floor=self.feature_floor),
             scaling_per_element=None,
@@ -160,7 +160,7 @@ def read_description(path: Path) -> Description:
 
     Raises:
         OSError: the file cannot be read.
-        BadInput: it holds something else.
+        BadInput: its content is not the description of a potential.
     """
     text = path.read_bytes()
     model: type[Options] = _AnyFormat

@@ -1,4 +1,4 @@
-"""Several potentials as one: their mean, and their spread as a sign of its error."""
+"""Ensembles: the mean prediction of several potentials, and their spread as its uncertainty."""
 
 import json
 from collections.abc import Callable
@@ -23,11 +23,11 @@ ENSEMBLE = "ensemble.json"
 
 
 class EnsemblePrediction(NamedTuple):
-    """What an ensemble says of some structures."""
+    """Predictions of an ensemble, and their standard deviations over the members."""
 
     energies: NDArray[np.float64]  # (n_structures,), eV, mean over the members
     energy_std: NDArray[np.float64]  # (n_structures,), eV
-    forces: list[NDArray[np.float64]] | None = None  # each (n_atoms, 3), eV/Å; None where not asked for
+    forces: list[NDArray[np.float64]] | None = None  # each (n_atoms, 3), eV/Å; None: not requested
     forces_std: list[NDArray[np.float64]] | None = None  # each (n_atoms, 3), eV/Å
 
 
@@ -36,7 +36,7 @@ class Ensemble:
 
     Args:
         members: two or more, by name.
-        calibration: turns the spread of an energy into an interval; None: there is none.
+        calibration: gives the interval of an energy from its spread; None: no intervals.
 
     Raises:
         BadInput: fewer than two members.
@@ -50,21 +50,21 @@ class Ensemble:
 
     @property
     def trained_on_forces(self) -> bool | None:
-        """Whether all members were; None: not known of some."""
+        """Whether all members were trained on forces; None: not known of some."""
         known = {member.trained_on_forces for member in self.members.values()}
         return False if False in known else None if None in known else True
 
     @cached_property
     def by_descriptor(self) -> list[tuple[Descriptor, list[tuple[int, Potential]]]]:
-        """The descriptors that differ, and the members that have each, with their positions."""
-        found: dict[str, tuple[Descriptor, list[tuple[int, Potential]]]] = {}
+        """The distinct descriptors, each with its members and their positions in the ensemble."""
+        groups: dict[str, tuple[Descriptor, list[tuple[int, Potential]]]] = {}
         for i, member in enumerate(self.members.values()):
             key = json.dumps(member.descriptor.settings, sort_keys=True)
-            found.setdefault(key, (member.descriptor, []))[1].append((i, member))
-        return list(found.values())
+            groups.setdefault(key, (member.descriptor, []))[1].append((i, member))
+        return list(groups.values())
 
     def predict(self, structures: list[Atoms], forces: bool = True) -> EnsemblePrediction:
-        """Mean and standard deviation of energies and, unless told otherwise, of the components of the forces.
+        """Mean and standard deviation of energies and, with `forces`, of the components of the forces.
 
         Raises:
             BadInput: an element that a descriptor does not know, or positions that are not finite.
@@ -88,7 +88,11 @@ class Ensemble:
     def predict_features(
         self, structures: list[Atoms], features_of: Callable[[Descriptor], NDArray[np.float64]]
     ) -> EnsemblePrediction:
-        """Energies alone, from features (total atoms, n_features) that `features_of` a descriptor gives."""
+        """Energies alone.
+
+        Args:
+            features_of: gives the features (total atoms, n_features) of the structures for a descriptor.
+        """
         energies = np.empty((len(self.members), len(structures)))
         for descriptor, members in self.by_descriptor:
             features = features_of(descriptor)
@@ -106,19 +110,19 @@ class Ensemble:
         return total / len(self.members)
 
     def results(self, atoms: Atoms, forces: bool) -> dict[str, Any]:
-        """What is predicted of one structure, under ASE's names and energy_std, forces_std, energy_interval."""
+        """Predictions for one structure, under ASE's names and energy_std, forces_std, energy_interval; eV and eV/Å."""
         prediction = self.predict([atoms], forces)
         energy, std = float(prediction.energies[0]), float(prediction.energy_std[0])
-        found: dict[str, Any] = {"energy": energy, "energy_std": std}
+        results: dict[str, Any] = {"energy": energy, "energy_std": std}
         if self.calibration is not None:
             half = float(self.calibration.half_widths(prediction.energy_std, np.array([len(atoms)]))[0])
-            found["energy_interval"] = np.array([energy - half, energy + half])
+            results["energy_interval"] = np.array([energy - half, energy + half])
         if prediction.forces is not None and prediction.forces_std is not None:
-            found |= {"forces": prediction.forces[0], "forces_std": prediction.forces_std[0]}
-        return found
+            results |= {"forces": prediction.forces[0], "forces_std": prediction.forces_std[0]}
+        return results
 
     def save(self, folder: Path) -> None:
-        """Write `ensemble.json`, and each member into a folder of its name."""
+        """Write `ensemble.json`, and each member into a folder of its name. Raises OSError if that fails."""
         for name, member in self.members.items():
             member.save(folder / name)
         calibration = CalibrationDescription.of(self.calibration) if self.calibration else None
@@ -165,7 +169,7 @@ class EnsembleDescription(Options):
     """The content of `ensemble.json`."""
 
     format: Literal[1]
-    # Names of folders beside the file, and of nothing elsewhere.
+    # Names of folders beside the file: no path leads elsewhere.
     members: Annotated[list[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]], Field(min_length=2)]
     calibration: CalibrationDescription | None
 

@@ -1,4 +1,4 @@
-"""Features of structures by one descriptor, and their derivatives: computed or read when they are first asked for."""
+"""Features of structures by one descriptor, and their derivatives: computed or read at their first use."""
 
 from functools import cached_property
 from pathlib import Path
@@ -20,38 +20,38 @@ from bdqm_tune.structures import Structures
 
 
 class StructureFeatures:
-    """Structures of all splits as a descriptor sees them."""
+    """The features of the structures of all splits by one descriptor."""
 
     def __init__(
         self, structures: Structures, options: DescriptorOptions, folder: Path, forces: bool, device: str = "auto"
     ) -> None:
         """
         Args:
-            folder: the feature store.
-            forces: with derivatives, to train on them.
-            device: as a configuration has it. A GPU that is named, and is here, computes the features.
+            folder: the feature cache.
+            forces: with derivatives, for training on forces.
+            device: auto, cpu, cuda or cuda:N. A GPU that is named, and exists here, computes the features.
 
         Raises:
-            BadInput: options with which no descriptor can be made.
+            BadInput: an option is outside its range.
         """
         self.structures, self._folder, self._forces, self._device = structures, folder, forces, device
         self.descriptor = descriptor_from_options(options, structures.elements)
 
-    def otherwise(self, options: DescriptorOptions) -> "StructureFeatures":
-        """The same structures by another descriptor."""
+    def with_options(self, options: DescriptorOptions) -> "StructureFeatures":
+        """The features of the same structures by another descriptor."""
         return StructureFeatures(self.structures, options, self._folder, self._forces, self._device)
 
     @cached_property
     def features(self) -> StoredFeatures:
         """(total atoms, n_features). Raises BadInput if the descriptor refuses a structure."""
-        # Not with auto: what is compiled is known to be fast, and nobody has measured a GPU.
+        # Not with auto: the compiled code is known to be fast, a GPU has not been measured.
         named = self._device.startswith("cuda") and _is_here(self._device)
         descriptor = self.descriptor.on(self._device) if named else self.descriptor
         return stored_features(self.structures, descriptor, self._folder)
 
     @cached_property
     def derivatives(self) -> StoredDerivatives | None:
-        """Of the features, where forces are trained. Raises BadInput as `features` does."""
+        """Derivatives of the features by the positions, 1/Å; None without `forces`. Raises as `features`."""
         return stored_derivatives(self.structures, self.descriptor, self._folder) if self._forces else None
 
 
@@ -62,12 +62,12 @@ def _is_here(gpu: str) -> bool:
 
 
 def check_searched_descriptors(config: Config, elements: list[str]) -> None:
-    """See that every choice of the descriptor's options makes a descriptor that knows the elements.
+    """Check that every choice of the descriptor's options gives a descriptor that knows the elements.
 
     Raises:
-        BadInput: one does not.
+        BadInput: one does not; the message names the options.
     """
-    # Far from each other, and the others' pseudo-densities count nowhere.
+    # So far from each other that no atom has a neighbour.
     apart = Atoms(elements, positions=[[1000.0 * i, 0, 0] for i in range(len(elements))])
     tried: list[DescriptorOptions] = []
     for chosen, options in examples(config.descriptor, config.descriptor_spaces, over=("name",)):

@@ -1,4 +1,4 @@
-"""Training of one network, one epoch record at a time, so that whoever asks for them owns the loop."""
+"""Training of one network as an iterator of epoch records: the caller owns the loop."""
 
 import copy
 import math
@@ -19,7 +19,7 @@ from bdqm_tune.learning.networks import AtomicNetwork
 from bdqm_tune.learning.optimisation import make_scheduler
 from bdqm_tune.learning.torch_epochs import TorchEpochs
 
-LONG_EPOCH = 0.1  # seconds; what it begins with is kept, which takes far less
+LONG_EPOCH = 0.1  # seconds; before a longer epoch the state is copied, which takes far less
 
 
 class Diverged(BdqmError):
@@ -28,10 +28,10 @@ class Diverged(BdqmError):
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """What an epoch gave; energies in eV, forces in eV/Å."""
+    """The metrics of an epoch; energies in eV, forces in eV/Å."""
 
     epoch: int  # counts from 1
-    train_loss: float  # of the scaled energies and forces, mean over the epoch's batches
+    train_loss: float  # of the scaled energies and forces, mean over the structures
     train_energy_mae: float  # during the epoch, that is with dropout and moving weights
     val_energy_mae: float
     val_energy_mae_per_atom: float
@@ -41,26 +41,26 @@ class EpochRecord:
     val_forces_mae: float | None = None
 
     def metrics(self) -> dict[str, float]:
-        """The record's values under the names that are logged."""
+        """The metrics under the names that are logged."""
         return {name: value for name, value in asdict(self).items() if name != "epoch" and value is not None}
 
     def value(self, objective: Objective) -> float:
-        """What the record is judged by."""
-        found = self.val_energy_mae if objective == "val_energy_mae" else self.val_forces_mae
-        if found is None:
+        """The value of the objective, eV or eV/Å. Raises BdqmError if it is of forces and the record has none."""
+        error = self.val_energy_mae if objective == "val_energy_mae" else self.val_forces_mae
+        if error is None:
             raise BdqmError(f"the objective {objective} needs training.forces: true")
-        return found
+        return error
 
 
 class BestEpoch:
-    """Follows the records of a training: which is the best by the objective, and when to stop early."""
+    """Finds the best epoch of a training by the objective, and when early stopping ends the training."""
 
     def __init__(self, training: Training, objective: Objective) -> None:
         self._patience, self.objective = training.early_stopping, objective
         self.record: EpochRecord | None = None
 
     def improves(self, record: EpochRecord) -> bool:
-        """Whether this is the best record so far, which is then kept.
+        """Whether this is the best record so far; if so, it becomes `record`.
 
         Raises:
             Diverged: the training loss or the validation error is not finite.
@@ -78,19 +78,19 @@ class BestEpoch:
         return True
 
     def is_over(self, epoch: int) -> bool:
-        """Whether so many epochs after the best one have brought nothing better that training ends."""
+        """Whether early stopping ends the training: `early_stopping` epochs without a better one."""
         assert self.record is not None
         return self._patience is not None and epoch - self.record.epoch >= self._patience
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A training between two epochs, for another one of the same kind to go on from; it shares no memory with it."""
+    """The state of a training between two epochs, from which an equal one resumes; it shares no memory with either."""
 
     records: list[EpochRecord]  # of all epochs so far
     lr: float  # of the next epoch
     scheduler: dict[str, Any]  # state of the schedule, plain JSON
-    order: torch.Tensor  # state of the generator of the structures' order
+    order: torch.Tensor  # state of the random generator of the structures' order
     epochs: dict[str, torch.Tensor]  # see `Epochs.state`
 
 
@@ -100,40 +100,45 @@ class Epochs(Protocol):
     optimizer: torch.optim.Optimizer
 
     def train(self, order: torch.Tensor, sizes: Sequence[int]) -> list[float]:
-        """Train on the structures in this order (n_structures,), so many in each batch.
+        """Train for one epoch.
 
-        Gives sums over the structures: of the loss of their batch, of the absolute errors of the energies and, with
-        forces, of those of all their components; without unit.
+        Args:
+            order: (n_structures,) indices of the structures.
+            sizes: structures in each batch.
+
+        Returns:
+            Sums over the structures: of the loss of their batch, of the absolute errors of the energies and, with
+            forces, of those of all their components; dimensionless.
         """
         ...
 
     def validate(self) -> list[float]:
-        """Sums of the absolute errors of the energies, of these by the number of atoms and, with forces, of theirs."""
+        """Sums of the absolute errors of energies, of energies per atom and, with forces, of their components."""
         ...
 
     def keep(self) -> None:
-        """Keep the weights as they are now, in the place of those kept before."""
+        """Keep a copy of the current weights, in the place of the last one."""
         ...
 
     @property
     def kept_network(self) -> AtomicNetwork:
-        """A copy of the network with the weights that were kept, in evaluation mode; at first the initial ones."""
+        """A copy of the network with the kept weights, in evaluation mode; before `keep`, the initial ones."""
         ...
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Everything that training changes, but the learning rate: copies on the CPU, by name."""
+        """Everything that training changes, except the learning rate: copies on the CPU, by name."""
         ...
 
     def restore(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Go on from what `state` gave of a network with the same hyperparameters, data and seed."""
+        """Resume from the `state` of a network with the same hyperparameters, data and seed."""
         ...
 
 
 class Fit:
     """Iterating trains a network and yields one `EpochRecord` an epoch; `best_network` is that of the best epoch.
 
-    The best epoch has the least objective. Training ends after the given number of epochs, or earlier when
-    `early_stopping` epochs brought nothing better. Iterating again goes on where it was left between two epochs.
+    The best epoch has the least objective. Training ends after `training.epochs` epochs, or by early stopping after
+    `training.early_stopping` epochs without a better one. Iterating again resumes after the last epoch.
     """
 
     def __init__(
@@ -150,11 +155,12 @@ class Fit:
     ) -> None:
         """
         Args:
-            train, validation: on the device to train on; forces are trained where they have them.
+            train, validation: on the device to train on; forces are trained if they have forces.
             scale: eV of one unit of the scaled targets.
             seed: of weights, order and dropout; on the CPU the same seed gives the same numbers.
-            compiled: whether epochs are compiled; None: where they can be.
-            trainer: where it trains together with others, if it can.
+            objective: selects the best epoch.
+            compiled: whether epochs are compiled; None: if they can be.
+            trainer: trains it batched with others, if it can; None: alone.
         """
         self._order = torch.Generator().manual_seed(seed)
         self._training = training
@@ -174,14 +180,14 @@ class Fit:
         self._best = BestEpoch(training, objective)
         self.records: list[EpochRecord] = []  # of all epochs so far
         self._in_epoch = False
-        self._beginning: Checkpoint | None = None  # of the epoch that is trained, if it may take long
+        self._beginning: Checkpoint | None = None  # the state before the current epoch, if that may take long
 
     def __iter__(self) -> Iterator[EpochRecord]:
-        """Train on and yield the record of each epoch.
+        """Train, and yield the record of each epoch.
 
         Raises:
             Diverged: the training loss or the validation error is not finite.
-            KeyboardInterrupt: the work is to end, and an epoch takes long, see `progress.check`.
+            KeyboardInterrupt: the process is to end, and an epoch takes long; see `progress.check`.
         """
         while not self._is_over:
             long = bool(self.records) and self.records[-1].epoch_seconds > LONG_EPOCH
@@ -204,10 +210,10 @@ class Fit:
         return epoch >= self._training.epochs or (epoch > 0 and self._best.is_over(epoch))
 
     def checkpoint(self) -> Checkpoint | None:
-        """The training as it is between two epochs.
+        """The state of the training between two epochs.
 
-        Of an epoch that was interrupted, or diverged, it is the beginning, which is kept where the epoch before took
-        longer than a tenth of a second; else None. Shorter epochs end within the grace of `progress.check`.
+        If the last epoch was interrupted or diverged: the state before it, if the epoch before took longer than
+        `LONG_EPOCH`; else None. Shorter epochs end within the grace period of `progress.check`.
         """
         if self._in_epoch:
             return self._beginning
@@ -220,9 +226,9 @@ class Fit:
         )
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on from a checkpoint of a training with the same arguments; this one has not begun.
+        """Resume from a checkpoint of a training with the same arguments; call it before the first epoch.
 
-        On the CPU it then gives the same numbers as if it had never been left.
+        On the CPU the records are the same as those of an uninterrupted training.
         """
         self.records = list(checkpoint.records)
         for record in self.records:
@@ -234,7 +240,7 @@ class Fit:
 
     @property
     def engine(self) -> str:
-        """What trains; it can make nothing of another one's checkpoint."""
+        """The name of the trainer, to which its checkpoints are bound."""
         return type(self._epochs).__name__
 
     def _run(self, epoch: int) -> EpochRecord:
@@ -259,7 +265,7 @@ class Fit:
 
     @property
     def best(self) -> EpochRecord | None:
-        """The record of the best epoch so far."""
+        """The record of the best epoch so far; None before the first."""
         return self._best.record
 
     @property

@@ -1,7 +1,7 @@
 """Forces by the chain rule: from the network's gradient and the features' derivatives, entry by entry.
 
-The force on atom k is F_k = -Σ_i Σ_f dE/dG_if · dG_if/dr_k, the sum over the centres i that feel atom k. What is kept
-and computed grows with the pairs of neighbours, never with the square of the number of atoms.
+The force on atom k is F_k = -Σ_i Σ_f dE/dG_if · dG_if/dr_k, the sum over k itself and its neighbours i. Memory and
+time grow with the number of neighbour pairs, never with the square of the number of atoms.
 """
 
 from collections.abc import Iterator, Sequence
@@ -35,7 +35,7 @@ class ForceBatch:
 
 
 class ForceTensors:
-    """Forces and derivatives of a split; derivatives for which there is no room are read when they are asked for."""
+    """Forces and derivatives of a split; derivatives beyond the memory budget are read when they are used."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class ForceTensors:
         Args:
             forces: (total atoms, 3), 1/Å, in units of the energy scale.
             derivatives: of the split's structures.
-            room: on the device; None: enough for all of them.
+            room: memory budget of the device; None: unlimited.
         """
         self._targets = torch.as_tensor(forces, dtype=dtype, device=device)
         self._stored = derivatives
@@ -67,7 +67,7 @@ class ForceTensors:
         return self._values is not None
 
     def _load(self) -> None:
-        """Bring the split's own entries to the device, one after the other; see `shared`."""
+        """Bring the split's own entries to the device, one after the other; see `shared_memory`."""
         stored, targets = self._stored, self._targets
         shape, key = (sum(self._count), 3, stored.values.shape[1]), (stored.first.tobytes(), stored.count.tobytes())
         self._values = on_device(self._rows, shape, targets.dtype, targets.device, stored.values.path, key)
@@ -84,7 +84,7 @@ class ForceTensors:
         """The derivatives (n_entries, 3, n_features), 1/Å, of the structures at these indices, on the CPU.
 
         Args:
-            pinned: in memory that a GPU reads by itself.
+            pinned: in pinned memory, for asynchronous copies to a GPU.
         """
         values, place = self._empty(sum(self._count[i] for i in structures), pin_memory=pinned), 0
         for i in structures:
@@ -100,7 +100,7 @@ class ForceTensors:
         return self._stored.values.read(self._stored.first[own], self._stored.count[own]).transpose(0, 2, 1)
 
     def arrays(self, slope: torch.Tensor) -> tuple[NDArray[Any], ...]:
-        """What was loaded, as `compiled.kernel.Data` holds it."""
+        """The loaded arrays, in the order of `compiled.kernel.Data`."""
         assert self._values is not None
         pairs = self._pairs.numpy()
         return (
@@ -121,13 +121,13 @@ class ForceTensors:
         slope: torch.Tensor,
         read: torch.Tensor | None = None,
     ) -> ForceBatch:
-        """The structures at these indices, in this order.
+        """Forces and derivatives of the structures at these indices, in this order.
 
         Args:
-            start: (n_structures,) place in the batch of each structure's first atom.
-            atoms: (n_atoms,) place in the split of each of the batch's atoms.
+            start: (n_structures,) index in the batch of each structure's first atom.
+            atoms: (n_atoms,) index in the split of each of the batch's atoms.
             slope: (n_atoms, n_features) of the scaled features by the unscaled ones.
-            read: what `read` gives for them, where the derivatives are not on the device.
+            read: their derivatives from `read`, if the derivatives are not on the device.
         """
         counts = [self._count[i] for i in structures]
         pieces = [slice(self._first[i], self._first[i] + n) for i, n in zip(structures, counts, strict=True)]

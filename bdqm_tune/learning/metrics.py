@@ -1,4 +1,4 @@
-"""How far predicted energies and forces are from the true ones."""
+"""Error metrics of predicted energies and forces."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,17 +9,17 @@ from numpy.typing import NDArray
 from bdqm_tune.errors import BdqmError
 
 KINDS = ("mae", "rmse", "r2")  # that follow from sums over structures
-CONSTANT = 1e-16  # variance, in the square of the unit, below which true values are all the same
+CONSTANT = 1e-16  # variance, in the square of the unit, below which true values count as equal
 
 
 @dataclass(frozen=True)
 class Deviations:
-    """Errors of some structures, as the sums of each structure from which the metrics of any set of them follow.
+    """Sums of the errors of each structure, from which the metrics of any set of structures follow.
 
-    So that structures can be drawn again thousands of times without their atoms.
+    A bootstrap thus resamples structures thousands of times without their atoms.
     """
 
-    names: tuple[tuple[str, str], ...]  # (n_quantities,) what stands before and after the kind in a metric's name
+    names: tuple[tuple[str, str], ...]  # (n_quantities,) prefix and suffix of the kind in a metric's name
     sums: NDArray[np.float64]  # (n_structures, n_quantities, 5): number, |error|, error², true, true² of the values
     largest: NDArray[np.float64]  # (n_structures, n_quantities) largest |error|
 
@@ -33,18 +33,18 @@ class Deviations:
     def metrics(self) -> dict[str, float]:
         """Mean absolute error, root mean square error, R² and largest error of each quantity.
 
-        R² = 1 - Σ error² / Σ (true - mean of true)²; where all true values are the same there is none.
+        R² = 1 - Σ error² / Σ (true - mean of true)²; it is left out where all true values are equal.
         """
         values = of_sums(self.sums.sum(axis=0))
-        found: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         for i, (before, after) in enumerate(self.names):
-            found |= {f"{before}_{kind}{after}": float(value) for kind, value in zip(KINDS, values[i], strict=True)}
-            found[f"{before}_max_error{after}"] = float(self.largest[:, i].max())
-        return {name: value for name, value in found.items() if not np.isnan(value)}
+            metrics |= {f"{before}_{kind}{after}": float(value) for kind, value in zip(KINDS, values[i], strict=True)}
+            metrics[f"{before}_max_error{after}"] = float(self.largest[:, i].max())
+        return {name: value for name, value in metrics.items() if not np.isnan(value)}
 
 
 def of_sums(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The `KINDS` of metrics (..., 3) of sums (..., 5); R² is NaN where it does not exist."""
+    """The `KINDS` of metrics (..., 3) of sums (..., 5); R² is NaN where it is not defined."""
     number, absolute, squares, true, true_squares = np.moveaxis(sums, -1, 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         variance = true_squares - true**2 / number
@@ -60,6 +60,9 @@ def energy_deviations(
     Args:
         predicted, true: (n_structures,), eV.
         n_atoms: (n_structures,).
+
+    Raises:
+        BdqmError: there is no structure.
     """
     structure = np.arange(len(true))
     return joined(
@@ -77,18 +80,21 @@ def force_deviations(
 
     Args:
         predicted, true: for each structure (n_atoms, 3), eV/Å.
-        chosen: for each structure (n_atoms,), which atoms count; None: all.
+        chosen: for each structure (n_atoms,), True for the atoms that count; None: all.
+
+    Raises:
+        BdqmError: there is no structure.
     """
     _check(len(true))
     atoms = np.ones(sum(map(len, true)), dtype=bool) if chosen is None else np.concatenate(chosen)
-    structure = np.repeat(np.arange(len(true)), [len(one) for one in true])[atoms]
+    structure = np.repeat(np.arange(len(true)), [len(forces) for forces in true])[atoms]
     labels = np.concatenate(true)[atoms]
     errors = np.concatenate(predicted)[atoms] - labels
     return _deviations(("forces", ""), errors.ravel(), labels.ravel(), np.repeat(structure, 3), len(true))
 
 
 def joined(*deviations: Deviations) -> Deviations:
-    """Several quantities of the same structures."""
+    """The deviations of several quantities of the same structures as one."""
     return Deviations(
         tuple(name for each in deviations for name in each.names),
         np.concatenate([each.sums for each in deviations], axis=1),

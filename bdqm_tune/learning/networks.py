@@ -27,7 +27,7 @@ class AtomicNetwork(nn.Module):
     The contributions are in units of the target's scale.
     """
 
-    elements: tuple[int, ...] = ()  # atomic numbers of those that have weights of their own
+    elements: tuple[int, ...] = ()  # atomic numbers of the elements that have weights of their own
 
     @property
     def n_parameters(self) -> int:
@@ -66,7 +66,7 @@ class SingleNN(AtomicNetwork, nn.Sequential):
 class PerElementNN(AtomicNetwork):
     """A `SingleNN` for each element (Behler and Parrinello, Phys. Rev. Lett. 98, 146401 (2007)).
 
-    An atom of an element that has no network contributes 0, so that its reference energy is all there is of it.
+    An atom of an element without a network contributes 0: only its reference energy counts.
     """
 
     places: torch.Tensor
@@ -81,7 +81,7 @@ class PerElementNN(AtomicNetwork):
         self.networks = nn.ModuleDict(
             {chemical_symbols[z]: SingleNN(n_features, hyperparameters) for z in self.elements}
         )
-        # Which network an atomic number has; those beyond the last have none.
+        # The network of each atomic number; an index beyond the last: none.
         places = torch.full((len(atomic_numbers) + 1,), len(self.elements))
         places[list(self.elements)] = torch.arange(len(self.elements))
         self.register_buffer("places", places, persistent=False)
@@ -89,7 +89,7 @@ class PerElementNN(AtomicNetwork):
     def forward(self, features: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
         place = self.places[numbers]
         order = torch.argsort(place, stable=True)
-        # A GPU is waited for here, but only once for all elements.
+        # This synchronises with a GPU, but only once for all elements.
         counts = torch.bincount(place, minlength=len(self.elements) + 1).tolist()
         groups = features[order].split(counts)
         outputs = [
@@ -103,8 +103,8 @@ class PerElementNN(AtomicNetwork):
 class MixedNN(PerElementNN):
     """A `SingleNN` for each element, of which every atom takes a share of each.
 
-    For models of amptorch, which trains the mask that picks the network of an element: afterwards an atom has some
-    share of the other networks too.
+    For models of amptorch, which trains the mask that selects the network of an element: afterwards an atom also has
+    some share of the other networks.
     """
 
     shares: torch.Tensor
@@ -123,10 +123,10 @@ class MixedNN(PerElementNN):
 def make_network(
     n_features: int, hyperparameters: Hyperparameters, elements: Sequence[int], mixed: bool = False
 ) -> AtomicNetwork:
-    """The network that the hyperparameters ask for.
+    """The network with these hyperparameters, in torch's default dtype.
 
     Args:
-        elements: atomic numbers, for one network an element.
+        elements: atomic numbers, of which each has a network if `hyperparameters.network` is `per_element`.
         mixed: with one network an element, a `MixedNN`.
     """
     if hyperparameters.network == "per_element":
@@ -136,13 +136,13 @@ def make_network(
 
 @contextmanager
 def borrowed_random_numbers(devices: Sequence[torch.device] = ()) -> Iterator[None]:
-    """Torch's global generators for this block alone, whatever the threads; afterwards they are as they were before."""
+    """Lock torch's global random generators for this block, and restore their states afterwards."""
     with _RANDOM_NUMBERS, torch.random.fork_rng(devices):
         yield
 
 
 def sum_per_structure(contributions: torch.Tensor, structure: torch.Tensor, n_structures: int) -> torch.Tensor:
-    """Sums (n_structures,) of the atoms' contributions (n_atoms, 1); `structure` (n_atoms,) says whose each is."""
+    """Sums (n_structures,) of contributions (n_atoms, 1); `structure` (n_atoms,) has the structure of each atom."""
     return contributions.new_zeros(n_structures).index_add_(0, structure, contributions[:, 0])
 
 

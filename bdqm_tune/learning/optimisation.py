@@ -1,4 +1,4 @@
-"""Optimizers, what they remember, and learning rate schedules."""
+"""Optimizers, their states as tensors, and learning rate schedules."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -28,7 +28,11 @@ def make_optimizer(parameters: Iterable[torch.nn.Parameter], hyperparameters: Hy
 def make_scheduler(
     optimizer: torch.optim.Optimizer, hyperparameters: Hyperparameters, epochs: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
-    """The learning rate schedule, stepped once an epoch; `plateau` wants to be told the objective."""
+    """The learning rate schedule, stepped once an epoch, with the objective if it is `plateau`.
+
+    Args:
+        epochs: of the whole training.
+    """
     schedules = torch.optim.lr_scheduler
     match hyperparameters.scheduler:
         case "step":
@@ -36,12 +40,12 @@ def make_scheduler(
         case "cosine":
             return schedules.CosineAnnealingLR(optimizer, T_max=epochs)
         case "one_cycle":
-            # One step more than there are epochs, for that after the last one.
+            # One step more than epochs, for the one after the last epoch.
             return schedules.OneCycleLR(
                 optimizer, max_lr=hyperparameters.lr, total_steps=epochs + 1, cycle_momentum=False
             )
         case "plateau":
-            # `patience` counts the epochs that are borne; the one after them brings the change.
+            # torch tolerates `patience` epochs, and reduces the learning rate in the next one.
             patience, factor = hyperparameters.step_size - 1, hyperparameters.gamma
             return schedules.ReduceLROnPlateau(optimizer, factor=factor, patience=patience, threshold=0.0, eps=0.0)
         case "none":
@@ -49,9 +53,9 @@ def make_scheduler(
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """What an optimizer remembers of its steps, as tensors, which are not copied.
+    """The state of an optimizer as tensors, which are not copied.
 
-    L-BFGS remembers lists and plain numbers as well: `plain` is the JSON of all, in which numbers stand for tensors.
+    The state of L-BFGS has lists and plain numbers as well: `plain` is the JSON of all, with tensors by their numbers.
     """
     tensors: list[torch.Tensor] = []
 
@@ -68,7 +72,7 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, torch.Tensor]) -> None:
-    """Let an optimizer of the same kind and parameters remember what `optimizer_state` gave."""
+    """Restore what `optimizer_state` gave in an optimizer of the same kind and parameters."""
 
     def with_tensors(value: Any) -> Any:
         if isinstance(value, dict):
@@ -78,5 +82,5 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, torc
         return [with_tensors(entry) for entry in value] if isinstance(value, list) else value
 
     by_parameter = json.loads(state["plain"].numpy().tobytes())
-    remembered = {int(index): with_tensors(entries) for index, entries in by_parameter.items()}
-    optimizer.load_state_dict(optimizer.state_dict() | {"state": remembered})
+    restored = {int(index): with_tensors(entries) for index, entries in by_parameter.items()}
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": restored})

@@ -1,4 +1,4 @@
-"""How near each test structure is to those that a model was made with: the same, nearly the same, or another."""
+"""Overlap of the test split with the training file: the same, nearly the same, or other structures."""
 
 from dataclasses import dataclass
 
@@ -12,20 +12,20 @@ from bdqm_tune.structures import Geometries
 from bdqm_tune.structures.digest import geometry_key, same_geometry
 
 NEAR = 0.05  # of the median distance of two structures of the training file
-SAMPLE = 1000  # structures of the training file whose distances make that median, at most
+SAMPLE = 1000  # structures of the training file for that median, at most
 AT_ONCE = 2**24  # distances that are held at once
 SAME, NEARLY, NO = "same", "near", "no"
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """What the test split shares with the training file."""
+    """Overlap of the test split with the training file."""
 
     table: pd.DataFrame  # one row a test structure: image, nearest, distance, overlap (no, near or same)
-    threshold: float  # below which a distance is near
+    threshold: float  # distances below it are near
 
     def metrics(self) -> dict[str, float]:
-        """How many structures are the same or near, and what is near."""
+        """Numbers of structures that are the same or near, the threshold, and the least distance."""
         kinds = self.table["overlap"]
         counts = {f"overlap_{kind}": float((kinds == kind).sum()) for kind in (SAME, NEARLY)}
         return {**counts, "overlap_threshold": self.threshold, "overlap_least": float(self.table["distance"].min())}
@@ -41,12 +41,12 @@ def find_overlap(
     deviation over the training file. It is near below `NEAR` times the median distance of two structures there.
 
     Args:
-        test_prints, train_prints: `fingerprints` of the structures.
+        test_prints, train_prints: `fingerprints` of the structures, (n_structures, 2 · n_features).
     """
     deviation = train_prints.std(axis=0)
-    kept = deviation > 1e-9 * np.abs(train_prints).max(axis=0)
-    scale = 1 / (deviation[kept] * np.sqrt(max(1, kept.sum())))
-    points, queries = train_prints[:, kept] * scale, test_prints[:, kept] * scale
+    varying = deviation > 1e-9 * np.abs(train_prints).max(axis=0)
+    scale = 1 / (deviation[varying] * np.sqrt(max(1, varying.sum())))
+    points, queries = train_prints[:, varying] * scale, test_prints[:, varying] * scale
     nearest, distance = nearest_of(queries, points)
     threshold = NEAR * median_distance(points)
     overlap = np.where(distance < threshold, NEARLY, NO)
@@ -82,9 +82,9 @@ def fingerprints(features: StoredFeatures, numbers: NDArray[np.int64], scaler: S
 def nearest_of(
     queries: NDArray[np.float64], points: NDArray[np.float64]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Of the points (m, d) the index of the nearest to each of the queries (n, d), (n,), and its distance (n,).
+    """Index (n,) of the nearest of the points (m, d) to each of the queries (n, d), and its distance (n,).
 
-    By products of matrices, some queries at a time: in so many dimensions, trees look at nearly every point too.
+    By products of matrices, some queries at a time: in so many dimensions, trees visit nearly every point too.
     """
     squares = np.einsum("ij,ij->i", points, points)
     nearest = np.empty(len(queries), dtype=np.int64)

@@ -1,4 +1,4 @@
-"""A trained model as one thing: features, network, scales and reference energies."""
+"""A trained potential: descriptor, scaler, network, scale and reference energies."""
 
 import copy
 from dataclasses import dataclass, replace
@@ -27,10 +27,10 @@ VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 
 
 class Prediction(NamedTuple):
-    """What a potential says of some structures."""
+    """Energies and forces that a potential predicts."""
 
     energies: NDArray[np.float64]  # (n_structures,), eV
-    forces: list[NDArray[np.float64]] | None = None  # each (n_atoms, 3), eV/Å; None where not asked for
+    forces: list[NDArray[np.float64]] | None = None  # each (n_atoms, 3), eV/Å; None: not requested
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ class Potential:
         )
 
     def predict(self, structures: list[Atoms], forces: bool = True) -> Prediction:
-        """Total energies of the structures and, unless told otherwise, the forces on their atoms.
+        """Total energies of the structures, eV, and, with `forces`, the forces on their atoms, -dE/dr, eV/Å.
 
-        Forces are the derivatives of the energy, whatever the network was trained on. They take many times longer.
+        Forces take many times longer than energies.
 
         Raises:
             BadInput: an element that the descriptor does not know, or positions that are not finite.
@@ -83,7 +83,7 @@ class Potential:
     def forces_from(
         self, features: NDArray[np.float64], derivatives: SparseDerivatives, atoms: Atoms
     ) -> NDArray[np.float64]:
-        """Forces (n_atoms, 3), eV/Å, from features and derivatives of a structure computed before."""
+        """Forces (n_atoms, 3), eV/Å, from precomputed features and derivatives of a structure."""
         gradient = self.gradient(features, atoms)
         pulls = np.einsum("ef,efx->ex", gradient[derivatives.centre], derivatives.values)
         forces = np.zeros((len(atoms), 3))
@@ -92,7 +92,7 @@ class Potential:
 
     @torch.no_grad()
     def predict_features(self, features: NDArray[np.float64], structures: list[Atoms]) -> NDArray[np.float64]:
-        """Total energies (n_structures,), eV, from features (total atoms, n_features) computed before."""
+        """Total energies (n_structures,), eV, from precomputed features (total atoms, n_features)."""
         numbers = _numbers(structures)
         inputs = torch.as_tensor(self.scaler(features, numbers), dtype=self._dtype)
         owner = torch.repeat_interleave(torch.tensor([len(atoms) for atoms in structures], dtype=torch.int64))
@@ -123,14 +123,14 @@ class Potential:
     def stress_from(
         self, features: NDArray[np.float64], derivatives: SparseDerivatives, atoms: Atoms
     ) -> NDArray[np.float64]:
-        """The same from features and derivatives of every image computed before."""
+        """Stress (6,), eV/Å³, from precomputed features and derivatives of every image."""
         assert derivatives.vector is not None
         pulls = np.einsum("ef,efx->ex", self.gradient(features, atoms)[derivatives.centre], derivatives.values)
         virial = pulls.T @ derivatives.vector / atoms.get_volume()
         return np.array([(virial[a, b] + virial[b, a]) / 2 for a, b in VOIGT])
 
     def in_double_precision(self) -> "Potential":
-        """The same, computed in float64 whatever it was trained in."""
+        """The same potential, computed in float64."""
         return replace(self, network=copy.deepcopy(self.network).double())
 
     @property
@@ -138,10 +138,10 @@ class Potential:
         return next(self.network.parameters()).dtype
 
     def save(self, folder: Path) -> None:
-        """Write `potential.safetensors` (weights) and `potential.json` (all the rest) into the folder."""
+        """Write `potential.safetensors` (weights) and `potential.json` (all the rest). Raises OSError if that fails."""
         folder.mkdir(parents=True, exist_ok=True)
         weights = {name: value.contiguous() for name, value in self.network.state_dict().items()}
-        write_whole(folder / WEIGHTS, save(weights))  # which, on a full disk, fails as all other files do
+        write_whole(folder / WEIGHTS, save(weights))  # with the same error on a full disk as other files
         description = Description.of(
             descriptor=self.descriptor.settings,
             scaler=self.scaler,

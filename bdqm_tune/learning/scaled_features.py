@@ -1,4 +1,4 @@
-"""What a network is given: the features of a split, scaled; on the device, or on the disk and read batch by batch."""
+"""The inputs of a network: scaled features of a split, on the device, or read from the disk batch by batch."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from bdqm_tune.learning.shared_memory import on_device
 
 
 class Inputs(NamedTuple):
-    """Scaled features of some atoms and, where they are asked for, their derivatives by the unscaled ones."""
+    """Scaled features of some atoms and, if requested, their derivatives by the unscaled ones."""
 
     features: torch.Tensor  # (n_atoms, n_features)
     slope: torch.Tensor | None = None  # (n_atoms, n_features)
@@ -34,7 +34,7 @@ class Inputs(NamedTuple):
 
 
 class ScaledFeatures:
-    """The features of a split, which are read and scaled when they are asked for."""
+    """The features of a split, read and scaled when they are used."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class ScaledFeatures:
         """
         Args:
             numbers: (total atoms,) atomic numbers.
-            dtype: of what is given.
+            dtype: of the scaled features.
             with_slope: with the derivatives by the unscaled features.
         """
         self._stored, self._numbers, self._scaler = stored, numbers, scaler
@@ -56,11 +56,11 @@ class ScaledFeatures:
 
     @property
     def n_bytes(self) -> int:
-        """Memory that all of it takes."""
+        """Memory for all of it, bytes."""
         return self.shape[0] * self.shape[1] * self.dtype.itemsize * (2 if self._with_slope else 1)
 
     def load(self, device: torch.device) -> Inputs:
-        """All of it on a device; on the CPU shared with other processes where it is large, see `shared`."""
+        """All of it on a device; on the CPU shared with other processes where it is large, see `shared_memory`."""
         n_atoms, n_features = self.shape
         stored, shape = self._stored, (n_atoms * (2 if self._with_slope else 1), n_features)
         key = stored.first.tobytes(), stored.count.tobytes(), self._scaler.key
@@ -79,7 +79,7 @@ class ScaledFeatures:
         """That of the structures at these indices, in this order, on the CPU.
 
         Args:
-            pinned: in memory that a GPU reads by itself.
+            pinned: in pinned memory, for asynchronous copies to a GPU.
         """
         chosen = self._stored.select(structures)
         shift = self._first[structures] - (np.cumsum(chosen.count) - chosen.count)
@@ -87,7 +87,7 @@ class ScaledFeatures:
         features = torch.empty(chosen.shape, dtype=self.dtype, pin_memory=pinned)
         slope = torch.empty(chosen.shape, dtype=self.dtype, pin_memory=pinned) if self._with_slope else None
         for rows, piece, piece_slope in self._pieces(chosen, self._numbers[atoms]):
-            # By numpy, for torch would start threads in each of the threads that read.
+            # With numpy, because torch would start threads in each reading thread.
             features.numpy()[rows] = piece
             if slope is not None:
                 slope.numpy()[rows] = piece_slope

@@ -1,4 +1,4 @@
-"""Feature scalers: what the network is given in the place of the features as they are."""
+"""Feature scalers: from features to dimensionless inputs of a network."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -8,16 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 Scaling = Literal["standardise", "normalise", "log"]
-# Features (n_atoms, n_features) and atomic numbers (n_atoms,) of some atoms after the others; each call begins anew.
+# Gives features (n_atoms, n_features) and atomic numbers (n_atoms,) piece by piece; each call starts from the first.
 Pieces = Callable[[], Iterable[tuple[NDArray[np.float64], NDArray[np.int64]]]]
-ALL = 0  # stands for all elements where an atomic number does for one
+ALL = 0  # in the place of an atomic number: all elements
 
 
 class Scaler(Protocol):
-    """Features as they are → features for a network, atom by atom and column by column."""
+    """Unscaled → scaled features, atom by atom and column by column."""
 
     def __call__(self, features: NDArray[np.float64], numbers: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Scaled features (n_atoms, n_features), without unit, of atoms with these atomic numbers (n_atoms,)."""
+        """Scaled features (n_atoms, n_features), dimensionless, of atoms with these atomic numbers (n_atoms,)."""
         ...
 
     def slope(self, features: NDArray[np.float64], numbers: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -26,13 +26,13 @@ class Scaler(Protocol):
 
     @property
     def key(self) -> bytes:
-        """Tells it from scalers that give other numbers for as many features."""
+        """Identifies the scaler among those for as many features."""
         ...
 
 
 @dataclass(frozen=True)
 class FeatureScaler:
-    """(x - offset) / divisor; with `floor`, the logarithm of x above its floor stands in the place of x."""
+    """(x - offset) / divisor; with `floor`, log(max(x, 0) + floor) in the place of x."""
 
     offset: NDArray[np.float64]  # (n_features,)
     divisor: NDArray[np.float64]  # (n_features,), positive
@@ -81,10 +81,10 @@ class ElementScaler:
 
 
 class Columns:
-    """Mean, deviation and range of the columns of rows that come in pieces.
+    """Mean, standard deviation and range of columns, from rows in pieces.
 
-    Means and squares of pieces are put together as Chan, Golub and LeVeque do (The American Statistician 37, 242
-    (1983)), without the cancellation of a sum of squares.
+    Means and squared deviations of pieces are combined by the formulas of Chan, Golub and LeVeque (The American
+    Statistician 37, 242 (1983)), which avoid the cancellation of a sum of squares.
     """
 
     def __init__(self, floor: NDArray[np.float64] | None = None) -> None:
@@ -95,7 +95,7 @@ class Columns:
         self.floor, self._n = floor, 0
 
     def add(self, features: NDArray[np.float64]) -> None:
-        """More rows (n, n_features), one at least."""
+        """Add rows (n, n_features), at least one."""
         values = features if self.floor is None else np.log(np.maximum(features, 0) + self.floor)
         n, mean = len(values), values.mean(axis=0)
         squares = ((values - mean) ** 2).sum(axis=0)
@@ -118,32 +118,32 @@ class Columns:
 def fit_scaler(
     pieces: Pieces, scaling: Scaling, limits: tuple[float, float] = (0.0, 1.0), per_element: bool = False
 ) -> Scaler:
-    """Scaler fitted to the columns of features.
+    """Fit a scaler to the columns of features.
 
     Args:
-        pieces: gives all features in pieces; gone through once, with `log` twice.
+        pieces: gives all features in pieces; called once, with `log` twice.
         scaling: `standardise` brings each column to mean 0 and standard deviation 1; `log` does so with log(x + floor),
             the floor being a thousandth of the column's mean; `normalise` brings it to `limits`.
         limits: lowest and highest value of a normalised column.
         per_element: a scaler for the atoms of each element.
     """
-    found = _columns(pieces, per_element, {})
+    by_element = _columns(pieces, per_element, {})
     if scaling == "log":
-        floors = {z: np.where(columns.mean > 0, 1e-3 * columns.mean, 1.0) for z, columns in found.items()}
-        found = _columns(pieces, per_element, floors)
-    scalers = {z: _scaler(columns, scaling, limits) for z, columns in found.items()}
+        floors = {z: np.where(columns.mean > 0, 1e-3 * columns.mean, 1.0) for z, columns in by_element.items()}
+        by_element = _columns(pieces, per_element, floors)
+    scalers = {z: _scaler(columns, scaling, limits) for z, columns in by_element.items()}
     others = scalers.pop(ALL)
     return ElementScaler(scalers, others) if per_element else others
 
 
 def _columns(pieces: Pieces, per_element: bool, floors: Mapping[int, NDArray[np.float64]]) -> dict[int, Columns]:
     """The columns of all atoms, under `ALL`, and of those of each element."""
-    found = {ALL: Columns(floors.get(ALL))}
+    by_element = {ALL: Columns(floors.get(ALL))}
     for features, numbers in pieces():
-        found[ALL].add(features)
+        by_element[ALL].add(features)
         for z in np.unique(numbers).tolist() if per_element else ():
-            found.setdefault(z, Columns(floors.get(z))).add(features[numbers == z])
-    return found
+            by_element.setdefault(z, Columns(floors.get(z))).add(features[numbers == z])
+    return by_element
 
 
 def _scaler(columns: Columns, scaling: Scaling, limits: tuple[float, float]) -> FeatureScaler:

@@ -1,7 +1,7 @@
-"""Rows made of stored ones, all of them on a device; on the CPU one copy of them for all processes of a host.
+"""Rows computed from a cached file, all of them on a device; on the CPU all processes of a host share one copy.
 
-They lie in a file beside those that they are made of, which each process maps: the system has its pages in memory once.
-Whoever removes what they are made of removes them by hand, or the next that makes such a file does so.
+The copy is a file beside its source, which each process maps: the system has its pages in memory once. Anyone who
+removes the source by hand may remove the copy too; else the next process that writes a copy does.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from bdqm_tune.errors import BdqmError
 from bdqm_tune.files import written_whole
 from bdqm_tune.progress import note
 
-# Rows, and where they belong among all; each call begins anew.
+# Gives rows and their slice among all rows; each call starts from the first.
 Pieces = Callable[[], Iterable[tuple[slice, NDArray[np.float64]]]]
 WORTH_A_FILE = 2**24  # bytes; a process takes many times that besides
 
@@ -27,14 +27,16 @@ def on_device(
 ) -> torch.Tensor:
     """All rows (n_rows, ...) on a device.
 
-    What is written to them on the CPU stays with the process that wrote it.
+    On the CPU, what a process writes to them is not shared.
 
     Args:
-        source: the file that they are made of.
+        pieces: computes the rows.
+        shape: (n_rows, ...).
+        source: the file that they are computed from.
         key: all that they depend on besides the source.
 
     Raises:
-        BdqmError: a file that was made before is cut off.
+        BdqmError: an existing copy is truncated.
     """
     n_bytes = int(np.prod(shape)) * dtype.itemsize
     if device.type == "cpu" and n_bytes >= WORTH_A_FILE:
@@ -68,7 +70,7 @@ def _mapped(path: Path, shape: tuple[int, ...], dtype: torch.dtype, n_bytes: int
 def _write(path: Path, source: Path, pieces: Pieces, dtype: torch.dtype) -> None:
     _remove_orphans(source)
     with written_whole(path) as file:
-        # Written and not mapped, for on a full disk a mapping ends the process.
+        # Written and not mapped, because on a full disk a mapping kills the process.
         for place, piece in pieces():
             file.seek(place.start * piece[0].size * dtype.itemsize)
             file.write(torch.from_numpy(piece).to(dtype).contiguous().numpy().data)

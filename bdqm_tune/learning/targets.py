@@ -1,4 +1,4 @@
-"""What a network is asked for: energies less those of the elements, scaled."""
+"""Targets of a network: energies minus the reference energies of the elements, scaled."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -7,7 +7,7 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-RIDGES = np.logspace(-6, 1, 29)
+RIDGES = np.logspace(-6, 1, 29)  # dimensionless, as the shares of the elements
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ def fit_reference_energies(structures: list[Atoms], energies: NDArray[np.float64
     Technometrics 21, 215 (1979)).
 
     Args:
+        structures: at least one.
         energies: total energies (n_structures,), eV.
     """
     elements = sorted({int(z) for atoms in structures for z in atoms.numbers})
@@ -61,7 +62,7 @@ def fit_reference_energies(structures: list[Atoms], energies: NDArray[np.float64
 
 
 def target_scale(residuals: NDArray[np.float64]) -> float:
-    """Scale (eV) of the network's output: the standard deviation of the energies that are left to it, or 1."""
+    """Scale (eV) of the network's output: the standard deviation of residuals (n_structures,), eV; 1 if that is 0."""
     deviation = float(residuals.std())
     return deviation if deviation > 0 else 1.0
 

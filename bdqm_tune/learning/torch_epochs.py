@@ -1,4 +1,4 @@
-"""A network that trains by torch's operations: any network and optimizer, on any device."""
+"""Training with torch's operations: any network and optimizer, on any device."""
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,12 +39,12 @@ class TorchEpochs:
         self.keep()
 
     def keep(self) -> None:
-        self._kept = copy.deepcopy(self._network.state_dict())
+        self._kept_weights = copy.deepcopy(self._network.state_dict())
 
     @property
     def kept_network(self) -> AtomicNetwork:
         network = copy.deepcopy(self._network)
-        network.load_state_dict(self._kept)
+        network.load_state_dict(self._kept_weights)
         return network.eval()
 
     def train(self, order: torch.Tensor, sizes: Sequence[int]) -> list[float]:
@@ -69,7 +69,7 @@ class TorchEpochs:
     def state(self) -> dict[str, torch.Tensor]:
         parts = {
             "network": self._network.state_dict(),
-            "kept": self._kept,
+            "kept": self._kept_weights,
             "random": {str(i): state for i, state in enumerate(self._random_states)},
             "optimizer": optimizer_state(self.optimizer),
         }
@@ -100,7 +100,7 @@ class TorchEpochs:
         if not self._draws:
             yield
             return
-        # Dropout draws from torch's global generators: lend them this training's states, and give back the caller's.
+        # Dropout draws from torch's global generators: set this training's states, and restore the caller's.
         with borrowed_random_numbers(self._devices):
             torch.set_rng_state(self._random_states[0])
             for device, state in zip(self._devices, self._random_states[1:], strict=True):
@@ -112,8 +112,8 @@ class TorchEpochs:
         return split.targets.new_zeros(2 if split.forces is None else 3)
 
     def _step(self, batch: Batch) -> list[torch.Tensor]:
-        """Take a step of the optimizer; give the loss before it, then the errors."""
-        found: list[torch.Tensor] = []
+        """Take a step of the optimizer; returns the loss before it, then the errors."""
+        results: list[torch.Tensor] = []
 
         def closure() -> torch.Tensor:  # L-BFGS calls it more than once
             check(GRACE)
@@ -123,13 +123,13 @@ class TorchEpochs:
                 loss = loss + self._force_coefficient * self._loss(forces, batch.forces.targets)
             self.optimizer.zero_grad()
             loss.backward()
-            if not found:
-                found.extend([loss.detach(), *self._errors(batch, energies, forces)])
+            if not results:
+                results.extend([loss.detach(), *self._errors(batch, energies, forces)])
             return loss
 
-        # Said to give a float, which on a GPU would have to be waited for.
+        # Typed to return a float, for which a GPU would have to be synchronised.
         self.optimizer.step(closure)  # type: ignore[arg-type]
-        return found
+        return results
 
     def _errors(self, batch: Batch, energies: torch.Tensor, forces: torch.Tensor | None) -> list[torch.Tensor]:
         """Errors of the scaled energies (n_structures,) and, where the batch has them, forces (n_atoms, 3)."""

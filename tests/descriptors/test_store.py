@@ -1,4 +1,4 @@
-"""The feature store: computed once for a pair of structures and descriptor, whole or not at all."""
+"""The feature cache: computed once for a pair of structures and descriptor, whole or not at all."""
 
 import os
 import pickle

@@ -45,7 +45,7 @@ def test_a_gpu_that_is_named_and_is_there_computes_features(
         rtol=1e-10,
     )
     assert asked == on
-    assert made.otherwise(OPTIONS.model_copy(update={"orders": [0]})).features.shape[1] == 2
+    assert made.with_options(OPTIONS.model_copy(update={"orders": [0]})).features.shape[1] == 2
     assert asked == on * 2
 
 

@@ -1,4 +1,4 @@
-"""Training of many networks together on one device: their weights are batched, one product serves all of them."""
+"""The batched (GPU) trainer: many networks train together, with one batched product a layer for all of them."""
 
 from bdqm_tune.learning.batched.epochs import BatchedEpochs, can_batch
 from bdqm_tune.learning.batched.trainer import BatchedTrainer

@@ -1,4 +1,4 @@
-"""How many trials to train at the same time: as many as make the device faster, and as its memory holds."""
+"""The number of parallel trials on a device, by its speed and its memory."""
 
 import time
 from collections.abc import Callable
@@ -21,33 +21,33 @@ SHARE = 0.8  # of the memory that the data leave free
 
 
 def trials_at_once(data: Data, middle: Hyperparameters, largest: Hyperparameters) -> int:
-    """Trials to train at the same time on the device of the data.
+    """The number of parallel trials on the device of the data, 1 to `MOST`.
 
     Args:
-        middle: what they are like, by which time is measured.
-        largest: what they may be like, by which memory is reckoned.
+        middle: typical hyperparameters, for measuring the time.
+        largest: those that take most memory, for estimating it.
     """
     most = int(SHARE * free_memory(data.targets.device) / bytes_a_trial(data, largest))
     return best_number(lambda number: step_seconds(number, data, middle), max(1, min(most, MOST)))
 
 
 def best_number(seconds: Callable[[int], float], most: int) -> int:
-    """Doubles the number of trials for as long as a step of all of them gets more of them done in a second.
+    """Double the number of parallel trials while their throughput grows by `GAIN`.
 
     Args:
-        seconds: that a step of so many trials takes; it may run out of the device's memory.
+        seconds: time of a step of so many trials, s; it may raise torch.OutOfMemoryError, which ends the search.
         most: trials, at least 1.
     """
     best, rate = 1, 0.0
     number = 1
     while number <= most:
         try:
-            found = number / seconds(number)
+            throughput = number / seconds(number)
         except torch.OutOfMemoryError:
             break
-        if found < GAIN * rate:
+        if throughput < GAIN * rate:
             break
-        best, rate, number = number, found, 2 * number
+        best, rate, number = number, throughput, 2 * number
     return best
 
 
@@ -70,12 +70,12 @@ def step_seconds(
 
 
 def bytes_a_trial(data: Data, hyperparameters: Hyperparameters) -> int:
-    """Memory that a trial takes in a group, about: what layers leave for the backward pass above all."""
+    """Estimated memory of a trial in a group, bytes: mainly what layers save for the backward pass."""
     tile, layers = data.tile(hyperparameters), hyperparameters.layers
     layout = Layout(data.n_features, [len(layers)], layers, hyperparameters.batchnorm)
-    kept = 2 + hyperparameters.batchnorm + 2 * hyperparameters.dropout  # values, what was before them, and so on
+    saved = 2 + hyperparameters.batchnorm + 2 * hyperparameters.dropout  # values, what was before them, and so on
     passing = 4 * max(*layout.widths, data.n_features)
-    numbers = tile * (kept * layout.n_nodes + passing) + 8 * layout.n_parameters
+    numbers = tile * (saved * layout.n_nodes + passing) + 8 * layout.n_parameters
     return numbers * data.targets.element_size() + 8 * (len(data) + 8 * tile)
 
 
@@ -83,11 +83,11 @@ def _job(data: Data, hyperparameters: Hyperparameters, tile: int) -> Job:
     layers, batchnorm, like = hyperparameters.layers, hyperparameters.batchnorm, data.targets
     places = Layout(data.n_features, [len(layers)], layers, batchnorm).places(layers)
     size = min(hyperparameters.batch_size, data.n_train)
-    plan = EpochSchedule(data, torch.arange(data.n_train)[:size], [size], tile, whole=batchnorm)
-    steps = plan.tiles[plan.tiles[:, 3] != VALIDATE]  # again and again
-    plan.tiles = np.resize(steps, (WARM_UP + STEPS, FIELDS))
+    schedule = EpochSchedule(data, torch.arange(data.n_train)[:size], [size], tile, whole=batchnorm)
+    steps = schedule.tiles[schedule.tiles[:, 3] != VALIDATE]  # repeated
+    schedule.tiles = np.resize(steps, (WARM_UP + STEPS, FIELDS))
     state = State(like.new_full((3, len(places.parameters)), 0.01), like.new_ones(len(places.running)), 0)
-    return Job(tuple(layers), state, plan, lr=1e-3, decay=0.0, absolute=True)
+    return Job(tuple(layers), state, schedule, lr=1e-3, decay=0.0, absolute=True)
 
 
 def _step(group: Group) -> None:

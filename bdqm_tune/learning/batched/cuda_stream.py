@@ -1,4 +1,4 @@
-"""A line of work on a device: on a GPU a stream of its own, and steps that it replays; on the CPU plain calls."""
+"""A stream of work on a device: on a GPU a CUDA stream, with steps replayed as a CUDA graph; on the CPU plain calls."""
 
 import warnings
 from collections import deque
@@ -10,18 +10,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-AHEAD = 16  # steps that are handed to a GPU before it has done them, at most
-WARM_UP = 8  # steps of a layout before it is captured: libraries set themselves up, and a short life is not worth it
+AHEAD = 16  # steps queued on a GPU, at most
+WARM_UP = 8  # steps of a layout before it is captured: libraries initialise, and short-lived layouts are not worth it
 
 
 class Received(NamedTuple):
     """A tensor on the way to the CPU."""
 
     values: torch.Tensor
-    event: Any  # after which it is there; None: it is
+    event: Any  # after which it is complete; None: it is
 
     @property
-    def is_there(self) -> bool:
+    def is_ready(self) -> bool:
         return self.event is None or bool(self.event.query())
 
     def wait(self) -> list[float]:
@@ -31,28 +31,28 @@ class Received(NamedTuple):
 
 
 class DeviceStream:
-    """Work on a device in order, beside that of other lines."""
+    """Work on a device in order, concurrent with other streams."""
 
     def __init__(self, device: torch.device) -> None:
         self._device, self._stream = device, torch.cuda.Stream(device) if device.type == "cuda" else None
         self._behind: deque[Any] = deque()
 
     def active(self) -> AbstractContextManager[Any]:
-        """In this block, what torch does belongs to the line."""
+        """In this block, torch's work goes to the stream."""
         return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
 
     def after_others(self) -> None:
-        """Do what comes now after what was handed to the device outside of lines so far."""
+        """Wait, on the device, for the work on its default stream so far."""
         if self._stream is not None:
             self._stream.wait_stream(torch.cuda.default_stream(self._device))
 
     def send(self, values: NDArray[Any] | Sequence[float]) -> torch.Tensor:
-        """Numbers on the device, without waiting for it."""
+        """Copy numbers to the device, without waiting for it."""
         tensor = torch.from_numpy(np.asarray(values))
         return tensor if self._stream is None else tensor.pin_memory().to(self._device, non_blocking=True)
 
     def receive(self, tensor: torch.Tensor) -> Received:
-        """A copy of the tensor as it is when the device has come so far."""
+        """Copy a tensor to the CPU, after the work on the stream so far."""
         if self._stream is None:
             return Received(tensor.clone(), None)
         values = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
@@ -60,24 +60,24 @@ class DeviceStream:
         return Received(values, self._stream.record_event())
 
     def stepped(self) -> None:
-        """Say that a step was handed over."""
+        """Record that a step was queued."""
         if self._stream is not None:
             self._behind.append(self._stream.record_event())
 
     @property
     def is_full(self) -> bool:
-        """Whether `AHEAD` steps are left to do; what a further one brings would come late."""
+        """Whether `AHEAD` queued steps are unfinished."""
         while self._behind and self._behind[0].query():
             self._behind.popleft()
         return len(self._behind) >= AHEAD
 
     def finish(self) -> None:
-        """Wait until everything is done."""
+        """Wait until all work is done."""
         if self._stream is not None:
             self._stream.synchronize()
 
     def replayed(self, step: Callable[[], None]) -> Callable[[], None]:
-        """The step, as a GPU does it best."""
+        """The step: on a GPU captured as a CUDA graph and replayed, on the CPU as it is."""
         return step if self._stream is None else Replayed(step, capture)
 
 
@@ -110,7 +110,7 @@ class Replayed:
 
 
 def capture(step: Callable[[], None]) -> Graph:
-    """A step as a CUDA graph, in the line that is active; it is not done."""
+    """Capture a step as a CUDA graph in the active stream, without running it."""
     graph = torch.cuda.CUDAGraph()
     # Other threads may use the GPU meanwhile, as for the weights of a trial that has ended.
     with torch.cuda.graph(graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):

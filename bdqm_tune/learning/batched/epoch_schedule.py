@@ -1,4 +1,4 @@
-"""Who goes through the networks when: an epoch of a trial in tiles of as many atoms for every trial."""
+"""The schedule of an epoch: the structures of a trial in tiles, of the same number of atoms for every trial."""
 
 from collections.abc import Sequence
 
@@ -82,5 +82,5 @@ def _tiles(n_atoms, order, sizes, tile, whole):  # type: ignore[no-untyped-def]
 
 
 def most_structures(data: Data, tile: int) -> int:
-    """That a tile can have."""
+    """The most structures that a tile can have."""
     return min(len(data), tile // int(data.atoms_on_cpu.min()))

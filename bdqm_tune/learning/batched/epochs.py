@@ -1,4 +1,4 @@
-"""A network that trains together with others."""
+"""Training of a network batched with others."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from bdqm_tune.learning.networks import AtomicNetwork, borrowed_random_numbers, 
 
 
 def can_batch(hyperparameters: Hyperparameters, train: SplitTensors, validation: SplitTensors) -> bool:
-    """Whether it can train among others: one network for all atoms, by Adam, on energies, data on the device."""
+    """Whether a network can train batched: one for all atoms, by Adam, on energies, data on the device."""
     return (
         hyperparameters.network == "single"
         and hyperparameters.optimizer in ("adam", "adamw")
@@ -43,7 +43,7 @@ class BatchedEpochs:
         parameters = nn.utils.parameters_to_vector(network.parameters()).detach()
         weights = torch.stack([parameters, torch.zeros_like(parameters), torch.zeros_like(parameters)])
         self._state = State(weights.to(self._device), _running(network).to(self._device), 0)
-        self._kept = self._state
+        self._kept_state = self._state
         self._hyperparameters, self._absolute = hyperparameters, training.loss == "mae"
         self._trainer, self._data = trainer, trainer.data(train, validation)
         self._tile = self._data.tile(hyperparameters)
@@ -51,12 +51,12 @@ class BatchedEpochs:
         self._generator = torch.Generator(self._device).manual_seed(seed) if rate else None
         self._dropout = rate
         self._validated: list[float] | None = None
-        # Nothing but what a schedule of learning rates wants to hold.
+        # Only a holder of the learning rate, for the schedule.
         self.optimizer: torch.optim.Optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(0))], lr=hyperparameters.lr)
 
     def train(self, order: torch.Tensor, sizes: Sequence[int]) -> list[float]:
         self.optimizer.step()
-        # Validated in the same go, so that the trainer need not wait in between.
+        # Validated by the same job, so that the trainer need not wait in between.
         loss, error, *self._validated = self._run(order, sizes)
         return [loss, error]
 
@@ -66,24 +66,26 @@ class BatchedEpochs:
         return self._validated
 
     def keep(self) -> None:
-        self._kept = self._state
+        self._kept_state = self._state
 
     @property
     def kept_network(self) -> AtomicNetwork:
         network = copy.deepcopy(self._network)
-        nn.utils.vector_to_parameters(self._kept.weights[0].cpu().clone(), network.parameters())
+        nn.utils.vector_to_parameters(self._kept_state.weights[0].cpu().clone(), network.parameters())
         with torch.no_grad():
-            for own, kept in zip(_statistics(network), self._kept.running.cpu().split(_sizes(network)), strict=True):
-                own.copy_(kept)
+            for own, statistic in zip(
+                _statistics(network), self._kept_state.running.cpu().split(_sizes(network)), strict=True
+            ):
+                own.copy_(statistic)
         return network.eval()
 
     def state(self) -> dict[str, torch.Tensor]:
-        """All that training changes but the schedule, by name, on the CPU."""
+        """All that training changes but the learning rate: copies on the CPU, by name."""
         parts = {
             "weights": self._state.weights,
             "running": self._state.running,
-            "kept_weights": self._kept.weights,
-            "kept_running": self._kept.running,
+            "kept_weights": self._kept_state.weights,
+            "kept_running": self._kept_state.running,
             "steps": torch.tensor(self._state.steps),
         }
         if self._generator is not None:
@@ -91,22 +93,22 @@ class BatchedEpochs:
         return {name: part.to("cpu", copy=True) for name, part in parts.items()}
 
     def restore(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Go on from a `state` of a network with the same hyperparameters, data and seed."""
-        weights, running, kept, kept_running = (
+        """Resume from the `state` of a network with the same hyperparameters, data and seed."""
+        weights, running, kept_weights, kept_running = (
             state[name].to(self._device, copy=True) for name in ("weights", "running", "kept_weights", "kept_running")
         )
         self._state = State(weights, running, int(state["steps"]))
-        self._kept, self._validated = State(kept, kept_running, 0), None
+        self._kept_state, self._validated = State(kept_weights, kept_running, 0), None
         if self._generator is not None:
             self._generator.set_state(state["random"])
 
     def _run(self, order: torch.Tensor, sizes: Sequence[int]) -> list[float]:
         options = self._hyperparameters
-        plan = EpochSchedule(self._data, order, sizes, self._tile, whole=options.batchnorm)
+        schedule = EpochSchedule(self._data, order, sizes, self._tile, whole=options.batchnorm)
         job = Job(
             widths=tuple(options.layers),
             state=self._state,
-            plan=plan,
+            schedule=schedule,
             lr=float(self.optimizer.param_groups[0]["lr"]),
             decay=options.weight_decay if options.optimizer == "adamw" else 0.0,
             absolute=self._absolute,

@@ -14,7 +14,7 @@ from bdqm_tune.learning.batched.layout import Layout
 from bdqm_tune.learning.batched.slots import Job, Slots, State
 from bdqm_tune.learning.batched.step import Step
 
-PATIENCE = 0.25  # seconds that a slot is kept for the next epoch of the trial that had it
+SLOT_TIMEOUT = 0.25  # seconds that an idle slot is reserved for the next epoch of its trial
 
 
 @dataclass(eq=False)
@@ -26,7 +26,7 @@ class Slot:
     n_tiles: int
     job: Job | None = None
     places: Sequence[torch.Tensor] = ()
-    state: State | None = None  # that is in it, where no job changes it
+    state: State | None = None  # of its network, unless a job is changing it
     at: int = 0  # the next tile of the job
     left: float = 0.0  # when the latest job ended, s
 
@@ -34,14 +34,14 @@ class Slot:
 class Group:
     """Takes a step of all its trials at a time.
 
-    Where a trial comes for which there is no slot, or one is no longer used, the slots are laid out anew; the trials in
-    the others go on where they are.
+    When a trial finds no slot, or a slot is no longer used, all slots are laid out again; the trials in the other slots
+    continue where they are.
     """
 
     def __init__(self, data: Data, activation: str, batchnorm: bool, tile: int) -> None:
         self.waiting: list[Job] = []
         self._data, self._activation, self._batchnorm, self._tile = data, activation, batchnorm, tile
-        self._line = DeviceStream(data.targets.device)
+        self._stream = DeviceStream(data.targets.device)
         self._slots: list[Slot] = []  # the deepest first, as in the layout
         self._layout = Layout(data.n_features, [], [], batchnorm)
         self._memory: Slots | None = None
@@ -50,31 +50,31 @@ class Group:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a job waits, is worked on, or has yet to be handed back."""
+        """Whether a job waits, runs, or has results to return."""
         return bool(self.waiting or self._leaving or any(slot.job for slot in self._slots))
 
     @property
     def is_over(self) -> bool:
-        """Whether nobody has a slot any more."""
+        """Whether there are neither jobs nor slots."""
         return not (self.is_busy or self._slots)
 
     def advance(self) -> bool:
-        """Take in the jobs that wait, take a step of all, hand back those that have ended; whether there was a step."""
-        steps = not self._line.is_full
+        """Start waiting jobs, take a step of all, and return finished ones; whether there was a step."""
+        steps = not self._stream.is_full
         if steps:
-            with self._line.active():
+            with self._stream.active():
                 self._arrange()
                 steps = any(slot.job for slot in self._slots)
                 if steps:
                     self._take_step()
-        while self._leaving and self._leaving[0][1].is_there:
+        while self._leaving and self._leaving[0][1].is_ready:
             job, sums, state = self._leaving.pop(0)
             if job.ended.set_running_or_notify_cancel():
                 job.ended.set_result((sums.wait(), state))
         return steps
 
     def fail(self, error: BaseException) -> None:
-        """Hand all jobs back with an error, and forget about them."""
+        """Fail all jobs with an error, and remove them."""
         jobs = [*self.waiting, *(job for job, _, _ in self._leaving), *(slot.job for slot in self._slots if slot.job)]
         self.waiting, self._leaving, self._slots, self._memory, self._step = [], [], [], None, None
         for job in jobs:
@@ -87,51 +87,51 @@ class Group:
             if slot.job is not None and slot.drops:
                 self._draw(number, slot, slot.job)
         self._step()
-        self._line.stepped()
+        self._stream.stepped()
         for number, slot in enumerate(self._slots):
             if slot.job is not None:
                 slot.at += 1
-                if slot.at == len(slot.job.plan.tiles):
+                if slot.at == len(slot.job.schedule.tiles):
                     self._end(number, slot, slot.job)
 
     def _draw(self, number: int, slot: Slot, job: Job) -> None:
-        """Choose the nodes that are left out of the slot's tile, by numbers that depend on nobody else."""
+        """Draw the dropout of the slot's tile, with random numbers that do not depend on other trials."""
         assert self._memory is not None
         factor = self._memory.factors[number]
         assert factor is not None
-        if job.plan.tiles[slot.at, 3] == VALIDATE:
+        if job.schedule.tiles[slot.at, 3] == VALIDATE:
             factor.fill_(1)
             return
-        kept = factor.new_empty(self._tile, sum(slot.widths)).bernoulli_(1 - job.dropout, generator=job.generator)
-        factor.index_copy_(1, slot.places[2], kept.div_(1 - job.dropout))
+        mask = factor.new_empty(self._tile, sum(slot.widths)).bernoulli_(1 - job.dropout, generator=job.generator)
+        factor.index_copy_(1, slot.places[2], mask.div_(1 - job.dropout))
 
     def _end(self, number: int, slot: Slot, job: Job) -> None:
         assert self._memory is not None
-        sums = self._line.receive(self._memory.sums[number])
-        slot.state = self._memory.take(number, slot.places[:2], job.state.steps + job.plan.n_batches)
+        sums = self._stream.receive(self._memory.sums[number])
+        slot.state = self._memory.take(number, slot.places[:2], job.state.steps + job.schedule.n_batches)
         self._leaving.append((job, sums, slot.state))
         slot.job, slot.left = None, time.monotonic()
 
     def _arrange(self) -> None:
         """Give every job that waits a slot."""
         if self.waiting:
-            self._line.after_others()
-        for given_up in (slot for slot in self._slots if slot.job is not None and slot.job.ended.cancelled()):
-            given_up.job, given_up.left = None, -math.inf
+            self._stream.after_others()
+        for cancelled in (slot for slot in self._slots if slot.job is not None and slot.job.ended.cancelled()):
+            cancelled.job, cancelled.left = None, -math.inf
         waiting = []
         for job in self.waiting:
             if job.ended.cancelled():
                 continue
             slot = self._free_slot(job)
             if slot is None:
-                waiting.append(Slot(job.widths, job.dropout > 0, len(job.plan.tiles), job))
+                waiting.append(Slot(job.widths, job.dropout > 0, len(job.schedule.tiles), job))
             else:
                 self._begin(slot, job)
         self.waiting = []
         now = time.monotonic()
-        kept = [slot for slot in self._slots if slot.job or now - slot.left < PATIENCE]
-        if waiting or len(kept) < len(self._slots):
-            self._lay_out(kept, waiting)
+        used = [slot for slot in self._slots if slot.job or now - slot.left < SLOT_TIMEOUT]
+        if waiting or len(used) < len(self._slots):
+            self._lay_out(used, waiting)
 
     def _free_slot(self, job: Job) -> Slot | None:
         fitting = [
@@ -141,7 +141,7 @@ class Group:
             and slot.left > -math.inf
             and (len(slot.widths), slot.drops) == (len(job.widths), job.dropout > 0)
             and self._layout.fits(job.widths)
-            and len(job.plan.tiles) <= self._n_tiles
+            and len(job.schedule.tiles) <= self._n_tiles
         ]
         return min(fitting, key=lambda slot: slot.state is not job.state, default=None)
 
@@ -155,7 +155,7 @@ class Group:
         if slot.state is not job.state:
             self._fill(number, slot, job.widths, job.state)
         slot.job, slot.state, slot.at = job, None, 0
-        slot.n_tiles = len(job.plan.tiles)
+        slot.n_tiles = len(job.schedule.tiles)
         self._memory.begin(number, job)
 
     def _fill(
@@ -163,16 +163,16 @@ class Group:
     ) -> None:
         assert self._memory is not None
         slot.widths = widths
-        columns = self._line.send(self._layout.columns(widths))
+        columns = self._stream.send(self._layout.columns(widths))
         slot.places = [*self._memory.send(self._layout.places(widths)), columns]
         self._memory.put(number, slot.places[:2], state, gradient)
 
-    def _lay_out(self, kept: list[Slot], new: list[Slot]) -> None:
-        """Make slots anew, with everything that is in those to be kept."""
+    def _lay_out(self, used: list[Slot], new: list[Slot]) -> None:
+        """Allocate the slots again, with the content of the used ones."""
         before, numbers = self._memory, {slot: number for number, slot in enumerate(self._slots)}
-        # What was captured holds memory, which the new one can have once its last steps are done.
-        self._line.finish()
-        self._step, self._slots = None, sorted([*kept, *new], key=lambda slot: -len(slot.widths))
+        # The captured graph holds memory, which is free for the next once its last steps are done.
+        self._stream.finish()
+        self._step, self._slots = None, sorted([*used, *new], key=lambda slot: -len(slot.widths))
         if not self._slots:
             self._memory = None
             return
@@ -183,7 +183,7 @@ class Group:
             self._data.n_features, [len(slot.widths) for slot in self._slots], widths, self._batchnorm
         )
         self._memory = Slots(
-            self._layout, self._data, self._tile, n_tiles, [slot.drops for slot in self._slots], self._line
+            self._layout, self._data, self._tile, n_tiles, [slot.drops for slot in self._slots], self._stream
         )
         for number, slot in enumerate(self._slots):
             if slot not in numbers:
@@ -194,5 +194,5 @@ class Group:
             its, parameters = numbers[slot], slot.places[0]
             gradient = before.gradient[its, parameters]
             self._fill(number, slot, slot.widths, before.take(its, slot.places[:2], 0), gradient)
-            self._memory.go_on(number, before, its)
-        self._step = self._line.replayed(Step(self._memory, self._data, self._activation, self._tile))
+            self._memory.resume(number, before, its)
+        self._step = self._stream.replayed(Step(self._memory, self._data, self._activation, self._tile))

@@ -1,4 +1,4 @@
-"""Where the numbers of batched networks stand: of each a row, whose places are those of the widest and deepest."""
+"""The memory layout of batched networks: a row each, padded to the widest and deepest of them."""
 
 from collections.abc import Sequence
 from itertools import accumulate
@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-ALIGNED = 8  # widths and starts are multiples of it, as a GPU's products want them
+ALIGNED = 8  # widths and starts are multiples of it, for fast products on a GPU
 
 
 class Places(NamedTuple):
-    """Of one network's numbers in a row."""
+    """Indices of one network's numbers in its row."""
 
     parameters: NDArray[np.int64]  # in the order of `parameters_to_vector`
     running: NDArray[np.int64]  # means and variances of batch normalisation, layer after layer
@@ -27,7 +27,7 @@ class Layer(NamedTuple):
     before: int  # nodes of the layer before, or features
     weight: int  # (width, before)
     bias: int
-    gain: int  # and shift: of batch normalisation; without it not looked at
+    gain: int  # and shift: of batch normalisation; unused without it
     shift: int
     mean: int  # among the running statistics; the variance follows
     column: int  # of its nodes among those of all layers
@@ -63,11 +63,11 @@ class Layout:
         self.n_running = 2 * self.n_nodes if batchnorm else 0
 
     def fits(self, widths: Sequence[int]) -> bool:
-        """Whether hidden layers of these widths find room in a slot of their depth."""
+        """Whether hidden layers of these widths fit into a slot of their depth."""
         return all(width <= most for width, most in zip(widths, self.widths, strict=False))
 
     def places(self, widths: Sequence[int]) -> Places:
-        """Of a network with hidden layers of these widths."""
+        """The indices of a network with hidden layers of these widths."""
         parameters, running, before = [], [], self.n_features
         for width, layer in zip(widths, self.layers, strict=False):
             nodes = np.arange(width)
@@ -80,7 +80,7 @@ class Layout:
         return Places(np.concatenate(parameters), np.concatenate(running) if self.batchnorm else np.zeros(0, np.int64))
 
     def columns(self, widths: Sequence[int]) -> NDArray[np.int64]:
-        """Places of a network's hidden nodes among those of a slot."""
+        """Indices of a network's hidden nodes among those of a slot."""
         return np.concatenate(
             [layer.column + np.arange(width) for width, layer in zip(widths, self.layers, strict=False)]
         )
@@ -96,7 +96,7 @@ class Views(NamedTuple):
 
 
 def views(flat: torch.Tensor, layout: Layout) -> list[Views]:
-    """Of every hidden layer in a tensor (n_slots, n_parameters)."""
+    """The views of every hidden layer in a tensor (n_slots, n_parameters)."""
     return [
         Views(
             flat[: layer.n_slots, layer.weight : layer.bias].unflatten(1, (layer.width, layer.before)),

@@ -1,7 +1,7 @@
 """Forward and backward through batched networks, by hand: a layer is one batched product for all of them.
 
-Beside autograd this spares the graph, saves no more than what the backward pass needs, and adds the gradient to that of
-the tiles before. All shapes depend on the layout alone, so that a GPU can replay it.
+Compared with autograd, this needs no graph, saves only what the backward pass needs, and accumulates the gradient over
+tiles. All shapes depend on the layout alone, so that a GPU can replay it.
 """
 
 from collections.abc import Callable, Sequence
@@ -43,14 +43,14 @@ class Rows(NamedTuple):
 
 
 class Normalised(NamedTuple):
-    """What batch normalisation leaves for its backward pass."""
+    """What batch normalisation saves for its backward pass."""
 
     centred: Tensor  # (n, tile, width), 0 after the last atom
     inverse: Tensor  # (n, 1, width) 1 / standard deviation
 
 
 class Passed(NamedTuple):
-    """What a layer leaves for the backward pass: (n, tile, width) each."""
+    """What a layer saves for the backward pass: (n, tile, width) each."""
 
     entering: Tensor  # the activation
     value: Tensor  # of it
@@ -67,7 +67,7 @@ def forward(
     rows: Rows,
     factors: Sequence[Tensor | None],
 ) -> tuple[Tensor, list[Passed]]:
-    """Contributions to the energies (n_slots, tile), and what each layer leaves.
+    """Contributions to the energies (n_slots, tile), and what each layer saves.
 
     Args:
         factors: of each slot with dropout (tile, n_nodes), by which its nodes are multiplied.
@@ -80,13 +80,13 @@ def forward(
         if layout.batchnorm:
             mean, variance = running[:n, None, layer.mean : layer.mean + 2 * layer.width].split(layer.width, dim=2)
             entering, normalised = _normalise(entering, own, mean, variance, _first(rows, n))
-        value = kept = VALUES[activation](entering)
+        value = activated = VALUES[activation](entering)
         if any(factor is not None for factor in factors[:n]):
-            value = kept.clone()
+            value = activated.clone()
             for slot, factor in enumerate(factors[:n]):
                 if factor is not None:
                     value[slot].mul_(factor[:, layer.column : layer.column + layer.width])
-        passed.append(Passed(entering, kept, value, normalised))
+        passed.append(Passed(entering, activated, value, normalised))
         ends = slice(layer.n_above, n)
         if n > layer.n_above:
             output = parameters[ends, None, layout.output : layout.output + layer.width]
@@ -147,7 +147,7 @@ def _products(left: Tensor, right: Tensor) -> Tensor:
 
 
 def _normalise(y: Tensor, own: Views, mean: Tensor, variance: Tensor, rows: Rows) -> tuple[Tensor, Normalised]:
-    """Normalise y (n, tile, width) by the atoms or by the running statistics, and move these on in training."""
+    """Normalise y (n, tile, width) by the atoms or by the running statistics, and update these in training."""
     n = rows.n_atoms.clamp(min=1)
     used = torch.where(rows.by_batch, rows.inside.mT @ y / n, mean)
     centred = y.sub_(used).mul_(rows.inside)

@@ -1,4 +1,4 @@
-"""The memory of batched networks: what they are, and where in its epoch each is."""
+"""The memory of batched networks: their states, and the progress of each in its epoch."""
 
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -26,20 +26,20 @@ class Job:
 
     widths: tuple[int, ...]  # of the hidden layers
     state: State
-    plan: EpochSchedule
+    schedule: EpochSchedule
     lr: float
     decay: float
     absolute: bool  # the loss is of absolute errors, else of squared ones
     dropout: float = 0.0  # share of the nodes that are left out
     generator: torch.Generator | None = None  # of dropout
-    ended: Future[tuple[list[float], State]] = field(default_factory=Future)  # the sums, and what has become of it
+    ended: Future[tuple[list[float], State]] = field(default_factory=Future)  # the sums, and the state afterwards
 
 
 class Slots:
     """Tensors whose rows, or matrices for `weights`, belong to a slot each."""
 
     def __init__(
-        self, layout: Layout, data: Data, tile: int, n_tiles: int, dropping: Sequence[bool], line: DeviceStream
+        self, layout: Layout, data: Data, tile: int, n_tiles: int, dropping: Sequence[bool], stream: DeviceStream
     ) -> None:
         """
         Args:
@@ -47,7 +47,7 @@ class Slots:
             dropping: which slots are for networks with dropout.
         """
         n, device, dtype = layout.n_slots, data.targets.device, data.targets.dtype
-        self.layout, self._line = layout, line
+        self.layout, self._stream = layout, stream
         self.weights = torch.zeros(3, n, layout.n_parameters, dtype=dtype, device=device)
         self.gradient = torch.zeros_like(self.weights[0])
         self.used = torch.zeros_like(self.gradient)  # 1 where a number is no padding
@@ -62,8 +62,8 @@ class Slots:
         ]
 
     def send(self, places: Places) -> list[torch.Tensor]:
-        """Places as `put` and `take` want them."""
-        return [self._line.send(part) for part in places]
+        """Indices on the device, for `put` and `take`."""
+        return [self._stream.send(part) for part in places]
 
     def put(
         self, slot: int, places: Sequence[torch.Tensor], state: State, gradient: torch.Tensor | None = None
@@ -86,16 +86,16 @@ class Slots:
 
     def begin(self, slot: int, job: Job) -> None:
         """Begin an epoch with what is in the slot."""
-        plan = job.plan
-        self.order[slot, : len(plan.order)].copy_(self._line.send(plan.order))
+        schedule = job.schedule
+        self.order[slot, : len(schedule.order)].copy_(self._stream.send(schedule.order))
         self.tiles[slot].zero_()
-        self.tiles[slot, : len(plan.tiles)].copy_(self._line.send(plan.tiles))
-        self.options[slot].copy_(self._line.send([job.lr, job.decay, job.absolute, job.state.steps]))
+        self.tiles[slot, : len(schedule.tiles)].copy_(self._stream.send(schedule.tiles))
+        self.options[slot].copy_(self._stream.send([job.lr, job.decay, job.absolute, job.state.steps]))
         self.at[slot].zero_()
         self.sums[slot].zero_()
 
-    def go_on(self, slot: int, before: "Slots", its_slot: int) -> None:
-        """Be where a slot of other slots is in its epoch."""
+    def resume(self, slot: int, before: "Slots", its_slot: int) -> None:
+        """Continue the epoch of a slot of other slots."""
         self.tiles[slot].zero_()
         n = min(before.tiles.shape[1], self.tiles.shape[1])
         self.tiles[slot, :n].copy_(before.tiles[its_slot, :n])

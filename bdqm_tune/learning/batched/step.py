@@ -86,7 +86,7 @@ class Step:
         trains: torch.Tensor,
         validates: torch.Tensor,
     ) -> torch.Tensor:
-        """Add the errors of the energies to the sums; gives derivatives (n_slots, n) of the losses' sums by them."""
+        """Add the errors of the energies to the sums; returns derivatives (n_slots, n) of the losses' sums by them."""
         # Differences of a sum that runs over the rows: unlike sums at places, the same in every run.
         running = pad((contributions * rows.inside[:, :, 0]).cumsum(1, dtype=torch.float64), (1, 0))
         stop = structures.stop
@@ -97,8 +97,8 @@ class Step:
         size = error.abs()
         loss = torch.where(absolute, size, error * error)
         sums = [values.sum(1, dtype=torch.float64) for values in (loss, size, size / structures.n_atoms.clamp(min=1))]
-        found = torch.stack([sums[0], sums[1], sums[1], sums[2]], 1)
-        self._slots.sums.add_(torch.where(torch.cat([trains, trains, validates, validates], 1), found, 0))
+        errors = torch.stack([sums[0], sums[1], sums[1], sums[2]], 1)
+        self._slots.sums.add_(torch.where(torch.cat([trains, trains, validates, validates], 1), errors, 0))
         return torch.where(trains, torch.where(absolute, error.sign(), 2 * error), 0)
 
     def _adam(self, now: torch.Tensor) -> None:

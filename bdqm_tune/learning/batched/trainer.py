@@ -1,4 +1,4 @@
-"""Trains the trials that ask for it together: whoever runs one of them need not know of the others."""
+"""Batches the epochs of concurrent trials: the caller that trains one needs to know nothing of the others."""
 
 import threading
 import time
@@ -10,16 +10,16 @@ from bdqm_tune.learning.batched.slots import Job, State
 from bdqm_tune.learning.batches import SplitTensors
 from bdqm_tune.progress import GRACE, check
 
-PAUSE = 5e-5  # seconds, where the device has enough to do
-LOOK = 0.5  # seconds between two looks whether the work is to end
+PAUSE = 5e-5  # seconds, while the device is busy
+POLL = 0.5  # seconds between checks for an interrupt
 Key = tuple[Data, str, bool, int]
 
 
 class BatchedTrainer:
-    """Works off jobs, an epoch of a trial each, in groups of those that can be batched.
+    """Runs jobs, an epoch of a trial each, in groups of those that can be batched.
 
-    A thread takes steps of all groups in turn as long as there is a job; on a GPU it only hands them over, and the
-    groups' steps run beside each other.
+    While there are jobs, a thread takes steps of the groups one after the other; on a GPU it only queues them, and the
+    groups' steps run concurrently.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class BatchedTrainer:
         self._thread: threading.Thread | None = None
 
     def data(self, train: SplitTensors, validation: SplitTensors) -> Data:
-        """Of these splits, the same for all trials on them."""
+        """The data of these splits, the same object for all trials on them."""
         with self._lock:
             key = id(train), id(validation)
             if (data := self._data.get(key)) is None:
@@ -38,10 +38,10 @@ class BatchedTrainer:
             return data
 
     def run(self, key: Key, job: Job) -> tuple[list[float], State]:
-        """The sums of an epoch and what has become of the network, once it is over.
+        """Run an epoch, and return its sums and the state of the network after it.
 
         Raises:
-            KeyboardInterrupt: the work is to end, see `progress.check`; the epoch is given up.
+            KeyboardInterrupt: the process is to end, see `progress.check`; the epoch is cancelled.
         """
         with self._lock:
             self._new.append((key, job))
@@ -50,7 +50,7 @@ class BatchedTrainer:
                 self._thread.start()
         while True:
             try:
-                return job.ended.result(timeout=LOOK)
+                return job.ended.result(timeout=POLL)
             except TimeoutError:
                 try:
                     check(GRACE)
@@ -70,7 +70,7 @@ class BatchedTrainer:
                     if key not in self._groups:
                         self._groups[key] = Group(*key)
                     self._groups[key].waiting.append(job)
-                except Exception as error:  # which belongs to those who wait for the jobs
+                except Exception as error:  # raised where the jobs are waited for
                     job.ended.set_exception(error)
             stepped = [self._advance(key) for key in list(self._groups)]
             if not any(stepped):

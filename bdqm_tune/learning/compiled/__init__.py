@@ -1,4 +1,4 @@
-"""Training of a network as one compiled function an epoch: many at once in threads, none waits for Python."""
+"""The compiled (CPU) trainer: an epoch is one compiled function, so that threads do not wait for Python."""
 
 from bdqm_tune.learning.compiled.epochs import CompiledEpochs, can_compile
 

@@ -19,12 +19,12 @@ from bdqm_tune.learning.scaled_features import Inputs
 from bdqm_tune.progress import GRACE, check
 
 # Multiply-adds of a compiled call, at most, unless one batch has more: two seconds where they are slowest (narrow
-# layers in double precision), between which a training can be ended.
+# layers in double precision), between which a training can be interrupted.
 WORK_AT_ONCE = 2e9
 
 
 def can_compile(hyperparameters: Hyperparameters, train: SplitTensors, validation: SplitTensors) -> bool:
-    """Whether compiled epochs are to be had: on the CPU, for one network trained by Adam on data in memory."""
+    """Whether epochs can be compiled: on the CPU, for one network trained by Adam on data in memory."""
     return (
         hyperparameters.network == "single"
         and hyperparameters.optimizer in ("adam", "adamw")
@@ -62,8 +62,8 @@ class CompiledEpochs:
         self._options = Options(training.loss == "mae", hyperparameters.force_coefficient, decay)
         self._seed, self._seeds = seed, np.random.Generator(np.random.PCG64(seed))
         self._steps = self._n_seeds = 0
-        self._kept = self._weights()
-        # Nothing but what a schedule of learning rates wants to hold.
+        self._kept_weights = self._weights()
+        # Only a holder of the learning rate, for the schedule.
         self.optimizer: torch.optim.Optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(0))], lr=hyperparameters.lr)
 
     def train(self, order: torch.Tensor, sizes: Sequence[int]) -> list[float]:
@@ -79,11 +79,11 @@ class CompiledEpochs:
         return self._in_parts(self._validation, self._in_order, self._parts, 1, False, 0.0, 0)[1:]
 
     def keep(self) -> None:
-        self._kept = self._weights()
+        self._kept_weights = self._weights()
 
     @property
     def kept_network(self) -> AtomicNetwork:
-        network, (weights, running) = copy.deepcopy(self._network), self._kept
+        network, (weights, running) = copy.deepcopy(self._network), self._kept_weights
         nn.utils.vector_to_parameters(torch.from_numpy(weights.copy()), network.parameters())
         parts = iter(torch.from_numpy(running.copy()).split(_sizes(network)))
         for layer in _normalisations(network):
@@ -92,20 +92,20 @@ class CompiledEpochs:
 
     def state(self) -> dict[str, torch.Tensor]:
         counts = {"steps": self._steps, "n_seeds": self._n_seeds}
-        weights, running = self._kept
+        weights, running = self._kept_weights
         arrays = self._changing() | {"kept_p": weights, "kept_running": running}
         return {name: torch.tensor(value) for name, value in (counts | arrays).items()}
 
     def restore(self, state: Mapping[str, torch.Tensor]) -> None:
         for name, array in self._changing().items():
             array[:] = state[name].numpy()
-        self._kept = state["kept_p"].numpy().copy(), state["kept_running"].numpy().copy()
+        self._kept_weights = state["kept_p"].numpy().copy(), state["kept_running"].numpy().copy()
         self._steps, self._n_seeds = int(state["steps"]), int(state["n_seeds"])
         # A number that is drawn takes one step of this generator.
         self._seeds = np.random.Generator(np.random.PCG64(self._seed).advance(self._n_seeds))
 
     def _changing(self) -> dict[str, np.ndarray]:
-        """What training changes and goes on from; every batch begins the gradient anew."""
+        """What training changes and resumes from; the gradient is cleared for every batch."""
         return {name: array for name, array in self._state._asdict().items() if name != "gradient"}
 
     def _weights(self) -> tuple[np.ndarray, np.ndarray]:
@@ -114,7 +114,7 @@ class CompiledEpochs:
     def _in_parts(
         self, data: Data, order: np.ndarray, sizes: Sequence[int], batches: int, train: bool, lr: float, seed: int
     ) -> list[float]:
-        """`_epoch` by so many batches at a time, between which a training can be ended."""
+        """`_epoch` by so many batches at a time, between which a training can be interrupted."""
         if len(sizes) <= batches:
             return self._epoch(data, order, np.array(sizes), train, lr, seed)
         totals, start = np.zeros(4), 0
@@ -146,7 +146,7 @@ def _at_once(data: Data, n_parameters: int) -> int:
 
 
 def _net(network: AtomicNetwork, hyperparameters: Hyperparameters) -> Net:
-    """Where the weights of a network stand in `parameters_to_vector`."""
+    """The layout of a network's weights in `parameters_to_vector`."""
     linear = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
     widths = [linear[0].in_features, *(layer.out_features for layer in linear)]
     weights, biases, gains, place = [], [], [], 0

@@ -10,7 +10,7 @@ from bdqm_tune.learning.compiled.backward import backward
 from bdqm_tune.learning.compiled.passes import Work, forward, make_work
 from bdqm_tune.learning.compiled.tangents import backward_twice, tangents
 
-# Atoms that go through the network together where batch normalisation does not ask for a whole batch: few enough that
+# Atoms that go through the network together where batch normalisation does not need a whole batch: few enough that
 # their values stay in the processor's cache, and many enough for the products.
 TILE = 192
 # Multiply-adds of a block's product: OpenBLAS multiplies small matrices without packing them, up to a million
@@ -48,7 +48,7 @@ class State(NamedTuple):
 
 
 class Options(NamedTuple):
-    """What training goes by."""
+    """Options of training."""
 
     absolute: bool  # the loss is of absolute errors, else of squared ones
     force_coefficient: float

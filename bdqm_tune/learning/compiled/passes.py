@@ -1,8 +1,8 @@
-"""Where the numbers of a network and of a pass through it stand, and the pass forward.
+"""The memory layout of a network and of a pass through it, and the forward pass.
 
 Rows are nodes and columns atoms, so that what is done to every atom is done to neighbours in memory; the products are
-BLAS's. A layer's values stand block by block of atoms, each block a matrix, so that they are in the processor's cache
-from one product to the next also where batch normalisation wants a whole batch at once.
+BLAS's. A layer's values are stored by blocks of atoms, each block a matrix, so that they are in the processor's cache
+from one product to the next also where batch normalisation needs a whole batch at once.
 """
 
 from typing import Any, NamedTuple
@@ -17,13 +17,13 @@ EPSILON, MOMENTUM = 1e-5, 0.1  # of batch normalisation, as torch has them
 
 
 class Net(NamedTuple):
-    """Where the numbers of a network stand in one flat array, and what is between its layers."""
+    """The layout of a network in one flat array, and what is between its layers."""
 
     widths: NDArray[np.int64]  # (L + 2,) features, nodes of each of L hidden layers, 1
     weights: NDArray[np.int64]  # (L + 1,) place of each layer's weights, row-major (nodes, nodes before)
     biases: NDArray[np.int64]  # (L + 1,)
     gains: NDArray[np.int64]  # (L,) of batch normalisation; its shifts follow
-    rows: NDArray[np.int64]  # (L + 1,) nodes in hidden layers before this one, where its values stand for an atom
+    rows: NDArray[np.int64]  # (L + 1,) hidden nodes before this layer: the offset of its values, for each atom
     activation: int
     batchnorm: bool
     dropout: float  # share of the nodes that are left out in training

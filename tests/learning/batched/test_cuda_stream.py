@@ -91,7 +91,7 @@ def test_on_the_cpu_steps_are_plain_calls_and_nothing_is_waited_for() -> None:
     sums = torch.tensor([1.0, 2.0])
     received = line.receive(sums)
     sums.zero_()
-    assert received.is_there
+    assert received.is_ready
     assert received.wait() == [1.0, 2.0]
 
 

@@ -108,8 +108,8 @@ def test_in_a_mixed_cohort_curves_are_those_of_torch(seed: int, monkeypatch: pyt
     """Whether trials wait for one another or not."""
     trials = some_trials(seed, 12)
     alone = [list(fit(options, None)) for options in trials]
-    for patience in (0.0, 60.0):
-        monkeypatch.setattr(group, "PATIENCE", patience)
+    for timeout in (0.0, 60.0):
+        monkeypatch.setattr(group, "SLOT_TIMEOUT", timeout)
         for options, found, expected in zip(trials, together(trials, at_once=5), alone, strict=True):
             compare(found, expected, rel=accuracy(options))
 
@@ -273,7 +273,7 @@ def test_it_takes_what_it_can_train() -> None:
 
 def test_an_epoch_that_is_given_up_leaves_the_others_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     trainer, step, over = BatchedTrainer(), group.Step.__call__, threading.Event()
-    monkeypatch.setattr("bdqm_tune.learning.batched.trainer.LOOK", 0.01)
+    monkeypatch.setattr("bdqm_tune.learning.batched.trainer.POLL", 0.01)
     monkeypatch.setattr("bdqm_tune.learning.batched.trainer.GRACE", 0.0)
     monkeypatch.setattr(group.Step, "__call__", lambda self: (time.sleep(0.005), step(self))[1])
     options = {"epochs": 30, "dropout": True, "dropout_rate": 0.2}

@@ -70,7 +70,7 @@ def test_networks_are_put_and_taken_without_waiting(data: Data) -> None:
     taken = slots.take(0, sent, 0)
     assert (taken.weights.shape, taken.weights.device) == (state.weights.shape, META)
     others.put(1, sent, taken, slots.gradient[0, sent[0]])
-    others.go_on(1, slots, 0)
+    others.resume(1, slots, 0)
 
 
 def test_the_check_sees_what_would_wait(data: Data) -> None:
