@@ -1,4 +1,4 @@
-"""What a worker asks of the database, as a study grows: in trials that are finished, that wait, and that run elsewhere.
+"""What a worker costs the database, as a study grows: in trials that are finished, that wait, and that run elsewhere.
 
 python -m benchmarks.study_size [--size FINISHED:WAITING:RUNNING …]
 
@@ -136,7 +136,7 @@ def measure(running: Servers, dataset: Dataset, finished: int, waiting: int, els
     study._storage.backend.close()
     meter("check the study", lambda: check_study(stores, config, dataset))
     study = meter("open the study", lambda: open_study(stores, config, dataset))
-    with closing(Heartbeat(study._storage.backend, study._study_id, describe_process())) as lease:
+    with closing(Heartbeat(study._storage.backend, study._study_id, describe_process())) as heartbeat:
         for repeat in range(REPEATS):
             trial = meter("ask" if repeat else "ask at first", lambda: next_trial(study))
             choose = partial(choose_parameters, trial, config, n_train)
@@ -144,7 +144,7 @@ def measure(running: Servers, dataset: Dataset, finished: int, waiting: int, els
             meter("compare", lambda trial=trial: compare(trial))
             meter("tell", lambda trial=trial: study.tell(trial, 1.0))
             meter("others run?", lambda: others_run(study))
-            meter("look of a lease", lease.look)
+            meter("heartbeat", heartbeat.look)
     study._storage.backend.close()
     print(f"\n{finished} finished, {waiting} waiting, {elsewhere} running elsewhere")
     meter.show()
