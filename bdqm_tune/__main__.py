@@ -4,12 +4,12 @@ import gc
 import sys
 from typing import NoReturn
 
-from bdqm_tune.cli.interruption import end, listen, told_already
+from bdqm_tune.cli.interruption import end, ignore_interruption, listen
 
 
 def main() -> NoReturn:
     """Run the command line; a signal that comes while it is imported ends it as any other."""
-    sys.unraisablehook = told_already
+    sys.unraisablehook = ignore_interruption
     # What torch and MLflow import stays: collecting garbage in it took a fifth of a command's start.
     gc.set_threshold(20_000)
     try:

@@ -92,9 +92,9 @@ def fill(trials: Trials, stores: Stores, engine: sa.Engine) -> None:
         from optuna.study import StudyDirection
 
         study_id = storage.create_new_study([StudyDirection.MINIMIZE], STUDY)
-        question = {"objective": "val_energy_mae", "data": "none", "backend": "native"}
-        question["training"] = {"epochs": trials.epochs}
-        storage.set_study_user_attr(study_id, SIGNATURE, question)
+        signature = {"objective": "val_energy_mae", "data": "none", "backend": "native"}
+        signature["training"] = {"epochs": trials.epochs}
+        storage.set_study_user_attr(study_id, SIGNATURE, signature)
         storage.set_study_user_attr(study_id, EXPERIMENT, experiment)
         with storage.backend.engine.begin() as optuna_side, engine.begin() as mlflow_side:
             _insert(optuna_side, _optuna_rows(trials, study_id))
@@ -102,16 +102,16 @@ def fill(trials: Trials, stores: Stores, engine: sa.Engine) -> None:
 
 
 def _insert(connection: sa.Connection, rows: Iterator[tuple[Any, dict[str, Any]]]) -> None:
-    kept: dict[Any, list[dict[str, Any]]] = {}
+    pending: dict[Any, list[dict[str, Any]]] = {}
     for position, (table, row) in enumerate(rows):
-        kept.setdefault(table, []).append(row)
+        pending.setdefault(table, []).append(row)
         if position % 100_000 == 99_999:
-            _write(connection, kept)
-    _write(connection, kept)
+            _write(connection, pending)
+    _write(connection, pending)
 
 
-def _write(connection: sa.Connection, kept: dict[Any, list[dict[str, Any]]]) -> None:
-    for table, some in kept.items():
+def _write(connection: sa.Connection, pending: dict[Any, list[dict[str, Any]]]) -> None:
+    for table, some in pending.items():
         if some:
             connection.execute(table.insert(), some)
             some.clear()
@@ -227,9 +227,10 @@ def measured(what: str, command: list[str], variables: dict[str, str], folder: P
         cwd=folder, stdout=subprocess.PIPE, text=True, check=True,
     )  # fmt: skip
     seconds, memory, last = done.stdout.strip().split("\t")
-    kept = float(seconds) < LIMITS["seconds"] and float(memory) < LIMITS["GiB"]
+    fits = float(seconds) < LIMITS["seconds"] and float(memory) < LIMITS["GiB"]
     print(
-        f"  {what:<34}{float(seconds):7.1f} s{float(memory):8.2f} GiB  {'' if kept else 'TOO MUCH'}  {last}", flush=True
+        f"  {what:<34}{float(seconds):7.1f} s{float(memory):8.2f} GiB  {'' if fits else 'TOO MUCH'}  {last}",
+        flush=True,
     )
 
 

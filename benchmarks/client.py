@@ -1,4 +1,4 @@
-"""Processes of simulated workers: each is `tune` itself in a thread, with a storage, a tracker and a lease of its own.
+"""Processes of simulated workers: each is `tune` in a thread, with a storage, a tracker and a heartbeat of its own.
 
 Started by `benchmarks.workers`: reads a list of `Order` (JSON) from standard input, one for each process, and prints
 what they measured as its last line.
@@ -37,7 +37,7 @@ from bdqm_tune.workers.registry import describe_process
 from benchmarks.sleeping import Sleeper
 
 STACK_BYTES = 512 * 1024  # of a thread; there can be thousands
-LOOK = 5.0  # seconds between two looks at the memory
+SAMPLE_SECONDS = 5.0  # between two samples of the memory
 
 
 @dataclass(frozen=True)
@@ -64,14 +64,14 @@ class Measured:
     added: list[float] = field(default_factory=list)  # to a trial, beside its sleep
     waited: list[float] = field(default_factory=list)  # by the training thread, between its epochs
     transactions: int = 0
-    errors: dict[str, int] = field(default_factory=dict)  # of requests and of the database, by what was said
+    errors: dict[str, int] = field(default_factory=dict)  # of requests and of the database, by message
     failed: list[str] = field(default_factory=list)  # workers
     cpu: float = 0.0
     memory: list[tuple[float, int]] = field(default_factory=list)  # bytes of this process alone, with the moment
 
 
 class Probe:
-    """Stands between the workers and their stores, and measures."""
+    """Measures the calls of the workers to their stores."""
 
     def __init__(self) -> None:
         self.measured, self.errors = Measured(), Counter[str]()
@@ -104,7 +104,7 @@ class Probe:
             except requests.RequestException as error:
                 self.errors[f"{kind}: {type(error).__name__}"] += 1
                 raise
-            if response.status_code >= 400 and kind != "experiments/get-by-name":  # which asks whether there is one
+            if response.status_code >= 400 and kind != "experiments/get-by-name":  # which queries whether there is one
                 self.errors[f"{kind}: HTTP {response.status_code} {response.text[:80]}"] += 1
             return response
 
@@ -114,11 +114,11 @@ class Probe:
         """A session for each thread: MLflow has one for each process, in which there is one worker elsewhere."""
 
         def call(*args: Any, **options: Any) -> requests.Session:
-            kept = self._sessions.__dict__
+            sessions = self._sessions.__dict__
             key = repr((args, options))
-            if key not in kept:
-                kept[key] = make(*args, **options)
-            return kept[key]
+            if key not in sessions:
+                sessions[key] = make(*args, **options)
+            return sessions[key]
 
         return call
 
@@ -181,7 +181,7 @@ def work(order: Order) -> Measured:
         (trials.TrialRunner, "_suggest", probe.timing("suggest", trials.TrialRunner._suggest)),
         (comparisons, "is_pruned", probe.timing("compare", comparisons.is_pruned)),
         (trials, "tell", probe.timing("tell", trials.tell)),
-        # Asked, and never obeyed, so that all trials are equally long.
+        # Queried, and never obeyed, so that all trials are equally long.
         (optuna.Trial, "should_prune", lambda trial: should_prune(trial) and False),
         (requests.Session, "send", probe.sending(requests.Session.send)),
         (client, "_cached_get_request_session", probe.session(client._cached_get_request_session.__wrapped__)),
@@ -195,7 +195,7 @@ def work(order: Order) -> Measured:
             thread.start()
         while any(thread.is_alive() for thread in threads):
             measured.memory.append((time.time(), psutil.Process().memory_full_info().uss))
-            next((thread for thread in threads if thread.is_alive()), threads[0]).join(LOOK)
+            next((thread for thread in threads if thread.is_alive()), threads[0]).join(SAMPLE_SECONDS)
         measured.cpu = time.process_time() - started
     measured.errors = dict(probe.errors)
     return measured

@@ -1,4 +1,4 @@
-"""Faults at random moments on real servers and real workers, and afterwards a look for what is lost, doubled or left.
+"""Faults at random moments on real servers and real workers, and afterwards a check for what is lost, doubled or left.
 
 python -m benchmarks.fault_loop [--minutes 20] [--seed 0] [--workers 3] [--folder FOLDER]
 
@@ -6,7 +6,7 @@ Workers train one study after the other. Meanwhile they are killed, stopped and 
 restarted, the disk is filled, runs are deleted or ended by hand, clocks moved, backups made. After each study all must
 be there, once, and the same in both stores; nothing may run, be half written or locked. Ends with status 1 and a list
 where it is not. The same seed gives the same faults, at moments that depend on the machine. Needs MariaDB; root for a
-small disk (tmpfs) and Debian's libfaketime for clocks, and says where it goes without.
+small disk (tmpfs) and Debian's libfaketime for clocks, and reports which of them it lacks.
 """
 
 import argparse
@@ -50,7 +50,7 @@ TRIALS, EPOCHS = 8, 40  # of a study
 PAUSE = 6.0  # seconds between two faults, in the mean
 STUDY_SECONDS = 900.0  # in which its trials must end, and its workers when no fault comes any more
 SMALL_DISK = "24m"
-# A worker that trains slowly, and writes checkpoints and looks for lost ones often.
+# A worker that trains slowly, and writes checkpoints and detects dead workers often.
 WORKER = """
 import threading, time
 time.sleep = lambda seconds: threading.Event().wait(seconds) and None  # in libfaketime, time.sleep fails under load
@@ -132,7 +132,7 @@ class Loop:
             self.workers.append(subprocess.Popen(command, stdout=log, stderr=log, env=environ, cwd=self.folder))
 
     def run_study(self, number: int) -> None:
-        """Let workers run a study with faults, then without until it is done, and look at what there is."""
+        """Let workers run a study with faults, then without until it is done, and check what there is."""
         study = f"loop-{number}"
         content = {
             "study": {"name": study, "n_trials": TRIALS, "pruner": "none", "sampler": "random"},
@@ -151,12 +151,12 @@ class Loop:
                 self._fault(study)
                 next_fault = time.monotonic() + self.random.expovariate(1 / PAUSE)
             time.sleep(0.5)
-        self._mend()
+        self._repair()
         self._wait_for_workers(study)
-        self._look(study)
+        self._check(study)
 
     def is_done(self, study: str) -> bool:
-        """Whether all its trials have ended; False also where nobody can say."""
+        """Whether all its trials have ended; False also where the database is away."""
         states = self._states(study)
         return sum(states.values()) == TRIALS and not states["WAITING"] + states["RUNNING"]
 
@@ -269,18 +269,18 @@ class Loop:
         return f"status {status}"
 
     def _stop(self, processes: list[psutil.Process], seconds: float) -> str:
-        """Stop them, and let them go on in time, whoever may be waiting for them then."""
+        """Stop them, and continue them after so many seconds, even if others wait for them."""
         for process in processes:
             process.send_signal(signal.SIGSTOP)
             self.stopped.append(process)
-            threading.Timer(seconds, _go_on, [process]).start()
+            threading.Timer(seconds, _continue, [process]).start()
         return f"{', '.join(str(process.pid) for process in processes)} for {seconds:.0f} s"
 
     # What must be true afterwards.
 
-    def _mend(self) -> None:
+    def _repair(self) -> None:
         for process in self.stopped:
-            _go_on(process)
+            _continue(process)
         self.stopped = []
         (self.folder / "shift").write_text("+0")
         self.bring_up()
@@ -299,7 +299,7 @@ class Loop:
         if done.returncode:
             self.problems.append(f"{study}: `status` failed: {done.stderr.strip()}")
 
-    def _look(self, study: str) -> None:
+    def _check(self, study: str) -> None:
         found = [*self._of_trials(study), *self._of_runs(study), *self._left(study)]
         log = (self.folder / f"{study}.log").read_text(errors="replace")
         if "Traceback" in log:
@@ -315,7 +315,7 @@ class Loop:
             if trial.state not in ENDED:
                 yield f"trial {trial.number} is {trial.state.name}"
             if trial.state == TrialState.FAIL and trial.user_attrs.get(LOSSES, 0) < LOSSES_THAT_FAIL:
-                yield f"trial {trial.number} has failed, of {trial.user_attrs.get(LOSSES, 0)} lost workers"
+                yield f"trial {trial.number} has failed, of {trial.user_attrs.get(LOSSES, 0)} dead workers"
 
     def _of_runs(self, study: str) -> Iterator[str]:
         client, trials = tracking_client(self.stores), self.trials(study)
@@ -355,7 +355,7 @@ class Loop:
         for path in self.places.folder.rglob("*.partial"):
             yield f"left: {path.relative_to(self.folder)}"
 
-    def look_at_the_end(self) -> None:
+    def check_the_end(self) -> None:
         """Stop the servers; nothing of them may be left."""
         if self.services("down").wait(120) != 0:
             self.problems.append(f"`services down` failed: {_tail(self.folder / 'services.log')}")
@@ -365,7 +365,7 @@ class Loop:
             self.problems.append("the servers' lock is held")
 
 
-def _go_on(process: psutil.Process) -> None:
+def _continue(process: psutil.Process) -> None:
     with suppress(psutil.Error):
         process.send_signal(signal.SIGCONT)
 
@@ -419,7 +419,7 @@ def main() -> None:
             while time.monotonic() < end and not loop.problems:
                 loop.run_study(number)
                 number += 1
-            loop.look_at_the_end()
+            loop.check_the_end()
     print(json.dumps({"seed": options.seed, "studies": number, "faults": dict(loop.faults), "problems": loop.problems}))
     sys.exit(1 if loop.problems else 0)
 

@@ -4,7 +4,7 @@ python -m benchmarks.faults [FAULT …] [--load WORKERS:TRIALS:EPOCHS:EPOCH_SECO
 
 A FAULT is `network` (100 ms each way, and one chunk in a hundred lost, one connection in a hundred reset), or
 `mlflow-hangs:SECONDS`, `mlflow-killed:SECONDS`, `database-hangs:SECONDS`, `database-killed:SECONDS`: in the middle of
-the load, for so long. The same load without a fault comes first. Each time every trial and every metric is looked for.
+the load, for so long. The same load without a fault comes first. Each time every trial and every metric is checked.
 Needs MariaDB.
 """
 

@@ -3,8 +3,8 @@
 python -m benchmarks.features [FILE] [--repeat 3] [--densities ../shared/data/GMP/valence_gaussians]
 
 Without a file: the 300 structures of OC20 in the folder beside this repository, or else the built-in ones. Where
-amptorch is installed, its descriptors run in turn with ours, on every fifth structure, with one thread; else its
-recorded figure stands there. The least of the repetitions counts. Set OMP_NUM_THREADS to use fewer cores than all.
+amptorch is installed, its descriptors alternate with ours, on every fifth structure, with one thread; else its
+recorded figure is used. The least of the repetitions counts. Set OMP_NUM_THREADS to use fewer cores than all.
 
 The bound is the time in which this machine, with one thread, does the exponentials, multiplications and additions of
 our formulas at the rates of loops that do nothing else, or writes the result, whichever is longer.

@@ -139,7 +139,7 @@ def main() -> int:
     n_validation = max(1, round(VALIDATION * options.images))
     splits = [random_split(n, options.atoms, device, dtype) for n in (options.images - n_validation, n_validation)]
     trials = random_trials(options.trials, options.activations.split(","), options.batchnorm, options.batch_size)
-    at_once, how = options.at_once, "as was asked for"
+    at_once, how = options.at_once, "as requested"
     if not at_once:
         start = time.perf_counter()
         at_once = number_at_once(splits, trials[0])

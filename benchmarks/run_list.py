@@ -2,7 +2,7 @@
 
 python -m benchmarks.run_list [--runs 5000]
 
-Fills an experiment and times the first page of its list, as MLflow's page asks for it, and all of it. Needs MariaDB.
+Fills an experiment and times the first page of its list, as MLflow's page requests it, and all of it. Needs MariaDB.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def time_run_list(running: Servers, runs: int) -> None:
             token = found.token
 
     print(f"MLflow's list of {runs} runs")
-    for name, look in (
+    for name, request in (
         ("first 100, the newest first", lambda: page("attributes.start_time DESC")),
         ("first 100, by a metric", lambda: page("metrics.metric_0 ASC")),
         ("all of them, 1000 a page", whole),
@@ -55,7 +55,7 @@ def time_run_list(running: Servers, runs: int) -> None:
         times = []
         for _ in range(5):
             start = time.perf_counter()
-            look()
+            request()
             times.append(time.perf_counter() - start)
         print(f"  {name:<28} {np.median(times):.2f} s")
 

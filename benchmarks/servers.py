@@ -39,7 +39,7 @@ class Servers:
         return Stores(self.places.folder.parent / "home", connection_file=self.places.connection)
 
     def query(self, statement: str) -> list[tuple[object, ...]]:
-        """What the database tells its administrator."""
+        """What the database reports to its administrator."""
         port = make_url(read_connection(self.places.connection).storage_url).port
         assert port is not None
         with closing(own_database(self.places, HOST, port).connect()) as connection, connection.cursor() as cursor:
@@ -114,7 +114,7 @@ class Sample:
 
 @dataclass
 class ResourceSampler:
-    """Looks at the servers once in a while, in a thread, until it is told to stop."""
+    """Samples the servers once in a while, in a thread, until it is stopped."""
 
     servers: Servers
     every: float = 2.0  # seconds

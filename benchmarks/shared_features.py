@@ -4,7 +4,7 @@ python -m benchmarks.shared_features [--gib 1] [--workers 1 4] [--epochs 5] [--f
 
 Prepares the slabs of `benchmarks.out_of_core`, and has so many processes load and train on them at the same time. Their
 memory is the sum of their proportional set sizes after the last epoch: a page that n processes have in memory counts a
-n-th for each. Then one process of each kind trains epoch by epoch in turn with the other. Only on Linux.
+n-th for each. Then one process of each kind trains, one epoch of each in alternation. Only on Linux.
 """
 
 import argparse
@@ -65,7 +65,7 @@ class Worker:
         assert self._process.stdout is not None
         return float(self._process.stdout.readline())
 
-    def ask(self) -> None:
+    def request(self) -> None:
         """Let it train an epoch."""
         assert self._process.stdin is not None
         print(file=self._process.stdin, flush=True)
@@ -86,7 +86,7 @@ def together(folder: Path, kind: str, n: int, epochs: int) -> tuple[float, list[
     loaded = max(worker.answer() for worker in workers)
     for _ in range(epochs):
         for worker in workers:
-            worker.ask()
+            worker.request()
         for worker in workers:
             worker.answer()
     memory = [worker.memory for worker in workers]
@@ -95,14 +95,14 @@ def together(folder: Path, kind: str, n: int, epochs: int) -> tuple[float, list[
     return loaded, memory
 
 
-def in_turn(folder: Path, epochs: int) -> dict[str, list[float]]:
+def alternately(folder: Path, epochs: int) -> dict[str, list[float]]:
     """Seconds of the epochs of each kind, after two to warm up."""
     workers, seconds = {kind: Worker(folder, kind) for kind in KINDS}, {kind: list[float]() for kind in KINDS}
     for worker in workers.values():
         worker.answer()
     for _ in range(epochs + 2):
         for kind, worker in workers.items():
-            worker.ask()
+            worker.request()
             seconds[kind].append(worker.answer())
     for worker in workers.values():
         worker.end()
@@ -132,7 +132,7 @@ def main() -> None:
                 loaded, memory = together(folder, kind, n, options.epochs)
                 total = sum(memory) / GIB
                 print(f"{kind:<14}{n:>8}{loaded:>12.1f} s{total:>12.2f} GiB{total / n:>7.2f} GiB", flush=True)
-        for kind, seconds in in_turn(folder, options.epochs).items():
+        for kind, seconds in alternately(folder, options.epochs).items():
             print(f"an epoch, {kind}: {min(seconds):.3f} s at least, {np.median(seconds):.3f} s in the middle")
 
 

@@ -20,7 +20,7 @@ def epoch_record(epoch: int, error: float, seconds: float) -> EpochRecord:
 
 @dataclass
 class SleepingRun:
-    """A training that learns nothing, and measures how long it is kept waiting between its epochs."""
+    """A training that learns nothing, and measures how long it waits between its epochs."""
 
     dataset: Dataset
     hyperparameters: Hyperparameters
@@ -50,7 +50,7 @@ class SleepingRun:
         return self.hyperparameters.model_dump()
 
     def checkpoint(self) -> None:
-        """There is none to go on from."""
+        """There is none to resume from."""
 
     def restore(self, checkpoint: Checkpoint) -> None:
         raise NotImplementedError

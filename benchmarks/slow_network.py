@@ -60,7 +60,7 @@ class Network:
                 asyncio.create_task(self._forward(server_reader, writer)),
             ]
             breaks = self.reset_every > 0 and number % self.reset_every == 0
-            # What one end closes is closed: neither protocol goes on one way.
+            # What one end closes is closed: neither protocol continues one way.
             _, open_ = await asyncio.wait(
                 ways, timeout=self.random.uniform(0, 5) if breaks else None, return_when=asyncio.FIRST_COMPLETED
             )

@@ -1,4 +1,4 @@
-"""What a worker asks of the database, as a study grows: in trials that are finished, that wait, and that run elsewhere.
+"""What a worker costs the database, as a study grows: in trials that are finished, that wait, and that run elsewhere.
 
 python -m benchmarks.study_size [--size FINISHED:WAITING:RUNNING …]
 

@@ -4,7 +4,7 @@ python -m benchmarks.workers [--load WORKERS:TRIALS:EPOCHS:EPOCH_SECONDS …] [-
 
 Starts the servers in a folder of its own. For each load so many workers start one after the other within the length of
 one trial, and run so many trials each. Between the moment when the last has begun and that when the first is done, the
-load is full. Afterwards every trial and every metric is looked for. Needs MariaDB.
+load is full. Afterwards every trial and every metric is checked. Needs MariaDB.
 """
 
 import argparse
@@ -150,13 +150,13 @@ def _problems(running: Servers, study: str, expected: int, epochs: int, found: l
     if numbers != list(range(expected)):
         problems.append(f"{len(numbers)} ends of {len(set(numbers))} trials, not of {expected}")
     opened = load_study(running.stores, study)
-    told = opened.get_trials(deepcopy=False)
-    complete = [trial for trial in told if trial.state == TrialState.COMPLETE]
-    if len(complete) != len(told) or len(told) != expected:
-        problems.append(f"{len(complete)} of {len(told)} trials are complete, not {expected}")
+    recorded = opened.get_trials(deepcopy=False)
+    complete = [trial for trial in recorded if trial.state == TrialState.COMPLETE]
+    if len(complete) != len(recorded) or len(recorded) != expected:
+        problems.append(f"{len(complete)} of {len(recorded)} trials are complete, not {expected}")
     where = f"mlflow.runs WHERE experiment_id = {opened.user_attrs[EXPERIMENT]} AND name LIKE 'trial-%'"
     runs = {str(run) for (run,) in running.query(f"SELECT run_uuid FROM {where} AND status = 'FINISHED'")}
-    if len(runs) != expected or runs != {trial.user_attrs[RUN_ID] for trial in told}:
+    if len(runs) != expected or runs != {trial.user_attrs[RUN_ID] for trial in recorded}:
         problems.append(f"{len(runs)} runs of trials, not {expected}")
     names = ", ".join(f"'{name}'" for name in epoch_record(1, 1.0, 1.0).metrics())
     of_trials = f"run_uuid IN (SELECT run_uuid FROM {where}) AND `key` IN ({names})"

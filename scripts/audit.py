@@ -1,4 +1,4 @@
-"""Ask for known vulnerabilities of the versions in constraints.txt, by pip-audit; or say that nobody was asked.
+"""Query known vulnerabilities of the versions in constraints.txt, by pip-audit; or report that none was queried.
 
 python scripts/audit.py [CONSTRAINTS]
 
@@ -15,8 +15,8 @@ from typing import Any
 PROJECT = Path(__file__).resolve().parents[1]
 # The file is pinned and complete: nothing is resolved or installed.
 OPTIONS = ["--no-deps", "--disable-pip", "--format", "json", "--progress-spinner", "off", "--timeout", "30"]
-ASGI = "MLflow 3.17 allows no gunicorn from 27 on, where it is mended; `services up` runs uvicorn, which parses itself"
-# Why a vulnerability does no harm here. To be looked at again, and taken out, whenever the package is updated.
+ASGI = "MLflow 3.17 allows no gunicorn from 27 on, where it is fixed; `services up` runs uvicorn, which parses itself"
+# Why a vulnerability does no harm here. To be checked again, and removed, when the package is updated.
 ANSWERED = {
     "CVE-2026-53995": "MLflow's store in plain files, which MLflow itself refuses; here runs are in SQL databases",
     "CVE-2026-134820": ASGI,
@@ -43,7 +43,7 @@ def verdict(report: list[dict[str, Any]]) -> tuple[int, list[str]]:
             if answers:
                 answered.append(f"{name}, answered: {answers[0]}")
             else:
-                open_.append(f"{name}, mended in {fixed}")
+                open_.append(f"{name}, fixed in {fixed}")
     if not known:
         return 0, ["not audited: the advisory service knew none of the packages, so it is not the real one"]
     counts = f"{len(open_)} known vulnerabilities" + (f" and {len(answered)} that are answered" if answered else "")

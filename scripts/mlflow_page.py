@@ -1,4 +1,4 @@
-"""Look at a study in MLflow's page with headless Chromium, and write the screenshots of the documentation.
+"""Open a study in MLflow's page with headless Chromium, and write the screenshots of the documentation.
 
 python scripts/mlflow_page.py STUDY FOLDER
 
@@ -21,7 +21,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 from bdqm_tune.services.connection import Connection, find_stores, read_connection
 from bdqm_tune.study.study import EXPERIMENT, RUN_ID, load_study
 
-# Without them Chromium looks for Google's hosts, and cannot run as root.
+# Without them Chromium contacts Google's hosts, and cannot run as root.
 FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync"),

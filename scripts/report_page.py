@@ -1,4 +1,4 @@
-"""Look at a report with headless Chromium, and write the screenshots of the documentation.
+"""Open a report with headless Chromium, and write the screenshots of the documentation.
 
 python -m scripts.report_page REPORT.html FOLDER
 
@@ -21,7 +21,7 @@ HEIGHTS = {1280: 1500, 390: 1400}  # of the pictures
 
 @contextmanager
 def opened_report(file: Path, width: int, scripts: bool = True) -> Iterator[tuple[Page, list[str]]]:
-    """The page in a window of this width, and what Chromium complains of or asks the network for, as it comes."""
+    """The page in a window of this width, and what Chromium complains of or requests from the network, as it comes."""
     complaints: list[str] = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
@@ -39,7 +39,7 @@ def opened_report(file: Path, width: int, scripts: bool = True) -> Iterator[tupl
 
 
 def _outside(url: str) -> list[str]:
-    return [] if url.startswith(("file:", "data:")) else [f"asked for {url}"]
+    return [] if url.startswith(("file:", "data:")) else [f"requested {url}"]
 
 
 def main(file: Path, folder: Path) -> None:

@@ -41,8 +41,8 @@ def execute(notebook: NotebookNode, folder: Path) -> NotebookNode:
 
 def tidied(notebook: NotebookNode) -> NotebookNode:
     """The same with nothing in it that belongs to a machine or makes it large: no messages, small figures."""
-    kept = nbformat.from_dict(notebook)
-    for cell in kept.cells:
+    tidy = nbformat.from_dict(notebook)
+    for cell in tidy.cells:
         if cell.cell_type != "code":
             continue
         cell.metadata = {}
@@ -53,8 +53,8 @@ def tidied(notebook: NotebookNode) -> NotebookNode:
             if "image/png" in data:
                 data.pop("text/plain", None)
                 data["image/png"] = _small(data["image/png"])
-    kept.metadata.get("language_info", {}).pop("version", None)
-    return kept
+    tidy.metadata.get("language_info", {}).pop("version", None)
+    return tidy
 
 
 def _small(picture: str) -> str:

@@ -1,4 +1,4 @@
-"""Several studies side by side: which are repeats of one another, how good their best became, and what can be said."""
+"""Several studies compared: repeats of one another, how good their best became, and significant differences."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def group_labels(names: Sequence[str], settings: Sequence[dict[str, str]]) -> li
         {key for options in known for key in options} - set(FREE), key=lambda k: (not k.startswith("study."), k)
     )
     differing = [key for key in keys if len({options.get(key) for options in known}) > 1]
-    labels: dict[tuple[str | None, ...], str] = {}  # of the groups, by all that tells them apart
+    labels: dict[tuple[str | None, ...], str] = {}  # of the groups, by all in which they differ
     for name, options in zip(names, settings, strict=True):
         values = _identity(name, options, differing)
         if values in labels:
@@ -129,8 +129,8 @@ def _settings(results: StudyResults) -> dict[str, str]:
     """The options of a study's workers as text; where they had different ones, all of them."""
     runs = results.runs
     found = {str(key): " + ".join(sorted(set(runs[key].dropna().astype(str)))) for key in runs}
-    question = results.study.user_attrs.get("question", {})
-    return found | {"data": str(question.get("data", ""))[:12], "backend": str(question.get("backend", ""))}
+    signature = results.study.user_attrs.get("question", {})
+    return found | {"data": str(signature.get("data", ""))[:12], "backend": str(signature.get("backend", ""))}
 
 
 def _seed(text: str) -> float:
@@ -146,9 +146,7 @@ def _best_by_position(tried: pd.DataFrame, objective: str) -> NDArray[np.floatin
 def _notes(results: Sequence[StudyResults], settings: Sequence[dict[str, str]], n_groups: int) -> list[str]:
     notes = []
     if len({options["data"] for options in settings}) > 1:
-        notes.append(
-            "not the same data: the errors are of different validation structures, and tell no setting's worth"
-        )
+        notes.append("not the same data: the errors are of different validation structures, and rank no settings")
     unfinished = [one.name for one in results if one.trials["state"].isin(("waiting", "running")).any()]
     if unfinished:
         notes.append(f"still running: {', '.join(unfinished)}")
@@ -158,7 +156,7 @@ def _notes(results: Sequence[StudyResults], settings: Sequence[dict[str, str]], 
 
 
 def statements(comparison: Comparison) -> list[str]:
-    """What can be said of every pair of groups, one line each, with the test that it rests on."""
+    """How every pair of groups differs, one line each, with the test of significance."""
     unit = OBJECTIVE_UNITS[comparison.objective]
     parts = {
         group: part.set_index("seed" if part["seed"].notna().all() else "study")["best"]
@@ -170,15 +168,17 @@ def statements(comparison: Comparison) -> list[str]:
     lines = []
     for (one, other), test, p in zip(pairs, tests, corrected, strict=True):
         difference = parts[other].mean() - parts[one].mean()
-        lines.append(f"{one} against {other}: {difference:.3g} {unit} lower on average; {_said(test, p, len(tests))}")
+        lines.append(
+            f"{one} against {other}: {difference:.3g} {unit} lower on average; {_verdict(test, p, len(tests))}"
+        )
     return lines
 
 
-def _said(test: RankTest, p: float, tests: int) -> str:
+def _verdict(test: RankTest, p: float, tests: int) -> str:
     count = f"{test.repeats[0]} and {test.repeats[1]} repeats"
     if not test.name:
         least = min(1.0, test.least_p * tests)
         return f"too few repeats to say whether that is chance ({count}; p could not come below {least:.2g})"
     among = f", corrected for {tests} comparisons (Holm)" if tests > 1 else ""
-    said = "more than chance" if p < SIGNIFICANT else "may be chance"
-    return f"{said}: p = {p:.2g} ({test.name}, {count}{among})"
+    significance = "more than chance" if p < SIGNIFICANT else "may be chance"
+    return f"{significance}: p = {p:.2g} ({test.name}, {count}{among})"

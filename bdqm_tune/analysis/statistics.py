@@ -62,7 +62,7 @@ class RankTest:
 def rank_test(one: pd.Series, other: pd.Series, level: float = SIGNIFICANT) -> RankTest:
     """Compare the results of repeats: pair by pair where both have the same seeds, else as two samples.
 
-    Wilcoxon's signed-rank test of the pairs, if there are enough of them to tell anything; else the test of Mann and
+    Wilcoxon's signed-rank test of the pairs, if there are enough to reach significance; else the test of Mann and
     Whitney. Both by their exact distributions, where there are no ties.
 
     Args:
@@ -94,7 +94,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def pareto_front(frame: pd.DataFrame, cost: str, error: str) -> pd.DataFrame:
-    """The rows that no other row beats in both columns, cheapest first; of equal rows the first."""
+    """The Pareto front of two columns, cheapest first; of equal rows the first."""
     ordered = frame.dropna(subset=[cost, error]).sort_values([cost, error], kind="stable")
     lowest = ordered[error].cummin().shift(fill_value=np.inf)
     return ordered[ordered[error] < lowest]

@@ -42,7 +42,7 @@ def table(
 ) -> Table:
     """The best `top` trials, in `width` columns.
 
-    A hyperparameter that is the same in all of them stands below, as do the names of those that found no room.
+    A hyperparameter that is the same in all of them is below, as are the names of those that found no room.
     """
     from rich.console import Console
 

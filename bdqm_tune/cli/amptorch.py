@@ -1,4 +1,4 @@
-"""The commands that bring work along from amptorch, and take it back. Heavy imports happen inside them."""
+"""The commands that bring work along from amptorch, and export it again. Heavy imports happen inside them."""
 
 import json
 from collections.abc import Sequence
@@ -56,16 +56,16 @@ def export_amptorch(
     if target.suffix not in (".json", ".yaml", ".yml"):
         raise BadInput(f"--out must end in .json or .yaml, got {out}")
     _refuse_unless_new(target)
-    exported, lost = export_config(load_config(config))
+    exported, unsupported = export_config(load_config(config))
     if target.suffix == ".json":
         text = json.dumps(exported, indent=2, ensure_ascii=False) + "\n"
     else:
         text = yaml.safe_dump(exported, sort_keys=False, allow_unicode=True)
     _write(target, text)
     if as_json:
-        print(json.dumps({"out": out, "unsupported": [entry._asdict() for entry in lost]}))
+        print(json.dumps({"out": out, "unsupported": [entry._asdict() for entry in unsupported]}))
         return
-    _print_unsupported(lost)
+    _print_unsupported(unsupported)
     print(f"{out}: the configuration for amptorch, whose AtomsTrainer wants classes in the place of their names")
 
 

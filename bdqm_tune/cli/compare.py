@@ -33,7 +33,7 @@ def compare(
     """Compare the trials of a study: a table here, trials.csv, curves.csv and figures (PNG, PDF) in a folder.
 
     Of several studies: a table of their best, intervals over repeats (studies that differ in nothing but their seed),
-    what can be said of their differences, studies.csv and a figure.
+    which of their differences are significant, studies.csv and a figure.
     """
     repeated = sorted({name for name in studies if studies.count(name) > 1})
     if repeated:
@@ -71,7 +71,7 @@ def _compare_trials(name: str, out: str, top: int, random: str) -> None:
         print()
     print(summary(name, results.trials, results.objective))
     if len(results.objectives) > 1:
-        print(f"judged by {', '.join(results.objectives)}: `bdqm-tune front {name}` shows the trials to choose from")
+        print(f"judged by {', '.join(results.objectives)}: `bdqm-tune front {name}` shows the Pareto front")
     write_study(results, target, baseline)
     print(f"Figures (PNG, PDF), trials.csv and curves.csv: {target}{os.sep}")
 

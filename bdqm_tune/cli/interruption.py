@@ -1,4 +1,4 @@
-"""Signals that end a command: heard before anything is imported that takes long, and answered in one way."""
+"""Signals that end a command: handled before the slow imports, and all in one way."""
 
 import signal
 import sys
@@ -8,14 +8,14 @@ from bdqm_tune.progress import told_to_end, walltime_is_near
 
 INTERRUPTED = 130  # exit status, as of a shell's Ctrl-C
 AFTERWARDS = {  # what becomes of a command's work when it is interrupted
-    "tune": "; a trial that was running waits for the next tune of its study",
-    "confirm": "; the same command goes on with what was not trained to its end",
+    "tune": "; a trial that was running is requeued for the next tune of its study",
+    "confirm": "; the same command resumes what was not trained to its end",
 }
 
 
 def listen() -> None:
     """Let SIGTERM, Ctrl-C and, of `tune`, the scheduler's warning SIGUSR1 raise KeyboardInterrupt."""
-    # What ends the process on SIGTERM takes the same way as Ctrl-C, so that a trial is handed back.
+    # SIGTERM takes the same way as Ctrl-C, so that a running trial is requeued.
     signal.signal(signal.SIGTERM, lambda *_: _interrupt())
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # which a shell's background jobs have not
         signal.signal(signal.SIGINT, lambda *_: _interrupt())
@@ -23,8 +23,8 @@ def listen() -> None:
         signal.signal(signal.SIGUSR1, lambda *_: _leave())
 
 
-def told_already(found: "sys.UnraisableHookArgs") -> None:
-    """For `sys.unraisablehook`: an interruption that is lost in a callback was noted, and needs no traceback."""
+def ignore_interruption(found: "sys.UnraisableHookArgs") -> None:
+    """For `sys.unraisablehook`: an interruption swallowed by a callback is recorded already, and needs no traceback."""
     if not isinstance(found.exc_value, KeyboardInterrupt):
         sys.__unraisablehook__(found)
 

@@ -130,7 +130,7 @@ def jobs(
 def cancel(
     what: Annotated[list[str], typer.Argument(metavar="WHAT…", help="Ids of jobs, names of studies, or `servers`.")],
 ) -> None:
-    """End jobs: workers hand back their trials, which wait for the next ones."""
+    """End jobs: workers requeue their trials for the next ones."""
     from bdqm_tune.services.submission import make_scheduler
 
     alive = [record for record in _records() if _states(record, ended=False)]
@@ -169,7 +169,7 @@ def _for_workers(
     parameters: dict[str, str], site: "Site", site_file: Path, changes: Mapping[str, Mapping[str, str]]
 ) -> tuple[dict[str, str], "Site"]:
     """The parameters of workers, checked here as each worker would hours later; and the site, without GPU where the
-    CPU is asked for."""
+    CPU is requested."""
     from bdqm_tune.config.config import load_config
     from bdqm_tune.services.secrets import refuse_secrets
     from bdqm_tune.services.site import load_site
@@ -187,7 +187,7 @@ def _for_workers(
             raise BadInput(f"--{name} {path}: no such file")
         parameters = parameters | {name: str(path.absolute())}
     config = load_config(parameters.get("config"), tune_overrides(parameters))
-    parameters = parameters | {"study": config.study.name}  # which the script asks for, and a file may give
+    parameters = parameters | {"study": config.study.name}  # which the script needs, and a file may set
     if parameters.get("device") == "cpu" and site.tune.gpu:
         site = load_site(site_file, {**changes, "tune": {**changes["tune"], "gpu": ""}})
     if not site.tune.gpu:

@@ -74,7 +74,7 @@ def tune(
     test: Test = "",
     config: ConfigFile = "",
     study: Annotated[
-        str, typer.Option(metavar="NAME", help="Name of the study; one that exists goes on. Default: `default`.")
+        str, typer.Option(metavar="NAME", help="Name of the study; one that exists is resumed. Default: `default`.")
     ] = "",
     n_trials: Annotated[str, typer.Option(metavar="N", help="Trials to add; default: 20.")] = "",
     epochs: Annotated[str, typer.Option(metavar="N", help="Epochs of a trial, at most; default: 100.")] = "",
@@ -178,9 +178,9 @@ def gc(
         print(json.dumps([asdict(one) for one in freed]))
         return
     for one in freed:
-        kept = ", ".join(map(str, one.kept)) or "none, as no trial is complete"
+        numbers = ", ".join(map(str, one.kept)) or "none, as no trial is complete"
         done = "would be freed" if dry_run else "freed"
-        print(f"{one.study}: {bytes_text(one.bytes)} {done}, {one.files} files of {one.runs} trials; kept: {kept}")
+        print(f"{one.study}: {bytes_text(one.bytes)} {done}, {one.files} files of {one.runs} trials; kept: {numbers}")
     if not freed:
         print("there is no study yet")
 
@@ -194,7 +194,7 @@ def main() -> NoReturn:
     # A tracking server that does not answer must not block for minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     try:
-        check()  # an interruption may have been lost in an import
+        check()  # an interruption may have been swallowed by an import
         code = app(standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
@@ -273,7 +273,7 @@ def _trial_line(result: "TrialResult", study: "optuna.Study") -> str:
         if result.time_per_atom is not None:
             found += f", {result.n_parameters} parameters, {1e6 * result.time_per_atom:.2f} µs an atom"
         n = len(pareto_front(study.get_trials(deepcopy=False)))
-        best = f"; {n} {'trial' if n == 1 else 'trials'} on the front"
+        best = f"; {n} {'trial' if n == 1 else 'trials'} on the Pareto front"
     else:
         try:
             best = f"; best so far {study.best_value:.4f} {unit}"
@@ -316,6 +316,6 @@ def _report_study(study: "optuna.Study", stores: "Stores", as_json: bool) -> Non
             print("\nnext: `mlflow ui` in this folder, and in the browser")
             print(f"      http://127.0.0.1:5000/{page}")
         if several:
-            print(f"      `bdqm-tune front {study.study_name}` shows the trials to choose from")
+            print(f"      `bdqm-tune front {study.study_name}` shows the Pareto front")
         else:
             print(f"      `bdqm-tune evaluate --study {study.study_name}` evaluates the best model on the test split")

@@ -33,7 +33,7 @@ CONFIRM_EXAMPLE = "`bdqm-tune confirm --study oc20 --best 5 --seeds 5`, `bdqm-tu
 
 def confirm(
     study: StudyName = "",
-    best: Annotated[str, typer.Option(metavar="N", help="Configurations to train anew; default: 5.")] = "",
+    best: Annotated[str, typer.Option(metavar="N", help="Configurations to retrain; default: 5.")] = "",
     trial: PickedTrial = "",
     seeds: Annotated[str, typer.Option(metavar="N", help="Seeds for each; default: 5.")] = "",
     random: Annotated[
@@ -50,9 +50,9 @@ def confirm(
     out: Out = "",
     as_json: Json = False,
 ) -> None:
-    """Train the best configurations anew with other seeds, rank them, and choose the champion among them.
+    """Retrain the best configurations with other seeds, rank them, and choose the champion among them.
 
-    Again, it goes on where it was: what was trained before is not trained again."""
+    Called again, it resumes: what was trained before is not trained again."""
     from bdqm_tune.config.config import Study
     from bdqm_tune.confirmation.confirm import confirm as run
     from bdqm_tune.confirmation.confirm import write_confirmation
@@ -179,7 +179,7 @@ def confirmation_lines(made: "Confirmation") -> list[str]:
         *lines,
         f"(* champion; {ranking.INTERVAL})",
         f"champion  {made.name}: {champion.why}",
-        *made.yardsticks,
+        *made.baselines,
         made.random,
         f"its best model, with seed {champion.seed}: {champion.value:.4f} {unit}, run {champion.run_id}",
     ]

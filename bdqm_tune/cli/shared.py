@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 StudyName = Annotated[str, typer.Option("--study", metavar="NAME", help="Name of the study.")]
 PickedTrial = Annotated[
-    str, typer.Option("--trial", metavar="N", help="This trial: of a study of several objectives, one of its front.")
+    str,
+    typer.Option("--trial", metavar="N", help="This trial; with several objectives, one of the Pareto front."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 Out = Annotated[
@@ -77,7 +78,7 @@ def trial_number(text: str) -> int | None:
     return int(text) if text else None
 
 
-# Where each parameter of `tune` stands in the configuration: group ("": the top level) and option.
+# Where each parameter of `tune` is in the configuration: group ("": the top level) and option.
 PLACES = {
     "train": ("data", "train"),
     "test": ("data", "test"),
@@ -124,7 +125,7 @@ def assignments(text: str) -> dict[str, str]:
 
 
 def _parts(text: str) -> list[str]:
-    """What stands between the commas, but for those within brackets."""
+    """The parts between the commas, but for commas within brackets."""
     parts, depth = [""], 0
     for character in text:
         depth += (character in "[{") - (character in "]}")

@@ -1,4 +1,4 @@
-"""The commands that look after studies: status, studies, delete-study, doctor. Heavy imports happen inside them."""
+"""The commands that manage studies: status, studies, delete-study, doctor. Heavy imports happen inside them."""
 
 import json
 import sys
@@ -55,7 +55,7 @@ def studies(as_json: Json = False) -> None:
 
 
 def front(study: Name, as_json: Json = False) -> None:
-    """Show the trials of a study of several objectives that no other one beats in all of them, to choose from."""
+    """Show the Pareto front of a study of several objectives, to choose a trial from."""
     from bdqm_tune.study.pareto_front import pareto_front_lines, study_pareto_front
     from bdqm_tune.tracking.quiet import quiet_libraries
 
@@ -118,8 +118,8 @@ def copy_study(
         return
     print(f"copied: the study {study}, {made.trials} trials, {made.runs} runs, to {made.to}")
     if made.models:
-        print(f"not copied: registered models, {', '.join(made.models)}; `bdqm-tune register` enters them anew")
-    print("next:   the one that it was copied from is still there; go on with one of the two only")
+        print(f"not copied: registered models, {', '.join(made.models)}; `bdqm-tune register` registers them there")
+    print("next:   the one that it was copied from is still there; continue only one of the two")
 
 
 def _what_goes(found: "Belongings") -> Iterator[str]:
@@ -139,9 +139,9 @@ def doctor(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Check the environment, the servers and both stores, mend what killed workers left, and say what helps.
+    """Check the environment, the servers and both stores, repair what killed workers left, and say what helps.
 
-    Exit status 1 if something is wrong that only you can mend.
+    Exit status 1 if something is wrong that only you can fix.
     """
     found: list[Finding] = []
     for finding in _findings(wait):

@@ -26,7 +26,7 @@ class Validation(Options):
 
     fraction: float = Field(0.1, gt=0, lt=1, description="share of the structures")
     split: Literal["random", "composition"] = Field(
-        "random", description="composition: no chemical formula stands on both sides"
+        "random", description="composition: no chemical formula is on both sides"
     )
     seed: int = Field(12, ge=0, lt=2**31, description="seed of the split, apart from the study's")
 
@@ -40,7 +40,7 @@ class Data(Options):
 
 
 class Target(Options):
-    """What the network learns, and the error by which training goes."""
+    """What the network learns, and the validation error that picks its best epoch."""
 
     reference_energies: Literal["fit", "none"] = Field(
         "fit", description="fit: per-element energies are subtracted first, fitted on the training split"
@@ -68,14 +68,14 @@ class Training(Options):
 
 
 class Study(Options):
-    """One tuning question."""
+    """One study: its objectives, sampler, pruner and trials."""
 
     name: str = Field("default", min_length=1, max_length=200)
     objectives: list[StudyObjective] | None = Field(
         None,
         min_length=1,
-        description="what trials are judged by, all of it minimised; of several there is a front to choose from, and "
-        "nothing is pruned; null: target.objective alone",
+        description="what trials are judged by, all of it minimised; of several there is a Pareto front to choose "
+        "from, and nothing is pruned; null: target.objective alone",
     )
     sampler: Sampler = "tpe"
     pruner: Pruner = "hyperband"
@@ -97,9 +97,10 @@ class Study(Options):
     def _several_objectives(cls, content: Any) -> Any:
         if not isinstance(content, Mapping) or not isinstance(content.get("objectives"), str | list):
             return content
-        given = content["objectives"]
-        names = [name.strip() for name in given.split(",")] if isinstance(given, str) else given
-        # Where it was not asked for, there is none; Optuna prunes by one value alone.
+        names = content["objectives"]
+        if isinstance(names, str):
+            names = [name.strip() for name in names.split(",")]
+        # None unless one is requested; Optuna prunes by one value alone.
         default = {"pruner": "none"} if len(names) > 1 else {}
         return {**default, **content, "objectives": names}
 
@@ -176,8 +177,8 @@ class Config(Options):
     def _check_objectives(self) -> "Config":
         if self.target.objective not in self.objectives:
             raise ValueError(
-                f"study.objectives: must have {self.target.objective} among them, the error by which training goes "
-                f"(target.objective), got {', '.join(self.objectives)}"
+                f"study.objectives: must have {self.target.objective} among them, the error that picks the best "
+                f"epoch (target.objective), got {', '.join(self.objectives)}"
             )
         return self
 
@@ -212,7 +213,7 @@ class Config(Options):
 
     @property
     def objectives(self) -> list[StudyObjective]:
-        """What trials are judged by: first the error by which training goes, then the others in a fixed order."""
+        """What trials are judged by: first the error that picks the best epoch, then the others in a fixed order."""
         named = self.study.objectives or [self.target.objective]
         return sorted(named, key=lambda name: (name != self.target.objective, get_args(StudyObjective).index(name)))
 
@@ -231,7 +232,7 @@ class Config(Options):
         """The hyperparameters that are fixed to one value."""
         return {name: value for name, value in self._parsed_search.items() if not isinstance(value, Space)}
 
-    @cached_property  # a trial asks many times
+    @cached_property  # read many times a trial
     def _parsed_search(self) -> dict[str, Any]:
         return {name: parse_space(name, entry) for name, entry in self.search.items()}
 
@@ -265,11 +266,11 @@ def _merge(content: Mapping[str, Any], overrides: Mapping[str, Mapping[str, Any]
         if group == "":
             merged.update(values)
         elif isinstance(merged.get(group, {}), dict):
-            kept = merged.get(group, {})
+            options = merged.get(group, {})
             if group == "search":
-                kept = {name: entry for name, entry in kept.items() if name not in excluded_by(values)}
+                options = {name: entry for name, entry in options.items() if name not in excluded_by(values)}
                 merged = _without_options(merged, values)
-            merged[group] = {**kept, **values}
+            merged[group] = {**options, **values}
         else:
             raise BadInput(f"{source}: {group} must be a group of options, got {shown(merged[group])}")
     return merged

@@ -1,4 +1,4 @@
-"""A searched descriptor: the configured one, with some of its options chosen anew in every trial."""
+"""A searched descriptor: the configured one, with some of its options chosen by every trial."""
 
 import itertools
 from collections.abc import Iterator, Mapping
@@ -59,7 +59,7 @@ def examples(
                 descriptor = chosen_descriptor(base, chosen)
             except ValidationError as error:
                 message = error.errors()[0]["msg"].removeprefix("Value error, ")
-                raise ValueError(f"search: a trial could have {said(base, chosen)}: {message}") from None
+                raise ValueError(f"search: a trial could have {options_text(base, chosen)}: {message}") from None
             yield chosen, descriptor
 
 
@@ -78,19 +78,19 @@ def check_search(base: DescriptorOptions, spaces: Mapping[str, Space]) -> None:
         pass
 
 
-def said(base: DescriptorOptions, chosen: Mapping[str, Any]) -> str:
-    """Those of the choices that count, as one would write them."""
+def options_text(base: DescriptorOptions, chosen: Mapping[str, Any]) -> str:
+    """Those of the chosen options that the descriptor uses, as `NAME=VALUE, …`."""
     values = base.model_dump() | dict(chosen)
     return ", ".join(f"{DESCRIPTOR}{option}={value}" for option, value in chosen.items() if counts(option, values))
 
 
 def with_fixed_options(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The content of a configuration in which plain values in `search` stand in `descriptor` instead.
+    """The content of a configuration with the plain values of `search` moved to `descriptor`.
 
     One that the configured descriptor does not have, but others that are searched do, becomes a choice of one.
 
     Raises:
-        ValueError: a value that cannot be, or another than stands in `descriptor`.
+        ValueError: a value that cannot be, or another than `descriptor` has.
     """
     search, base = content.get("search"), content.get("descriptor", {})
     base = base.model_dump(exclude_unset=True) if isinstance(base, BaseModel) else base
@@ -99,17 +99,17 @@ def with_fixed_options(content: Mapping[str, Any]) -> Mapping[str, Any]:
     fixed = {name: entry for name, entry in search.items() if is_fixed_option(name, entry)}
     if not fixed:
         return content
-    kept, options = {name: entry for name, entry in search.items() if name not in fixed}, dict(base)
+    searched, options = {name: entry for name, entry in search.items() if name not in fixed}, dict(base)
     values = {name.removeprefix(DESCRIPTOR): check_value(name, entry) for name, entry in fixed.items()}
     for option in sorted(values, key=OPTIONS.index):  # those first that others depend on
         name, value = DESCRIPTOR + option, values[option]
-        if not counts(option, options) and any(DESCRIPTOR + parent in kept for parent, _ in conditions(option)):
-            kept[name] = {"choice": [value]}
+        if not counts(option, options) and any(DESCRIPTOR + parent in searched for parent, _ in conditions(option)):
+            searched[name] = {"choice": [value]}
         elif option in options and check_value(name, options[option]) != value:
             raise ValueError(f"search.{name} is {value}, but {name} {options[option]}; give one or the other")
         else:
             options[option] = value
-    return {**content, "search": kept, "descriptor": options}
+    return {**content, "search": searched, "descriptor": options}
 
 
 def is_fixed_option(name: Any, entry: Any) -> bool:

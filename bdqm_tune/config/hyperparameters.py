@@ -18,7 +18,7 @@ Activation = Literal["tanh", "relu", "gelu", "silu", "softplus"]
 Optimizer = Literal["adam", "adamw", "lbfgs"]
 Scheduler = Literal["step", "cosine", "one_cycle", "plateau", "none"]
 
-NUMBERS_OF_LAYERS = ("num_layers", "num_nodes")  # what hidden_layers stands in the place of
+NUMBERS_OF_LAYERS = ("num_layers", "num_nodes")  # what hidden_layers replaces
 
 
 class Options(BaseModel):
@@ -125,4 +125,4 @@ def refuse_two_ways(given: Mapping[str, Any]) -> None:
     """Raise ValueError if the layers are given both as a list and by their number or size."""
     both = [name for name in NUMBERS_OF_LAYERS if name in given]
     if given.get("hidden_layers") is not None and both:
-        raise ValueError(f"hidden_layers stands in the place of {', '.join(both)}; give one or the other")
+        raise ValueError(f"hidden_layers replaces {', '.join(both)}; give one or the other")

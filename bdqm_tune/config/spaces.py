@@ -1,4 +1,4 @@
-"""What stands in `search`: ranges, choices and fixed values of hyperparameters and of the descriptor's options."""
+"""The content of `search`: ranges, choices and fixed values of hyperparameters and of the descriptor's options."""
 
 import json
 from collections.abc import Mapping

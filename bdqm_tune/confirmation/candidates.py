@@ -1,4 +1,4 @@
-"""What is confirmed: the best configurations of a study, and yardsticks to hold them against."""
+"""What is confirmed: the best configurations of a study, and the baselines that they are compared with."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class Candidate:
     """A configuration to be confirmed."""
 
     name: str
-    kind: str  # finalist, or the yardsticks: default, random
+    kind: str  # finalist, or a baseline: default, random
     trial: int | None  # of this study
     config: Config  # nothing in it is searched
 
@@ -106,7 +106,7 @@ def run_random_search(stores: Stores, searched: Config, name: str, n_trials: int
 def random_study(
     storage: BaseStorage, client: MlflowClient, study: optuna.Study, n_trials: int, name: str = ""
 ) -> optuna.Study | None:
-    """A study that asked the same and drew its trials at random; of several, the one with the most trials.
+    """A random search with the same signature; of several, the one with the most trials.
 
     Args:
         n_trials: of its trials that count, the first ones; the others' sampler may be any.
@@ -143,14 +143,14 @@ def random_candidate(client: MlflowClient, other: optuna.Study, n_trials: int) -
 
 
 def _unsuitable(client: MlflowClient, study: optuna.Study, other: optuna.Study, n_trials: int) -> str:
-    """Why a study is no random search of the same question; empty if it is one."""
+    """Why a study is no random search with the same signature; empty if it is one."""
     if other.user_attrs.get(SIGNATURE) != study.user_attrs[SIGNATURE]:
-        return "asks another question: other data, objective, training or descriptor"
+        return "has another search-space signature: other data, objective, training or descriptor"
     trials = _first(other.get_trials(deepcopy=False), n_trials)
     if not any(trial.state == TrialState.COMPLETE for trial in trials):
         return "has no complete trial"
-    asked = "tags.sampler != 'random'"
-    runs = client.search_runs([other.user_attrs[EXPERIMENT]], asked, max_results=50_000)
+    query = "tags.sampler != 'random'"
+    runs = client.search_runs([other.user_attrs[EXPERIMENT]], query, max_results=50_000)
     numbers = {trial.number for trial in trials}
     drawn = [run for run in runs if run.data.tags.get("study") == other.study_name]
     if any(int(run.data.tags["trial_number"]) in numbers for run in drawn):

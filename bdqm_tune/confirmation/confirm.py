@@ -51,7 +51,7 @@ EXISTING, RUN, NONE = "existing", "run", "none"  # of the random search to compa
 
 @dataclass(frozen=True)
 class Confirmation:
-    """What became of a study's finalists."""
+    """The multi-seed re-evaluation of a study's finalists."""
 
     study: str
     objective: str
@@ -61,7 +61,7 @@ class Confirmation:
     retrainings: pd.DataFrame  # one row a training: name, seed, value, state, seconds, known, run_id
     champion: Champion
     name: str  # of the champion
-    yardsticks: list[str]
+    baselines: list[str]  # how each compares with the champion
     random: str  # which random search it was compared with
 
     def record(self) -> dict[str, Any]:
@@ -76,14 +76,14 @@ class Confirmation:
             "significant": ranking.SIGNIFICANT,
             "candidates": self.table.astype(object).where(self.table.notna(), None).to_dict("records"),
             "champion": asdict(self.champion),
-            "yardsticks": self.yardsticks,
+            "yardsticks": self.baselines,
             "random": self.random,
         }
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a user may say of a confirmation."""
+    """The options of a confirmation."""
 
     best: int = BEST
     seeds: int = SEEDS
@@ -112,7 +112,7 @@ def confirm(
     options: Options,
     on_done: Callable[[str, int, int], None] = lambda line, done, n_jobs: None,
 ) -> Confirmation:
-    """Train the best configurations of a study anew with other seeds, rank them, and choose the study's champion.
+    """Retrain the best configurations of a study with other seeds, rank them, and choose the study's champion.
 
     What was trained before, with the same configuration, data and seed, is not trained again.
 
@@ -155,8 +155,8 @@ def _confirm(
                 config = options.applied(one_configuration(one.config, tried_by(one.config), seed))
                 jobs.setdefault((identity(config, dataset), seed), Job(config, f"{one.name}-seed-{seed}", one.trial))
         results: dict[tuple[str, int], Retraining] = {}
-        with closing(Retrainer(study.study_name, dataset, tracker, client).run(list(jobs.values()))) as ended:
-            for job, result in ended:
+        with closing(Retrainer(study.study_name, dataset, tracker, client).run(list(jobs.values()))) as retrained:
+            for job, result in retrained:
                 results[identity(job.config, dataset), job.seed] = result
                 on_done(_line(job, result, unit), len(results), len(jobs))
         trained = {one.name: [results[identity(one.config, dataset), seed] for seed in seeds] for one in candidates}
@@ -209,7 +209,7 @@ def _confirmation(
         retrainings=pd.DataFrame(rows),
         champion=champion,
         name=verdict.champion.name,
-        yardsticks=verdict.yardsticks,
+        baselines=verdict.baselines,
         random=described,
     )
 
@@ -236,9 +236,9 @@ def write_confirmation(made: Confirmation, folder: Path) -> list[Path]:
 
 
 def _open_tracker(
-    stores: Stores, client: MlflowClient, study: optuna.Study, runs: Sequence[Run], patience: float
+    stores: Stores, client: MlflowClient, study: optuna.Study, runs: Sequence[Run], retry_timeout: float
 ) -> Tracker:
-    """The way to the study's one run of confirmations, which is opened again where there is one.
+    """A tracker for the study's one run of confirmations, which is reopened where there is one.
 
     Args:
         runs: of the finalists' trials, by which it is known to belong to this study.
@@ -259,12 +259,12 @@ def _open_tracker(
             client.set_tag(adopted.info.run_id, "confirmation_run_id", run_id)
         client.update_run(run_id, status="RUNNING")
         client.log_batch(run_id, tags=run_tags)
-        return Tracker(stores, name, client.get_run(run_id), False, patience)
+        return Tracker(stores, name, client.get_run(run_id), False, retry_timeout)
     if adopted is not None and adopted.info.experiment_id == experiment:
         client.log_batch(adopted.info.run_id, tags=run_tags)
-        return Tracker(stores, name, adopted, True, patience)
+        return Tracker(stores, name, adopted, True, retry_timeout)
     run = client.create_run(experiment, run_name=f"confirm-{name}", tags={**context_tags(), **tags})
-    return Tracker(stores, name, run, False, patience)
+    return Tracker(stores, name, run, False, retry_timeout)
 
 
 def _random_search(
@@ -279,7 +279,7 @@ def _random_search(
         run_random_search(stores, searched, name, n_trials)
     other = random_study(storage_of(study), client, study, n_trials, name)
     if other is None:
-        return [], "there is no random search of the same question to compare with; --random run makes one"
+        return [], "there is no random search with the same signature to compare with; --random run makes one"
     candidate, count = random_candidate(client, other, n_trials)
     fewer = "" if count == n_trials else f", of {n_trials} that the study has"
     return [candidate], f"random search: the best of the first {count} trials of study {other.study_name!r}{fewer}"

@@ -1,4 +1,4 @@
-"""Configurations ranked by what several seeds gave, what so few numbers can tell apart, and the words for it."""
+"""Configurations ranked by what several seeds gave, the significance of their differences, and the words for it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from bdqm_tune.confirmation.retraining import Retraining
 from bdqm_tune.errors import BdqmError
 
 LEVEL = 0.95  # of the intervals
-SIGNIFICANT = 0.05  # p of two that are told apart
+SIGNIFICANT = 0.05  # p below which two differ
 INTERVAL = "95 % confidence interval of the mean by Student's t"
 TEST = "two-sided paired t-test over the seeds"
 Trained = Mapping[str, Sequence[Retraining]]  # by the candidate's name, in the order of the seeds
@@ -40,7 +40,7 @@ class Comparison:
 
     @property
     def distinguishable(self) -> bool:
-        """Whether they are told apart."""
+        """Whether they differ significantly."""
         return self.p < SIGNIFICANT
 
 
@@ -83,7 +83,7 @@ class Verdict:
     champion: Candidate
     best: Retraining  # its model with the least objective
     why: str
-    yardsticks: list[str]  # how each compares with the champion
+    baselines: list[str]  # how each compares with the champion
 
 
 def values_of(trained: Sequence[Retraining]) -> NDArray[np.float64]:
@@ -134,7 +134,7 @@ def table(candidates: Sequence[Candidate], trained: Trained, champion: Candidate
 
 
 def decide(candidates: Sequence[Candidate], trained: Trained, unit: str) -> Verdict:
-    """Choose a finalist: the one with the least mean, or the smaller of the first two if these cannot be told apart.
+    """Choose a finalist: the one with the least mean, or the smaller of the first two if these do not differ.
 
     Raises:
         BdqmError: no finalist was trained to the end with every seed.
@@ -179,8 +179,8 @@ def _of_two(winner: Candidate, second: Candidate, trained: Trained, unit: str) -
 def _against(champion: Candidate, other: Candidate, trained: Trained, unit: str) -> str:
     first, second = values_of(trained[champion.name]), values_of(trained[other.name])
     if np.isnan(second).any():
-        ended = int((~np.isnan(second)).sum())
-        return f"{other.name}: trained to the end with {ended} of {len(second)} seeds only; not compared"
+        n_seeds = int((~np.isnan(second)).sum())
+        return f"{other.name}: trained to the end with {n_seeds} of {len(second)} seeds only; not compared"
     compared = ranking.compare(first, second)
     if not compared.distinguishable:
         word = "cannot be told from"

@@ -18,7 +18,7 @@ FINALISTS, RETRAININGS, RECORD = "finalists.csv", "retrainings.csv", "confirmati
 
 @dataclass(frozen=True)
 class RecordedConfirmation:
-    """What became of a study's finalists."""
+    """The multi-seed re-evaluation of a study's finalists."""
 
     finalists: pd.DataFrame  # see `verdict.table`
     retrainings: pd.DataFrame  # one row a training: name, seed, value, state, seconds, run_id

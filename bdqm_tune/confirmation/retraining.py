@@ -108,7 +108,7 @@ class Retrainer:
                 raise
 
     def _known(self) -> dict[tuple[str, int], Retraining]:
-        """What was trained before, by identity and seed; what was begun by a process that is lost is ended."""
+        """What was trained before, by identity and seed; runs of dead processes are set to KILLED."""
         experiment = self._tracker.run.info.experiment_id
         found: dict[tuple[str, int], Retraining] = {}
         for run in self._client.search_runs([experiment], f"tags.kind = '{KIND}'", max_results=50_000):

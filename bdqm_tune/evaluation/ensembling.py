@@ -131,11 +131,11 @@ def calibrated(
 def predict_stored(
     ensemble: Ensemble, structures: Geometries, home: Path, indices: NDArray[np.int64] | None = None
 ) -> EnsemblePrediction:
-    """Energies of structures from their stored features, which are made where there are none.
+    """Energies of structures from their cached features, computed where there are none.
 
     Args:
         home: `BDQM_HOME`.
-        indices: of some of them, in ascending order; None: of all. The features are stored of all, as trials do.
+        indices: of some of them, in ascending order; None: of all. The features of all are cached, as by trials.
     """
     chosen = np.arange(len(structures)) if indices is None else indices
     return ensemble.predict_features(
@@ -145,7 +145,7 @@ def predict_stored(
 
 
 def record_ensemble(stores: Stores, made: StudyEnsemble) -> str:
-    """Keep an ensemble in a run of its own in the study's experiment; returns the run's id, which `load_model` takes.
+    """Record an ensemble in a run of its own in the study's experiment; returns the run's id, which `load_model` takes.
 
     Raises:
         BdqmError: the tracking store fails.

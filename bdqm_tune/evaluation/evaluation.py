@@ -73,7 +73,7 @@ def evaluate(stores: Stores, name: str, choose: Choose, reopen: str = "", train:
     """
     quiet_libraries()
     refuse_secrets({"reopen": reopen})
-    load_study(stores, name)  # without a study there are no turns
+    load_study(stores, name)  # without a study there is nothing to lock
     with study_lock(stores, name, "evaluation") as check:
         study, client = load_study(stores, name), tracking_client(stores)
         test = load_test_split(study, stores.home)
@@ -86,7 +86,7 @@ def evaluate(stores: Stores, name: str, choose: Choose, reopen: str = "", train:
             predicted = predict(candidate.model, test, stores.home)
             known = measure_unlabelled(candidate.model, test, data, stores.home)
             check()
-            put_on_record(study, opening)  # now: whatever happens from here on, the labels were looked at
+            put_on_record(study, opening)  # now: from here on, the labels count as seen
             labelled = open_labels(test, stores.home)
             found = measure(candidate.model, predicted, labelled, data.structures.select(data.train))
             return record_evaluation(client, study, candidate.run, candidate.trials, opening, found | known)

@@ -55,7 +55,7 @@ def measure_unlabelled(model: Potential | Ensemble, test: Geometries, data: Stud
 
 
 def predict(model: Potential | Ensemble, structures: Geometries, home: Path) -> Prediction | EnsemblePrediction:
-    """Energies from stored features, which are made where there are none; forces where the model was trained on them.
+    """Energies from cached features, computed where there are none; forces where the model was trained on them.
 
     Args:
         home: `BDQM_HOME`.

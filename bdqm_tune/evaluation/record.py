@@ -119,7 +119,7 @@ def record_evaluation(
 
 
 def recorded_evaluation(client: MlflowClient, study: optuna.Study, opening: Opening) -> Evaluation:
-    """An evaluation that was put on record before, for whom asks for it again.
+    """An evaluation that was recorded before, which is requested again.
 
     Raises:
         BdqmError: its files are not there any more.

@@ -7,7 +7,7 @@ from ase import Atoms
 
 from bdqm_tune.config.config import Config
 from bdqm_tune.config.descriptor_options import DescriptorOptions
-from bdqm_tune.config.descriptor_search import examples, said
+from bdqm_tune.config.descriptor_search import examples, options_text
 from bdqm_tune.descriptors import (
     StoredDerivatives,
     StoredFeatures,
@@ -77,4 +77,4 @@ def check_searched_descriptors(config: Config, elements: list[str]) -> None:
         try:
             descriptor_from_options(options, elements).compute(apart)
         except BadInput as error:
-            raise BadInput(f"search: a trial could have {said(config.descriptor, chosen)}: {error}") from None
+            raise BadInput(f"search: a trial could have {options_text(config.descriptor, chosen)}: {error}") from None

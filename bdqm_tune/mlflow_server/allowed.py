@@ -1,8 +1,8 @@
 """Which requests reach MLflow, and whose: all that model training needs. Anything else is not found.
 
 MLflow's server can do far more: its assistant runs commands, its gateway and webhooks send requests to wherever an
-account says. This stands around the whole application, as some of MLflow's routes lie in FastAPI, where Flask's hooks
-do not see them, and asks for the password itself, as MLflow answers some routes without.
+account says. This wraps the whole application, as some of MLflow's routes lie in FastAPI, where Flask's hooks
+do not see them, and checks the password itself, as MLflow answers some routes without.
 """
 
 import re
@@ -41,13 +41,13 @@ PAGE = r"/ajax-api/2\.0/mlflow"
 # Methods, path (a regular expression) and whose.
 ROUTES: tuple[tuple[str, str, Who], ...] = (
     ("GET", "/health", Who.ANYONE),
-    # The page, and what it and clients ask about the server.
+    # The page, and what it and clients query about the server.
     ("GET", "/", Who.ACCOUNT),
     ("GET", f"/static-files/{FILE}", Who.ACCOUNT),
     ("GET", "/version", Who.ACCOUNT),
     ("GET", f"{MLFLOW_3}/server-info", Who.ACCOUNT),
     ("POST", "/graphql", Who.ACCOUNT),
-    ("GET", f"{PAGE}/gateway-proxy", Who.ACCOUNT),  # which the list of runs asks, and says that there is no gateway
+    ("GET", f"{PAGE}/gateway-proxy", Who.ACCOUNT),  # queried by the list of runs; says that there is no gateway
     # Experiments, runs and their metrics.
     ("POST", f"{MLFLOW}/experiments/(?:create|update|delete|restore)", Who.ACCOUNT),
     ("POST", f"{MLFLOW}/experiments/(?:set|delete)-experiment-tag", Who.ACCOUNT),
@@ -85,7 +85,7 @@ ROUTES: tuple[tuple[str, str, Who], ...] = (
     ("GET", f"{MLFLOW}/artifacts/list", Who.ACCOUNT),
     ("GET", f"{FILES}/artifacts", Who.ACCOUNT),
     ("GET PUT", f"{FILES}/artifacts/{FILE}", Who.ACCOUNT),
-    ("DELETE", f"{FILES}/artifacts/{FILE}/?", Who.ACCOUNT),  # of a whole folder clients ask with a slash
+    ("DELETE", f"{FILES}/artifacts/{FILE}/?", Who.ACCOUNT),  # of a whole folder, clients send a slash
     ("POST", f"{FILES}/mpu/(?:create|complete|abort)/{FILE}", Who.ACCOUNT),
     ("GET", f"{FILES}/presigned/{FILE}", Who.ACCOUNT),
     # Accounts: one's own, and those of others.
@@ -132,22 +132,22 @@ class Allowed:
             await self._application(scope, receive, send)
 
     async def _refusal(self, scope: Scope) -> PlainTextResponse | None:
-        # With a root path the application would look at another path than this.
+        # With a root path the application would use another path than this.
         known = scope["type"] == "http" and not scope.get("root_path")
         who = whose(scope["method"], scope["path"]) if known else None
         if who is None:
             return PlainTextResponse("not found: this server has no such page\n", 404)
         if who is Who.ANYONE:
             return None
-        given = [value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"]
+        headers = [value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"]
         try:
-            # Of two headers the application might look at the other one.
-            if len(given) != 1 or not await run_sync(self._is_of, given[0], Who.ACCOUNT):
+            # Of two headers the application might read the other one.
+            if len(headers) != 1 or not await run_sync(self._is_of, headers[0], Who.ACCOUNT):
                 return PlainTextResponse(
                     "user and password, please\n", 401, {"WWW-Authenticate": 'Basic realm="mlflow"'}
                 )
-            if who is Who.ADMIN and not await run_sync(self._is_of, given[0], who):
+            if who is Who.ADMIN and not await run_sync(self._is_of, headers[0], who):
                 return PlainTextResponse("only an administrator may do this\n", 403)
-        except MlflowException as error:  # the database does not answer; clients ask again
+        except MlflowException as error:  # the database does not answer; clients retry
             return PlainTextResponse(f"accounts cannot be looked up: {one_line(error)}\n", 503)
         return None

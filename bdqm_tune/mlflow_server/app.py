@@ -23,10 +23,10 @@ def create_app() -> "Allowed":
     from bdqm_tune.mlflow_server.refusals import refuse
 
     application: Any = with_passwords(app)
-    if isinstance(application, Flask):  # what it is elsewhere, where nothing can stand around it
+    if isinstance(application, Flask):  # without uvicorn, and nothing can wrap it
         raise RuntimeError(f"--app-name {NAME} needs uvicorn, which `mlflow server` uses by default")
     add_histories(app)
-    app.before_request(refuse)  # after who asks was looked at
+    app.before_request(refuse)  # after MLflow's check of the account
     return Allowed(application, is_of)
 
 
@@ -38,7 +38,7 @@ def is_of(authorization: str, who: "Who") -> bool:
     from bdqm_tune.mlflow_server.allowed import Who
 
     with app.test_request_context(headers={"Authorization": authorization}) as context:
-        given = context.request.authorization
-        if given is None or given.type != "basic" or isinstance(auth.authenticate_request(), Response):
+        credentials = context.request.authorization
+        if credentials is None or credentials.type != "basic" or isinstance(auth.authenticate_request(), Response):
             return False
         return who is Who.ACCOUNT or bool(auth.sender_is_admin())

@@ -53,7 +53,7 @@ def backup_name(what: str = "backup") -> str:
 def make_backup(places: ServerPaths, database: Database, file: Path, versions: Mapping[str, str]) -> Contents:
     """Write a backup, whole or not at all, while workers go on writing.
 
-    The schemas come first: whatever a run in them is said to have is then among the artifacts.
+    The schemas come first: the artifacts of every run in them are then in the backup.
 
     Args:
         versions: of the programs that wrote the schemas, to be kept with them.
@@ -165,7 +165,7 @@ def _renamed(line: bytes, names: Mapping[str, str]) -> bytes:
 
 @contextmanager
 def client_option(places: ServerPaths, database: Database) -> Iterator[str]:
-    """The option that tells the database's own clients how to reach it; a file, for there is a password in it."""
+    """The option by which the database's own clients reach it; a file, for there is a password in it."""
     file = places.database / f"client-{os.getpid()}.cnf"
     url = database.admin
     options: dict[str, Any] = {"user": url.username, "password": url.password, "host": url.host, "port": url.port}

@@ -16,7 +16,7 @@ from bdqm_tune.mlflow_server.paths import write_private
 YEARS = 10
 SLACK = timedelta(days=1)  # for clocks that differ between nodes
 LEAST = timedelta(days=365)  # that a certificate is valid when the servers start
-RENEWED, TOLD = timedelta(days=1), timedelta(days=60)  # before its end: by running servers; in `services status`
+RENEW_BEFORE, WARN_BEFORE = timedelta(days=1), timedelta(days=60)  # its end: by running servers; in `status`
 
 
 def make_certificates(folder: Path, hosts: Sequence[str]) -> None:
@@ -67,13 +67,13 @@ def expiry(folder: Path) -> datetime | None:
 def expires(folder: Path) -> bool:
     """Whether running servers should get new certificates: within a day there are none that are valid."""
     end = expiry(folder)
-    return end is not None and datetime.now(UTC) > end - RENEWED
+    return end is not None and datetime.now(UTC) > end - RENEW_BEFORE
 
 
 def warning(folder: Path) -> str:
-    """What to say of certificates whose end is near, or was; empty: nothing."""
+    """A warning about certificates that expire soon, or have expired; empty: none."""
     end, now = expiry(folder), datetime.now(UTC)
-    if end is None or now < end - TOLD:
+    if end is None or now < end - WARN_BEFORE:
         return ""
     return f"the certificates {'expire' if now < end else 'have expired'} on {end:%Y-%m-%d}"
 

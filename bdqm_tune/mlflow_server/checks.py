@@ -1,4 +1,4 @@
-"""What `bdqm-tune doctor` looks at in the folder of the servers; nothing is made, and no password is shown."""
+"""What `bdqm-tune doctor` checks in the folder of the servers; nothing is made, and no password is shown."""
 
 import os
 from collections.abc import Iterator

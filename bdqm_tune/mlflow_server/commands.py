@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bdqm_tune.services.connection import Connection
 
 app = typer.Typer(
-    help="The platform's two servers, MariaDB or MySQL and MLflow: `up`, and they look after themselves.",
+    help="The platform's two servers, MariaDB or MySQL and MLflow: `up`, and they run unattended.",
     no_args_is_help=True,
 )
 LOGS = ("services", "database", "mlflow", "schemas")

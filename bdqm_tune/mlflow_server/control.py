@@ -146,7 +146,7 @@ def _reached_elsewhere(places: ServerPaths) -> Connection | None:
     if elsewhere(places) is None or not places.connection.exists():
         return None
     connection = read_connection(places.connection)
-    # What answers at a loopback address is another program of this machine, and not to be told a password.
+    # What answers at a loopback address is another program of this machine, and must not get a password.
     return None if closed_to_others(connection) or not _answers(connection.storage_url) else connection
 
 
@@ -164,11 +164,11 @@ def down(places: ServerPaths) -> bool:
         )
     running = holder(places.lock)
     was_up = places.connection.exists() or running is not None or bool(leftovers(places.folder))
-    deadline, told = time.monotonic() + DOWN_SECONDS, set[int]()
+    deadline, terminated = time.monotonic() + DOWN_SECONDS, set[int]()
     while running is not None:
-        if running.pid not in told:
+        if running.pid not in terminated:
             running.terminate(places.lock)
-            told.add(running.pid)
+            terminated.add(running.pid)
         if time.monotonic() > deadline:
             raise BdqmError(f"process {running.pid} does not stop the servers; log: {places.log('services')}")
         time.sleep(0.1)
@@ -212,7 +212,7 @@ def status(places: ServerPaths) -> Status:
 
 
 def renew(places: ServerPaths, file: Path, say: Callable[[str], None]) -> Connection | None:
-    """Remove a file that the servers make anew at their start, and see that those which run do so; None: they are down.
+    """Remove a file that the servers make again at their start, and see that running ones do so; None: they are down.
 
     Args:
         file: of the passwords, or the key of the authority that signs the certificates.

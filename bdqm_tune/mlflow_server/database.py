@@ -52,7 +52,7 @@ def connect(url: URL) -> "pymysql.connections.Connection":
 def own_database(places: ServerPaths, host: str, port: int) -> Database:
     """The instance in the folder, as it is reached at this address.
 
-    The administrator needs no password: the database asks the operating system who is at the other end of its socket.
+    The administrator needs no password: the operating system tells the database whose process connects to its socket.
     """
     socket, tls = {"unix_socket": str(places.socket), "charset": "utf8mb4"}, {"ssl_ca": str(places.ca)}
     at_socket = URL.create("mysql+pymysql", host="localhost", query=socket)
@@ -99,7 +99,7 @@ def configuration(places: ServerPaths, mariadb: bool, bind: str, port: int) -> s
         "performance-schema": "OFF",
     }
     if os.getuid() == 0:
-        options["user"] = "root"  # which it does not run as unless told
+        options["user"] = "root"  # which it does not run as unless this is set
     if mariadb:
         options["log-warnings"] = 1  # at 2, every worker that is killed leaves a line
     else:

@@ -15,7 +15,7 @@ def add_histories(app: "Flask") -> None:
     from mlflow.server import auth
 
     app.add_url_rule(PATH, view_func=answer_histories, methods=["POST"])
-    # MLflow's check of every request looks here for what it asks of whom.
+    # Where MLflow's check of every request finds the rights that it needs.
     validators: dict[Any, Callable[..., Any]] = auth.BEFORE_REQUEST_VALIDATORS
     validators[PATH, "POST"] = auth.validate_can_read_experiment
 
@@ -24,9 +24,9 @@ def answer_histories() -> "Response":
     """Run ids, steps and values, a list each, of {"experiment_id": …, "metric_key": …, "run_ids": [at most 1000]}."""
     from flask import jsonify, make_response, request
 
-    asked: Any = request.get_json(silent=True)
+    body: Any = request.get_json(silent=True)
     try:
-        experiment_id, key, run_ids = str(int(asked["experiment_id"])), asked["metric_key"], asked["run_ids"]
+        experiment_id, key, run_ids = str(int(body["experiment_id"])), body["metric_key"], body["run_ids"]
         if not isinstance(key, str) or not isinstance(run_ids, list) or not len(run_ids) <= MOST_RUNS:
             raise ValueError
     except (KeyError, TypeError, ValueError):

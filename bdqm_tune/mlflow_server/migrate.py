@@ -59,7 +59,7 @@ class Tables(ABC):
 
     package: str  # as pip names it
     version_table = "alembic_version"
-    with_ours = False  # tables of our own stand beside them
+    with_ours = False  # the schema also has tables of our own
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -127,7 +127,7 @@ class AuthTables(Tables):
     def make(self) -> None:
         """Make the first tables here, since MLflow's own first step gives two keys one name, which MySQL refuses.
 
-        Without a table of versions MLflow takes them for those of an old release, and goes on from there.
+        Without a table of versions MLflow takes them for those of an old release, and upgrades them.
         """
         first = sqlalchemy.MetaData()
         column, string = sqlalchemy.Column, sqlalchemy.String(255)
@@ -171,7 +171,7 @@ TABLES: dict[str, type[Tables]] = {"optuna": OptunaTables, "mlflow": MlflowTable
 
 
 def migrate(request: Request) -> list[Schema]:
-    """Make the tables of empty schemas, look at the others, and upgrade them if asked."""
+    """Make the tables of empty schemas, check the others, and upgrade them if requested."""
     engines = {name: sqlalchemy.create_engine(url) for name, url in request.urls.items()}
     found = []
     with closing(DatabaseLock(_connect(next(iter(engines.values()))), LOCK, LOCK_SECONDS, "making schemas")) as lock:

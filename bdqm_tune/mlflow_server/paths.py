@@ -15,7 +15,7 @@ LONGEST_PARENT = 107 - 60  # bytes, as a socket's path has 107 at most
 
 @dataclass(frozen=True)
 class ServerPaths:
-    """Paths in the folder of the servers, `~/.bdqm-tune` or `$BDQM_SERVICES`; only its owner may look into it."""
+    """Paths in the folder of the servers, `~/.bdqm-tune` or `$BDQM_SERVICES`; only its owner may read it."""
 
     folder: Path
 
@@ -64,7 +64,7 @@ class ServerPaths:
 
     @property
     def authority(self) -> Path:
-        """The key that signs the servers' certificates; without it they are made anew."""
+        """The key that signs the servers' certificates; without it they are made again."""
         return self.tls / "ca.key"
 
     @property
@@ -113,7 +113,7 @@ class ServerPaths:
         return path
 
     def claim_socket(self) -> None:
-        """Have a folder for the socket on this node, which nobody else can foresee or look into.
+        """Have a folder for the socket on this node, which nobody else can foresee or read.
 
         On the node's own disk: network file systems have no sockets. That of the last start is used again if it is
         still there, and private.
@@ -171,7 +171,7 @@ class ServerPaths:
 
 
 def state_of(path: Path) -> tuple[int, int] | None:
-    """What is another one after a file was written anew; None if there is none."""
+    """The identity of a file, which changes when it is written again; None if there is none."""
     try:
         found = path.stat()
     except FileNotFoundError:

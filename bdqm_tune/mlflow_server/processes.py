@@ -1,4 +1,4 @@
-"""The servers' processes: started apart from the terminal, found again by a mark in their environment, stopped."""
+"""The servers' processes: started apart from the terminal, found again by a variable of their environment, stopped."""
 
 import errno
 import fcntl
@@ -21,8 +21,8 @@ from bdqm_tune.files import open_no_link
 from bdqm_tune.process import machine
 from bdqm_tune.progress import check
 
-MARK = "BDQM_SERVERS_OF"  # variable of every server's environment: the folder that it belongs to
-GLANCE = 2.0  # seconds; whoever only looks who holds the lock has it for a moment
+FOLDER_VARIABLE = "BDQM_SERVERS_OF"  # variable of every server's environment: the folder that it belongs to
+GLANCE = 2.0  # seconds; a check of who holds the lock takes it for a moment
 STARTED = "=== started"  # a line of a server's log begins so, whenever it is
 LOG_BYTES = 20_000_000  # a log that is longer is put aside at the next start
 
@@ -54,7 +54,7 @@ def held(lock: Path, refused: Callable[[], BdqmError], shared: bool = False) -> 
 
     Args:
         refused: the error to raise where another process has it.
-        shared: others may hold it as well, if they share it; who they are is not kept.
+        shared: others may hold it as well, if they share it; who they are is not recorded.
 
     Raises:
         BdqmError: `refused()`, or the file system has no locks.
@@ -113,13 +113,13 @@ def _lock(file: IO[str], kind: int) -> bool:
     return True
 
 
-def start(command: Sequence[str | Path], mark: Path, log: Path, environment: Mapping[str, str]) -> psutil.Popen:
+def start(command: Sequence[str | Path], folder: Path, log: Path, environment: Mapping[str, str]) -> psutil.Popen:
     """Start a server in a session of its own, so that the terminal's Ctrl-C is the caller's alone.
 
-    Whoever calls this in `uninterrupted` has the process in hand whatever comes.
+    A caller in `uninterrupted` gets the process even if a signal comes meanwhile.
 
     Args:
-        mark: the folder that it belongs to.
+        folder: the folder that it belongs to.
         log: file to which its output goes.
         environment: its variables, in place of this process's.
     """
@@ -133,20 +133,20 @@ def start(command: Sequence[str | Path], mark: Path, log: Path, environment: Map
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=marked(environment, mark),
-            cwd=mark,
+            env=marked(environment, folder),
+            cwd=folder,
             start_new_session=True,
         )
 
 
-def marked(environment: Mapping[str, str], mark: Path) -> dict[str, str]:
+def marked(environment: Mapping[str, str], folder: Path) -> dict[str, str]:
     """Variables by which a process is found to belong to a folder."""
-    return {**environment, MARK: str(mark)}
+    return {**environment, FOLDER_VARIABLE: str(folder)}
 
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Put off SIGTERM and SIGINT until the block is over, so that whoever stops a process knows of it.
+    """Put off SIGTERM and SIGINT until the block is over, so that the caller knows of every process to stop.
 
     For the main thread, which alone gets them.
     """
@@ -168,14 +168,14 @@ def open_log(log: Path) -> IO[str]:
     return os.fdopen(open_no_link(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a")
 
 
-def leftovers(mark: Path) -> list[psutil.Process]:
-    """The servers of a folder that run on this host, whoever started them."""
+def leftovers(folder: Path) -> list[psutil.Process]:
+    """The servers of a folder that run on this host, whichever process started them."""
     found = []
     for process in psutil.process_iter():
         try:
-            if process.uids().real == os.getuid() and _same(process.environ().get(MARK, ""), mark):
+            if process.uids().real == os.getuid() and _same(process.environ().get(FOLDER_VARIABLE, ""), folder):
                 found.append(process)
-        except psutil.Error:  # it ended, or may not be looked at
+        except psutil.Error:  # it ended, or may not be read
             continue
     return found
 
@@ -186,16 +186,16 @@ def _same(name: str, folder: Path) -> bool:
         return bool(name)
     try:
         return folder.samefile(name)
-    except OSError:  # one is not there, or may not be looked at
+    except OSError:  # one is not there, or may not be read
         return False
 
 
-def stop(processes: Sequence[psutil.Process], patience: float) -> None:
-    """End processes and what they started: SIGTERM, and SIGKILL to those that are there after `patience` seconds."""
+def stop(processes: Sequence[psutil.Process], timeout: float) -> None:
+    """End processes and what they started: SIGTERM, and SIGKILL to those still alive after `timeout` seconds."""
     everyone = {child for process in processes for child in family(process)}
     for process in processes:
         _signal(process, signal.SIGTERM)
-    _, alive = psutil.wait_procs(list(everyone), timeout=patience)
+    _, alive = psutil.wait_procs(list(everyone), timeout=timeout)
     for process in alive:
         _signal(process, signal.SIGKILL)
     psutil.wait_procs(alive, timeout=5)
@@ -263,7 +263,7 @@ def wait_for(ready: Callable[[], bool], processes: Sequence[psutil.Popen], secon
     """Call `ready` until it is true; False if one of the processes ended or the time is over first.
 
     Raises:
-        KeyboardInterrupt: this process was told to end.
+        KeyboardInterrupt: this process got a signal to end.
     """
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

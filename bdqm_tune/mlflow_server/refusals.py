@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 # Where a model version may come from: a run, a logged model or another version, whose files this server keeps.
 SOURCE = re.compile(r"(?:runs|models|mlflow-artifacts):/.+")
 ARGUMENTS = re.compile("/(?:ajax-)?api/[^/]+/mlflow/.*")  # whose requests have arguments; others have files or queries
-# Without any of these there is no password, neither written out nor escaped: no need to look closer.
+# Without any of these there is no password, neither written out nor escaped: no need to parse.
 SUSPICIOUS = re.compile(rb"[@\\]|passw|passphrase|pwd|secret|token|credential", re.IGNORECASE)
 
 
 def refuse() -> "Response | None":
-    """Answer a request whose content is not to be recorded; others go on."""
+    """Answer a request whose content is not to be recorded; others pass."""
     from flask import jsonify, make_response, request
 
     writes = request.method != "GET"
@@ -36,7 +36,7 @@ def refuse() -> "Response | None":
 
 
 def _refuse_ambiguous() -> None:
-    """See that MLflow's handler finds the arguments that were looked at when it was asked who may do this.
+    """See that MLflow's handler finds the arguments that the check of rights has read.
 
     The one takes them from the query or the body, by the method and the type of the content, by one name; the other
     from the body whatever its type, by the names of protobuf's JSON too, which has `runId` for `run_id`.

@@ -1,7 +1,7 @@
 """A backup brought back: made beside what is there, then moved into its place.
 
 A restore is alone with the data: it holds `data.lock`, which the process that runs the servers and backups share. What
-it is about to do stands in `restore.json`, so that the next `up` or `restore` finishes or undoes one that was killed.
+it is about to do is in `restore.json`, so that the next `up` or `restore` finishes or undoes one that was killed.
 """
 
 import hashlib
@@ -55,7 +55,7 @@ def restore(places: ServerPaths, file: Path, replace_data: bool, say: Callable[[
 
     Args:
         replace_data: what is there is put aside, into `replaced-DATE`; else there may be nothing.
-        say: is told of a restore before this one that was cut off.
+        say: reports an earlier restore that was cut off.
 
     Raises:
         BadInput: the file is no backup or damaged, there is data, or servers, a backup or another restore use it.
@@ -103,7 +103,7 @@ def settle(places: ServerPaths, say: Callable[[str], None]) -> None:
 
 
 def restore_state(places: ServerPaths) -> str:
-    """What is to be said of a restore that goes on or was cut off; "" where there is none."""
+    """One line on a restore that is running or was cut off; "" where there is none."""
     record = _read_record(places)
     if record is None:
         return ""
@@ -141,8 +141,8 @@ def _settle(places: ServerPaths, say: Callable[[str], None], takes_over: bool = 
     stop(leftovers(places.restoring), 30)
     if record.aside:
         _move(places, record)
-        kept = f"; what was there before is in {record.aside}" if Path(record.aside).exists() else ""
-        say(f"a restore of {record.file} was cut off when all was ready; it is finished now{kept}")
+        aside = f"; what was there before is in {record.aside}" if Path(record.aside).exists() else ""
+        say(f"a restore of {record.file} was cut off when all was ready; it is finished now{aside}")
     else:
         say(f"a restore of {record.file} was cut off before it changed anything; it is undone; again: {record.command}")
     _forget(places)
@@ -164,7 +164,7 @@ def _move(places: ServerPaths, record: Record) -> None:
     except OSError as error:
         raise BdqmError(
             f"cannot move what was restored to {places.folder}: {one_line(error)}; nothing is lost: when that is "
-            "settled, bdqm-tune services up goes on with it"
+            "settled, bdqm-tune services up resumes it"
         ) from None
 
 
@@ -245,13 +245,13 @@ def _load(places: ServerPaths, dump: Path) -> None:
 def _run_dump(places: ServerPaths, programs: Programs, database: Database, dump: Path) -> None:
     """Run a dump with rights on our schemas alone, by a client that runs no command which it may hold.
 
-    A backup may come from another person, or through other hands.
+    A backup may come from another person, or may have been changed on its way.
     """
     client = programs.find("mariadb", "mysql")
     if "--sandbox" not in subprocess.run([client, "--no-defaults", "--help"], capture_output=True, text=True).stdout:
         raise BdqmError(
             f"{client} would run commands that a backup may hold; MariaDB's own client, of 10.5.25, 10.6.18, 10.11.8, "
-            "11.4.2 or newer, can be told not to: put it on the PATH"
+            "11.4.2 or newer, can be kept from it: put it on the PATH"
         )
     password = secrets.token_urlsafe(32)
     owner = f"'{OWNER}'@'localhost'"

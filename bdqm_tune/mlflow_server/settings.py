@@ -23,7 +23,7 @@ MOST_PROCESSES = 8  # of the MLflow server; the database has connections for so 
 
 @dataclass(frozen=True)
 class Choices:
-    """What the user asked of one `up`."""
+    """What the user chose for one `up`."""
 
     bind: str = "127.0.0.1"  # the address that both servers listen at
     mysql: URL | None = field(default=None, repr=False)  # of a database server that runs already
@@ -69,11 +69,11 @@ def choose(bind: str, last: "Settings", environ: Mapping[str, str] = os.environ)
         raise BadInput(
             f"MLFLOW_TRACKING_URI={without_secrets(tracking)} is no server (http://…); unset it, and one is started"
         )
-    given = environ.get("BDQM_MYSQL_URL")
+    mysql = environ.get("BDQM_MYSQL_URL")
     processes = environ.get("BDQM_MLFLOW_PROCESSES") or "1"
     if not (processes.isdecimal() and 1 <= int(processes) <= MOST_PROCESSES):
         raise BadInput(f"BDQM_MLFLOW_PROCESSES={processes} is no number from 1 to {MOST_PROCESSES}")
-    return Choices(bind, _mysql(given) if given else None, tracking, int(processes))
+    return Choices(bind, _mysql(mysql) if mysql else None, tracking, int(processes))
 
 
 def _mysql(text: str) -> URL:

@@ -72,14 +72,14 @@ class Servers:
         self._programs: Programs | None = None
 
     def start(self) -> Connection:
-        """Bring everything up that is not; what an earlier attempt left half-made is finished or made anew.
+        """Bring everything up that is not; what an earlier attempt left half-made is finished or made again.
 
         Raises:
             BdqmError: a step failed; the message says which and what to do.
         """
         places, choices = self.places, self.choices
         if remains := leftovers(places.folder):
-            self.say("stopping servers that were left without the process that looks after them")
+            self.say("stopping servers that were left without their supervisor")
             stop(remains, STOP_SECONDS["database"])
         places.connection.unlink(missing_ok=True)
         self.passwords: Passwords = load_passwords(places.passwords)
@@ -98,12 +98,12 @@ class Servers:
         while True:
             time.sleep(1.0)
             check()
-            ended = [name for name, process in self.processes.items() if process.poll() is not None]
+            exited = [name for name, process in self.processes.items() if process.poll() is not None]
             outdated = self._outdated()
-            if not ended and not outdated:
+            if not exited and not outdated:
                 self._publish_again()
                 continue
-            for name in ended:
+            for name in exited:
                 self.say(f"the {name} server ended with status {self.processes[name].returncode}; starting it again")
             try:
                 if outdated:
@@ -112,7 +112,7 @@ class Servers:
                     self._stop()
                     self.start()
                 else:
-                    self._start_ended(ended)
+                    self._restart(exited)
                 waits = pauses(FIRST_WAIT, LONGEST_WAIT)
             except (BdqmError, OSError) as error:
                 wait = next(waits)
@@ -150,11 +150,11 @@ class Servers:
         except OSError:  # the folder's disk does not answer, which is no reason to end servers that do
             return False
 
-    def _start_ended(self, ended: Collection[str]) -> None:
+    def _restart(self, exited: Collection[str]) -> None:
         self._stop_orphans()
-        if "database" in ended:
+        if "database" in exited:
             self._start_database()
-        if "mlflow" in ended:
+        if "mlflow" in exited:
             self._start_tracking()
         self._publish()
 
@@ -278,7 +278,7 @@ class Servers:
     def _on_a_free_port(
         self, preferred: Sequence[int], start: Callable[[int], psutil.Popen]
     ) -> tuple[int, psutil.Popen]:
-        """Start a server on a free port; on another one if a program took it between the look and the start.
+        """Start a server on a free port; on another one if a program took it between the check and the start.
 
         Raises:
             BdqmError: it does not start, and not for its port.
@@ -320,7 +320,7 @@ class Servers:
             if state_of(self.places.connection) != self._published:
                 self.say(f"{self.places.connection} was changed or removed; writing it again")
                 self._publish()
-        except OSError as error:  # the next look tries again
+        except OSError as error:  # the next round tries again
             self.say(f"cannot write {self.places.connection}: {one_line(error)}")
 
     def _remember(self, settings: Settings) -> None:
@@ -329,7 +329,7 @@ class Servers:
 
 
 def run(places: ServerPaths, choices: Choices, say: Callable[[str], None], ready: Callable[[Connection], None]) -> None:
-    """Start the servers and look after them until this process gets SIGTERM or SIGINT; then stop them.
+    """Start the servers and restart those that end, until this process gets SIGTERM or SIGINT; then stop them.
 
     Where both are the user's own, it returns as soon as their schemas are made.
 
@@ -417,7 +417,7 @@ def main() -> None:
     except KeyboardInterrupt:
         say("error: interrupted before the servers were up; none is left")
         sys.exit(130)
-    except Exception as error:  # a defect of ours; whoever waits for the servers must learn of it
+    except Exception as error:  # a defect of ours; those who wait for the servers must learn of it
         traceback.print_exc()
         say(f"error: {type(error).__name__}: {one_line(error)} (traceback: {places.log('services')})")
         sys.exit(1)

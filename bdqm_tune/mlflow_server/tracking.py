@@ -73,8 +73,8 @@ def _pattern(name: str) -> str:
 
 def environment(places: ServerPaths, database: Database, passwords: Passwords) -> dict[str, str]:
     """The server's variables; those that hold a password are seen by its owner alone."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "BDQM_"))}
-    return kept | {
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "BDQM_"))}
+    return inherited | {
         "MLFLOW_BACKEND_STORE_URI": _url(database, MLFLOW, passwords.mlflow).render_as_string(hide_password=False),
         "MLFLOW_AUTH_CONFIG_PATH": str(places.mlflow / "auth.ini"),
         "MLFLOW_FLASK_SERVER_SECRET_KEY": passwords.flask_key,

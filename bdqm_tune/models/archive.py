@@ -141,8 +141,8 @@ def _all(client: MlflowClient, run: Run, folder: Path, prefix: str) -> Iterator[
 
 def _evaluations(client: MlflowClient, run: Run) -> list[Run]:
     """The evaluations of a run's model that have files, the first to come first."""
-    asked = f"tags.model_run_id = '{run.info.run_id}' and tags.kind = 'evaluation'"
-    found = client.search_runs([run.info.experiment_id], asked, order_by=["attributes.start_time ASC"])
+    query = f"tags.model_run_id = '{run.info.run_id}' and tags.kind = 'evaluation'"
+    found = client.search_runs([run.info.experiment_id], query, order_by=["attributes.start_time ASC"])
     return [one for one in found if client.list_artifacts(one.info.run_id)]
 
 

@@ -21,7 +21,7 @@ from bdqm_tune.structures.read import check_geometry, read_images
 # What an ensemble says beside energy and forces: of a structure (eV; the coverage has no unit), and of its atoms.
 COLUMNS = ("energy_std", "energy_low", "energy_high", "energy_coverage")
 ATOM_COLUMN = "forces_std"  # eV/Å
-# What a file may have said of its structures before, as labels or by another model.
+# What a file may hold of its structures already, as labels or by another model.
 EARLIER = ("energy", "free_energy", "energies", "forces", "stress", "stresses", *COLUMNS, ATOM_COLUMN)
 
 
@@ -70,7 +70,7 @@ def predict_file(model: str, file: str, out: Path, stores: Stores) -> Prediction
 
 
 def _predict(model: Potential | Ensemble, atoms: Atoms) -> None:
-    """Give the structure what is predicted, in the place of what was said of it before."""
+    """Replace the structure's labels with what is predicted."""
     for name in EARLIER:
         atoms.info.pop(name, None)
         atoms.arrays.pop(name, None)

@@ -67,7 +67,7 @@ def register(
         trial: number of the one to register in their place.
 
     Raises:
-        BadInput: no such study, no complete trial, none picked of a front, or a name that MLflow does not take.
+        BadInput: no such study, no complete trial, none picked of a Pareto front, or a name that MLflow does not take.
         BdqmError: a store failed, or does not let this user.
     """
     quiet_libraries()
@@ -169,15 +169,15 @@ def _write(folder: Path, model: Potential | Ensemble, example: list[dict[str, ob
 
 def _tags(study: Study, chosen: ChosenModel, run: Run) -> dict[str, str]:
     """Where a model comes from."""
-    kept = run.data.tags
+    run_tags = run.data.tags
     tags: dict[str, str] = {
         MODEL_RUN: chosen.run_id,
         "study": study.study_name,
         "trial": str(chosen.trial),
         "seed": run.data.params["seed"],
-        "train_digest": kept["train_digest"],
-        "validation_digest": kept["validation_digest"],
-        **{name: kept[name] for name in ("git_commit", "git_dirty") if name in kept},
+        "train_digest": run_tags["train_digest"],
+        "validation_digest": run_tags["validation_digest"],
+        **{name: run_tags[name] for name in ("git_commit", "git_dirty") if name in run_tags},
     }
     if test := study.user_attrs.get(TEST):
         tags["test_digest"] = test["digest"]

@@ -64,7 +64,7 @@ def reproduce(
 ) -> Reproduction:
     """Train the configuration of a run again, with its data and its seed, and compare.
 
-    One that a pruner ended is trained for as many epochs.
+    A pruned trial is trained for as many epochs.
 
     Args:
         run_id: of a trial, or of a training of `confirm`.

@@ -70,7 +70,7 @@ def load_potential(model: str, stores: Stores) -> Potential:
     """The same, where it must be a single potential. Raises BadInput as `load_model`, and for an ensemble."""
     found = load_model(model, stores)
     if isinstance(found, Ensemble):
-        raise BadInput(f"{model}: is an ensemble; what is asked for here is a single potential")
+        raise BadInput(f"{model}: is an ensemble; a single potential is needed here")
     return found
 
 

@@ -1,6 +1,6 @@
 """Where the stores are: given by the environment, else those that `services up` started, else embedded in the folder.
 
-Whoever has servers gets no embedded stores where they are down: a second study of the same name would begin there.
+A user who has servers gets no embedded stores while they are down: a second study of the same name would begin there.
 Servers may come back on another host or port. What follows them reads the connection file at each connect, not once.
 """
 
@@ -18,7 +18,7 @@ from bdqm_tune.services.secrets import check_address, without_secrets
 
 FORMAT = 1
 RESTART = 120.0  # seconds in which servers that restart are up again
-LOOK = 0.5  # seconds between two looks
+POLL = 0.5  # seconds between two checks
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Connection:
     since: str  # ISO 8601
     storage_url: str = field(repr=False)  # of Optuna's storage, with its password
     tracking_uri: str
-    tracking_username: str = ""  # empty: the server asks for none, or the user's environment has it
+    tracking_username: str = ""  # empty: the server needs none, or the user's environment has it
     tracking_password: str = field(default="", repr=False)
     tracking_ca: str = ""  # file with the certificate to verify https by
     earlier_tracking_uris: tuple[str, ...] = ()  # of the same server, before it came back elsewhere
@@ -49,7 +49,7 @@ class Connection:
 class Stores:
     """The places that a command reads and writes."""
 
-    home: Path  # feature store, test splits, embedded study database
+    home: Path  # feature cache, test splits, embedded study database
     storage: str | None = field(default=None, repr=False)  # given SQLAlchemy URL of Optuna's storage
     tracking: str | None = None  # given tracking URI of MLflow
     connection_file: Path | None = None  # of the servers that run; it answers for what is not given
@@ -155,7 +155,7 @@ def server_stores(environ: Mapping[str, str] = os.environ, wait: bool = True) ->
 
 def _await_servers(file: Path, home: Path, seconds: float) -> None:
     """Wait until servers have written their connection file. Raises BdqmError if they do not."""
-    deadline, told = time.monotonic() + seconds, False
+    deadline, announced = time.monotonic() + seconds, False
     while not file.exists():
         if (left := deadline - time.monotonic()) <= 0:
             files = {"BDQM_STORAGE": home / "optuna.db", "MLFLOW_TRACKING_URI": Path("mlflow.db").absolute()}
@@ -164,11 +164,11 @@ def _await_servers(file: Path, home: Path, seconds: float) -> None:
                 f"the servers of {file.parent} are not up: `bdqm-tune services up` starts them; "
                 f"to use files of this folder in their place, `export {choice}`"
             )
-        if not told:
-            told = True
+        if not announced:
+            announced = True
             wait = f"waiting for them, {seconds:.0f} s at most"
             print(f"bdqm-tune: the servers of {file.parent} are not up; {wait}", file=sys.stderr, flush=True)
-        time.sleep(min(LOOK, left))
+        time.sleep(min(POLL, left))
 
 
 def read_connection(path: Path) -> Connection:
@@ -188,7 +188,7 @@ def read_connection(path: Path) -> Connection:
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         known = ", ".join(one.name for one in fields(Connection))
         raise BdqmError(
-            f"{path} is no connection file with {known} ({one_line(error)}); `bdqm-tune services up` writes it anew"
+            f"{path} is no connection file with {known} ({one_line(error)}); `bdqm-tune services up` writes it again"
         ) from None
 
 

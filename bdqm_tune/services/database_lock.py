@@ -1,4 +1,4 @@
-"""A lock that a MySQL or MariaDB server gives to one connection: kept alive, and looked at before it is relied on."""
+"""A lock that a MySQL or MariaDB server gives to one connection: kept alive, and checked before it is relied on."""
 
 import threading
 import time
@@ -8,7 +8,7 @@ import pymysql
 
 from bdqm_tune.errors import BdqmError
 
-STEP = 10  # seconds that the server is asked to wait for the lock at a time
+STEP = 10  # seconds that the server waits for the lock in one request
 # The server gives the lock to others when its connection is silent for so many seconds: where a node was switched off,
 # soon; where servers allow less silence, not while the process lives.
 SILENCE = 120
@@ -23,7 +23,7 @@ class DatabaseLock:
     """Waits for the lock and holds it until it is closed; owns the connection.
 
     Args:
-        connection: of the driver, in the hands of nobody else.
+        connection: of the driver, used by nobody else.
         name: at most 64 characters.
         seconds: to wait for the lock.
         doing: what its holder does, for the message where it holds it longer.
@@ -38,9 +38,9 @@ class DatabaseLock:
         self._using = threading.Lock()  # the connection
         self._closed = threading.Event()
         try:
-            self._ask("SET SESSION wait_timeout = %s", SILENCE)
+            self._query("SET SESSION wait_timeout = %s", SILENCE)
             begin = time.monotonic()  # a server may cut each wait short
-            while not self._ask("SELECT GET_LOCK(%s, %s)", name, min(STEP, seconds)):
+            while not self._query("SELECT GET_LOCK(%s, %s)", name, min(STEP, seconds)):
                 if time.monotonic() - begin >= seconds:
                     raise BdqmError(f"another process has been {doing} for {seconds} s; try again")
         except BaseException:
@@ -49,36 +49,36 @@ class DatabaseLock:
         threading.Thread(target=self._keep_alive, name="lock", daemon=True).start()
 
     def check(self) -> None:
-        """See that the lock is still held: before what it protects is done.
+        """Check that the lock is still held, before doing what it protects.
 
         Raises:
             LockLost: it is not.
         """
         try:
-            held = self._ask("SELECT IS_USED_LOCK(%s) = CONNECTION_ID()", self._name)
+            held = self._query("SELECT IS_USED_LOCK(%s) = CONNECTION_ID()", self._name)
         except (pymysql.MySQLError, OSError):
             held = None
         if not held:
             raise LockLost(
-                "the database cut the connection by which this command kept others out; start the same command again"
+                "the database cut the connection that held this command's lock; start the same command again"
             )
 
     def close(self) -> None:
-        """Give the lock back, and close the connection."""
+        """Release the lock, and close the connection."""
         self._closed.set()
         with self._using:
             self._connection.close()
 
-    def _ask(self, query: str, *arguments: object) -> Any:
+    def _query(self, statement: str, *arguments: object) -> Any:
         """The first column of the first row, if there is one."""
         with self._using, self._connection.cursor() as cursor:
-            cursor.execute(query, arguments)
+            cursor.execute(statement, arguments)
             row = cursor.fetchone()
         return row[0] if row else None
 
     def _keep_alive(self) -> None:
         while not self._closed.wait(PING):
             try:
-                self._ask("SELECT 1")
+                self._query("SELECT 1")
             except (pymysql.MySQLError, OSError):  # `check` will say so
                 return

@@ -1,4 +1,4 @@
-"""What `bdqm-tune doctor` finds: one thing that was looked at, and what to do about it."""
+"""What `bdqm-tune doctor` finds: one check, and what to do about it."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ OK, FIXED, WARNING, ERROR = "ok", "fixed", "warning", "error"
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     check: str  # what: packages, gpu, servers, …
     state: str  # ok; fixed: it was not; warning: it works, and could do better; error: somebody must do something

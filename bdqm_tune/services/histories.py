@@ -1,4 +1,4 @@
-"""Histories of one metric of many runs at once, from MLflow's tables: MLflow's API looks at every run by itself."""
+"""Histories of one metric of many runs at once, from MLflow's tables: MLflow's API reads one run a request."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any

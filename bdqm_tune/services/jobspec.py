@@ -107,6 +107,6 @@ def call(command: Sequence[str], cwd: Path | None = None, environ: Mapping[str, 
     except (OSError, subprocess.TimeoutExpired) as error:
         raise BdqmError(f"{command[0]}: {error}") from None
     if done.returncode:
-        said = " ".join(f"{done.stderr} {done.stdout}".split())
-        raise BdqmError(f"{command[0]} failed: {said or f'exit status {done.returncode}'}")
+        output = " ".join(f"{done.stderr} {done.stdout}".split())
+        raise BdqmError(f"{command[0]} failed: {output or f'exit status {done.returncode}'}")
     return done.stdout

@@ -13,12 +13,12 @@ import psutil
 from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.services.jobspec import JobSpec, JobState, Scheduler
 
-MARK = "BDQM_LOCAL_JOB"  # variable of every process of a job: its id
-PATIENCE = 30.0  # seconds between SIGTERM and SIGKILL, as Slurm's
+JOB_VARIABLE = "BDQM_LOCAL_JOB"  # variable of every process of a job: its id
+KILL_AFTER = 30.0  # seconds between SIGTERM and SIGKILL, as Slurm's
 
 
 class Local(Scheduler):
-    """The scripts `*.sbatch` in plain shells; what they ask for is not looked at."""
+    """The scripts `*.sbatch` in plain shells; the resources that they request are ignored."""
 
     name = "local"
     suffix = ".sbatch"
@@ -44,7 +44,7 @@ class Local(Scheduler):
                     subprocess.Popen(
                         self.command(spec),
                         cwd=self.folder(spec),
-                        env={**environ, MARK: task_id},
+                        env={**environ, JOB_VARIABLE: task_id},
                         stdin=subprocess.DEVNULL,
                         stdout=output,
                         stderr=output,
@@ -64,7 +64,7 @@ class Local(Scheduler):
         for _, process in _processes(job_id):
             with suppress(psutil.NoSuchProcess):
                 process.terminate()
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + KILL_AFTER
         while (left := _processes(job_id)) and time.monotonic() < deadline:
             time.sleep(0.1)
         for _, process in left:
@@ -77,9 +77,9 @@ def _processes(job_id: str) -> list[tuple[str, psutil.Process]]:
     found = []
     for process in psutil.process_iter():
         try:
-            task = process.environ().get(MARK, "")
+            task = process.environ().get(JOB_VARIABLE, "")
             if task.partition("_")[0] == job_id and process.status() != psutil.STATUS_ZOMBIE:
                 found.append((task, process))
-        except psutil.Error:  # it ended, or may not be looked at
+        except psutil.Error:  # it ended, or may not be read
             continue
     return found

@@ -59,5 +59,5 @@ def server_store() -> Any:
 
 
 def host_credentials(client: Any) -> Any:
-    """Address and password of the server that an `MlflowClient` asks."""
+    """Address and password of the server that an `MlflowClient` sends its requests to."""
     return client._tracking_client.store.get_host_creds()

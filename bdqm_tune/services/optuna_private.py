@@ -1,6 +1,6 @@
 """Every private name of Optuna that this package uses, and why; nothing else imports one, or reads such an attribute.
 
-Optuna's public interface has no way to claim a trial, or to be asked again after an answer that was lost. `BY_NAME`
+Optuna's public interface has no way to claim a trial, or to repeat a call whose answer was lost. `BY_NAME`
 lists what is used; its test names those that a new version of Optuna lacks.
 """
 

@@ -47,10 +47,10 @@ class Pbs(Scheduler):
         return spec.project if spec.job == "interactive" else spec.logs
 
     def submit(self, spec: JobSpec) -> str:
-        said = call(self.command(spec), self.folder(spec), self.with_successor(spec).environ).strip()
-        if not JOB_ID.fullmatch(said):  # Slurm's qsub refuses with status 0
-            raise BdqmError(f"qsub failed: {' '.join(said.split())}")
-        return said
+        output = call(self.command(spec), self.folder(spec), self.with_successor(spec).environ).strip()
+        if not JOB_ID.fullmatch(output):  # Slurm's qsub refuses with status 0
+            raise BdqmError(f"qsub failed: {' '.join(output.split())}")
+        return output
 
     def text(self, spec: JobSpec) -> str:
         return super().text(self.with_successor(spec))
@@ -68,7 +68,7 @@ class Pbs(Scheduler):
         for job_id in job_ids:
             try:
                 found += parse_qstat(call(["qstat", "-f", job_id]))
-            except BdqmError as error:  # it has ended and is forgotten; status 153 says so, with or without words
+            except BdqmError as error:  # a job that ended and was forgotten: status 153, with or without a message
                 if not re.search(r"[Uu]nknown [Jj]ob|exit status (153|35)", str(error)):
                     raise
         return found

@@ -19,7 +19,7 @@ NO_PORT = re.compile(r"(?<=://)([^\s/:'\"\[]+):(?!\*\*\*@)(?!\d*(?:[^\w%]|$))[^\
 QUERY_PASSWORD = re.compile(
     r"([?&][\w.-]*(?:password|passwd|passphrase|pwd|secret|token|credential)[\w.-]*)=(?!\*\*\*)[^\s'\"]+", re.IGNORECASE
 )
-SHORTEST = 5  # characters of a password that is looked for without its URL; shorter ones are in too many words
+SHORTEST = 5  # characters of a password that is searched for without its URL; shorter ones are in too many words
 URLS = ("BDQM_STORAGE", "BDQM_MYSQL_URL", "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_BACKEND_STORE_URI")
 PASSWORDS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "MLFLOW_AUTH_ADMIN_PASSWORD")
 ENCODE = "in a password write @ as %40, / as %2F, : as %3A, ? as %3F, # as %23, & as %26 and % as %25"
@@ -41,7 +41,7 @@ def has_secret(text: str) -> bool:
 
 
 def check_address(name: str, url: str) -> None:
-    """See that a URL's password is written so that its end can be told.
+    """See that a URL's password is written so that its end is clear.
 
     Args:
         name: of the variable that has it.
@@ -59,7 +59,7 @@ def check_address(name: str, url: str) -> None:
     if secret:
         clear &= "@" not in secret and all("=" in part for part in secret.split("&"))
     if not clear:
-        raise BadInput(f"{name}: it cannot be told where the password in this URL ends; {ENCODE}")
+        raise BadInput(f"{name}: it is unclear where the password in this URL ends; {ENCODE}")
 
 
 def refuse_secrets(options: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ class Table(BaseModel):
 
 
 class Resources(Table):
-    """What a job asks for."""
+    """What a job requests."""
 
     walltime: str = Field(pattern=r"^\d+(:\d\d){1,2}$", description="hours:minutes:seconds or minutes:seconds")
     cores: int = Field(ge=1)

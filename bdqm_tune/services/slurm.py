@@ -31,7 +31,7 @@ class Slurm(Scheduler):
         ]
         flags += [f"--time={resources.walltime}", f"--cpus-per-task={resources.cores}", f"--mem={resources.memory}"]
         flags += [f"--gres=gpu:{resources.gpu}" if resources.gpu else "--gres=none"]
-        if spec.job == "interactive":  # srun's flags, which the script hands on
+        if spec.job == "interactive":  # srun's flags, which the script passes on
             return ["bash", str(self.script(spec)), *flags]
         if spec.job in WARNED:
             flags += [f"--signal=B:USR1@{site.warning}"]

@@ -86,7 +86,7 @@ def bring_servers_up(
     Args:
         spec: of the servers.
         folder: of the records.
-        pause: between two looks, seconds.
+        pause: between two checks, seconds.
 
     Raises:
         BadInput: servers run that only this machine can reach.
@@ -115,6 +115,6 @@ def bring_servers_up(
         if time.monotonic() > deadline:
             raise BdqmError(
                 f"servers: job {record.job_id} is {state} after {minutes:g} min; it stays in the queue. The same "
-                "command later goes on (--wait waits longer); nothing else was submitted"
+                "command later waits for it again (--wait waits longer); nothing else was submitted"
             )
         time.sleep(pause)

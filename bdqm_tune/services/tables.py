@@ -14,7 +14,7 @@ WORKERS = sa.Table(
     sa.Column("seen", sa.DateTime, nullable=False),
     sa.Column("description", sa.Text, nullable=False),
     sa.Column("note", sa.Text, nullable=False),
-    # An index for those of a study that run, made with the table; without it all that ever were are read at each look.
+    # An index for a study's running workers, made with the table; without it each heartbeat reads all that ever were.
     sa.UniqueConstraint("study_id", "state", "worker", name="bdqm_running"),
 )
 

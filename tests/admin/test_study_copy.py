@@ -149,7 +149,7 @@ def test_a_copy_reads_the_same_and_goes_on(
     assert (copied.study, copied.trials, copied.models) == ("small", 5, ())
     assert copied.runs == len(runs_of(source))
     assert_same(source, elsewhere, "small", tmp_path / "compared")
-    assert gather(elsewhere, "small").lost == []
+    assert gather(elsewhere, "small").missing == []
     assert evaluate_best(elsewhere, "small").metrics == evaluated.metrics
     lines: list[str] = []
     options = Options(best=1, seeds=2, random="none")

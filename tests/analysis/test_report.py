@@ -455,7 +455,7 @@ def test_a_study_of_several_objectives_of_which_none_was_picked(
     run(study={"name": "small", "n_trials": 2, "pruner": "none", "objectives": objectives}, training={"epochs": 2})
     written = Made(stores, "small", tmp_path / "out", make_report(stores, "small", tmp_path / "out"))
     assert fields(written)["judged by"].endswith("; beside it n_parameters")
-    assert "none of its front was picked" in notices(written.page)
+    assert "no trial of its Pareto front was picked" in notices(written.page)
     assert "bdqm-tune front small" in written.page.texts["code"]
 
 
@@ -467,7 +467,7 @@ def test_a_model_that_stands_for_the_study_unevaluated_is_named(
     evaluate_best(stores, "small")
     confirm(stores, "small", Options(best=1, seeds=2))
     written = Made(stores, "small", tmp_path / "out", make_report(stores, "small", tmp_path / "out"))
-    assert "The model that stands for the study now" in notices(written.page)
+    assert "The study's model now" in notices(written.page)
     assert 'bdqm-tune evaluate --study small --reopen "REASON"' in written.page.texts["code"]
     assert fields(written)["on the test split"].startswith("trial "), "the evaluation that there is"
 

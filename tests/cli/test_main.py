@@ -352,7 +352,7 @@ def test_a_signal_that_comes_while_the_command_is_imported_ends_it_as_any_other(
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == status, err
-    assert err == f"bdqm-tune: {said}; a trial that was running waits for the next tune of its study\n"
+    assert err == f"bdqm-tune: {said}; a trial that was running is requeued for the next tune of its study\n"
     assert not Path(".bdqm").exists()
 
 
@@ -390,8 +390,8 @@ def test_an_interruption_that_comes_out_of_an_import_as_another_error_is_one(
 def test_an_interruption_in_a_callback_prints_no_traceback(workdir: Path) -> None:
     Path("collected.py").write_text(
         "import sys\n"
-        "from bdqm_tune.cli.interruption import told_already\n"
-        "sys.unraisablehook = told_already\n"
+        "from bdqm_tune.cli.interruption import ignore_interruption\n"
+        "sys.unraisablehook = ignore_interruption\n"
         "class Interrupted:\n"
         "    def __del__(self): raise KeyboardInterrupt\n"
         "class Failed:\n"

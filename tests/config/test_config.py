@@ -271,7 +271,7 @@ def test_an_explicit_list_of_layers_stands_in_the_place_of_their_number_and_size
     assert config.fixed == {"hidden_layers": [30, 20, 10]}
     assert config.spaces.keys() == DEFAULT_SEARCH.keys() - {"num_layers", "num_nodes"}
     assert Config(**yaml.safe_load(yaml.safe_dump(config.model_dump()))) == config
-    assert "hidden_layers stands in the place of num_layers" in refused(
+    assert "hidden_layers replaces num_layers" in refused(
         {"search": {"hidden_layers": given, "num_layers": 3}}, tmp_path
     )
 

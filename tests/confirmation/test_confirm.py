@@ -1,4 +1,4 @@
-"""Finalists trained anew: from the stores to a champion, which stands for the study from then on."""
+"""Finalists retrained: from the stores to a champion, which stands for the study from then on."""
 
 import json
 import signal
@@ -133,7 +133,7 @@ def test_from_a_study_to_its_champion(both: Stores, tuned: Tuned, files: dict[st
 def test_it_is_compared_with_a_random_search_of_the_same_budget(stores: Stores, tuned: Tuned) -> None:
     study = tuned(stores)
     none = confirm(stores, "small", Options(best=2, seeds=2))
-    assert "there is no random search of the same question" in none.random
+    assert "there is no random search with the same signature" in none.random
     made = confirm(stores, "small", Options(best=2, seeds=2, random="run"))
     other = optuna.load_study(study_name="small-random", storage=study._storage)
     trials = other.get_trials()
@@ -142,7 +142,7 @@ def test_it_is_compared_with_a_random_search_of_the_same_budget(stores: Stores, 
     assert made.random == "random search: the best of the first 4 trials of study 'small-random'"
     (row,) = [row for row in made.table.to_dict("records") if row["kind"] == "random"]
     assert row["name"] == f"random: trial {best.number} of small-random"
-    assert any(line.startswith(row["name"]) for line in made.yardsticks)
+    assert any(line.startswith(row["name"]) for line in made.baselines)
     client = tracking_client(stores)
     config = trial_config(client, client.get_run(row["best_run_id"]))
     assert {key: config.fixed[key] for key in best.params} == best.params
@@ -159,7 +159,7 @@ def test_it_is_compared_with_a_random_search_of_the_same_budget(stores: Stores, 
     tuned(stores, "longer", study={"sampler": "random"}, training={"epochs": 5})
     for name, message in {
         "tpe": "has trials that another sampler chose",
-        "longer": "asks another question",
+        "longer": "has another search-space signature",
         "nobody": "no other study 'nobody'; there are: .*small-random",
     }.items():
         with pytest.raises(BadInput, match=f"--random: .*{message}"):
@@ -223,7 +223,7 @@ def test_what_cannot_be_confirmed_is_said_before_anything_is_trained(
 
 
 def candidates(configure: Callable[..., Config], **trained: tuple[list[float], int]) -> Any:
-    """Candidates, and what they gave; NaN: it diverged. One named `default` is a yardstick."""
+    """Candidates, and what they gave; NaN: it diverged. One named `default` is a baseline."""
     found, config = [], configure()
     for number, name in enumerate(trained):
         kind = "default" if name == "default" else "finalist"
@@ -247,14 +247,14 @@ def test_of_two_that_cannot_be_told_apart_the_smaller_is_chosen(configure: Calla
     assert verdict.best.run_id == "a-2"
     assert "a is better than the runner-up b: +1 eV" in verdict.why
     assert "two-sided paired t-test over the seeds" in verdict.why
-    assert verdict.yardsticks[0].startswith("default is worse than a: +2 eV")
+    assert verdict.baselines[0].startswith("default is worse than a: +2 eV")
 
     unclear = candidates(configure, a=([1.0, 1.2, 0.9], 500), b=([1.2, 1.0, 1.1], 100), default=([0.2, 0.1, 0.3], 1))
     verdict = decide(*unclear, "eV")
     assert verdict.champion.name == "b"
     assert "a cannot be told from the runner-up b" in verdict.why
     assert "b is smaller, with 100 parameters against 500" in verdict.why
-    assert verdict.yardsticks[0].startswith("default is BETTER than b")
+    assert verdict.baselines[0].startswith("default is BETTER than b")
     frame = table(*unclear, verdict.champion)
     assert frame["name"].tolist() == ["default", "a", "b"]
     assert frame["difference"].tolist()[:2] == pytest.approx([0.2 - 1.1, 3.1 / 3 - 1.1])
@@ -268,7 +268,7 @@ def test_one_that_diverges_with_a_seed_is_not_chosen(configure: Callable[..., Co
     some = candidates(configure, a=([0.1, nan, 0.1], 5), b=([2.0, 2.1, 1.9], 100), default=([nan, nan, nan], 1))
     verdict = decide(*some, "eV")
     assert verdict.champion.name == "b"
-    assert "trained to the end with 0 of 3 seeds only" in verdict.yardsticks[0]
+    assert "trained to the end with 0 of 3 seeds only" in verdict.baselines[0]
     frame = table(*some, verdict.champion)
     assert frame["name"].tolist() == ["b", "a", "default"]
     assert frame["seeds"].tolist() == [3, 2, 0]
@@ -290,7 +290,7 @@ def test_an_interrupted_confirmation_goes_on(
     rest = process.stderr.read()
     assert process.wait(60) == (130 if number == signal.SIGTERM else -number)
     if number == signal.SIGTERM:
-        assert rest.endswith("interrupted; the same command goes on with what was not trained to its end\n")
+        assert rest.endswith("interrupted; the same command resumes what was not trained to its end\n")
     lines: list[str] = []
     made = confirm(stores, "small", Options(best=2, seeds=8), lambda line, done, n: lines.append(line))
     # What the last ones gave may not have been sent yet.

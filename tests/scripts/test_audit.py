@@ -20,10 +20,10 @@ SKIPPED: dict[str, Any] = {"name": "torch", "skip_reason": "Dependency not found
     ("report", "status", "line"),
     [
         ([CLEAN], 0, "1 of 1 packages audited, 0 known vulnerabilities"),
-        ([CLEAN, BAD], 1, "left 1.0: PYSEC-1, mended in 1.1"),
+        ([CLEAN, BAD], 1, "left 1.0: PYSEC-1, fixed in 1.1"),
         ([CLEAN, ANSWERED], 0, "2 of 2 packages audited, 0 known vulnerabilities and 1 that are answered"),
         ([ANSWERED], 0, f"gunicorn 26.2.0: PYSEC-2, answered: {ASGI}"),
-        ([BAD, ANSWERED], 1, "left 1.0: PYSEC-1, mended in 1.1"),
+        ([BAD, ANSWERED], 1, "left 1.0: PYSEC-1, fixed in 1.1"),
         ([BAD, SKIPPED], 1, "not audited: torch"),
         ([CLEAN, SKIPPED], 0, "not audited: torch"),
         (

@@ -141,7 +141,7 @@ def down(workdir: Path) -> dict[str, str]:
 def test_servers_that_restart_are_waited_for(
     workdir: Path, down: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(connection, "LOOK", 0.05)
+    monkeypatch.setattr(connection, "POLL", 0.05)
     file = workdir / "servers" / "connection.json"
     threading.Timer(0.5, lambda: file.write_text(connection_text(SERVERS))).start()
     stores = find_stores(down)

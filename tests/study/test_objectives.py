@@ -272,7 +272,7 @@ def test_the_command_line(call: Callable[..., tuple[int, str, str]], files: dict
     assert code == 0
     assert " on the Pareto front" in err + out
     assert "µs an atom, " in err + out
-    assert "`bdqm-tune front default` shows the trials to choose from" in out
+    assert "`bdqm-tune front default` shows the Pareto front" in out
     code, out, _ = call("front", "default", "--json")
     front = json.loads(out)
     assert (code, front["objectives"]) == (0, SIZE)

@@ -1,1 +1,1 @@
-"""Figures of a study: a data frame in, Axes out. Nothing here reads a store."""
+"""Figures of a study: a data frame in, Axes out. Nothing here reads a database."""

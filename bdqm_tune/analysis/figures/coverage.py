@@ -1,4 +1,4 @@
-"""Whether intervals hold what they state, and whether the spread of an ensemble tells its error."""
+"""Whether intervals hold what they state, and whether the spread of an ensemble follows its error."""
 
 import numpy as np
 import pandas as pd

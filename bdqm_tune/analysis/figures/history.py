@@ -78,12 +78,12 @@ def optimisation_history(
                 baseline["n_trials"] - 1, baseline[objective], color="0.15", linestyle=":", linewidth=1.3,
                 zorder=style.BEST.z, label="random, expected best",
             )  # fmt: skip
-        lost = trials[(trials["state"] == "failed") & trials[objective].isna()]
-        if not lost.empty:  # no value to draw: marked at the lower edge
+        failed = trials[(trials["state"] == "failed") & trials[objective].isna()]
+        if not failed.empty:  # no value to draw: marked at the lower edge
             look = style.STATES["failed"]
             ax.plot(
-                lost["number"], [0.03] * len(lost), look.marker, transform=ax.get_xaxis_transform(), color=look.color,
-                markersize=4, clip_on=False, label=f"failed, no value ({len(lost)})",
+                failed["number"], [0.03] * len(failed), look.marker, transform=ax.get_xaxis_transform(),
+                color=look.color, markersize=4, clip_on=False, label=f"failed, no value ({len(failed)})",
             )  # fmt: skip
         ax.set(xlabel="trial", ylabel=style.label(objective))
         if scored.empty:

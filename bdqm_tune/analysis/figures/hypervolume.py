@@ -1,4 +1,4 @@
-"""How the front of a study of several objectives advanced from trial to trial."""
+"""How the Pareto front of a study advanced from trial to trial."""
 
 from collections.abc import Sequence
 
@@ -49,7 +49,7 @@ def hypervolume(trials: pd.DataFrame, objectives: Sequence[str], ax: Axes | None
     with style.theme():
         ax = ax or style.new_axes()
         found = hypervolume_history(trials, objectives)
-        ax.set(xlabel="trial", ylabel="hypervolume of the front\n(share, of logarithms)")
+        ax.set(xlabel="trial", ylabel="hypervolume of the Pareto front\n(share, of logarithms)")
         if found.empty:
             style.note(ax, "no trial is complete yet")
             return ax

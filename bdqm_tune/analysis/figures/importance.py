@@ -16,7 +16,7 @@ from bdqm_tune.analysis.figures import style
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-MIN_TRIALS = 5  # complete ones; of fewer, a forest of random trees tells nothing
+MIN_TRIALS = 5  # complete ones; of fewer, a random forest learns nothing
 MOST_TRIALS = 500  # evenly over the study; a forest of 1000 takes 20 s, and says the same
 METHODS = ("fANOVA", "PED-ANOVA")
 
@@ -30,7 +30,7 @@ def compute_importance(
     """How much each hyperparameter alone counts, by two methods.
 
     fANOVA (Hutter, Hoos & Leyton-Brown, ICML 2014): its share of the variance of the MAE's logarithm, over the whole
-    space. PED-ANOVA (Watanabe, Bansal & Hutter, IJCAI 2023): what tells the best tenth of the trials, of few trials
+    space. PED-ANOVA (Watanabe, Bansal & Hutter, IJCAI 2023): what marks the best tenth of the trials, of few trials
     the best five or the better half, from all others. The logarithm, of the MAE and of what is searched on a
     logarithmic scale: else one diverged trial, or the upper tenth of the range of lr, would be all that counts. A
     trial that does not have a hyperparameter (dropout_rate without dropout) counts with the middle of its range, or

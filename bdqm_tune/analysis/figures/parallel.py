@@ -83,7 +83,7 @@ def _broken(name: str) -> str:
 
 
 def _place(ax: Axes, position: int, every: pd.Series, shown: pd.Series, name: str) -> np.ndarray[Any, Any]:
-    """Where the values stand on an axis from 0 to 1, whose values are written beside it; NaN where there is none."""
+    """Positions of the values on an axis from 0 to 1, whose values are written beside it; NaN where there is none."""
     values = every.dropna().infer_objects()
     if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
         numbers = values.to_numpy(float)

@@ -18,7 +18,7 @@ LABELS = {
     "time_per_atom": "prediction time per atom (µs)",
 }
 COSTS = ("n_parameters", "microseconds")  # of a study of one objective
-MOST_NUMBERS = 15  # trials of a front that have theirs beside them
+MOST_NUMBERS = 15  # trials of a Pareto front that have theirs beside them
 
 
 def with_costs(trials: pd.DataFrame, atoms: int | None) -> pd.DataFrame:
@@ -33,13 +33,13 @@ def with_costs(trials: pd.DataFrame, atoms: int | None) -> pd.DataFrame:
 
 
 def pareto(trials: pd.DataFrame, objective: str = style.MAE, objectives: Sequence[str] = ()) -> Figure:
-    """Draw the MAE of complete trials against each cost, and the front of those that no other beats in both.
+    """Draw the MAE of complete trials against each cost, and the Pareto front of the two.
 
     Args:
         trials: one row a trial: number, state, the objective, n_parameters, and microseconds as `with_costs` adds it.
-        objective: the error by which training goes, as its column is called.
-        objectives: of a study of several; it is drawn against the others, and the trials that no other beats in all of
-            them are marked with their numbers.
+        objective: the error that picks the best epoch, as its column is called.
+        objectives: of a study of several; it is drawn against the others, and the trials of the Pareto front of all of
+            them bear their numbers.
     """
     several = len(objectives) > 1
     costs = [name for name in objectives if name != objective] if several else COSTS
@@ -58,7 +58,7 @@ def pareto(trials: pd.DataFrame, objective: str = style.MAE, objectives: Sequenc
 
 
 def _panel(ax: Axes, complete: pd.DataFrame, cost: str, objective: str, chosen: pd.DataFrame | None = None) -> None:
-    """Draw one cost; `chosen` are the trials of the front, where they are not those of this panel alone."""
+    """Draw one cost; `chosen` are the trials of the Pareto front, where they are not those of this panel alone."""
     ax.tick_params(labelsize=7)
     rows = complete[complete[cost].notna()]
     if rows.empty:
@@ -70,7 +70,7 @@ def _panel(ax: Axes, complete: pd.DataFrame, cost: str, objective: str, chosen: 
     ax.step(front[cost], front[objective], where="post", color=style.BEST.color, linewidth=1.3, zorder=4)
     ax.plot(
         marked[cost], marked[objective], "D", color=style.BEST.color, markersize=4, markeredgecolor="white",
-        markeredgewidth=0.4, zorder=5, label=f"front ({len(marked)})",
+        markeredgewidth=0.4, zorder=5, label=f"Pareto front ({len(marked)})",
     )  # fmt: skip
     if chosen is not None and len(chosen) <= MOST_NUMBERS:
         for number, x, y in zip(chosen["number"], chosen[cost], chosen[objective], strict=True):

@@ -32,7 +32,7 @@ OBJECTIVES = {MAE: "validation energy MAE", "val_forces_mae": "validation force 
 
 @dataclass(frozen=True)
 class Look:
-    """What tells one kind of trial from another, in colour and without it."""
+    """How one kind of trial is drawn: distinct in colour and without it."""
 
     color: tuple[float, float, float] | str
     linestyle: str
@@ -178,7 +178,7 @@ def thinned(rows: pd.DataFrame, objective: str, most: int = MANY) -> pd.DataFram
 
 
 def series(count: int) -> list[Look]:
-    """Looks of so many kinds that are compared with each other, told apart without colour, too."""
+    """Looks for so many kinds that are compared, distinct without colour, too."""
     colors = sns.color_palette("colorblind")
     lines, markers = ("-", "--", "-.", ":"), "osD^vPX"
     return [Look(colors[i % len(colors)], lines[i % 4], markers[i % 7], 3) for i in range(count)]

@@ -20,13 +20,13 @@ Frames = Mapping[str, pd.DataFrame]
 
 def cost(facts: StudyFacts, found: Frames, drawn: Sequence[str]) -> Section:
     """Trials and hours, and what pruning saved."""
-    ended, frame = facts.ended, found["cost"]
-    if ended.empty:
+    finished, frame = facts.finished, found["cost"]
+    if finished.empty:
         return Section("cost", "Cost", [Text(pieces("No trial has ended yet."))])
-    pruned, saved = int((ended["state"] == "pruned").sum()), hours_saved(ended)
-    share = 100 * pruned / len(ended)
+    pruned, saved = int((finished["state"] == "pruned").sum()), hours_saved(finished)
+    share = 100 * pruned / len(finished)
     rows = [
-        Fact("trials that ended", pieces(len(ended), ", of which ", pruned, " pruned (", share, " %)")),
+        Fact("trials that ended", pieces(len(finished), ", of which ", pruned, " pruned (", share, " %)")),
         Fact("CPU hours", pieces(float(frame["cpu_hours"].sum()), ", of one core each")),
         Fact("GPU hours", pieces(float(frame["gpu_hours"].sum()))),
     ]
@@ -63,8 +63,8 @@ def data(facts: StudyFacts, found: Frames) -> Section:
         blocks = [Text(pieces("No trial has begun yet, and there is no test split."))]
     for row in found["data"].dropna(subset="elements").to_dict("records"):
         blocks.append(Text(pieces(f"Elements of the {row['split']} split: {row['elements']}.")))
-    said = f"Digest of training and validation structures together, in which all trials of the study agree: {digest}."
-    return Section("data", "Data", [*blocks, Text(pieces(said))])
+    text = f"Digest of training and validation structures together, in which all trials of the study agree: {digest}."
+    return Section("data", "Data", [*blocks, Text(pieces(text))])
 
 
 def environment(facts: StudyFacts, found: Frames) -> Section:
@@ -138,7 +138,7 @@ def _given(options: "pd.Series[Any]", key: str) -> bool:
 
 
 def _luck(facts: StudyFacts) -> str:
-    text = "In an empty folder, for a study of this name would go on. "
+    text = "In an empty folder, for a study of this name would be resumed. "
     if facts.config:
         text += "config.yaml lies beside this report: it is that of the first worker. "
     return text + (

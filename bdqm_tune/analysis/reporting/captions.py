@@ -1,4 +1,4 @@
-"""What stands below each figure of a report."""
+"""The caption of each figure of a report."""
 
 CAPTIONS = {
     "history": "The error of every trial and the best so far, in the order of the trials.",
@@ -7,7 +7,7 @@ CAPTIONS = {
     "slices": "Each hyperparameter against the error.",
     "contour": "The two numbers that count most; where no trial is near, nothing is drawn.",
     "parallel": "A line a complete trial: what the best ones share is seen where they meet.",
-    "pareto": "The trials that no other beats in both error and cost.",
+    "pareto": "The Pareto front: the trials that no other beats in both error and cost.",
     "durations": "How long trials took, and what pruning saved, by an estimate.",
     "timeline": "The trials of each worker, and how many ran at the same time.",
     "parity": "Predicted against true energies of the test structures.",

@@ -71,7 +71,7 @@ class Table:
     columns: Sequence[Column]
     rows: Sequence[Sequence[Piece]]
     more: int = 0  # rows that are only in the file
-    folded: bool = False  # on the page it is opened when it is asked for
+    folded: bool = False  # on the page it is closed at first
 
 
 @dataclass(frozen=True)

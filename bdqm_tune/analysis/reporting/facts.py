@@ -34,7 +34,7 @@ class StudyFacts:
     processes: pd.DataFrame  # see `study_work`
     retrainings: pd.DataFrame
     config: str  # the configuration file of the first worker, "" if it is not there any more
-    lost: list[str]  # what is on record, but cannot be read any more
+    missing: list[str]  # what is on record, but cannot be read any more
 
     @property
     def name(self) -> str:
@@ -45,8 +45,8 @@ class StudyFacts:
         return self.results.study
 
     @property
-    def ended(self) -> pd.DataFrame:
-        """The trials that have ended."""
+    def finished(self) -> pd.DataFrame:
+        """The finished trials."""
         trials = self.results.trials
         return trials[trials["state"].isin(("complete", "pruned", "failed"))]
 
@@ -62,16 +62,16 @@ def gather(stores: Stores, name: str) -> StudyFacts:
     study, client = results.study, tracking_client(stores)
     experiment = study.user_attrs.get(EXPERIMENT, "")
     champion, chosen, opened = champion_of(study), _chosen(study), openings(study)
-    lost: list[str] = []
+    missing: list[str] = []
     try:
-        confirmation = _confirmation(client, champion, lost)
-        evaluation = _evaluation(client, study, shown_opening(opened, chosen), lost)
+        confirmation = _confirmation(client, champion, missing)
+        evaluation = _evaluation(client, study, shown_opening(opened, chosen), missing)
         work = processes(client, experiment, name)
         trained = retrainings(client, experiment, name)
         config = _config(client, results)
     except (MlflowException, OSError) as error:
         raise BdqmError(f"cannot read the study's runs from MLflow: {reason(error)}") from None
-    return StudyFacts(results, chosen, champion, confirmation, opened, evaluation, work, trained, config, lost)
+    return StudyFacts(results, chosen, champion, confirmation, opened, evaluation, work, trained, config, missing)
 
 
 def shown_opening(opened: list[Opening], chosen: ChosenModel | None) -> Opening | None:
@@ -88,25 +88,25 @@ def _chosen(study: optuna.Study) -> ChosenModel | None:
         return None
 
 
-def _confirmation(client: MlflowClient, champion: Champion | None, lost: list[str]) -> RecordedConfirmation | None:
+def _confirmation(client: MlflowClient, champion: Champion | None, missing: list[str]) -> RecordedConfirmation | None:
     if champion is None:
         return None
     try:
         return read_confirmation(client, champion)
     except BdqmError as error:
-        lost.append(str(error))
+        missing.append(str(error))
         return None
 
 
 def _evaluation(
-    client: MlflowClient, study: optuna.Study, opening: Opening | None, lost: list[str]
+    client: MlflowClient, study: optuna.Study, opening: Opening | None, missing: list[str]
 ) -> Evaluation | None:
     if opening is None:
         return None
     try:
         return read_evaluation(client, study, opening)
     except BdqmError as error:
-        lost.append(str(error))
+        missing.append(str(error))
         return None
 
 

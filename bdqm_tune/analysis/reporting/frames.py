@@ -23,7 +23,7 @@ def frames(facts: StudyFacts) -> dict[str, pd.DataFrame]:
         "data": _data(facts),
         "options": _options(results.runs),
         "environment": environments(facts.processes),
-        "cost": pd.concat([costs("tune", facts.ended), costs("confirm", facts.retrainings)], ignore_index=True),
+        "cost": pd.concat([costs("tune", facts.finished), costs("confirm", facts.retrainings)], ignore_index=True),
     }
     if facts.confirmation is not None:
         found |= {"finalists": facts.confirmation.finalists, "retrainings": facts.confirmation.retrainings}

@@ -43,8 +43,8 @@ def summary(facts: StudyFacts) -> Section:
     """What a reader wants to know first."""
     results = facts.results
     unit = OBJECTIVE_UNITS[results.objective]
-    ways = [f"{key} {', '.join(_said(results.runs, f'study.{key}'))}" for key in ("sampler", "pruner")]
-    seconds = float(facts.ended["trial_seconds"].astype(float).sum())
+    ways = [f"{key} {', '.join(_values_of(results.runs, f'study.{key}'))}" for key in ("sampler", "pruner")]
+    seconds = float(facts.finished["trial_seconds"].astype(float).sum())
     rows = [
         Fact("study", pieces(facts.name)),
         Fact("judged by", pieces(_judged_by(facts, unit))),
@@ -60,7 +60,7 @@ def summary(facts: StudyFacts) -> Section:
     left = int(results.trials["state"].isin(("waiting", "running")).sum())
     text = f"Not finished: this is how far the study is. Trials that wait or run: {left}."
     notices = [Notice(text, f"bdqm-tune status {_name(facts)}")]
-    return Section("summary", "Summary", [Facts(rows), *(notices if left else []), *map(Notice, facts.lost)])
+    return Section("summary", "Summary", [Facts(rows), *(notices if left else []), *map(Notice, facts.missing)])
 
 
 def _judged_by(facts: StudyFacts, unit: str) -> str:
@@ -69,7 +69,7 @@ def _judged_by(facts: StudyFacts, unit: str) -> str:
     return f"{facts.results.objective} ({unit}): the best epoch of a trial, on the validation split{beside}"
 
 
-def _said(runs: pd.DataFrame, option: str) -> list[str]:
+def _values_of(runs: pd.DataFrame, option: str) -> list[str]:
     return [str(value) for value in runs[option].dropna().unique()] if option in runs else []
 
 
@@ -160,14 +160,14 @@ def finalists(facts: StudyFacts, found: Frames) -> Section:
     command = f"bdqm-tune confirm --study {_name(facts)}"
     blocks: list[Block] = []
     if facts.chosen is None and best_row(facts) is not None:
-        text = "The study has several objectives, and none of its front was picked; the front shows what there is."
+        text = "The study has several objectives, and no trial of its Pareto front was picked."
         blocks.append(Notice(text, f"bdqm-tune front {_name(facts)}"))
     elif facts.chosen is None:
         blocks.append(Notice("No trial is complete yet, so there is nothing to confirm."))
     elif facts.champion is None:
-        text = "Not confirmed yet: the best trials were not trained anew with other seeds, so how much of the best "
+        text = "Not confirmed yet: the best trials were not retrained with other seeds, so how much of the best "
         blocks.append(Notice(f"{text}one's error is the luck of its seed is not known.", command))
-    elif (since := len(facts.ended) - facts.champion.trials) > 0:
+    elif (since := len(facts.finished) - facts.champion.trials) > 0:
         text = f"Trials that ended after the confirmation, and take no part in it: {since}."
         blocks.append(Notice(text, command))
     if facts.champion is not None and facts.confirmation is None:
@@ -187,17 +187,17 @@ def finalists(facts: StudyFacts, found: Frames) -> Section:
             "difference_high": "to",
             "p": "p",
         }
-        title = f"Finalists and yardsticks over {len(record['seeds'])} seeds"
+        title = f"Finalists and baselines over {len(record['seeds'])} seeds"
         blocks += [
-            Facts([Fact("champion", pieces(facts.champion.why)), *_yardsticks(record)]),
+            Facts([Fact("champion", pieces(facts.champion.why)), *_baselines(record)]),
             table(found["finalists"], "finalists.csv", title, headings),
             Text(pieces(f"Intervals: {ranking.INTERVAL}; p by a {ranking.TEST}, not corrected for their number.")),
         ]
     return Section("finalists", "Finalists", blocks)
 
 
-def _yardsticks(record: Mapping[str, Any]) -> list[Fact]:
-    lines = [("yardstick", line) for line in record["yardsticks"]]
+def _baselines(record: Mapping[str, Any]) -> list[Fact]:
+    lines = [("baseline", line) for line in record["yardsticks"]]
     return [Fact(name, pieces(line)) for name, line in (*lines, ("random search", record["random"]))]
 
 
@@ -211,8 +211,8 @@ def test(facts: StudyFacts, found: Frames, drawn: Sequence[str]) -> Section:
     if len(facts.openings) > 1:
         blocks.append(
             Notice(
-                "The test split was opened for more than one model. Whoever chose among them by these errors chose by "
-                "the test split; the first opening is free of that."
+                "The test split was opened for more than one model. A choice among them by these errors is a "
+                "choice by the test split; the first opening is free of that."
             )
         )
     evaluation = facts.evaluation
@@ -220,7 +220,7 @@ def test(facts: StudyFacts, found: Frames, drawn: Sequence[str]) -> Section:
         blocks.append(Notice("The files of the evaluation are gone: what is left of it is in the table above."))
     elif evaluation is not None:
         opening = evaluation.opening
-        said = pieces(
+        introduction = pieces(
             f"Below is the evaluation of {opening.model} (opening ", opening.number, ") on ", len(evaluation.errors),
             f" structures. Intervals are by bootstrap over the structures. Model: run {opening.model_run_id}; "
             f"evaluation: run {evaluation.run_id}.",
@@ -228,7 +228,7 @@ def test(facts: StudyFacts, found: Frames, drawn: Sequence[str]) -> Section:
         headings = {"metric": "metric", "value": "value", **INTERVAL, "unit": "unit"}
         headings |= {"mean energy": "by the mean energy", "references": "by reference energies"}
         blocks += [
-            Text(said),
+            Text(introduction),
             *pictures(("parity", "parity_per_atom", "error_distribution", "element_errors"), drawn),
             *pictures(("calibration", "spread"), drawn),
             table(found["metrics"], "metrics.csv", "Metrics, beside those of baselines without a network", headings),
@@ -256,7 +256,7 @@ def _untested(facts: StudyFacts) -> list[Notice]:
         again = command if chosen is not None else ""
         return [Notice("Not evaluated yet: no structure of the test split has been predicted, no label seen.", again)]
     if chosen is not None and all(one.model_run_id != chosen.run_id for one in facts.openings):
-        text = f"The model that stands for the study now, of trial {chosen.trial} ({chosen.why}), has not been "
+        text = f"The study's model now, of trial {chosen.trial} ({chosen.why}), has not been "
         notices.append(
             Notice(f"{text}evaluated; that would open the test split again.", f'{command} --reopen "REASON"')
         )
@@ -264,7 +264,7 @@ def _untested(facts: StudyFacts) -> list[Notice]:
 
 
 def _gain(metrics: Mapping[str, float]) -> list[Text]:
-    """What the network adds to reference energies, where there are intervals to tell by."""
+    """What the network adds to reference energies, where there are intervals."""
     gain, low, high = (metrics.get(f"{MAE}_gain{end}") for end in ("", "_low", "_high"))
     if gain is None or low is None or high is None:
         return []

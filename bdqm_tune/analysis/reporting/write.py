@@ -45,7 +45,7 @@ def write_report(facts: StudyFacts, out: Path) -> list[Path]:
 def study_figures(facts: StudyFacts) -> drawings.Drawings:
     """The figures that there is something to draw of, by their names."""
     found: drawings.Drawings = {}
-    if not facts.ended.empty:
+    if not facts.finished.empty:
         found = {**found, **drawings.study_drawings(facts.results)}
     if facts.evaluation is not None:
         found = {**found, **drawings.evaluation_drawings(facts.evaluation)}
