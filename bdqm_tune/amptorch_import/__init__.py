@@ -1,4 +1,4 @@
-"""What users of amptorch bring along, and take back; amptorch itself is not needed.
+"""Import from amptorch and export to it; amptorch itself is not needed.
 
 In: an amptorch script's configuration or a checkpoint. Out: a configuration file of this package
 (`read_config`, `translate`), a `Potential` with the same predictions (`load_amptorch_checkpoint`), and the way back

@@ -40,7 +40,7 @@ def load_amptorch_checkpoint(
 
     Args:
         folder: with `params.pt`, `config.pt`, `normalizers.pt`.
-        pseudodensities: folder of `.g` files; None: those that the checkpoint names, a relative path being looked for
+        pseudodensities: folder of `.g` files; None: those that the checkpoint names, a relative path being searched
             in the working directory, the checkpoint's folder, and those above it.
         exact_forces: forces are the derivatives of the energy; else amptorch's, which leaves out the derivatives of
             gmpordernorm below 1e-5 per Å.
@@ -97,9 +97,9 @@ def _trained_on_forces(config: Mapping[str, Any]) -> bool:
 
 
 def _refuse_what_matters(account: Translation) -> None:
-    """Raise BadInput for a key without which the model would be another."""
+    """Raise BadInput for an unsupported key that changes the model."""
     for entry in account.unsupported:
-        # How the weights began has no part in a trained model.
+        # The initial weights do not matter in a trained model.
         if not entry.harmless and entry.key != "model.initialization":
             raise BadInput(f"{entry.key} is not supported: {entry.why}")
 
@@ -140,7 +140,7 @@ def _table(params: Mapping[str, Any], elements: list[str], folder: Path, given: 
 
 
 def _columns(descriptor: SymmetryFunctions, elements: list[str]) -> NDArray[np.int64]:
-    """Where each of our columns stands in amptorch's features.
+    """The column in amptorch's features of each of ours.
 
     amptorch makes the pairs of elements in the order in which the elements were given, and then sorts them.
     """
@@ -189,7 +189,7 @@ def _network(
         network = make_network(len(columns), hyperparameters, numbers, mixed=True)
         assert isinstance(network, MixedNN)
         shares = torch.zeros_like(network.shares, dtype=mask.dtype)
-        # The networks stand by atomic number here, in the order of the elements there.
+        # The networks are ordered by atomic number here, and as the elements there.
         order = [numbers.index(z) for z in network.elements]
         shares[: len(mask)] = mask[:, order]
         renamed["shares"] = shares

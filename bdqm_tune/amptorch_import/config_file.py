@@ -1,4 +1,4 @@
-"""Configuration files of amptorch's nested dict: JSON, YAML, or a Python literal as it stands in a script."""
+"""Configuration files of amptorch's nested dict: JSON, YAML, or a Python literal as in a script."""
 
 import ast
 import json
@@ -51,7 +51,7 @@ def _parsed(text: str, path: str) -> Any:
 
 
 def _refuse_expressions(tree: ast.AST, path: str) -> None:
-    """Raise BadInput for a dict of Python with a value that only Python can tell; YAML's keys have no quotes."""
+    """Raise BadInput for a dict of Python with a value that only Python can compute; YAML's keys have no quotes."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Dict) and all(isinstance(key, ast.Constant) for key in node.keys):
             for value in node.values:

@@ -14,7 +14,7 @@ def gmp_settings(params: Group) -> Settings:
     if "MCSHs_detailed_list" in params:
         key = "MCSHs_detailed_list"
         entries = [(entry["order"], plain(entry["sigmas"])) for entry in params.get(key)]
-        params.drop("MCSHs_detailed_list stands in its place", "MCSHs")
+        params.drop("MCSHs_detailed_list is used instead", "MCSHs")
         orders, widths = [order for order, _ in entries], [sigmas for _, sigmas in entries]
         if any(sigmas != widths[0] for sigmas in widths):
             params.refuse(key, "sigmas of their own for an order; those of the first are taken for all")
@@ -43,7 +43,7 @@ def group_settings(params: Group) -> Settings:
     if "MCSHs_detailed_list" in params:
         key = "MCSHs_detailed_list"
         entries = [(int(e["order"]), [int(e["group"])], plain(e["sigmas"])) for e in params.get(key)]
-        params.drop("MCSHs_detailed_list stands in its place", "MCSHs")
+        params.drop("MCSHs_detailed_list is used instead", "MCSHs")
     else:
         key = "MCSHs"
         given = {int(order): entry for order, entry in params.get(key, {}).items()}
@@ -56,7 +56,7 @@ def group_settings(params: Group) -> Settings:
         params.refuse(key, "sigmas of their own for an order or group; those of the first are taken for all")
     listed = [(order, number) for order, numbers, _ in entries for number in numbers]
     if listed != [(order, number) for order, numbers in groups.items() for number in numbers]:
-        params.refuse(key, "the groups of an order must stand together, for here the features do")
+        params.refuse(key, "the groups of an order must be listed together, as their features are here")
     if max(groups) > 5:
         params.refuse(key, "amptorch gives 0 for the groups of orders beyond 5; here they are as defined")
     params.note(key, params.given[key], f"descriptor.groups: {groups}, sigmas: {shown(sigmas)}")

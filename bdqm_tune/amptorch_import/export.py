@@ -19,11 +19,11 @@ from bdqm_tune.learning.networks import ACTIVATIONS
 
 
 def export_config(config: Config) -> tuple[dict[str, Any], list[Unsupported]]:
-    """The nested dict for one training, and the options that say more than it can hold.
+    """The nested dict for one training, and the options that it cannot express.
 
-    Of the hyperparameters that are searched it has what a study tries first: what `study.enqueue` says, or the default.
+    Of the searched hyperparameters it has the values of the first trial: those in `study.enqueue`, or the defaults.
     """
-    lost: list[Unsupported] = []
+    unsupported: list[Unsupported] = []
     options, first = apart(config.study.enqueue[0] if config.study.enqueue else {})
     fixed = config.fixed
     left = fixed.keys() | set(excluded_by(fixed))
@@ -32,18 +32,18 @@ def export_config(config: Config) -> tuple[dict[str, Any], list[Unsupported]]:
     values = hyperparameters.model_dump()
     values |= {DESCRIPTOR + option: value for option, value in config.descriptor.model_dump().items()}
     for name in sorted(config.spaces.keys() & values.keys() - _without_effect(hyperparameters)):
-        lost.append(Unsupported(f"search.{name}", f"amptorch takes one value; {values[name]} is written"))
+        unsupported.append(Unsupported(f"search.{name}", f"amptorch takes one value; {values[name]} is written"))
     exported = {
-        "model": _model(hyperparameters, config, lost),
+        "model": _model(hyperparameters, config, unsupported),
         "optim": _optimisation(hyperparameters, config),
-        "dataset": _dataset(config, lost),
+        "dataset": _dataset(config, unsupported),
         "cmd": _command(config),
     }
     if config.target.reference_energies != "none":
-        lost.append(Unsupported("target.reference_energies", "amptorch learns the total energies"))
+        unsupported.append(Unsupported("target.reference_energies", "amptorch learns the total energies"))
     if config.target.scaling != "mean_deviation":
-        lost.append(Unsupported("target.scaling", "amptorch subtracts the mean and divides by the deviation"))
-    return exported, lost
+        unsupported.append(Unsupported("target.scaling", "amptorch subtracts the mean and divides by the deviation"))
+    return exported, unsupported
 
 
 def _theirs(names: Mapping[str, str], ours: str) -> str:
@@ -57,9 +57,9 @@ def _without_effect(hyperparameters: Hyperparameters) -> set[str]:
     return idle if hyperparameters.scheduler in ("step", "plateau") else {*idle, "gamma", "step_size"}
 
 
-def _model(hyperparameters: Hyperparameters, config: Config, lost: list[Unsupported]) -> dict[str, Any]:
+def _model(hyperparameters: Hyperparameters, config: Config, unsupported: list[Unsupported]) -> dict[str, Any]:
     if hyperparameters.initialization == "zero":
-        lost.append(Unsupported("search.initialization", "zero is another thing to amptorch; xavier is written"))
+        unsupported.append(Unsupported("search.initialization", "zero is another thing to amptorch; xavier is written"))
     layers: dict[str, Any] = {"hidden_layers": hyperparameters.hidden_layers}
     if hyperparameters.hidden_layers is None:
         layers = {"num_layers": hyperparameters.num_layers, "num_nodes": hyperparameters.num_nodes}
@@ -103,7 +103,7 @@ def _schedule(hyperparameters: Hyperparameters, epochs: int) -> dict[str, Any] |
         case "one_cycle":
             return {"policy": "OneCycleLR", "params": {"max_lr": hyperparameters.lr, "total_steps": epochs + 1}}
         case "plateau":
-            # torch bears `patience` epochs and changes in the one after them.
+            # torch tolerates `patience` epochs, and reduces the learning rate in the next one.
             return {"policy": "ReduceLROnPlateau", "params": {"patience": steps - 1, "factor": gamma}}
         case "none":
             return None
@@ -121,29 +121,31 @@ def _command(config: Config) -> dict[str, Any]:
     return exported if patience is None else {**exported, "early_stoppping_patience": patience}
 
 
-def _dataset(config: Config, lost: list[Unsupported]) -> dict[str, Any]:
+def _dataset(config: Config, unsupported: list[Unsupported]) -> dict[str, Any]:
     exported: dict[str, Any] = {"val_split": config.data.validation.fraction, "val_split_mode": "cv"}
     if config.data.train == "builtin":
-        lost.append(Unsupported("data.train", "the built-in structures are no file; put yours as dataset.raw_data"))
+        unsupported.append(
+            Unsupported("data.train", "the built-in structures are no file; put yours as dataset.raw_data")
+        )
     else:
         exported["raw_data"] = config.data.train
     if config.data.test is not None:
-        lost.append(Unsupported("data.test", "amptorch has no test split"))
+        unsupported.append(Unsupported("data.test", "amptorch has no test split"))
     if config.data.validation.split != "random":
-        lost.append(Unsupported("data.validation.split", "amptorch draws the structures at random"))
+        unsupported.append(Unsupported("data.validation.split", "amptorch draws the structures at random"))
     options = config.descriptor
     if options.scaling == "log":
-        lost.append(Unsupported("descriptor.scaling", "amptorch takes no logarithm; standardize is written"))
+        unsupported.append(Unsupported("descriptor.scaling", "amptorch takes no logarithm; standardize is written"))
     scaling: dict[str, Any] = {"type": "standardize"}
     if options.scaling == "normalise":
         scaling = {"type": "normalize", "range": options.scaling_range}
     exported["scaling"] = scaling | {"elementwise": options.scaling_per_element}
     if options.name == "symmetry_functions":
         return exported | _symmetry_functions(options)
-    return exported | _multipoles(options, lost)
+    return exported | _multipoles(options, unsupported)
 
 
-def _multipoles(options: DescriptorOptions, lost: list[Unsupported]) -> dict[str, Any]:
+def _multipoles(options: DescriptorOptions, unsupported: list[Unsupported]) -> dict[str, Any]:
     sigmas = probe_widths(options.sigmas) if isinstance(options.sigmas, int) else options.sigmas
     params: dict[str, Any] = {"square": options.square}
     if options.name == "gmp_groups":
@@ -159,9 +161,9 @@ def _multipoles(options: DescriptorOptions, lost: list[Unsupported]) -> dict[str
     if by_symbol:
         params["atom_gaussians"] = {symbol: by_symbol[symbol] for symbol in by_symbol if symbol in atomic_numbers}
     elif options.pseudodensities:
-        lost.append(Unsupported("descriptor.pseudodensities", f"no .g files in {options.pseudodensities}"))
+        unsupported.append(Unsupported("descriptor.pseudodensities", f"no .g files in {options.pseudodensities}"))
     else:
-        lost.append(
+        unsupported.append(
             Unsupported(
                 "descriptor.pseudodensities",
                 "the table of this package is no folder of .g files; give yours as dataset.fp_params.atom_gaussians",

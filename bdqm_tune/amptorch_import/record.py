@@ -1,4 +1,4 @@
-"""What became of an amptorch configuration: our options, and for each of its keys where it went or why it could not."""
+"""The translation of an amptorch configuration: our options, and for each key its option or why it has none."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -35,7 +35,7 @@ class Translation:
 
 
 class Group:
-    """One group of an amptorch configuration; each key is asked for once, and noted."""
+    """One group of an amptorch configuration; each key is read once, and recorded."""
 
     def __init__(self, translation: Translation, name: str, given: Any) -> None:
         if not isinstance(given, Mapping):
@@ -53,7 +53,7 @@ class Group:
         return self.given.get(key, default)
 
     def map(self, key: str, default: Any, option: str, convert: Callable[[Any], Any] = lambda value: value) -> None:
-        """Set an option from a key; where `convert` raises ValueError, note its message instead."""
+        """Set an option from a key; where `convert` raises ValueError, record its message instead."""
         value = self.get(key, default)
         try:
             converted = convert(value)
@@ -64,24 +64,24 @@ class Group:
             self.note(key, value, f"{option}: {shown(converted)}")
 
     def note(self, key: str, value: Any, ours: str) -> None:
-        """Note where a key went."""
+        """Record the option of a key."""
         self.seen.add(key)
         default = "" if key in self.given else " (amptorch's default)"
         self.translation.mapped.append((f"{self.name}.{key}: {shown(value)}{default}", ours))
 
     def refuse(self, key: str, why: str, harmless: bool = False) -> None:
-        """Note that a key is not supported."""
+        """Record that a key is not supported."""
         self.seen.add(key)
         self.translation.unsupported.append(Unsupported(f"{self.name}.{key}", why, harmless))
 
     def drop(self, why: str, *keys: str) -> None:
-        """Note keys, where they are given, that change nothing about the model."""
+        """Record keys, where they are given, that do not change the model."""
         for key in keys:
             if key in self.given:
                 self.refuse(key, why, harmless=True)
 
     def finish(self) -> None:
-        """Note the keys that nothing asked for."""
+        """Record the keys that were not read."""
         for key in self.given:
             if key not in self.seen:
                 self.refuse(key, "amptorch does not read it")

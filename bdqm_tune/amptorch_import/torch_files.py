@@ -1,4 +1,4 @@
-"""What `torch.save` wrote, as plain values and numpy arrays, read without torch and without running anything of it."""
+"""Reads files of `torch.save` as plain values and numpy arrays, without torch and without running any of their code."""
 
 import io
 import re
@@ -88,21 +88,21 @@ def _read_legacy(content: bytes, path: Path) -> tuple[Any, dict[str, NDArray[Any
 
 
 class _Resolver:
-    """Turns what the unpickler gave into plain values."""
+    """Converts the output of the unpickler to plain values."""
 
     def __init__(self, path: Path, storages: dict[str, NDArray[Any]]) -> None:
         self.path, self.storages = path, storages
-        # By identity, with the value so that it lives on: what a pickle refers to often is turned once.
+        # By identity, with the value so that it lives on: an object that occurs often is converted once.
         self.done: dict[int, tuple[Any, Any]] = {}
 
     def plain(self, value: Any) -> Any:
         if value is None or isinstance(value, bool | int | float | str | bytes):
             return value
         if id(value) not in self.done:
-            self.done[id(value)] = (value, self._turned(value))
+            self.done[id(value)] = (value, self._converted(value))
         return self.done[id(value)][1]
 
-    def _turned(self, value: Any) -> Any:
+    def _converted(self, value: Any) -> Any:
         match value:
             case dict():
                 return {self.plain(key): self.plain(entry) for key, entry in dict.items(value)}
@@ -118,7 +118,7 @@ class _Resolver:
                 return self._object(value)
             case type() if (name := getattr(value, "name", "")) in names.NAMES:
                 return name
-        raise BadInput(f"{self.path}: holds {getattr(value, 'name', type(value).__name__)} where a value should stand")
+        raise BadInput(f"{self.path}: holds {getattr(value, 'name', type(value).__name__)} where a value is expected")
 
     def _object(self, record: Record) -> Any:
         if record.name == names.TENSOR:

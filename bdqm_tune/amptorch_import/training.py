@@ -87,7 +87,7 @@ def _schedule(policy: str, params: Mapping[str, Any], epochs: int) -> tuple[dict
             found = {"scheduler": "one_cycle", "lr": params["max_lr"]}
             taken = {"max_lr", "total_steps", "epochs"}
         case "ReduceLROnPlateau":
-            # torch bears `patience` epochs and changes in the one after them.
+            # torch tolerates `patience` epochs, and reduces the learning rate in the next one.
             steps, factor = params.get("patience", 10) + 1, params.get("factor", 0.1)
             found, taken = {"scheduler": "plateau", "step_size": steps, "gamma": factor}, {"patience", "factor"}
         case _:

@@ -1,6 +1,6 @@
 """An amptorch configuration, as `AtomsTrainer` takes it, as our configuration; its keys are those of amptorch's README.
 
-What a key that is not given means is taken from amptorch's trainer.py and model.py of July 2023.
+Defaults of missing keys are those of amptorch's trainer.py and model.py of July 2023.
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ PRECISIONS = {"DoubleTensor": "float64", "FloatTensor": "float32"}
 def translate(config: Mapping[str, Any]) -> Translation:
     """Our options for an amptorch configuration, and the account of each of its keys.
 
-    One trial is asked for, with every hyperparameter fixed, scored by the same losses and scales as amptorch's.
+    It is of one trial with every hyperparameter fixed, scored by the same losses and scales as amptorch's.
 
     Args:
         config: the groups model, optim, dataset and cmd. Classes may be given by name, as `torch.nn.Tanh`.
@@ -59,7 +59,7 @@ def translate(config: Mapping[str, Any]) -> Translation:
         raise BadInput(f"not a configuration that amptorch takes: {what}") from None
     for group in groups.values():
         group.finish()
-    # What amptorch has no key for, or another value than can be had here, is not to be searched either.
+    # Hyperparameters without a key in amptorch, or without its value here, are not searched either.
     search = translation.options["search"]
     for name in DEFAULT_SEARCH:
         if name not in search and name not in excluded_by(search):
@@ -76,7 +76,7 @@ def translate_model(model: Group) -> None:
     model.map("name", "bpnn", "search.network", _network)
     if model.get("hidden_layers") is not None:
         model.map("hidden_layers", None, "search.hidden_layers", plain)
-        model.drop("hidden_layers stands in its place", "num_layers", "num_nodes")
+        model.drop("hidden_layers is used instead", "num_layers", "num_nodes")
     else:
         model.drop("the layers are given by num_layers and num_nodes", "hidden_layers")
         model.map("num_layers", 5, "search.num_layers")

@@ -1,4 +1,4 @@
-"""Unpickles data and nothing else: what a pickle may name stands in a list, and none of it is imported or called."""
+"""Unpickles data and nothing else: the names that a pickle may use are in a list, and none is imported or called."""
 
 import pickle  # nosec B403  # for its Unpickler, with a find_class of ours that imports nothing
 from pathlib import Path
@@ -40,7 +40,7 @@ NAMES = {
 
 
 class Record:
-    """What stands in the place of an object that a pickle would have made: its class, arguments and state."""
+    """In the place of an object of a pickle: its class, arguments and state."""
 
     name = ""
 

@@ -1,7 +1,7 @@
 """Backends: trainers behind one protocol.
 
 In: a configuration and a `Dataset`. Out: a `Backend`, whose `start(hyperparameters, seed, dataset)` gives a
-`TrainingRun`: one epoch at a time, with a state that can be kept and restored. Called by: `tuning` and
+`TrainingRun`: one epoch at a time, with a state that can be saved and restored. Called by: `tuning` and
 `confirmation`. To add one: the two protocols of `backends.base`, and a case in `make_backend`.
 """
 
@@ -14,15 +14,15 @@ __all__ = ["Backend", "NativeBackend", "TrainingRun", "make_backend"]
 
 
 def make_backend(config: Config, dataset: Dataset) -> Backend:
-    """The backend that the configuration names, with the data where it trains.
+    """The backend that the configuration names, with the data on its device.
 
     Raises:
-        BadInput: the backend is not to be had here, or cannot do what is configured.
+        BadInput: the backend is not installed, or does not support the configuration.
     """
     match config.backend:
         case "native":
             return NativeBackend(config, dataset)
         case "amptorch":
-            from bdqm_tune.backends.amptorch import AmptorchBackend  # which few have installed
+            from bdqm_tune.backends.amptorch import AmptorchBackend  # an optional dependency
 
             return AmptorchBackend(config, dataset)

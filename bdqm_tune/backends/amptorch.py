@@ -24,9 +24,9 @@ from bdqm_tune.learning.potential import Potential
 
 
 class AmptorchRun:
-    """One training by an `AtomsTrainer`, an epoch of its loop at a time, so that whoever asks for records can stop.
+    """One training by an `AtomsTrainer`, an epoch of its loop at a time, so that the caller can stop it.
 
-    It starts from the weights that the project's own engine starts from with this seed.
+    It starts from the same weights as the native backend with this seed.
     """
 
     def __init__(
@@ -87,10 +87,10 @@ class AmptorchRun:
                 return
 
     def checkpoint(self) -> None:
-        """There is none: what it goes on from is spread over objects of skorch and amptorch."""
+        """None: its state is spread over objects of skorch and amptorch."""
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        raise NotImplementedError("backend amptorch: a training cannot go on from a checkpoint")
+        raise NotImplementedError("backend amptorch: a training cannot resume from a checkpoint")
 
     def potential(self) -> Potential:
         """The model of the best epoch so far, with the descriptor of the dataset, which gives the same features."""
@@ -122,15 +122,15 @@ class AmptorchRun:
 
 
 class AmptorchBackend:
-    """Keeps both splits as amptorch's data, once for all trials."""
+    """Holds both splits as amptorch's data, once for all trials."""
 
     device, at_once = "cpu", 1
 
     def __init__(self, config: Config, dataset: Dataset) -> None:
         """
         Raises:
-            BadInput: amptorch is not installed, a GPU is asked for, the descriptor is searched, or its descriptors
-                cannot do what is configured.
+            BadInput: amptorch is not installed, a GPU is requested, the descriptor is searched, or amptorch's
+                descriptors do not support the configuration.
         """
         if config.descriptor_spaces:
             searched = ", ".join(f"search.{DESCRIPTOR}{option}" for option in config.descriptor_spaces)
@@ -194,7 +194,7 @@ def _put_weights(module: Any, network: AtomicNetwork) -> None:
     weights = {_amptorchs_name(name, network): value for name, value in network.state_dict().items()}
     module.load_state_dict(module.state_dict() | weights)
     if network.elements:
-        # Which network an atom has is a weight there, and would be trained: in the end all had a share in every atom.
+        # The mask that selects the network of an atom would be trained there: in the end all would have a share in it.
         module.element_mask.requires_grad_(False)
 
 

@@ -1,4 +1,4 @@
-"""What the published amptorch, of July 2023, needs beside today's libraries, and what it must not leave behind."""
+"""Adapters for the published amptorch, of July 2023: missing imports, and global state that it changes."""
 
 import importlib.util
 import os
@@ -26,17 +26,17 @@ def import_amptorch() -> ModuleType:
     """amptorch's module `trainer`.
 
     Its networks import `scatter` from torch_scatter, which has to be compiled for every version of torch; where that is
-    missing, torch-geometric's function of the same name and meaning stands in for it, during the import only.
+    missing, torch-geometric's function of the same name and meaning replaces it, during the import only.
 
     Raises:
         BadInput: it cannot be imported here.
     """
     if importlib.util.find_spec("amptorch") is None:
         raise BadInput(f"backend amptorch: amptorch is not installed; {HOW_TO_GET}")
-    stand_in = "torch_scatter" not in sys.modules and importlib.util.find_spec("torch_scatter") is None
+    replaced = "torch_scatter" not in sys.modules and importlib.util.find_spec("torch_scatter") is None
     try:
         with _no_warnings():
-            if stand_in:
+            if replaced:
                 from torch_geometric.utils import scatter
 
                 sys.modules["torch_scatter"] = module = ModuleType("torch_scatter")
@@ -45,17 +45,17 @@ def import_amptorch() -> ModuleType:
     except ImportError as error:
         raise BadInput(f"backend amptorch: amptorch cannot be imported ({one_line(error)}); {HOW_TO_GET}") from None
     finally:
-        if stand_in:
+        if replaced:
             sys.modules.pop("torch_scatter", None)
     return amptorch.trainer
 
 
 @contextmanager
 def amptorchs_globals(dtype: torch.dtype) -> Iterator[None]:
-    """For code of amptorch: what it changes of the whole process is as it was before, once this is left.
+    """Run code of amptorch, and restore afterwards the global state that it changes.
 
-    That is the default dtype, the working directory, all random states, cuDNN's flags, and skorch's function that
-    brings a batch to the device, in the place of which amptorch puts its own.
+    This is the default dtype, the working directory, all random states, cuDNN's flags, and skorch's function that
+    moves a batch to the device, which amptorch replaces.
     """
     import skorch.net
     from amptorch.utils import to_tensor

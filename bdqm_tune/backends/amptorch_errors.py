@@ -1,4 +1,4 @@
-"""The errors of an epoch, added up from what skorch hands to its callbacks; importing this imports skorch."""
+"""The errors of an epoch, summed in a callback of skorch; importing this imports skorch."""
 
 from typing import Any
 
@@ -9,8 +9,8 @@ from skorch.callbacks import Callback
 class EpochErrors(Callback):  # type: ignore[misc]
     """Sums over the structures of an epoch, in units of the scaled targets, in training (True) and validation (False).
 
-    They stand in the place of amptorch's own scores, which know no error per atom, are of float32, and write a
-    checkpoint into the working directory at every best one.
+    They replace amptorch's own scores, which have no error per atom, are of float32, and write a checkpoint into the
+    working directory at every best one.
     """
 
     def __init__(self, objective: str) -> None:

@@ -14,7 +14,7 @@ from bdqm_tune.descriptors import GMP, Descriptor, GMPGroups, SymmetryFunctions
 from bdqm_tune.errors import BadInput, one_line
 from bdqm_tune.learning.dataset import Dataset, Split
 
-# How far its features may be from ours, relative to the largest of their column; one below `ZERO` is rounding.
+# Largest difference of its features from ours, relative to the largest of their column; one below `ZERO` is rounding.
 TOLERANCE, ZERO = 1e-6, 1e-6
 
 
@@ -37,7 +37,7 @@ def split_images(dataset: Dataset, split: Split, dtype: torch.dtype, forces: boo
     amptorch would fit its scalers on training and validation split together.
 
     Args:
-        forces: with forces and derivatives of the features, to train on them.
+        forces: with forces and derivatives of the features, for training on forces.
 
     Raises:
         BadInput: amptorch cannot describe an image, or not as the descriptor does.

@@ -19,7 +19,7 @@ class TrainingRun(Protocol):
 
     @property
     def records(self) -> list[EpochRecord]:
-        """Of all epochs so far, those before a checkpoint as well."""
+        """The records of all epochs so far, including those before a checkpoint."""
         ...
 
     @property
@@ -28,23 +28,27 @@ class TrainingRun(Protocol):
         ...
 
     def __iter__(self) -> Iterator[EpochRecord]:
-        """Train, one epoch a step; after the epochs of a checkpoint, where it goes on from one."""
+        """Train, one epoch a step; after `restore`, from the epoch after the checkpoint."""
         ...
 
     @property
     def key(self) -> dict[str, Any]:
-        """Plain JSON, of all that a training depends on: with another one's checkpoint it cannot go on."""
+        """All that a training depends on, as plain JSON; it resumes only from a checkpoint with the same key."""
         ...
 
     def checkpoint(self) -> Checkpoint | None:
-        """What a training with the same key can go on from; asked for between epochs, or when one was interrupted.
+        """The state from which a training with the same key resumes; call it between epochs or after an interrupt.
 
-        None: there is nothing to go on from, or the backend cannot.
+        None: there is no such state, or the backend has no checkpoints.
         """
         ...
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on from a checkpoint with the same key; before the first epoch."""
+        """Resume from a checkpoint with the same key; call it before the first epoch.
+
+        Raises:
+            NotImplementedError: the backend has no checkpoints.
+        """
         ...
 
     def potential(self) -> Potential:
@@ -53,15 +57,15 @@ class TrainingRun(Protocol):
 
 
 class Backend(Protocol):
-    """Holds the data; starts as many trainings on it as asked."""
+    """Holds the data, and starts trainings on it."""
 
-    device: str  # what it trains on, in words
-    at_once: int  # trainings to run at the same time, each in a thread, unless the user wants it otherwise
+    device: str  # name of the device that it trains on
+    at_once: int  # default number of parallel trials, each in a thread
 
     def start(self, hyperparameters: Hyperparameters, seed: int, dataset: Dataset | None = None) -> TrainingRun:
         """A training that has not begun.
 
         Args:
-            dataset: the structures that the backend was made with, described otherwise; None: as they were.
+            dataset: the backend's structures with features of another descriptor; None: the backend's dataset.
         """
         ...

@@ -1,11 +1,11 @@
-"""The project's own engine."""
+"""The native backend: the trainers of `learning`."""
 
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import scipy.linalg.cython_blas  # noqa: F401  (what compiled epochs call; loaded, it can be told how many cores to take)
+import scipy.linalg.cython_blas  # noqa: F401  (called by compiled epochs; once loaded, its threads can be limited)
 import torch
 from threadpoolctl import threadpool_limits
 
@@ -25,7 +25,7 @@ from bdqm_tune.threads import usable_cores
 
 
 class NativeRun:
-    """One training of the engine."""
+    """One training of the native backend."""
 
     def __init__(self, fit: Fit, dataset: Dataset, hyperparameters: Hyperparameters, key: dict[str, Any]) -> None:
         self._fit, self._dataset, self._hyperparameters = fit, dataset, hyperparameters
@@ -57,28 +57,28 @@ class NativeRun:
 
 
 class OnDevice(NamedTuple):
-    """A dataset by one descriptor, and its splits on the device."""
+    """A dataset with features of one descriptor, and its splits on the device."""
 
     dataset: Dataset
     train: SplitTensors
     validation: SplitTensors
-    room: MemoryBudget  # that it takes there
+    room: MemoryBudget  # its part of the device's budget
 
     @property
     def loaded(self) -> bool:
-        """Whether nothing of it is left on the disk."""
+        """Whether all of it is on the device."""
         return self.train.loaded and self.validation.loaded
 
 
-STACKED_DESCRIPTORS = 4  # trials at the same time, on a GPU, where each may have features of its own in its memory
-BLAS_THREADS = 64  # that may call it at the same time, as SciPy builds it
+GPU_TRIALS = 4  # parallel trials on a GPU if each may have features of its own in the GPU's memory
+BLAS_THREADS = 64  # that may call BLAS at the same time, as SciPy builds it
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 class NativeBackend:
-    """Keeps both splits on the device, or as much of them as there is room for, once for all trials.
+    """Holds both splits on the device, as far as they fit, once for all trials.
 
-    Of a searched descriptor it keeps the latest few. On a GPU trials train batched, on a CPU in a thread each.
+    Of a searched descriptor it holds the datasets used last. On a GPU trials train batched, on a CPU in a thread each.
     """
 
     def __init__(self, config: Config, dataset: Dataset, batched: bool | None = None) -> None:
@@ -91,23 +91,23 @@ class NativeBackend:
         self._trainer = BatchedTrainer() if batched or (batched is None and self._place.type == "cuda") else None
         self.device, self.at_once = "cpu", min(usable_cores(), BLAS_THREADS)
         if self._place.type == "cuda":
-            self.device, self.at_once = torch.cuda.get_device_name(self._place), STACKED_DESCRIPTORS
+            self.device, self.at_once = torch.cuda.get_device_name(self._place), GPU_TRIALS
         else:
-            # One core a trial; of several that share one, each would wait for the others in every step.
+            # One core a trial; threads that share cores would wait for each other in every step.
             torch.set_num_threads(1)
             threadpool_limits(1, user_api="blas")
-        # Trials at the same time may have a descriptor each, and one part is for those that later ones may ask for.
+        # Parallel trials may have a descriptor each; one part more is for descriptors that later trials may use.
         at_once = self.at_once if config.cohort == "auto" else config.cohort
         self._parts = at_once + 1 if config.descriptor_spaces else 1
-        self._kept: dict[str, OnDevice] = {}  # by the descriptor, the latest used last
-        self._keeping, self._making = threading.Lock(), defaultdict[str, threading.Lock](threading.Lock)
+        self._datasets: dict[str, OnDevice] = {}  # by descriptor, the latest used last
+        self._lock, self._loading = threading.Lock(), defaultdict[str, threading.Lock](threading.Lock)
         if config.descriptor_spaces:
             return
         data = self._on_device(dataset)
         if not data.loaded:
             self.at_once = 1  # the batches of each trial, from the disk, take memory
         elif self._trainer is not None and config.cohort == "auto":
-            self.at_once = self._best_cohort(data)
+            self.at_once = self._parallel_trials(data)
 
     def start(self, hyperparameters: Hyperparameters, seed: int, dataset: Dataset | None = None) -> NativeRun:
         data = self._on_device(dataset or self._dataset)
@@ -134,38 +134,38 @@ class NativeBackend:
         }
         return NativeRun(fit, data.dataset, hyperparameters, key)
 
-    def _best_cohort(self, data: OnDevice) -> int:
-        """How many trials train together on this device, by its memory and by the time that steps of some take."""
+    def _parallel_trials(self, data: OnDevice) -> int:
+        """The number of parallel trials on this device, by its memory and by the measured time of steps."""
         middle, largest = trial_of(self._config, "middle"), trial_of(self._config, "largest")
         if not can_batch(middle, data.train, data.validation):
             return 1
         return trials_at_once(Data(data.train, data.validation), middle, largest)
 
     def _on_device(self, dataset: Dataset) -> OnDevice:
-        """The dataset on the device, made by the first of the threads that ask for its descriptor."""
+        """The dataset on the device, loaded by the first thread that needs its descriptor."""
         key = dataset.config.descriptor.model_dump_json()
-        with self._keeping:
-            making = self._making[key]
-        with making:
-            with self._keeping:
-                kept = self._kept.pop(key, None)
-            if kept is None:
+        with self._lock:
+            loading = self._loading[key]
+        with loading:
+            with self._lock:
+                data = self._datasets.pop(key, None)
+            if data is None:
                 training = self._config.training
                 room = MemoryBudget.on(self._place, self._config.memory, self._parts)
                 train, validation = (
                     split_tensors(dataset, split, self._place, DTYPES[training.precision], training.forces, room)
                     for split in (dataset.train, dataset.validation)
                 )
-                kept = OnDevice(dataset, train, validation, room)
-            with self._keeping:
-                while sum(data.room.taken for data in self._kept.values()) > kept.room.n_bytes:
-                    del self._kept[next(iter(self._kept))]
-                self._kept[key] = kept
-        return kept
+                data = OnDevice(dataset, train, validation, room)
+            with self._lock:
+                while sum(other.room.taken for other in self._datasets.values()) > data.room.n_bytes:
+                    del self._datasets[next(iter(self._datasets))]
+                self._datasets[key] = data
+        return data
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of a name: auto, cpu, cuda or cuda:N.
+    """The torch device of a name: auto (a GPU if there is one), cpu, cuda or cuda:N.
 
     Raises:
         BadInput: there is no such GPU here.

@@ -1,4 +1,4 @@
-"""What the trials of a study are like, for whoever has to know before the first of them."""
+"""Typical and largest trials of a study, for estimates before its first trial."""
 
 import math
 from typing import Any, Literal
@@ -13,8 +13,8 @@ SIZES = ("num_layers", "num_nodes", "batch_size")
 def trial_of(config: Config, which: Literal["middle", "largest"]) -> Hyperparameters:
     """A trial whose layers, nodes and batches are in the middle or at the end of their ranges.
 
-    Batch normalisation and dropout, which take memory, are used by the largest where they may be; of what else is
-    searched it has the default, or the first choice.
+    If they are searched, the largest uses batch normalisation and dropout, which take memory; other searched
+    hyperparameters have their default, or the first choice.
     """
     values: dict[str, Any] = dict(config.fixed)
     for name, space in config.spaces.items():

@@ -1,4 +1,4 @@
-"""Compiled loops, kept by a digest of the code: the first process compiles them for all machines of a kind.
+"""Cache of compiled loops, by a digest of the code: the first process compiles them for all machines of a kind.
 
 Numba itself compiles a function at its first call, a minute in all, in every clone and in each of several workers that
 begin at the same moment; and it does not notice when a function that is compiled into another one changes in another
@@ -23,7 +23,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bdqm-tune" / "compiled"
 COMPILING = "compiling loops: a minute, once for this code on this kind of machine"
 WAITING = "another process compiles loops; waiting for it, a minute at most"
-KEPT = 5  # digests of which compiled files are kept, the latest used; 7 MB each
+MAX_DIGESTS = 5  # in the cache, the latest used; 7 MB each
 SUFFIXES = (".nbi", ".nbc")
 UNFINISHED = "new-"  # begins the name of a folder that is being filled
 
@@ -67,9 +67,9 @@ def take(key: str, package: Path = PACKAGE, cache: Path = CACHE) -> bool:
 
 
 def keep(key: str, package: Path = PACKAGE, cache: Path = CACHE) -> None:
-    """Copy the compiled files of the tree into the cache, whole or not at all, and forget the oldest.
+    """Copy the compiled files of the tree into the cache, whole or not at all, and garbage-collect the oldest.
 
-    Where there are none (numba was told to put them elsewhere), or no cache can be written, nothing is kept.
+    Nothing is done if there are none (numba is configured to write them elsewhere), or if the cache cannot be written.
     """
     files = compiled_files(package)
     if not files:
@@ -86,10 +86,10 @@ def keep(key: str, package: Path = PACKAGE, cache: Path = CACHE) -> None:
         else:
             made.rename(cache / key)
         made_before = [folder for folder in cache.iterdir() if not folder.name.startswith(UNFINISHED)]
-        for old in sorted(made_before, key=lambda folder: folder.stat().st_mtime)[:-KEPT]:
+        for old in sorted(made_before, key=lambda folder: folder.stat().st_mtime)[:-MAX_DIGESTS]:
             shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
-        print(f"What was compiled is not kept for other clones: {error}", file=sys.stderr)
+        print(f"Compiled files are not cached for other clones: {error}", file=sys.stderr)
 
 
 def compile_all() -> None:
@@ -99,7 +99,7 @@ def compile_all() -> None:
 
 @functools.cache  # once a process is enough
 def compile_ahead() -> None:
-    """`bring`, for a process that trains afterwards; where it fails, what is called is compiled then."""
+    """`bring`, for a process that trains afterwards; if it fails, functions are compiled when they are called."""
     try:
         bring(say=lambda line: note(f"bdqm-tune: {line}"))
     except (OSError, subprocess.CalledProcessError) as error:
@@ -109,12 +109,15 @@ def compile_ahead() -> None:
 def bring(
     package: Path = PACKAGE, cache: Path = CACHE, say: Callable[[str], None] = lambda line: print(line, flush=True)
 ) -> None:
-    """Have compiled files of the code as it is in the tree, and no others.
+    """Make sure that the tree has compiled files of the current code, and no others.
 
-    Where the package cannot be written to, nothing is done: numba compiles what is called, and keeps it elsewhere.
+    If the package cannot be written to, nothing is done: numba compiles what is called, and caches it elsewhere.
 
     Args:
-        say: told what takes a while.
+        say: called with a line of text before a step that takes long.
+
+    Raises:
+        CalledProcessError: the compilation failed.
     """
     folder = package / "__pycache__"
     try:

@@ -1,7 +1,7 @@
-"""Structures with energies: read, checked, split, identified, and laid aside for the test.
+"""Structures with energies: read, checked, split, identified, and sealed for the test.
 
 In: any file that ASE reads. Out: `Structures` (atoms, energies in eV, forces in eV/Å), their digest, indices of a
-split, and `Unlabelled` test structures whose labels are kept apart. Called by: `learning.dataset`.
+split, and `Unlabelled` test structures whose labels are stored separately. Called by: `learning.dataset`.
 """
 
 from bdqm_tune.structures.builtin import builtin_structures

@@ -1,4 +1,4 @@
-"""Structures made here, with energies and forces of effective medium theory (EMT): enough to try everything on."""
+"""Built-in structures with energies and forces of effective medium theory (EMT), for trying everything out."""
 
 from functools import cache
 from typing import Literal

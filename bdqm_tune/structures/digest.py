@@ -35,7 +35,7 @@ def geometry_key(atoms: Atoms) -> bytes:
 
 
 def same_geometry(one: Atoms, other: Atoms) -> bool:
-    """The same atoms in the same order, with positions and cell to `TOLERANCE`: what fewer digits were written of."""
+    """Whether atoms and their order are the same, and positions and cell to `TOLERANCE`, as after rounding."""
     if not (np.array_equal(one.numbers, other.numbers) and np.array_equal(one.pbc, other.pbc)):
         return False
     lengths = ((a.positions, np.asarray(a.cell)) for a in (one, other))

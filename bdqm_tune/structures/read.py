@@ -16,13 +16,13 @@ from bdqm_tune.errors import BadInput, located, one_line
 from bdqm_tune.structures.xyz_frames import check_frames
 
 HEAVIEST = 86  # Rn, the last element of the package's pseudo-densities
-# What a search for neighbours can do with, Å: coordinates, and the distance between periodic images.
+# Limits of the neighbour search, Å: coordinates, and the distance between periodic images.
 FARTHEST, NEAREST_IMAGE = 1e6, 0.1
-ENDLESS = {"cp2k-restart"}  # formats of which ASE's readers go on for ever where a file is cut off; none has energies
+ENDLESS = {"cp2k-restart"}  # formats whose readers in ASE never return on a truncated file; none has energies
 
 
 class Geometries:
-    """What structures with labels and structures without them have in common."""
+    """The common part of labelled and unlabelled structures."""
 
     source: str  # what error messages call it: the file's name
     atoms: list[Atoms]
@@ -78,7 +78,9 @@ def read_images(path: str | Path) -> list[Atoms]:
     """All images of a file, unchecked. Raises BadInput if ASE cannot read it."""
     try:
         if not Path(path).is_file():
-            problem = "is a folder, not a file" if Path(path).is_dir() else f"no such file (looked from {Path.cwd()})"
+            problem = (
+                "is a folder, not a file" if Path(path).is_dir() else f"no such file (working directory {Path.cwd()})"
+            )
             raise BadInput(f"{path}: {problem}")
     except OSError as error:  # a name that is too long for one, for example
         raise BadInput(f"{path}: {error.strerror}") from None
@@ -97,7 +99,7 @@ def read_images(path: str | Path) -> list[Atoms]:
     except Exception as error:  # each of ASE's readers raises its own kinds
         raise BadInput(f"{path}: ASE cannot read it ({one_line(error)})") from None
     images = images if isinstance(images, list) else [images]
-    if not all(isinstance(atoms, Atoms) for atoms in images):  # as of some readers, which find nothing in the file
+    if not all(isinstance(atoms, Atoms) for atoms in images):  # as some readers return if they find nothing
         raise BadInput(f"{path}: ASE finds no structures in it (as {kind})")
     return images
 

@@ -1,4 +1,4 @@
-"""The test split laid aside: structures that anyone may look at, and their labels in a file that one function opens."""
+"""The sealed test split: structures that anyone may read, and their labels in a file that only `open_labels` reads."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,22 +27,22 @@ class Unlabelled(Geometries):
     source: str
     atoms: list[Atoms]
     images: NDArray[np.int64]
-    digest: str  # of geometries and labels: which file has the labels
+    digest: str  # of geometries and labels: the name of their files
 
 
 def without_labels(structures: Structures) -> Unlabelled:
-    """All of the structures but their energies and forces."""
+    """The structures without their energies and forces."""
     return Unlabelled(structures.source, structures.atoms, structures.images, digest(structures))
 
 
 def seal(structures: Structures, home: Path) -> None:
-    """Put the structures and, in a file of its own that only its owner may read, their labels into `home`."""
+    """Write the structures and, in a separate file that only its owner may read, their labels into `home`."""
     identity = digest(structures)
     if is_sealed(home, identity):
         return
     energies, forces = structures.energies, np.concatenate(structures.forces or [NO_FORCES])
     _write(_geometries(home, identity), lambda file: ase.io.write(file, structures.atoms, format="traj"), 0o666)
-    # The last of the two, so that where the labels are, both are.
+    # Last, so that where the labels exist, the structures do.
     _write(_labels(home, identity), lambda file: np.savez(file, energies=energies, forces=forces), 0o600)
 
 
@@ -62,10 +62,10 @@ def read_sealed(home: Path, identity: str, source: str) -> Unlabelled:
 
 
 def open_labels(sealed: Unlabelled, home: Path) -> Structures:
-    """The structures with their labels: for the evaluation, which puts on record that it looked, and for nothing else.
+    """The structures with their labels; only for the evaluation, which records that it has read them.
 
     Raises:
-        BdqmError: the files are not those that were sealed.
+        BdqmError: a file is missing, damaged or changed since it was sealed.
     """
     path = _labels(home, sealed.digest)
     try:

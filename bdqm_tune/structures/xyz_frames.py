@@ -1,4 +1,4 @@
-"""The frame of an extended XYZ text, looked at before ASE reads it: ASE goes by what the text says of its own size."""
+"""Checks the frames of an extended XYZ text before ASE reads it, because ASE trusts the sizes in the text."""
 
 import re
 import sys
@@ -12,13 +12,13 @@ COLUMNS = re.compile(r":[A-Za-z]:(\d+)")  # of a property, as in pos:R:3
 
 
 def check_frames(text: Iterable[str]) -> None:
-    """See that every image of the text, given line by line, has the lines that it says.
+    """Check that every image of the text, given line by line, has as many lines as it declares.
 
-    ASE would look for the atoms of a damaged number for hours, and leave out all images after a blank line. What is no
-    number, ASE itself refuses.
+    With a damaged number of atoms ASE would read for hours, and it leaves out all images after a blank line. A number
+    that is none, ASE itself refuses.
 
     Raises:
-        BadInput: an image has fewer lines than atoms or columns without end, or a blank line stands between images.
+        BadInput: an image has fewer lines than atoms or columns without end, or a blank line is between images.
     """
     lines, image = enumerate(text, 1), 0
     for number, line in lines:

@@ -61,9 +61,9 @@ def test_what_was_compiled_is_taken_by_another_tree(package: Path, tmp_path: Pat
     assert compiling.take("key", other, cache)
     assert [path.name for path in other.rglob("*.*")] == [made.name]
     assert (other / "kernels" / "__pycache__" / made.name).read_bytes() == b"compiled"
-    for number in range(compiling.KEPT):  # the oldest goes
+    for number in range(compiling.MAX_DIGESTS):  # the oldest goes
         compiling.keep(f"later-{number}", package, cache)
-    assert sorted(path.name for path in cache.iterdir()) == [f"later-{n}" for n in range(compiling.KEPT)]
+    assert sorted(path.name for path in cache.iterdir()) == [f"later-{n}" for n in range(compiling.MAX_DIGESTS)]
 
 
 def test_what_is_of_other_code_is_removed(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
