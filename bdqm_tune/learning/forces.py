@@ -1,7 +1,7 @@
 """Forces by the chain rule: from the network's gradient and the features' derivatives, entry by entry.
 
-The force on atom k is F_k = -Σ_i Σ_f dE/dG_if · dG_if/dr_k, the sum over k itself and its neighbours i. Memory and
-time grow with the number of neighbour pairs, never with the square of the number of atoms.
+The force on atom k is F_k = -Σ_i Σ_f dE/dG_if · dG_if/dr_k, the sum over the centres i, k included, that have k within
+their cutoff. Memory and time grow with the number of neighbour pairs, never with the square of the number of atoms.
 """
 
 from collections.abc import Iterator, Sequence
