@@ -205,7 +205,7 @@ def test_a_copy_that_was_cut_off_is_not_there_and_goes_on(
 
             patch.setattr(study_copy, "_attribute", cut)
         with pytest.raises(
-            BdqmError, match="the disk is full; it is not there yet, and `bdqm-tune copy-study` goes on"
+            BdqmError, match="the disk is full; it is not there yet, and `bdqm-tune copy-study` resumes"
         ):
             copy_study(source, elsewhere, "small")
     with pytest.raises(BadInput, match="no study 'small'"):

@@ -137,7 +137,7 @@ def test_where_nothing_can_be_kept_it_is_said(
     assert capsys.readouterr().err == ""
     made.touch()
     compiling.keep("key", package, tmp_path / "file" / "cache")
-    assert "is not kept for other clones" in capsys.readouterr().err
+    assert "are not cached for other clones" in capsys.readouterr().err
 
 
 def test_of_two_at_once_one_compiles_and_the_other_says_that_it_waits(
