@@ -202,3 +202,23 @@ def mariadb_place(mariadb: MariaDb, workdir: Path) -> Place:
 def place(request: pytest.FixtureRequest, workdir: Path) -> Place:
     """One of each kind of database."""
     return request.getfixturevalue("mariadb_place") if request.param == "mariadb" else Place(Stores(workdir / ".bdqm"))
+
+
+@pytest.fixture
+def interrupted(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """`interrupted(epoch)`: the worker is told to end once, after a trial's epoch."""
+
+    def arrange(epoch: int) -> None:
+        from bdqm_tune.tracking.trial_run import TrialRun
+
+        check, told = TrialRun.log_metrics, [False]
+
+        def log(self: Any, metrics: dict[str, float], step: int) -> None:
+            check(self, metrics, step)
+            if step == epoch and not told[0]:
+                told[0] = True
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(TrialRun, "log_metrics", log)
+
+    return arrange

@@ -80,7 +80,7 @@ def searched_config(client: MlflowClient, run: Run) -> Config:
 
 def default_candidate(searched: Config) -> Candidate:
     """What a study tries first: the defaults of what is searched, with what it fixes."""
-    tried = Suggestion(Hyperparameters(**searched.fixed), searched.descriptor)
+    tried = Suggestion(Hyperparameters(**searched.fixed), searched.descriptor, searched.study.seed)
     return Candidate("default", DEFAULT, None, one_configuration(searched, tried))
 
 

@@ -152,7 +152,7 @@ def _confirm(
         jobs: dict[tuple[str, int], Job] = {}
         for one in candidates:
             for seed in seeds:
-                config = options.applied(one_configuration(one.config, tried_by(one.config), seed))
+                config = options.applied(one_configuration(one.config, tried_by(one.config)._replace(seed=seed)))
                 jobs.setdefault((identity(config, dataset), seed), Job(config, f"{one.name}-seed-{seed}", one.trial))
         results: dict[tuple[str, int], Retraining] = {}
         with closing(Retrainer(study.study_name, dataset, tracker, client).run(list(jobs.values()))) as retrained:

@@ -170,7 +170,7 @@ class RetryingStorage(StudyQueries):
             raise ClaimLost(CLAIM_LOST)
         # Another thread of ours may have claimed the trial that this one is about to claim.
         held = None if state == TrialState.RUNNING else self._held.get(trial_id)
-        token = f"{self.worker}:{uuid4().hex}"
+        token = self._new_token(state)
         try:
             done = self._change_state(trial_id, state, values, token, held, {})
         except UpdateFinishedTrialError:
@@ -194,7 +194,7 @@ class RetryingStorage(StudyQueries):
             state: WAITING or FAIL.
             attributes: user attributes to set in the same transaction.
         """
-        token = f"{self.worker}:{uuid4().hex}"
+        token = self._new_token(state)
         with suppress(ClaimLost, UpdateFinishedTrialError):
             return self._change_state(trial.trial_id, state, None, token, trial.token, attributes)
         return False
@@ -202,12 +202,11 @@ class RetryingStorage(StudyQueries):
     @retrying
     def others_run(self, study_id: int) -> bool:
         """True if any other worker has a running trial. Fetches one row only: this is polled."""
-        tokens = (
-            models.TrialSystemAttributeModel.value_json
-        )  # WORKER:…, and :… where no worker with a heartbeat runs it
+        tokens = models.TrialSystemAttributeModel.value_json  # WORKER:…; of a trial that no worker of ours runs, others
         with scoped_session(self.scoped_session) as session:
             running = self._running(session, study_id)
-            return running.filter(tokens.not_like('":%'), tokens.not_like(f'"{self.worker}:%')).first() is not None
+            named = running.filter(tokens.like('"_%:%'), tokens.not_like(f'"{self.worker}:%'))
+            return named.first() is not None
 
     def holds(self, trial_id: int) -> bool:
         """Whether we hold the claim of the trial, without a query."""
@@ -277,6 +276,10 @@ class RetryingStorage(StudyQueries):
         tokens = session.query(attribute.value_json).filter_by(trial_id=trial_id, key=CLAIM_TOKEN).with_for_update()
         token = tokens.scalar()
         return json.loads(token) if token is not None else None
+
+    def _new_token(self, state: TrialState) -> str:
+        """A token for a change to a state; that of a waiting trial names no worker, as any program may claim it."""
+        return f"{'' if state == TrialState.WAITING else self.worker}:{uuid4().hex}"
 
     def _again(self, token: str) -> bool:
         """Whether the operation of this token was attempted before, and may have been done."""

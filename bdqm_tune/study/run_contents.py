@@ -30,7 +30,7 @@ def parameters(config: Config, tried: Suggestion, device: str) -> dict[str, Any]
         "reference_energies": config.target.reference_energies,
         "target_scaling": config.target.scaling,
         "objective": config.target.objective,
-        "seed": config.study.seed,
+        "seed": tried.seed,
         "backend": config.backend,
         "device": device,
     }
@@ -85,22 +85,18 @@ def history(records: Sequence[EpochRecord]) -> pd.DataFrame:
     return pd.DataFrame([{"epoch": record.epoch, **record.metrics()} for record in records])
 
 
-def one_configuration(config: Config, tried: Suggestion, seed: int | None = None) -> Config:
-    """The configuration with nothing left to search.
-
-    Args:
-        seed: of the training; None: the configuration's.
-    """
+def one_configuration(config: Config, tried: Suggestion) -> Config:
+    """The configuration with nothing left to search."""
     content = config.model_dump(mode="json")
     content["descriptor"] = tried.descriptor.model_dump(mode="json")
     content["search"] = tried.hyperparameters.model_dump(mode="json")
-    content["study"] |= {"n_trials": 1, "enqueue": [{}]} | ({} if seed is None else {"seed": seed})
+    content["study"] |= {"n_trials": 1, "enqueue": [{}], "seed": tried.seed}
     return Config.model_validate(content)
 
 
 def tried_by(config: Config) -> Suggestion:
     """What a configuration tries that leaves nothing to search."""
-    return Suggestion(Hyperparameters(**config.fixed), config.descriptor)
+    return Suggestion(Hyperparameters(**config.fixed), config.descriptor, config.study.seed)
 
 
 def as_yaml(config: Config) -> str:

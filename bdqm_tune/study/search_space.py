@@ -30,6 +30,7 @@ CONDITIONS: dict[str, tuple[str, tuple[Any, ...]]] = {
         for option, (parent, needed) in descriptor_options.CONDITIONS.items()
     },
 }
+BEGUN = "begun_with"  # attribute of a trial: its `Suggestion`
 DEFAULTS = Hyperparameters()
 SEARCHABLE = (*(DESCRIPTOR + option for option in OPTIONS), *Hyperparameters.model_fields)
 # The grid: points of a range, steps up to which all are taken instead, and the most combinations.
@@ -51,14 +52,21 @@ def distributions(config: Config, n_train: int) -> dict[str, BaseDistribution]:
 
 
 class Suggestion(NamedTuple):
-    """The hyperparameters and the descriptor of a trial."""
+    """What a trial trains."""
 
     hyperparameters: Hyperparameters
     descriptor: DescriptorOptions
+    seed: int
 
 
 def suggest(trial: optuna.Trial, config: Config, n_train: int) -> Suggestion:
-    """Let the sampler choose what the configuration leaves open."""
+    """Let the sampler choose what the configuration leaves open.
+
+    A trial that another worker has begun keeps what it began with, whatever this worker's configuration says: its
+    curve, its reports and its checkpoint belong to that.
+    """
+    if (begun := trial.user_attrs.get(BEGUN)) is not None:
+        return Suggestion(Hyperparameters(**begun["search"]), DescriptorOptions(**begun["descriptor"]), begun["seed"])
     values = _defaults(config)
     chosen: dict[str, Any] = {}
     for name, distribution in distributions(config, n_train).items():
@@ -67,7 +75,11 @@ def suggest(trial: optuna.Trial, config: Config, n_train: int) -> Suggestion:
             chosen[name] = suggest_value(trial, name, distribution)
     options, hyperparameters = apart(chosen)
     descriptor = chosen_descriptor(config.descriptor, options) if options else config.descriptor
-    return Suggestion(Hyperparameters(**config.fixed, **hyperparameters), descriptor)
+    suggestion = Suggestion(Hyperparameters(**config.fixed, **hyperparameters), descriptor, config.study.seed)
+    search = suggestion.hyperparameters.model_dump(mode="json")
+    begun = {"search": search, "descriptor": descriptor.model_dump(mode="json"), "seed": config.study.seed}
+    trial.set_user_attr(BEGUN, begun)
+    return suggestion
 
 
 def known_parameters(config: Config, n_train: int, existing: Sequence[FrozenTrial]) -> list[dict[str, Any]]:

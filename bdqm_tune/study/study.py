@@ -222,6 +222,19 @@ def add_trials(
     return n_trials
 
 
+def refuse_successor(study: optuna.Study, identity: str) -> None:
+    """Check that this is still the study of that identity: SQLite gives the id of a deleted study to the next one.
+
+    Raises:
+        BdqmError: it was deleted.
+    """
+    attributes: dict[str, Any] = {}
+    with suppress(KeyError):
+        attributes = cache_of(study).get_study_user_attrs(id_of(study))
+    if attributes.get(IDENTITY) != identity:
+        raise BdqmError("the study was deleted while this worker ran; its trials are gone")
+
+
 def next_trial(study: optuna.Study) -> optuna.Trial | None:
     """Claim a waiting trial, or None if there is none left.
 
@@ -264,12 +277,17 @@ def keep_run_id(trial: optuna.Trial, run_id: str) -> bool:
 def requeued_on_error(trial: optuna.Trial) -> Iterator[None]:
     """Requeue the trial, with its number and parameters, if the block raises.
 
-    A trial that another worker has claimed meanwhile is left alone.
+    A trial that another worker has claimed meanwhile, or that somebody has ended, is left alone.
+
+    Raises:
+        ClaimLost: it is such a trial.
     """
     try:
         yield
     except ClaimLost:  # and the worker continues with others
         raise
+    except UpdateFinishedTrialError as error:
+        raise ClaimLost(f"trial {trial.number} was ended by somebody else") from error
     except BaseException:
         requeue(trial)
         raise

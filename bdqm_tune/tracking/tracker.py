@@ -38,7 +38,7 @@ from bdqm_tune.tracking.client import (
 )
 from bdqm_tune.tracking.recoverable_run import RecoverableRun, active_run, say
 from bdqm_tune.tracking.request_queue import Request, Sender, one_attempt_each, with_retries
-from bdqm_tune.tracking.search import search
+from bdqm_tune.tracking.search import search, tracking_not_made_yet
 from bdqm_tune.tracking.trial_run import Opening, TrialRun
 
 LONGEST_PARAMETER = 6000
@@ -258,7 +258,7 @@ def open_tracker(
     Args:
         retry_timeout: seconds for which a request is retried while the tracking store is away, now and later on.
         restore: restore the experiment if it was deleted.
-        alone: locks out other processes while the tables of a store that is no server are made.
+        alone: lets one process at a time create the store, where that is a file which does not exist.
 
     Raises:
         BdqmError: the tracking store stays away, or refuses.
@@ -271,7 +271,7 @@ def open_tracker(
 
     def attempt() -> Run:
         nonlocal adopted
-        with nullcontext() if (stores.tracking_uri or "").startswith("http") else alone():
+        with alone() if tracking_not_made_yet(stores) else nullcontext():
             client = tracking_client(stores)
             adopted = adopted or adopt_run(client, study, environ)
             if adopted is None:

@@ -36,6 +36,7 @@ from bdqm_tune.study.study import (
     keep_run_id,
     next_trial,
     others_run,
+    refuse_successor,
     requeue,
     requeued_on_error,
 )
@@ -45,6 +46,7 @@ from bdqm_tune.tracking.tracker import Tracker
 from bdqm_tune.tracking.trial_run import TrialRun
 from bdqm_tune.tuning.prediction_time import PredictionTime
 from bdqm_tune.tuning.pruning import Comparisons
+from bdqm_tune.workers.run_cleanup import end_run_of_finished
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0  # seconds between two polls for a trial that may be requeued
 REPORT_TIMEOUT = 5.0  # seconds that the next trial waits until this one's result is in the study
@@ -75,14 +77,16 @@ class TrialRunner:
         tracker: Tracker,
         rungs: Collection[int],
         checkpoints: Path,
+        identity: str | None = None,
     ) -> None:
         """
         Args:
             rungs: epochs at which the pruner compares.
             checkpoints: folder for those of the study's trials.
+            identity: of the study, by which another one in its place is noticed; None: not checked.
         """
         self._config, self._dataset, self._backend, self._tracker = config, dataset, backend, tracker
-        self._rungs, self._checkpoints = frozenset(rungs), checkpoints
+        self._rungs, self._checkpoints, self._identity = frozenset(rungs), checkpoints, identity
         self._time = PredictionTime(dataset.validation.structures.atoms)
         self._sampler_lock = threading.Lock()  # samplers are not thread-safe
         self._poll_lock = threading.Lock()  # one thread polls for requeued trials, for all
@@ -116,6 +120,8 @@ class TrialRunner:
     def _take(self, study: optuna.Study) -> optuna.Trial | None:
         with self._sampler_lock:
             check()
+            if self._identity is not None:
+                refuse_successor(study, self._identity)
             return next_trial(study)
 
     def _pause(self, seconds: float) -> None:
@@ -125,10 +131,13 @@ class TrialRunner:
             self._stopped.wait(min(remaining, 0.5))
 
     def _run(self, trial: optuna.Trial) -> TrialResult:
+        checkpoint = TrialCheckpoint(self._checkpoints, trial.number)
         with requeued_on_error(trial):
-            tried = self._suggest(trial)
+            try:
+                tried = self._suggest(trial)
+            except (ValueError, TypeError) as error:  # somebody enqueued parameters that nothing can train
+                return self._refuse(trial, error, checkpoint)
             run = self._open_run(trial, tried)
-            checkpoint = TrialCheckpoint(self._checkpoints, trial.number)
             try:
                 try:
                     outcome = self._attempt(trial, tried, run, checkpoint)
@@ -140,11 +149,22 @@ class TrialRunner:
             except (TrackingFailed, StorageInternalError):
                 checkpoint.write()
                 raise
+            except ClaimLost:
+                self._tracker.send(lambda client: end_run_of_finished(client, trial.storage.get_trial(id_of(trial))))
+                raise
         return outcome.result
 
     def _suggest(self, trial: optuna.Trial) -> Suggestion:
         with self._sampler_lock:
             return suggest(trial, self._config, len(self._dataset.train.structures))
+
+    def _refuse(self, trial: optuna.Trial, error: Exception, checkpoint: TrialCheckpoint) -> TrialResult:
+        """Fail a trial that has no hyperparameters to train with. It has no run in MLflow."""
+        reason = without_secrets(f"{type(error).__name__}: {one_line(error)}", self._tracker.stores)
+        result = TrialResult(trial.number, "failed", None, None, 0, None, 0.0, reason)
+        if not tell(trial, result, self._config.objectives, checkpoint, {}):
+            raise ClaimLost(CLAIM_LOST)
+        return result
 
     def _send(self, trial: optuna.Trial, run: TrialRun, outcome: Outcome, checkpoint: TrialCheckpoint) -> None:
         """Log the result of a trial, and wait until it is in the study, from which the sampler learns.
@@ -183,9 +203,9 @@ class TrialRunner:
         comparisons = Comparisons(trial)
         try:
             dataset = self._dataset
-            if self._config.descriptor_spaces:
+            if self._config.descriptor_spaces or tried.descriptor != self._config.descriptor:
                 dataset = dataset.described_by(tried.descriptor)
-            training = self._backend.start(tried.hyperparameters, self._config.study.seed, dataset)
+            training = self._backend.start(tried.hyperparameters, tried.seed, dataset)
             checkpoint.restore(training)
             before = sum(record.epoch_seconds for record in training.records)
             reason = self._train(trial, training, run, checkpoint, comparisons)

@@ -28,6 +28,7 @@ from bdqm_tune.study.samplers import rungs
 from bdqm_tune.study.search_space import known_parameters
 from bdqm_tune.study.study import (
     EXPERIMENT,
+    IDENTITY,
     add_trials,
     check_study,
     follows_servers,
@@ -93,7 +94,7 @@ def tune(
         attributes = study.user_attrs
         checkpoints = checkpoint_folder(stores.home, config.study.name, attributes)
         compared = rungs(config.study.pruner, config.training.epochs)
-        runner = TrialRunner(config, dataset, backend, tracker, compared, checkpoints)
+        runner = TrialRunner(config, dataset, backend, tracker, compared, checkpoints, attributes.get(IDENTITY))
         heartbeat = heartbeats.enter_context(closing(start_heartbeat(study, tracker, backend.device)))
         _run_waiting(study, runner, at_once(config, backend.at_once), on_trial)
         remove_ended(checkpoints, lambda: study.get_trials(deepcopy=False))

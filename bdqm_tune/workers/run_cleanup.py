@@ -12,7 +12,7 @@ from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from bdqm_tune.process import is_gone
-from bdqm_tune.study.study import EXPERIMENT, RUN_ID
+from bdqm_tune.study.study import EXPERIMENT, RUN_ID, STATES
 from bdqm_tune.tracking.client import is_passing, reason
 from bdqm_tune.tracking.search import search
 from bdqm_tune.tracking.tracker import PROCESS, Tracker
@@ -50,6 +50,15 @@ def end_runs_of_killed(client: MlflowClient, runs: Iterable[Run]) -> list[Run]:
                 client.set_terminated(run.info.run_id, status="KILLED")
                 ended.append(run)
     return ended
+
+
+def end_run_of_finished(client: MlflowClient, trial: FrozenTrial) -> None:
+    """End the run of a trial that has finished, if it is still running: somebody ended the trial by hand."""
+    with _if_it_may_be(f"the run of trial {trial.number}"):
+        run_id = trial.user_attrs.get(RUN_ID) if trial.state.is_finished() else None
+        if run_id is not None and client.get_run(run_id).info.status == "RUNNING":
+            client.set_tag(run_id, "trial_state", STATES[trial.state])
+            client.set_terminated(run_id, status=STATUS[STATES[trial.state]])
 
 
 def end_unnamed_runs_of(

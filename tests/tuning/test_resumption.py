@@ -57,24 +57,6 @@ def outcome(study: optuna.Study) -> list[tuple[str, float | None, dict[int, floa
     return [(trial.state.name, trial.value, trial.intermediate_values) for trial in study.get_trials()]
 
 
-@pytest.fixture
-def interrupted(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """`interrupted(epoch)`: the worker is told to end once, after a trial's epoch."""
-
-    def arrange(epoch: int) -> None:
-        check, told = TrialRun.log_metrics, [False]
-
-        def log(self: TrialRun, metrics: dict[str, float], step: int) -> None:
-            check(self, metrics, step)
-            if step == epoch and not told[0]:
-                told[0] = True
-                raise KeyboardInterrupt
-
-        monkeypatch.setattr(TrialRun, "log_metrics", log)
-
-    return arrange
-
-
 @pytest.mark.parametrize("pruner", ["none", "halving"])  # hyperband goes by the names of studies too
 def test_a_trial_that_was_handed_back_goes_on_as_if_it_had_never_been(
     run: Run, interrupted: Callable[[int], None], stores: Stores, pruner: str
