@@ -215,18 +215,22 @@ class RetryingStorage(StudyQueries):
     def certainly_holds(self, trial_id: int) -> bool:
         """The same, for what cannot be undone; queries the database if we may have been declared dead.
 
-        True if the database does not answer: then nobody else can claim the trial either.
+        False if the database does not answer within the retry timeout: another worker may have claimed the trial.
         """
         token = self._held.get(trial_id)
         if token is None or self.certainly_alive():
             return token is not None
         attribute = models.TrialSystemAttributeModel
-        try:
+
+        def query() -> str | None:
             with scoped_session(self.scoped_session) as session:
-                current = session.query(attribute.value_json).filter_by(trial_id=trial_id, key=CLAIM_TOKEN).scalar()
+                rows = session.query(attribute.value_json).filter_by(trial_id=trial_id, key=CLAIM_TOKEN)
+                return rows.scalar()
+
+        try:
+            return self.retry(query) == json.dumps(token)
         except (StorageInternalError, sa.exc.SQLAlchemyError):
-            return True
-        return current == json.dumps(token)
+            return False
 
     def drop_claims(self) -> None:
         """Give up all claims: we were declared dead."""

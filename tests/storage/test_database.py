@@ -35,6 +35,7 @@ from bdqm_tune.storage.retrying_storage import RetryingStorage
 from bdqm_tune.study.study import (
     SIGNATURE,
     add_trials,
+    certainly_holds_claim,
     check_study,
     load_study,
     next_trial,
@@ -172,6 +173,28 @@ def test_a_trial_that_another_worker_took_is_not_taken_twice(place: Place) -> No
     study.tell(trial, 1.0)
     with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
         other.set_trial_state_values(trial._trial_id, TrialState.COMPLETE, [1.0])
+
+
+def test_a_claim_is_not_taken_for_held_where_the_connection_broke(served: Place, mariadb: MariaDb) -> None:
+    """As of a worker that was suspended while its trial was requeued and the database was started again."""
+    study = new_study(open_storage(served.stores, 30), 1)
+    trial, backend = next_trial(study), study._storage.backend  # type: ignore[attr-defined]
+    assert trial is not None
+    backend.certainly_alive = lambda: False
+    assert certainly_holds_claim(trial)
+    other = open_storage(served.stores, 30)
+    (claim,) = other.backend.running(study._study_id)
+    assert other.backend.requeue(claim, TrialState.WAITING, {})
+    assert other.take_waiting(study._study_id) == trial._trial_id
+    connection = backend.engine.raw_connection()
+    connection.driver_connection._force_close()
+    connection.close()
+    assert not certainly_holds_claim(trial)
+    backend.retry.seconds = 0.5
+    backend._held[trial._trial_id] = "a token"
+    mariadb.kill()
+    assert not certainly_holds_claim(trial)
+    mariadb.start()
 
 
 def test_a_lock_wait_timeout_is_waited_out(served: Place, mariadb: MariaDb) -> None:
