@@ -31,8 +31,7 @@ def end_run_of(client: MlflowClient, worker: Worker, why: str) -> bool:
         if run_id := worker.description.get("run_id"):
             run = client.get_run(run_id)
             if run.info.status == "RUNNING":
-                client.set_tag(run_id, "reason", f"its worker died: {why}")
-                client.set_terminated(run_id, status="KILLED")
+                _end(client, run_id, "KILLED", "reason", f"its worker died: {why}")
                 return True
     return False
 
@@ -46,8 +45,7 @@ def end_runs_of_killed(client: MlflowClient, runs: Iterable[Run]) -> list[Run]:
     with _if_it_may_be("the run of a killed worker"):
         for run in runs:
             if is_gone(run.data.tags.get(PROCESS, "")):
-                client.set_tag(run.info.run_id, "reason", "its worker died: its process was gone")
-                client.set_terminated(run.info.run_id, status="KILLED")
+                _end(client, run.info.run_id, "KILLED", "reason", "its worker died: its process was gone")
                 ended.append(run)
     return ended
 
@@ -57,8 +55,7 @@ def end_run_of_finished(client: MlflowClient, trial: FrozenTrial) -> None:
     with _if_it_may_be(f"the run of trial {trial.number}"):
         run_id = trial.user_attrs.get(RUN_ID) if trial.state.is_finished() else None
         if run_id is not None and client.get_run(run_id).info.status == "RUNNING":
-            client.set_tag(run_id, "trial_state", STATES[trial.state])
-            client.set_terminated(run_id, status=STATUS[STATES[trial.state]])
+            _end(client, run_id, STATUS[STATES[trial.state]], "trial_state", STATES[trial.state])
 
 
 def end_unnamed_runs_of(
@@ -76,8 +73,7 @@ def end_unnamed_runs_of(
             named = {trial.user_attrs.get(RUN_ID) for trial in trials()}
             for run in running:
                 if run.info.run_id not in named:
-                    client.set_tag(run.info.run_id, "trial_state", "lost")
-                    client.set_terminated(run.info.run_id, status="KILLED")
+                    _end(client, run.info.run_id, "KILLED", "trial_state", "lost")
 
 
 def repair_run_of(client: MlflowClient, experiment_id: str, trial: FrozenTrial, parents: Collection[str]) -> int:
@@ -100,8 +96,7 @@ def repair_run_of(client: MlflowClient, experiment_id: str, trial: FrozenTrial, 
                 status = STATUS[state]
             else:  # another worker has claimed the trial by now, and resumes the run
                 continue
-            client.set_tag(run.info.run_id, "trial_state", state)
-            client.set_terminated(run.info.run_id, status=status)
+            _end(client, run.info.run_id, status, "trial_state", state)
             changed += 1
     return changed
 
@@ -116,6 +111,12 @@ def follow_run(tracker: Tracker, study: Study, heartbeat: Heartbeat) -> None:
 
     tracker.on_renewed = renewed
     renewed(tracker.run)
+
+
+def _end(client: MlflowClient, run_id: str, status: str, tag: str, value: str) -> None:
+    """Set the final status of a run, and before it the tag that explains it."""
+    client.set_tag(run_id, tag, value)
+    client.set_terminated(run_id, status=status)
 
 
 @contextmanager

@@ -44,16 +44,16 @@ def fixed(stores: Stores, state: str = FIXED) -> list[str]:
     return [finding.message for finding in repair_leftovers(stores, wait=False) if finding.state == state]
 
 
-@pytest.mark.parametrize(("name", "mends"), [("open_study", "doctor"), ("Heartbeat", "doctor"), ("Heartbeat", "tune")])
+@pytest.mark.parametrize(("name", "who"), [("open_study", "doctor"), ("Heartbeat", "doctor"), ("Heartbeat", "tune")])
 def test_the_run_of_a_worker_that_is_killed_as_it_begins_is_ended(
-    name: str, mends: str, stores: Stores, configure: Callable[..., Config]
+    name: str, who: str, stores: Stores, configure: Callable[..., Config]
 ) -> None:
     """Before there is a study, and before it is among the workers of one."""
     config = configure()
     killed_at(config, "tune", name)
     (left,) = tracking_client(stores).search_runs(["1"])
     assert left.info.status == "RUNNING"
-    if mends == "doctor":
+    if who == "doctor":
         assert fixed(stores) == ["small: ended the run of a worker that was killed as it began"]
     else:
         tune(prepare(config, stores.home), config, stores)
@@ -72,9 +72,9 @@ def test_the_run_of_a_worker_that_begins_or_is_elsewhere_is_left(stores: Stores)
     assert {run.info.status for run in client.search_runs(["0"])} == {"RUNNING"}
 
 
-@pytest.mark.parametrize("mends", ["doctor", "tune"])
+@pytest.mark.parametrize("who", ["doctor", "tune"])
 def test_no_checkpoint_of_a_trial_that_has_ended_stays(
-    mends: str, stores: Stores, configure: Callable[..., Config]
+    who: str, stores: Stores, configure: Callable[..., Config]
 ) -> None:
     """Its worker was killed when it had told the study of it."""
     killed_at(configure(study={"name": "small", "n_trials": 1}), "checkpoints", "remove_checkpoint")
@@ -83,7 +83,7 @@ def test_no_checkpoint_of_a_trial_that_has_ended_stays(
     folder = checkpoint_folder(stores.home, "small", study.user_attrs)
     assert [path.name for path in folder.iterdir()] == ["trial-000.checkpoint"]
     (folder / "trial-007.checkpoint").touch()  # of one that is still to come
-    if mends == "doctor":
+    if who == "doctor":
         assert "small: removed 1 checkpoints of trials that have ended" in fixed(stores)
     else:
         config = configure(study={"name": "small", "n_trials": 1})
