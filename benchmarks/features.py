@@ -3,8 +3,9 @@
 python -m benchmarks.features [FILE] [--repeat 3] [--densities ../shared/data/GMP/valence_gaussians]
 
 Without a file: the 300 structures of OC20 in the folder beside this repository, or else the built-in ones. Where
-amptorch is installed, its descriptors alternate with ours, on every fifth structure, with one thread; else its
-recorded figure is used. The least of the repetitions counts. Set OMP_NUM_THREADS to use fewer cores than all.
+amptorch is installed, its descriptors alternate with ours, on every fifth structure, with one thread, in double
+precision as ours; else there is no ratio. The least of the repetitions counts. Set OMP_NUM_THREADS to use fewer cores
+than all.
 
 The bound is the time in which this machine, with one thread, does the exponentials, multiplications and additions of
 our formulas at the rates of loops that do nothing else, or writes the result, whichever is longer.
@@ -36,8 +37,7 @@ EVERY = 5  # amptorch runs on every so many structures
 DEFAULT = {"orders": [0, 1, 2, 3], "sigmas": probe_widths(8), "cutoff": 6.0}
 SURFACE = DEFAULT | {"solid": False}
 OC20 = DATA / "oc20_300_train.traj"
-# ms/atom on these: amptorch with one thread of a virtual EPYC core; and what we want to need at most.
-RECORDED, TARGET = {("gmp_ampopt", False): 0.17}, {("gmp_ampopt", False): 0.03}
+TARGET = {("gmp_ampopt", False): 0.03}  # ms/atom on these: what we want to need at most
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,7 @@ class Row:
     derivatives: bool
     one_thread: float
     all_cores: float
-    amptorch: float | None
-    measured: bool  # amptorch, now; else the figure is a recorded one
+    amptorch: float | None  # None: it does not run here
     bound: float | None
 
     def __str__(self) -> str:
@@ -59,7 +58,7 @@ class Row:
             f"{self.one_thread:.4f}",
             f"{self.all_cores:.4f}",
             f"{target:.3f}" if target else "",
-            f"{self.amptorch:.3f}{'' if self.measured else ' (recorded)'}" if self.amptorch else "",
+            f"{self.amptorch:.3f}" if self.amptorch else "",
             f"{self.amptorch / self.one_thread:.0f} ×" if self.amptorch else "",
             f"{self.bound:.4f}" if self.bound else "",
             f"{self.bound / self.one_thread:.0%}" if self.bound else "",
@@ -184,8 +183,7 @@ def measure(
         derivatives,
         min(ours) / total * 1e3,
         min(threaded) / total * 1e3,
-        min(theirs) / sample * 1e3 if theirs else RECORDED.get((setting, derivatives)),
-        bool(theirs),
+        min(theirs) / sample * 1e3 if theirs else None,
         bound(first, structures, derivatives, peak) / total * 1e3 if isinstance(first, Multipoles) else None,
     )
 
@@ -203,7 +201,6 @@ def main() -> None:
     options = parser.parse_args()
     file = options.file or (OC20 if OC20.is_file() else None)
     if file != OC20:
-        RECORDED.clear()
         TARGET.clear()
     structures = read_images(file) if file else builtin_structures("train").atoms
     densities = options.densities if options.densities.is_dir() else None
