@@ -6,6 +6,7 @@ from bdqm_tune.services.connection import Stores
 from bdqm_tune.study.study import EXPERIMENT, RUN_ID, load_study
 from bdqm_tune.tracking.client import tracking_client
 
+BEST = "best_val_energy_mae"
 ARTIFACTS = {"model", "config.yaml", "history.csv"}
 
 
@@ -17,7 +18,6 @@ def assert_once(stores: Stores, name: str, n_trials: int, epochs: int) -> None:
     experiment = study.user_attrs[EXPERIMENT]
     of_trials = client.search_runs([experiment], "attributes.run_name LIKE 'trial-%'")
     assert sorted(run.info.run_id for run in of_trials) == sorted(trial.user_attrs[RUN_ID] for trial in trials)
-    best = []
     for trial in trials:
         run = client.get_run(trial.user_attrs[RUN_ID])
         assert (run.info.status, run.data.tags["trial_state"]) == ("FINISHED", "complete")
@@ -31,6 +31,9 @@ def assert_once(stores: Stores, name: str, n_trials: int, epochs: int) -> None:
         assert len(run.inputs.dataset_inputs) == 2
         assert {file.path for file in client.list_artifacts(run.info.run_id)} == ARTIFACTS
         assert len(client.list_artifacts(run.info.run_id, "model")) == 2
+    best = []
     for run in client.search_runs([experiment], "tags.kind = 'study'"):
-        best += client.get_metric_history(run.info.run_id, "best_val_energy_mae")
-    assert sorted((value.step, value.value) for value in best) == [(trial.number, trial.value) for trial in trials]
+        history = sorted((value.step, value.value) for value in client.get_metric_history(run.info.run_id, BEST))
+        assert [value for _, value in history] == sorted((value for _, value in history), reverse=True)
+        best.append(run.data.metrics.get(BEST))
+    assert min(trial.value for trial in trials) in best

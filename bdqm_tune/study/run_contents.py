@@ -13,6 +13,7 @@ from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.config.spaces import plain
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.fit import EpochRecord
+from bdqm_tune.study.best_so_far import ERRORS
 from bdqm_tune.study.search_space import Suggestion
 from bdqm_tune.tracking.provenance import provenance_tags
 
@@ -51,8 +52,8 @@ def best_metrics(best: EpochRecord | None) -> dict[str, float]:
     """The errors of the best epoch, under the names that are logged; empty if there is none."""
     if best is None:
         return {}
-    found = {"best_val_energy_mae": best.val_energy_mae, "best_val_forces_mae": best.val_forces_mae}
-    return {name: value for name, value in found.items() if value is not None}
+    found = {name: getattr(best, name) for name in ERRORS}
+    return {f"best_{name}": value for name, value in found.items() if value is not None}
 
 
 def summary_metrics(

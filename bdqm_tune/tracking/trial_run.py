@@ -130,7 +130,6 @@ class TrialRun(RecoverableRun):
         state: str,
         tags: Mapping[str, str],
         artifacts: Callable[[Path], Any],
-        best: Mapping[str, float],
         ended: int | None = None,
     ) -> Future[Any]:
         """Log the buffered metrics, the artifacts and the final status; the future is done when all is sent.
@@ -138,23 +137,10 @@ class TrialRun(RecoverableRun):
         Args:
             state: complete, pruned, failed, waiting or interrupted.
             artifacts: writes the artifacts into a folder.
-            best: metrics of the trial's result, for the study's run; empty if it has none.
-            ended: time of the trial's end, ms; None: now. Of equal metrics of one moment MLflow keeps one.
+            ended: time of the trial's end, ms; None: now.
         """
         self.flush({**tags, "trial_state": state})
         self.upload(artifacts)
-        if best:
-            now, step = ended or get_current_time_millis(), self.opening.number
-            metrics = [Metric(name, value, now, step) for name, value in best.items()]
-            held_claim = False
-
-            def request(client: MlflowClient, run: Run) -> None:
-                nonlocal held_claim  # a study's run that was deleted gets it again, when the trial has ended
-                held_claim = held_claim or self._holds_claim()
-                if held_claim:
-                    client.log_batch(run.info.run_id, metrics=metrics)
-
-            self._tracker.study.send(request)
         return self.end(STATUS[state], ended)
 
     def requeue(self) -> None:
@@ -164,7 +150,7 @@ class TrialRun(RecoverableRun):
         """
         self._tracker.hurry()
         with suppress(TrackingFailed, StorageInternalError):  # reported at the end
-            self._tracker.wait(self.finish("waiting", {}, lambda folder: None, {}))
+            self._tracker.wait(self.finish("waiting", {}, lambda folder: None))
 
 
 def _dataset_input(described: Mapping[str, str]) -> DatasetInput:

@@ -46,6 +46,7 @@ from bdqm_tune.tracking.tracker import Tracker
 from bdqm_tune.tracking.trial_run import TrialRun
 from bdqm_tune.tuning.prediction_time import PredictionTime
 from bdqm_tune.tuning.pruning import Comparisons
+from bdqm_tune.workers.best_metrics import BestMetrics
 from bdqm_tune.workers.run_cleanup import end_run_of_finished
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0  # seconds between two polls for a trial that may be requeued
@@ -60,7 +61,6 @@ class Outcome:
 
     result: TrialResult
     tags: dict[str, str]
-    best: dict[str, float]  # metrics for the study's run
     reports: dict[int, float]  # by epoch: values that the study may not have
     write: Callable[[Path], None]  # writes the artifacts into a folder
     ended: int  # timestamp, ms
@@ -91,6 +91,7 @@ class TrialRunner:
         self._sampler_lock = threading.Lock()  # samplers are not thread-safe
         self._poll_lock = threading.Lock()  # one thread polls for requeued trials, for all
         self._stopped = threading.Event()
+        self._best: BestMetrics | None = None
         self._late: list[tuple[optuna.Trial, Future[bool]]] = []  # results not reported in time
 
     def stop(self) -> None:
@@ -176,9 +177,12 @@ class TrialRunner:
         def report(client: MlflowClient) -> bool:
             return tell(trial, outcome.result, self._config.objectives, checkpoint, outcome.reports)
 
-        run.finish(outcome.result.state, outcome.tags, outcome.write, outcome.best, outcome.ended)
-        # Sent last: the run of a finished trial is complete, whenever its worker is killed.
+        run.finish(outcome.result.state, outcome.tags, outcome.write, outcome.ended)
+        # Sent after it: the run of a finished trial is complete, whenever its worker is killed.
         reported = self._tracker.send(report)
+        if outcome.result.state == "complete":
+            self._best = self._best or BestMetrics(self._tracker, trial.study, self._config.objectives)
+            self._best.log(trial.number)
         is_late = bool(self._late) and not self._late[-1][1].done()
         try:
             if not reported.result(0.0 if is_late else REPORT_TIMEOUT):
@@ -227,6 +231,7 @@ class TrialRunner:
             number=trial.number,
             state=state,
             val_energy_mae=best.val_energy_mae if best else None,
+            val_energy_mae_per_atom=best.val_energy_mae_per_atom if best else None,
             best_epoch=best.epoch if best else None,
             epochs=len(training.records) if training else 0,
             n_parameters=training.n_parameters if training else None,
@@ -246,7 +251,6 @@ class TrialRunner:
         return Outcome(
             result,
             {"reason": result.reason[:500]} if result.reason else {},
-            training_record.best_metrics(best if state == "complete" else None),
             comparisons.unanswered(),
             write,
             get_current_time_millis(),

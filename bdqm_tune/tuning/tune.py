@@ -42,6 +42,7 @@ from bdqm_tune.tracking.search import STATUS_RUNNING, search
 from bdqm_tune.tracking.tracker import Tracker, open_tracker
 from bdqm_tune.tuning.parallel_trials import trial_results
 from bdqm_tune.tuning.trial import TrialRunner
+from bdqm_tune.workers.best_metrics import BestMetrics
 from bdqm_tune.workers.heartbeat import Heartbeat
 from bdqm_tune.workers.registry import Worker, Workers, describe_process
 from bdqm_tune.workers.run_cleanup import end_run_of, end_runs_of_killed, end_unnamed_runs_of, follow_run, repair_run_of
@@ -97,6 +98,7 @@ def tune(
         runner = TrialRunner(config, dataset, backend, tracker, compared, checkpoints, attributes.get(IDENTITY))
         heartbeat = heartbeats.enter_context(closing(start_heartbeat(study, tracker, backend.device)))
         _run_waiting(study, runner, at_once(config, backend.at_once), on_trial)
+        BestMetrics(tracker, study, config.objectives).log()
         remove_ended(checkpoints, lambda: study.get_trials(deepcopy=False))
         tracker.send(lambda client: end_runs_of_killed(client, search(client, STATUS_RUNNING, [experiment_id])))
         status = "FINISHED"

@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 def end_run_of(client: MlflowClient, worker: Worker, why: str) -> bool:
     """End the run of a dead worker, unless it has ended; True if this call did."""
-    with _if_it_may_be("the run of a dead worker"):
+    with if_it_may_be("the run of a dead worker"):
         if run_id := worker.description.get("run_id"):
             run = client.get_run(run_id)
             if run.info.status == "RUNNING":
@@ -42,7 +42,7 @@ def end_runs_of_killed(client: MlflowClient, runs: Iterable[Run]) -> list[Run]:
     A worker that is killed as it begins is not in the table of workers yet, so that no other declares it dead.
     """
     ended = []
-    with _if_it_may_be("the run of a killed worker"):
+    with if_it_may_be("the run of a killed worker"):
         for run in runs:
             if is_gone(run.data.tags.get(PROCESS, "")):
                 _end(client, run.info.run_id, "KILLED", "reason", "its worker died: its process was gone")
@@ -52,7 +52,7 @@ def end_runs_of_killed(client: MlflowClient, runs: Iterable[Run]) -> list[Run]:
 
 def end_run_of_finished(client: MlflowClient, trial: FrozenTrial) -> None:
     """End the run of a trial that has finished, if it is still running: somebody ended the trial by hand."""
-    with _if_it_may_be(f"the run of trial {trial.number}"):
+    with if_it_may_be(f"the run of trial {trial.number}"):
         run_id = trial.user_attrs.get(RUN_ID) if trial.state.is_finished() else None
         if run_id is not None and client.get_run(run_id).info.status == "RUNNING":
             _end(client, run_id, STATUS[STATES[trial.state]], "trial_state", STATES[trial.state])
@@ -66,7 +66,7 @@ def end_unnamed_runs_of(
     Args:
         trials: returns those of the study; called only where the worker has running runs.
     """
-    with _if_it_may_be("the runs of a dead worker"):
+    with if_it_may_be("the runs of a dead worker"):
         parent = worker.description.get("run_id", "none")
         filter_string = f"tags.{MLFLOW_PARENT_RUN_ID} = '{parent}' AND attributes.status = 'RUNNING'"
         if running := list(search(client, filter_string, [experiment_id])):
@@ -84,7 +84,7 @@ def repair_run_of(client: MlflowClient, experiment_id: str, trial: FrozenTrial, 
             runs in the same experiment.
     """
     changed = 0
-    with _if_it_may_be(f"the run of trial {trial.number}"):
+    with if_it_may_be(f"the run of trial {trial.number}"):
         for run in _begun(client, experiment_id, trial.number):
             ours = run.info.run_id == trial.user_attrs.get(RUN_ID)
             if not ours and run.data.tags.get(MLFLOW_PARENT_RUN_ID) not in parents:
@@ -120,7 +120,7 @@ def _end(client: MlflowClient, run_id: str, status: str, tag: str, value: str) -
 
 
 @contextmanager
-def _if_it_may_be(what: str) -> Iterator[None]:
+def if_it_may_be(what: str) -> Iterator[None]:
     """Log and ignore it if MLflow refuses a change, as of a run that was deleted or is another user's."""
     try:
         yield

@@ -65,10 +65,10 @@ def test_nothing_is_lost_or_doubled_while_the_server_is_killed_and_comes_back_el
     server.stop(signal.SIGKILL)
     server.file.unlink()
     log_epochs(first, range(31, 101))
-    first.finish("complete", {}, write_files, {"best_val_energy_mae": 0.5})
+    first.finish("complete", {}, write_files)
     second = tracker.start_trial(1, {"lr": 0.2}, {"trial_number": "1"}, {})
     log_epochs(second, range(1, 101))
-    second.finish("pruned", {}, write_files, {})
+    second.finish("pruned", {}, write_files)
     server.start()
     assert server.uri != before
     tracker.finish("FINISHED")
@@ -83,7 +83,6 @@ def test_nothing_is_lost_or_doubled_while_the_server_is_killed_and_comes_back_el
             history = client.get_metric_history(run.info.run_id, name)
             assert sorted((metric.step, metric.value) for metric in history) == [(i, i / 7) for i in range(1, 101)]
         assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"model", "config.yaml", "history.csv"}
-    assert client.get_run(tracker.run.info.run_id).data.metrics == {"best_val_energy_mae": 0.5}
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == f"bdqm-tune: the MLflow tracking store {before} does not answer; training continues, this waits"
     assert lines[1].startswith(f"bdqm-tune: the MLflow tracking store {server.uri} answers again, after ")
@@ -104,7 +103,7 @@ def test_a_run_whose_creation_was_not_answered_is_not_made_twice(
     monkeypatch.setattr(MlflowClient, "create_run", answer_gets_lost)
     seen: list[str] = []
     trial = tracker.start_trial(0, {}, {}, {}, opened=lambda run_id: not seen.append(run_id))
-    trial.finish("complete", {}, write_files, {})
+    trial.finish("complete", {}, write_files)
     tracker.finish("FINISHED")
     assert [run.info.run_id for run in trial_runs(served, tracker)] == seen
 
@@ -206,7 +205,7 @@ def test_a_run_that_goes_on_gets_what_it_lacks_and_nothing_twice(stores: Stores)
     run_id = first.wait().info.run_id
     again = tracker.start_trial(0, {"device": "cuda", "lr": 0.1}, {"trial_number": "0"}, {}, run_id=run_id)
     log_epochs(again, range(1, 21))
-    again.finish("complete", {}, write_files, {})
+    again.finish("complete", {}, write_files)
     tracker.finish("FINISHED")
     (run,) = trial_runs(tracker.stores, tracker)
     assert run.data.params == {"device": "cpu", "lr": "0.1"}
@@ -223,7 +222,7 @@ def test_a_worker_without_the_claim_sends_no_more_to_the_run(stores: Stores) -> 
     run_id = run.wait().info.run_id
     ours = False
     log_epochs(run, range(11, 21))
-    run.finish("complete", {"reason": "none"}, write_files, {"best_val_energy_mae": 0.5})
+    run.finish("complete", {"reason": "none"}, write_files)
     tracker.finish("FINISHED")
     client = tracking_client(stores)
     assert [metric.step for metric in client.get_metric_history(run_id, NAMES[0])] == list(range(1, 11))
@@ -246,7 +245,7 @@ def test_the_claim_is_looked_at_before_every_request(stores: Stores) -> None:
     run = tracker.start_trial(0, {}, {"trial_number": "0"}, {}, holds_claim=holds_claim)
     for epoch in range(200):
         run.log_metrics(dict.fromkeys(NAMES, epoch / 7), epoch)
-    run.finish("complete", {}, write_files, {})
+    run.finish("complete", {}, write_files)
     tracker.finish("FINISHED")
     client = tracking_client(stores)
     (left,) = trial_runs(stores, tracker)
@@ -258,14 +257,14 @@ def test_the_claim_is_looked_at_before_every_request(stores: Stores) -> None:
 def test_who_has_lost_a_trial_opens_no_run_of_it(stores: Stores) -> None:
     tracker = open_tracker(stores, "lost", SOON)
     ours = tracker.start_trial(0, {}, {"trial_number": "0"}, {})
-    ours.finish("complete", {}, write_files, {})
+    ours.finish("complete", {}, write_files)
     run_id = ours.wait().info.run_id
     client = tracking_client(stores)
     before = client.get_run(run_id)
     for again in (None, run_id):
         lost = tracker.start_trial(0, {}, {"trial_number": "0"}, {}, run_id=again, holds_claim=lambda: False)
         log_epochs(lost, range(1, 3))
-        lost.finish("complete", {}, write_files, {})
+        lost.finish("complete", {}, write_files)
     tracker.finish("FINISHED")
     assert [run.to_dictionary() for run in trial_runs(stores, tracker)] == [before.to_dictionary()]
 
@@ -282,7 +281,7 @@ def test_a_run_that_was_made_too_late_goes(stores: Stores) -> None:
         return ours
 
     late = tracker.start_trial(0, {}, {"trial_number": "0"}, {}, opened=opened, holds_claim=lambda: ours)
-    late.finish("complete", {}, write_files, {})
+    late.finish("complete", {}, write_files)
     tracker.finish("FINISHED")
     assert len(made) == 1
     assert trial_runs(stores, tracker) == []
