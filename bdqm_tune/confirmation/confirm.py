@@ -15,7 +15,6 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.time import get_current_time_millis
 
 from bdqm_tune.config.config import Config
-from bdqm_tune.confirmation import ranking
 from bdqm_tune.confirmation.candidates import (
     Candidate,
     default_candidate,
@@ -28,6 +27,7 @@ from bdqm_tune.confirmation.candidates import (
 from bdqm_tune.confirmation.ranking import Trained, decide, table, values_of
 from bdqm_tune.confirmation.record import FINALISTS, RECORD, RETRAININGS
 from bdqm_tune.confirmation.retraining import Job, Retrainer, Retraining, identity
+from bdqm_tune.confirmation.seeds import INTERVAL, LEAST_SEEDS, SIGNIFICANT, TEST
 from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.files import write_whole
 from bdqm_tune.learning.dataset import Dataset
@@ -71,9 +71,10 @@ class Confirmation:
             "objective": self.objective,
             "unit": self.unit,
             "seeds": self.seeds,
-            "interval": ranking.INTERVAL,
-            "test": ranking.TEST,
-            "significant": ranking.SIGNIFICANT,
+            "interval": INTERVAL,
+            "test": TEST,
+            "significant": SIGNIFICANT,
+            "least_seeds": LEAST_SEEDS,  # of fewer, no winner is declared
             "candidates": self.table.astype(object).where(self.table.notna(), None).to_dict("records"),
             "champion": asdict(self.champion),
             "yardsticks": self.baselines,

@@ -42,7 +42,7 @@ def read_confirmation(client: MlflowClient, champion: Champion) -> RecordedConfi
             uri = f"runs:/{run_id}/{name}"
             return Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder, tracking_uri=client.tracking_uri))
 
-        whole = dict.fromkeys(("trial", "n_parameters", "best_seed"), "Int64")
+        whole = dict.fromkeys(("trial", "n_parameters", "best_seed", "seeds_needed"), "Int64")
         return RecordedConfirmation(
             pd.read_csv(fetched(FINALISTS), dtype=whole),
             pd.read_csv(fetched(RETRAININGS), dtype={"n_parameters": "Int64"}),

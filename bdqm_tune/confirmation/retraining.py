@@ -53,6 +53,7 @@ class Retraining:
     seconds: float
     reason: str  # why it is not complete
     known: bool  # from an earlier time
+    value_per_atom: float = float("nan")  # eV/atom, where energies are the objective
 
 
 def identity(config: Config, dataset: Dataset) -> str:
@@ -135,6 +136,7 @@ class Retrainer:
             seconds=metrics["trial_seconds"],
             reason=tags.get("reason", ""),
             known=True,
+            value_per_atom=metrics.get(f"best_{objective}_per_atom", float("nan")) if complete else float("nan"),
         )
 
     def _train(self, job: Job, backend: Backend, dataset: Dataset) -> Retraining:
@@ -154,7 +156,7 @@ class Retrainer:
             raise
         except (KeyboardInterrupt, SystemExit):
             self._tracker.hurry()
-            run.finish("interrupted", {}, lambda folder: None, {})
+            run.finish("interrupted", {}, lambda folder: None)
             raise
         except Exception as exception:
             state, reason, error = "failed", f"{type(exception).__name__}: {exception}", traceback.format_exc()
@@ -165,18 +167,19 @@ class Retrainer:
             state,
             {"reason": reason[:500]} if reason else {},
             lambda folder: training_record.write_artifacts(folder, training, job.config, error),
-            {},
         )
         best = training.best if training is not None and state == "complete" else None
+        objective = job.config.target.objective
         return Retraining(
             seed=job.seed,
             run_id=run.wait().info.run_id,
             state=state,
-            value=best.value(job.config.target.objective) if best else float("nan"),
+            value=best.value(objective) if best else float("nan"),
             n_parameters=training.n_parameters if training else None,
             seconds=seconds,
             reason=reason,
             known=False,
+            value_per_atom=best.val_energy_mae_per_atom if best and objective == "val_energy_mae" else float("nan"),
         )
 
     def _open_run(self, job: Job, backend: Backend, dataset: Dataset) -> TrialRun:

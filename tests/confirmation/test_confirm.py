@@ -241,7 +241,9 @@ def candidates(configure: Callable[..., Config], **trained: tuple[list[float], i
 
 
 def test_of_two_that_cannot_be_told_apart_the_smaller_is_chosen(configure: Callable[..., Config]) -> None:
-    clear = candidates(configure, a=([1.0, 1.1, 0.9], 500), b=([2.0, 2.1, 1.9], 100), default=([3.0, 3.1, 2.9], 1))
+    clear = candidates(
+        configure, a=([1.0, 1.1, 0.9, 1.0], 500), b=([2.0, 2.1, 1.9, 2.0], 100), default=([3.0, 3.1, 2.9, 3.0], 1)
+    )
     verdict = decide(*clear, "eV")
     assert verdict.champion.name == "a"
     assert verdict.best.run_id == "a-2"
@@ -249,7 +251,16 @@ def test_of_two_that_cannot_be_told_apart_the_smaller_is_chosen(configure: Calla
     assert "two-sided paired t-test over the seeds" in verdict.why
     assert verdict.baselines[0].startswith("default is worse than a: +2 eV")
 
-    unclear = candidates(configure, a=([1.0, 1.2, 0.9], 500), b=([1.2, 1.0, 1.1], 100), default=([0.2, 0.1, 0.3], 1))
+    few = {name: ([one.value for one in runs[:3]], runs[0].n_parameters) for name, runs in clear[1].items()}
+    verdict = decide(*candidates(configure, **few), "eV")
+    assert verdict.champion.name == "a", "the lesser mean, though it is not shown to be better"
+    assert verdict.why.startswith("no winner is declared from 3 seeds, at least 4 are needed; a stands for the study")
+    assert "such a difference needs about 4 seeds (80% power)" in verdict.why
+    said = " ".join([verdict.why, *verdict.baselines])
+    assert not any(word in said for word in ("better than", "worse than", "BETTER", "p = "))
+
+    values = {"a": [1.0, 1.2, 0.9, 1.0], "b": [1.2, 1.0, 1.1, 1.0], "default": [0.2, 0.1, 0.3, 0.2]}
+    unclear = candidates(configure, a=(values["a"], 500), b=(values["b"], 100), default=(values["default"], 1))
     verdict = decide(*unclear, "eV")
     assert verdict.champion.name == "b"
     assert "a cannot be told from the runner-up b" in verdict.why
@@ -257,7 +268,7 @@ def test_of_two_that_cannot_be_told_apart_the_smaller_is_chosen(configure: Calla
     assert verdict.baselines[0].startswith("default is BETTER than b")
     frame = table(*unclear, verdict.champion)
     assert frame["name"].tolist() == ["default", "a", "b"]
-    assert frame["difference"].tolist()[:2] == pytest.approx([0.2 - 1.1, 3.1 / 3 - 1.1])
+    assert frame["difference"].tolist()[:2] == pytest.approx([0.2 - 1.075, 1.025 - 1.075])
 
     same = candidates(configure, a=([1.0, 1.2, 0.9], 100), b=([1.2, 1.0, 1.1], 100))
     assert decide(*same, "eV").champion.name == "a"

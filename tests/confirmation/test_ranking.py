@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bdqm_tune.confirmation.ranking import compare, mean_of, order
+from bdqm_tune.confirmation.ranking import order
+from bdqm_tune.confirmation.seeds import compare, mean_of, power, seeds_needed
 
 
 def test_the_interval_is_students() -> None:
@@ -42,9 +43,32 @@ def test_one_that_is_no_better_is_told_apart_one_time_in_twenty() -> None:
 
 
 def test_what_does_not_depend_on_the_seed_is_told_apart_by_any_difference() -> None:
-    same = np.array([1.0, 2.0, 3.0])
+    same = np.array([1.0, 2.0, 3.0, 4.0])
     assert not compare(same, same).distinguishable
     assert compare(same, same + 0.5).distinguishable
+
+
+def test_fewer_than_four_seeds_tell_nothing_apart() -> None:
+    for n in (2, 3):
+        found = compare(np.arange(n, dtype=float), np.arange(n) + 9.0 + 1e-3 * np.arange(n))
+        assert not found.distinguishable
+        assert np.isnan(found.p)
+        assert found.difference.mean > 9
+    assert compare(np.arange(4.0), np.arange(4) + 9.0 + 1e-3 * np.arange(4)).distinguishable
+
+
+def test_the_power_of_the_test_is_that_of_the_tables() -> None:
+    # Of G*Power, two-sided paired t-test, 5 %, power 80 %; Cohen's table 2.4.1 has them for independent samples.
+    for effect, n in ((0.2, 199), (0.5, 34), (0.8, 15), (1.0, 10), (1.5, 6)):
+        assert seeds_needed(effect, 1.0) == n == seeds_needed(-3 * effect, 3.0), effect
+    assert (seeds_needed(0.0, 1.0), seeds_needed(0.01, 1.0)) == (None, None)
+    assert seeds_needed(5.0, 0.0) == seeds_needed(50.0, 1.0) == 4
+
+
+def test_the_power_is_how_often_the_test_finds_the_difference() -> None:
+    pairs = np.random.default_rng(3).normal(loc=1.2, size=(4000, 6))
+    found = np.mean([compare(np.zeros(6), differences).distinguishable for differences in pairs])
+    assert found == pytest.approx(power(1.2, 6), abs=0.025)
 
 
 def test_the_least_mean_is_first_and_one_with_a_gap_last() -> None:
