@@ -1,5 +1,9 @@
 """Quantities as people read them."""
 
+from collections.abc import Mapping
+
+MEV = 1000.0  # meV an eV
+
 # Objectives: errors of the validation split, and the cost of a prediction.
 OBJECTIVE_UNITS = {"val_energy_mae": "eV", "val_forces_mae": "eV/Å", "n_parameters": "", "time_per_atom": "s"}
 
@@ -15,6 +19,28 @@ def metric_unit(name: str) -> str:
     if "per_atom" in name:
         return "eV/atom"
     return "eV" if "energy" in name or "width" in name else ""
+
+
+def shown(value: float, unit: str) -> tuple[float, str]:
+    """A value and its unit as the field quotes them: energies per atom in meV/atom, all others as they are."""
+    return (MEV * value, "meV/atom") if unit == "eV/atom" else (value, unit)
+
+
+def error_text(errors: Mapping[str, float | None], objective: str, digits: str = ".4f") -> str:
+    """The error of a training as a reader quotes it: `166.4 meV/atom (12.1218 eV)`, or `0.0918 eV/Å`.
+
+    Args:
+        errors: by name; `val_energy_mae_per_atom` (eV/atom) is missing, None or NaN where an earlier version trained.
+        objective: the error to show.
+        digits: format of its value; an energy per atom has four digits.
+    """
+    value = errors[objective]
+    assert value is not None
+    text = f"{value:{digits}} {OBJECTIVE_UNITS[objective]}"
+    per_atom = errors.get(f"{objective}_per_atom")
+    if per_atom is None or per_atom != per_atom:
+        return text
+    return f"{f'{MEV * per_atom:#.4g}'.rstrip('.')} meV/atom ({text})"
 
 
 def bytes_text(count: int) -> str:

@@ -18,7 +18,8 @@ from bdqm_tune.storage.queries import Claim
 from bdqm_tune.storage.retrying_storage import RetryingStorage
 from bdqm_tune.study.objectives import best_first, error_of, objectives_of, pareto_front
 from bdqm_tune.study.study import LOSSES, RUN_ID, SIGNATURE, STATES, no_such_study, study_id_of
-from bdqm_tune.units import OBJECTIVE_UNITS, duration_text
+from bdqm_tune.study.trial_result import errors_of
+from bdqm_tune.units import OBJECTIVE_UNITS, duration_text, error_text
 from bdqm_tune.workers.registry import DEAD, RUNNING, Worker, Workers
 
 PACE = timedelta(hours=1)  # over which the pace is taken
@@ -58,6 +59,7 @@ class StudyStatus:
     best_trial: int | None
     best_value: float | None
     best_run_id: str | None
+    best_per_atom: float | None  # eV/atom, of the same trial, where energies are the objective
     front: list[int]  # of several objectives, the trials on the Pareto front
     trials_per_hour: float | None  # in the last hour; None: none was ever begun
     seconds_left: float | None  # None: it cannot be said
@@ -122,6 +124,7 @@ def summarise(
         best_trial=best.number if best else None,
         best_value=error_of(best) if best else None,
         best_run_id=best.user_attrs.get(RUN_ID) if best else None,
+        best_per_atom=errors_of(best, objectives).get(f"{objectives[0]}_per_atom") if best else None,
         front=[trial.number for trial in pareto_front(complete)] if len(objectives) > 1 else [],
         trials_per_hour=pace,
         seconds_left=3600 * left / pace if pace and left and someone else None,
@@ -166,7 +169,7 @@ def status_lines(status: StudyStatus) -> list[str]:
     states = ", ".join(f"{getattr(status, state)} {state}" for state in SHOWN)
     lines = [f"study    {status.study}", f"trials   {status.done} of {status.total} have ended: {states}"]
     if status.best_value is not None:
-        lines.append(f"best     trial {status.best_trial}: {status.objective} {status.best_value:.4f} {status.unit}")
+        lines.append(f"best     trial {status.best_trial}: {status.objective} {_best_text(status)}")
     if status.front:
         several = f"{len(status.front)} trials" if len(status.front) > 1 else "1 trial"
         lines.append(f"front    {several} by {', '.join(status.objectives)}: `bdqm-tune front {status.study}`")
@@ -184,6 +187,11 @@ def status_lines(status: StudyStatus) -> list[str]:
         times = ", ".join(f"{loss['trial']} ({loss['times']} times)" for loss in status.losses)
         lines.append(f"losses   trials whose workers died: {times.replace('(1 times)', '(once)')}")
     return lines
+
+
+def _best_text(status: StudyStatus) -> str:
+    name = status.objective or ""
+    return error_text({name: status.best_value, f"{name}_per_atom": status.best_per_atom}, name)
 
 
 def _worker_line(worker: WorkerStatus) -> str:

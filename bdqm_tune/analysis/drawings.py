@@ -17,14 +17,20 @@ from bdqm_tune.analysis.figures.contour import contour, most_important
 from bdqm_tune.analysis.figures.coverage import calibration, spread
 from bdqm_tune.analysis.figures.curves import validation_curves
 from bdqm_tune.analysis.figures.durations import durations
-from bdqm_tune.analysis.figures.errors import element_errors, error_distribution, per_element
+from bdqm_tune.analysis.figures.errors import (
+    element_errors,
+    element_force_errors,
+    error_distribution,
+    force_error_distribution,
+    per_element,
+)
 from bdqm_tune.analysis.figures.history import optimisation_history, random_baseline
 from bdqm_tune.analysis.figures.hypervolume import hypervolume
 from bdqm_tune.analysis.figures.importance import compute_importance, parameter_importance
 from bdqm_tune.analysis.figures.learning import learning_curve
 from bdqm_tune.analysis.figures.parallel import parallel_coordinates
 from bdqm_tune.analysis.figures.pareto import pareto, with_costs
-from bdqm_tune.analysis.figures.parity import parity
+from bdqm_tune.analysis.figures.parity import force_parity, parity
 from bdqm_tune.analysis.figures.slices import slices
 from bdqm_tune.analysis.figures.timeline import timeline
 from bdqm_tune.errors import BadInput
@@ -67,19 +73,39 @@ def study_drawings(results: StudyResults, random: StudyResults | None = None) ->
 
 
 def evaluation_drawings(evaluation: Evaluation) -> Drawings:
-    """The figures of an evaluation, in the same way: parity, per atom too where structures differ in size, and the
-    errors by their size and by element; of an ensemble also its calibration and its spread."""
+    """The figures of an evaluation, in the same way: parity, the errors by their size and by element, of energies and
+    of forces, those first by which the study trained; of an ensemble also its calibration and its spread.
+
+    Energies are per atom, and total ones beside them where structures differ in size.
+    """
     errors, coverage, found = evaluation.errors, evaluation.coverage, evaluation.metrics
     several = errors["n_atoms"].nunique() > 1
-    drawings: dict[str, Callable[[], Figure | Axes]] = {"parity": lambda: parity(errors)}
+    energies: dict[str, Callable[[], Figure | Axes]] = {}
     if several:
-        drawings["parity_per_atom"] = lambda: parity(errors, per_atom=True)
-    drawings["error_distribution"] = lambda: error_distribution(errors)
-    drawings["element_errors"] = lambda: per_element(element_errors(errors))
+        energies["parity_per_atom"] = lambda: parity(errors, per_atom=True)
+    energies["parity"] = lambda: parity(errors, per_atom=not several)
+    energies["error_distribution"] = lambda: error_distribution(errors)
+    energies["element_errors"] = lambda: per_element(element_errors(errors))
+    forces = _force_drawings(evaluation)
+    drawings = forces | energies if evaluation.objective == "val_forces_mae" else energies | forces
     if coverage is not None:
         observed = (found["test_coverage"], found["test_coverage_low"], found["test_coverage_high"])
         drawings["calibration"] = lambda: calibration(coverage, found["coverage"], observed)
         drawings["spread"] = lambda: spread(errors, per_atom=several)
+    return drawings
+
+
+def _force_drawings(evaluation: Evaluation) -> dict[str, Callable[[], Figure | Axes]]:
+    """Those of the forces; none of a model that was not trained on them, or that an earlier version evaluated."""
+    table, by_element = evaluation.tables.get("forces"), evaluation.tables.get("by_element")
+    if table is None:
+        return {}
+    drawings: dict[str, Callable[[], Figure | Axes]] = {
+        "force_parity": lambda: force_parity(table, evaluation.metrics),
+        "force_error_distribution": lambda: force_error_distribution(table),
+    }
+    if by_element is not None:
+        drawings["element_force_errors"] = lambda: per_element(element_force_errors(by_element), forces=True)
     return drawings
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bdqm_tune.analysis.metrics_table import metrics_table
+from bdqm_tune.analysis.metrics_table import as_quoted, metrics_table
 from bdqm_tune.evaluation.record import Evaluation, write_record
 
 
@@ -11,15 +11,15 @@ def evaluation_lines(evaluation: Evaluation) -> list[str]:
     return [
         f"{evaluation.study}: {evaluation.opening.model} on {len(evaluation.errors)} test structures",
         _opening_line(evaluation),
-        *_metric_lines(evaluation.metrics),
+        *_metric_lines(evaluation),
         f"run {evaluation.run_id}",
     ]
 
 
-def _metric_lines(metrics: dict[str, float]) -> list[str]:
+def _metric_lines(evaluation: Evaluation) -> list[str]:
     """Name, value, interval and unit of every metric, in columns, and beside it that of the baselines."""
     rows: list[tuple[str, ...]] = [("", "value", "95 % interval", "unit", "mean energy", "references")]
-    for row in metrics_table(metrics).to_dict("records"):
+    for row in as_quoted(metrics_table(evaluation.metrics, evaluation.objective)).to_dict("records"):
         interval = f"{_number(row['low'])} to {_number(row['high'])}" if row["low"] == row["low"] else ""
         value, *baselines = (_number(row[key]) for key in ("value", "mean energy", "references"))
         rows.append((row["metric"], value, interval, row["unit"], *baselines))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from bdqm_tune.units import OBJECTIVE_UNITS
+from bdqm_tune.units import OBJECTIVE_UNITS, error_text, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
 STATES = ("complete", "pruned", "failed", "running", "waiting")
 WIDTH = 120  # columns, where the output is no terminal
-MAE = "val_energy_mae"
+MAE, PER_ATOM = "val_energy_mae", "val_energy_mae_per_atom"
 
 
 def best_first(trials: pd.DataFrame, objective: str = MAE) -> pd.DataFrame:
@@ -29,7 +30,8 @@ def summary(name: str, trials: pd.DataFrame, objective: str = MAE) -> str:
     first = best_first(trials, objective).head(1)
     if first["state"].eq("complete").any():
         best = first.iloc[0]
-        parts.append(f"best trial {best['number']} with {best[objective]:.4g} {OBJECTIVE_UNITS[objective]}")
+        errors = {str(name): value for name, value in best.items()}
+        parts.append(f"best trial {best['number']} with {error_text(errors, objective, '.4g')}")
     else:
         parts.append("none complete yet")
     hours = trials["trial_seconds"].astype(float).sum() / 3600
@@ -38,18 +40,29 @@ def summary(name: str, trials: pd.DataFrame, objective: str = MAE) -> str:
 
 
 def table(
-    trials: pd.DataFrame, hyperparameters: list[str], top: int, width: int = WIDTH, objective: str = MAE
+    trials: pd.DataFrame,
+    hyperparameters: list[str],
+    top: int,
+    width: int = WIDTH,
+    objective: str = MAE,
+    fixed: Sequence[str] = (),
 ) -> Table:
     """The best `top` trials, in `width` columns.
 
     A hyperparameter that is the same in all of them is below, as are the names of those that found no room.
+
+    Args:
+        fixed: hyperparameters that were not searched; workers of one study may have fixed different values.
     """
     from rich.console import Console
 
     rows = best_first(trials, objective).head(top)
     varied = [name for name in hyperparameters if len(rows) == 1 or rows[name].astype(str).nunique() > 1]
-    same = [f"{name} {_setting(rows[name].iloc[0])}" for name in hyperparameters if name not in varied and len(rows)]
-    notes = [f"the same in all: {', '.join(same)}"] if same else []
+    varied += [name for name in fixed if rows[name].astype(str).nunique() > 1]
+    notes = []
+    for names, text in ((hyperparameters, "the same in all"), (fixed, "fixed")):
+        same = [f"{name} {_setting(rows[name].iloc[0])}" for name in names if name not in varied and len(rows)]
+        notes += [f"{text}: {', '.join(same)}"] if same else []
     console = Console(width=10_000)
     for room in range(len(varied), -1, -1):
         left_out = [f"in trials.csv: {', '.join(varied[room:])}"] if room < len(varied) else []
@@ -67,14 +80,9 @@ def _table(rows: pd.DataFrame, hyperparameters: list[str], caption: str, objecti
         box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False, caption=caption or None,
         caption_justify="left", caption_style="",
     )  # fmt: skip
-    for heading in (
-        "trial",
-        "state",
-        f"MAE\n({OBJECTIVE_UNITS[objective]})",
-        "best/\nepochs",
-        "param-\neters",
-        "seconds",
-    ):
+    errors = [name for name in errors_first(objective) if name in rows and rows[name].notna().any()]
+    errors = errors or [objective]
+    for heading in ("trial", "state", *map(_error_heading, errors), "best/\nepochs", "param-\neters", "seconds"):
         result.add_column(heading, justify="left" if heading == "state" else "right", no_wrap=True)
     for name in hyperparameters:
         result.add_column(_heading(name), justify="right", no_wrap=True)
@@ -82,13 +90,30 @@ def _table(rows: pd.DataFrame, hyperparameters: list[str], caption: str, objecti
         result.add_row(
             f"{row['number']}",
             row["state"],
-            _number(row[objective], ".4g"),
+            *(_number(shown(row[name], error_unit(name))[0], ".4g") for name in errors),
             f"{_number(row['best_epoch'])}/{_number(row['epochs'])}",
             _number(row["n_parameters"]),
             _number(row["trial_seconds"], ".1f"),
             *(_setting(row[name]) for name in hyperparameters),
         )
     return result
+
+
+def errors_first(objective: str) -> list[str]:
+    """The errors that a table of trials shows: the objective, of energies per atom before it, and then the other."""
+    energies = [PER_ATOM, MAE]
+    return energies if objective == MAE else [objective, PER_ATOM]
+
+
+def error_unit(name: str) -> str:
+    """The unit of an error of the validation split, as it is stored."""
+    return "eV/atom" if name == PER_ATOM else OBJECTIVE_UNITS[name]
+
+
+def _error_heading(name: str) -> str:
+    unit = shown(0.0, error_unit(name))[1]
+    what = {"val_forces_mae": "force\n", PER_ATOM: "energy\n"}.get(name, "")
+    return f"{what}MAE\n({unit})"
 
 
 def _heading(name: str) -> str:

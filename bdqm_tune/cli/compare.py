@@ -65,7 +65,8 @@ def _compare_trials(name: str, out: str, top: int, random: str) -> None:
     baseline = load_results(stores, random) if random else None
     console = _console()
     if len(results.trials):
-        console.print(table(results.trials, results.hyperparameters, top, console.width, results.objective))
+        names, fixed = results.hyperparameters, results.fixed
+        console.print(table(results.trials, names, top, console.width, results.objective, fixed))
         if len(results.trials) > top:
             print(f"and {len(results.trials) - top} more trials: --top, or trials.csv")
         print()

@@ -264,10 +264,12 @@ def _trial_line(result: "TrialResult", study: "optuna.Study") -> str:
     """How a trial ended, and the best one of the study."""
     from bdqm_tune.study.objectives import pareto_front
     from bdqm_tune.study.study import SIGNATURE
-    from bdqm_tune.units import OBJECTIVE_UNITS
+    from bdqm_tune.study.trial_result import errors_of
+    from bdqm_tune.units import error_text
 
-    unit = OBJECTIVE_UNITS[study.user_attrs[SIGNATURE]["objective"]]
-    found = "no result" if result.value is None else f"val MAE {result.value:.4f} {unit} at epoch {result.best_epoch}"
+    objective, found = study.user_attrs[SIGNATURE]["objective"], "no result"
+    if result.value is not None:
+        found = f"val MAE {error_text(vars(result), objective)} at epoch {result.best_epoch}"
     why = f" ({result.reason})" if result.reason else ""
     if len(study.directions) > 1:
         if result.time_per_atom is not None:
@@ -276,7 +278,7 @@ def _trial_line(result: "TrialResult", study: "optuna.Study") -> str:
         best = f"; {n} {'trial' if n == 1 else 'trials'} on the Pareto front"
     else:
         try:
-            best = f"; best so far {study.best_value:.4f} {unit}"
+            best = f"; best so far {error_text(errors_of(study.best_trial, [objective]), objective)}"
         except ValueError:  # none is complete
             best = ""
     return f"trial {result.number:03d} {result.state}{why}: {found}, {result.trial_seconds:.1f} s{best}"
@@ -284,10 +286,12 @@ def _trial_line(result: "TrialResult", study: "optuna.Study") -> str:
 
 def _report_study(study: "optuna.Study", stores: "Stores", as_json: bool) -> None:
     from bdqm_tune.services.secrets import without_secrets
-    from bdqm_tune.study.objectives import pareto_front
+    from bdqm_tune.study.best_so_far import ERRORS
+    from bdqm_tune.study.objectives import objectives_of, pareto_front
     from bdqm_tune.study.results import trials_frame
     from bdqm_tune.study.selection import best_trial
-    from bdqm_tune.study.study import EXPERIMENT
+    from bdqm_tune.study.study import EXPERIMENT, SIGNATURE
+    from bdqm_tune.units import error_text
 
     trials = trials_frame(study.get_trials(deepcopy=False))
     counts = {str(state): int(n) for state, n in trials["state"].value_counts().items()}
@@ -295,12 +299,16 @@ def _report_study(study: "optuna.Study", stores: "Stores", as_json: bool) -> Non
     record: dict[str, Any] = {"study": study.study_name, **counts}
     if len(complete):
         best = complete[complete["number"] == best_trial(study).number].iloc[0]
-        record |= {
-            "best_trial": int(best["number"]),
-            "best_val_energy_mae": float(best["val_energy_mae"]),
-            **({"best_val_forces_mae": mae} if (mae := float(best["val_forces_mae"])) == mae else {}),
-            "best_run_id": str(best["run_id"]),
-        }
+        objective = objectives_of(study.user_attrs[SIGNATURE])[0]
+        names = sorted(ERRORS, key=lambda name: not name.startswith(objective))  # that by which it is the best first
+        errors = {name: float(best[name]) for name in names if best[name] == best[name]}
+        run_id = {"best_run_id": str(best["run_id"])}
+        record |= {"best_trial": int(best["number"])}
+        if as_json:
+            record |= {f"best_{name}": error for name, error in errors.items()} | run_id
+        else:
+            judged_by = [name for name in names if name in errors and not name.endswith("_per_atom")]
+            record |= {f"best_{name}": error_text(errors, name) for name in judged_by} | run_id
     several = len(study.directions) > 1
     if several:
         record["front"] = [trial.number for trial in pareto_front(study.get_trials(deepcopy=False))]

@@ -154,30 +154,39 @@ def confirmation_options(best: str, seeds: str, random: str, train: str, device:
     return Options(*counts, random or EXISTING, train or None, device, trial_number(trial))
 
 
+def _digits(value: float) -> str:
+    return "" if value != value else f"{value:.4g}"
+
+
 def confirmation_lines(made: "Confirmation") -> list[str]:
     """The table of a confirmation and what follows from it."""
-    from bdqm_tune.confirmation import ranking
+    from bdqm_tune.confirmation.seeds import INTERVAL
+    from bdqm_tune.units import MEV
 
     unit, frame = made.unit, made.table
     width = max(map(len, frame["name"]))
+    per_atom = frame["mean_per_atom"] if "mean_per_atom" in frame else frame["mean"] * float("nan")
+    head = f"  {'meV/atom':>9}" if per_atom.notna().any() else ""
     lines = [
-        f"{made.study}: validation MAE ({unit}) over {len(made.seeds)} seeds",
-        f"{'':>4}  {'':<{width}}  {'mean':>9}  {'95 % interval':>21}  {'best':>9}  {'parameters':>10}",
+        f"{made.study}: validation MAE{' of forces' if made.objective == 'val_forces_mae' else ''} over "
+        f"{len(made.seeds)} seeds; mean, interval and best in {unit}",
+        f"{'':>4}  {'':<{width}}{head}  {'mean':>9}  {'95 % interval':>21}  {'best':>9}  {'parameters':>10}",
     ]
     for row in frame.to_dict("records"):
         mean = "" if row["mean"] != row["mean"] else f"{row['mean']:.4f}"
         interval = "" if row["low"] != row["low"] else f"{row['low']:.4f} to {row['high']:.4f}"
         best = "" if row["best"] != row["best"] else f"{row['best']:.4f}"
         missing = "" if row["seeds"] == len(made.seeds) else f"  {row['seeds']} of {len(made.seeds)} seeds"
+        first = f"  {_digits(MEV * row.get('mean_per_atom', float('nan'))):>9}" if head else ""
         mark = "*" if row["name"] == made.name else ""
         lines.append(
-            f"{mark:>1}{row['rank']:>3}  {row['name']:<{width}}  {mean:>9}  {interval:>21}  {best:>9}  "
+            f"{mark:>1}{row['rank']:>3}  {row['name']:<{width}}{first}  {mean:>9}  {interval:>21}  {best:>9}  "
             f"{row['n_parameters']:>10}{missing}"
         )
     champion = made.champion
     return [
         *lines,
-        f"(* champion; {ranking.INTERVAL})",
+        f"(* champion; {INTERVAL})",
         f"champion  {made.name}: {champion.why}",
         *made.baselines,
         made.random,

@@ -1,12 +1,15 @@
 """The lock box: for which models the test split of a study was opened, and why more than once."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 
 import optuna
 
 from bdqm_tune.errors import BadInput
+from bdqm_tune.study.objectives import objectives_of
+from bdqm_tune.study.study import SIGNATURE
+from bdqm_tune.units import metric_unit, shown
 
 OPENING = "test_opening_"  # and a number: attributes of a study
 
@@ -49,7 +52,7 @@ def next_opening(study: optuna.Study, model: str, model_run_id: str, test_digest
         if (one.model_run_id, one.test_digest) == (model_run_id, test_digest):
             return one
     if earlier and not reason:
-        raise BadInput(_refusal(study.study_name, model, earlier))
+        raise BadInput(_refusal(study, model, earlier))
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return Opening(len(earlier) + 1, now, model, model_run_id, test_digest, reason if earlier else "")
 
@@ -64,13 +67,23 @@ def reasons(found: Sequence[Opening]) -> list[str]:
     return [one.reason for one in found if one.reason]
 
 
-def _refusal(study: str, model: str, earlier: Sequence[Opening]) -> str:
+def headline(metrics: Mapping[str, float], objective: str) -> list[str]:
+    """The names of the metrics that stand for an evaluation: of the objective first, of energies per atom first."""
+    energies = ["test_energy_mae_per_atom", "test_energy_mae"]
+    names = ["test_forces_mae", *energies] if objective == "val_forces_mae" else [*energies, "test_forces_mae"]
+    return [name for name in names if name in metrics]
+
+
+def _refusal(study: optuna.Study, model: str, earlier: Sequence[Opening]) -> str:
     first = earlier[0]
-    mae = first.metrics.get("test_energy_mae")
-    result = "an evaluation that did not come to its end" if mae is None else f"test_energy_mae {mae:.4g} eV"
+    signature = study.user_attrs.get(SIGNATURE)
+    names = headline(first.metrics, objectives_of(signature)[0] if signature else "")[:1]
+    errors = [(name, *shown(first.metrics[name], metric_unit(name))) for name in names]
+    shown_errors = ", ".join(f"{name} {value:.4g} {unit}" for name, value, unit in errors)
+    result = shown_errors or "an evaluation that did not come to its end"
     again = f", and {len(earlier) - 1} more times" if len(earlier) > 1 else ""
     return (
-        f"the test split of study {study!r} was opened on {first.time} for {first.model} (run {first.model_run_id}: "
-        f"{result}){again}; to evaluate {model} too would be to choose by the test split. "
+        f"the test split of study {study.study_name!r} was opened on {first.time} for {first.model} "
+        f"(run {first.model_run_id}: {result}){again}; to evaluate {model} too would be to choose by the test split. "
         '--reopen "REASON" does it, and the reason stays on record with this and all later evaluations'
     )

@@ -1,5 +1,6 @@
 """What is measured of a model: errors on the test split, how near that is to the training file, and the cost."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from bdqm_tune.learning.overlap import find_overlap, fingerprints
 from bdqm_tune.learning.potential import Potential, Prediction
 from bdqm_tune.structures import Geometries, Structures
 from bdqm_tune.study.data import StudyData
+
+MOST_ATOMS = 20_000  # whose forces are kept one by one; metrics are of all atoms
 
 
 @dataclass(frozen=True)
@@ -80,12 +83,14 @@ def measure(
     metrics = {f"test_{name}": value for name, value in with_intervals(of_all).items()}
     baselines = baseline_energies(train, test)
     gain = np.abs(baselines[REFERENCE] - test.energies) - np.abs(found.energies - test.energies)
+    metrics |= mean_with_interval("test_energy_mae_per_atom_gain", gain / test.n_atoms)
     metrics |= mean_with_interval("test_energy_mae_gain", gain)
     for baseline, energies in baselines.items():
         errors = energy_metrics(energies, test.energies, test.n_atoms)
         metrics |= {f"{baseline}_{name}": value for name, value in errors.items()}
     tables = {
-        "errors": compared(test, found.energies),
+        "errors": compared(test, found.energies, found.forces),
+        **({} if found.forces is None or test.forces is None else {"forces": compared_forces(test, found.forces)}),
         "by_element": by_element(test, found.energies, found.forces),
         "by_class": by_class(test, of_all),
     }
@@ -99,9 +104,19 @@ def measure(
     return Measured(metrics, tables, settings)
 
 
-def compared(structures: Structures, predicted: NDArray[np.float64]) -> pd.DataFrame:
-    """The energies of structures, those predicted (n_structures,), eV, and the differences."""
-    return pd.DataFrame(
+def compared(
+    structures: Structures, predicted: NDArray[np.float64], forces: Sequence[NDArray[np.float64]] | None = None
+) -> pd.DataFrame:
+    """The energies of structures, those predicted (n_structures,), eV, and the differences; errors of the forces.
+
+    Args:
+        forces: predicted, for each structure (n_atoms, 3), eV/Å; None: they are not compared.
+
+    Returns:
+        image, formula, n_atoms, energy, predicted, error (eV), error_per_atom (eV/atom); and, of the components of the
+        forces, forces_mae and forces_max_error (eV/Å).
+    """
+    frame = pd.DataFrame(
         {
             "image": structures.images,
             "formula": [atoms.get_chemical_formula() for atoms in structures.atoms],
@@ -109,8 +124,38 @@ def compared(structures: Structures, predicted: NDArray[np.float64]) -> pd.DataF
             "energy": structures.energies,
             "predicted": predicted,
             "error": predicted - structures.energies,
+            "error_per_atom": (predicted - structures.energies) / structures.n_atoms,
         }
     )
+    if forces is None or structures.forces is None:
+        return frame
+    errors = [np.abs(found - true) for found, true in zip(forces, structures.forces, strict=True)]
+    return frame.assign(
+        forces_mae=[float(error.mean()) for error in errors], forces_max_error=[float(error.max()) for error in errors]
+    )
+
+
+def compared_forces(structures: Structures, predicted: Sequence[NDArray[np.float64]]) -> pd.DataFrame:
+    """The forces on atoms beside those predicted; of more than `MOST_ATOMS` so many, evenly drawn from all.
+
+    Args:
+        predicted: for each structure (n_atoms, 3), eV/Å.
+
+    Returns:
+        image, atom (its place in the structure), element, true_x, true_y, true_z, predicted_x, … (eV/Å).
+    """
+    assert structures.forces is not None
+    n_atoms = structures.n_atoms
+    total = int(n_atoms.sum())
+    chosen = np.arange(total) if total <= MOST_ATOMS else np.linspace(0, total - 1, MOST_ATOMS).round().astype(int)
+    columns = {
+        "image": np.repeat(np.asarray(structures.images), n_atoms),
+        "atom": np.concatenate([np.arange(n) for n in n_atoms]),
+        "element": np.concatenate([atoms.get_chemical_symbols() for atoms in structures.atoms]),
+    }
+    for name, forces in (("true", structures.forces), ("predicted", predicted)):
+        columns |= {f"{name}_{axis}": np.concatenate(forces)[:, i] for i, axis in enumerate("xyz")}
+    return pd.DataFrame({name: values[chosen] for name, values in columns.items()})
 
 
 def with_ends(errors: pd.DataFrame, found: EnsemblePrediction, calibration: Calibration) -> pd.DataFrame:

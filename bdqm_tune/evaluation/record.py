@@ -17,13 +17,15 @@ from bdqm_tune.errors import BdqmError
 from bdqm_tune.evaluation.lockbox import Opening, openings, put_on_record, reasons
 from bdqm_tune.evaluation.measurement import Measured
 from bdqm_tune.files import write_whole
+from bdqm_tune.study.objectives import objectives_of
+from bdqm_tune.study.study import SIGNATURE
 from bdqm_tune.tracking.provenance import provenance_tags
 from bdqm_tune.tracking.result_runs import record_run
 from bdqm_tune.tracking.tracker import adopt_run
 from bdqm_tune.units import metric_unit
 
 RECORD = "test_metrics.json"
-TABLES = ("errors", "by_element", "by_class", "overlap", "coverage")
+TABLES = ("errors", "forces", "by_element", "by_class", "overlap", "coverage")
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,14 @@ class Evaluation:
     trials: tuple[int, ...] = ()  # of an ensemble's members
     settings: dict[str, Any] = field(default_factory=dict)  # of bootstrap and timing
     repeated: bool = False  # it was made before, and this is its record
+    objective: str = "val_energy_mae"  # the error by which the study trained: what readers want first
 
     @property
     def errors(self) -> pd.DataFrame:
-        """One row a structure: image, formula, n_atoms, energy, predicted, error (eV); ensembles: std, low, high."""
+        """One row a structure: image, formula, n_atoms, energy, predicted, error (eV), error_per_atom (eV/atom).
+
+        Of forces: forces_mae, forces_max_error (eV/Å); of ensembles: std, low, high (eV).
+        """
         return self.tables["errors"]
 
     @property
@@ -66,6 +72,7 @@ def write_record(evaluation: Evaluation, folder: Path) -> list[Path]:
         "test_digest": opening.test_digest,
         "opening": {"number": opening.number, "time": opening.time, "reason": opening.reason},
         "settings": evaluation.settings,
+        "objective": evaluation.objective,
         "metrics": {name: {"value": value, "unit": metric_unit(name)} for name, value in evaluation.metrics.items()},
     }
     write_whole(folder / RECORD, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
@@ -110,6 +117,7 @@ def record_evaluation(
         done,
         () if len(trials) == 1 else trials,
         found.settings,
+        objective=objective_of(study),
     )
     with tempfile.TemporaryDirectory(prefix="bdqm-") as folder:
         write_record(evaluation, Path(folder))
@@ -160,7 +168,13 @@ def read_evaluation(client: MlflowClient, study: optuna.Study, opening: Opening)
         tuple(record.get("trials", ())),
         record["settings"],
         repeated=True,
+        objective=objective_of(study),
     )
+
+
+def objective_of(study: optuna.Study) -> str:
+    """The error by which a study trains."""
+    return objectives_of(study.user_attrs[SIGNATURE])[0]
 
 
 def _read(file: Path) -> pd.DataFrame:

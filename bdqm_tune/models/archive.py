@@ -24,6 +24,7 @@ from bdqm_tune.study import run_contents as training_record
 from bdqm_tune.study.data import StudyData, study_data, trial_config
 from bdqm_tune.tracking.client import reason
 from bdqm_tune.tracking.quiet import quiet_libraries
+from bdqm_tune.units import error_text
 
 SUFFIX = ".tar.gz"
 OWN = (training_record.HISTORY, training_record.MODEL)  # of the run's artifacts
@@ -167,14 +168,14 @@ def _data(run: Run, data: StudyData) -> dict[str, Any]:
 
 def _readme(run: Run, data: StudyData) -> str:
     objective = run.data.params["objective"]
-    unit = "eV/Å" if "forces" in objective else "eV"
+    errors = {name: run.data.metrics.get(f"best_{name}") for name in (objective, f"{objective}_per_atom")}
     return README.format(
         name=run.info.run_name,
         study=run.data.tags["study"],
         version=run.data.tags.get("version.bdqm-tune", "as in environment.json"),
         source=Path(data.structures.source).name,
         structures=len(data.structures),
-        error=f"{run.data.metrics[f'best_{objective}']:.6g} {unit}",
+        error=error_text(errors, objective, ".6g"),
     )
 
 

@@ -1,15 +1,17 @@
 """The Pareto front of a study of several objectives, as data and as a table."""
 
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import Any
 
 from bdqm_tune.errors import BadInput
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.study.objectives import best_first, objectives_of, pareto_front
-from bdqm_tune.study.search_space import SEARCHABLE
+from bdqm_tune.study.search_space import SEARCHABLE, tried_values
 from bdqm_tune.study.study import RESULT, RUN_ID, SIGNATURE, load_study
-from bdqm_tune.units import OBJECTIVE_UNITS
+from bdqm_tune.units import MEV, OBJECTIVE_UNITS
 
+PER_ATOM = "val_energy_mae_per_atom"
 WIDTH = 120  # columns of the table, at most
 
 
@@ -19,7 +21,7 @@ class ParetoTrial:
 
     trial: int
     values: dict[str, float]  # errors, eV or eV/Å; n_parameters; time_per_atom, s
-    parameters: dict[str, Any]  # that were searched
+    parameters: dict[str, Any]  # searched and fixed
     run_id: str
 
 
@@ -54,7 +56,7 @@ def study_pareto_front(stores: Stores, name: str) -> ParetoFront:
         ParetoTrial(
             trial.number,
             {**_measured(trial.user_attrs[RESULT]), **dict(zip(objectives, trial.values, strict=True))},
-            {name: trial.params[name] for name in SEARCHABLE if name in trial.params},
+            {name: value for name, value in tried_values(trial).items() if name in SEARCHABLE},
             trial.user_attrs[RUN_ID],
         )
         for trial in pareto_front(trials)
@@ -63,8 +65,8 @@ def study_pareto_front(stores: Stores, name: str) -> ParetoFront:
 
 
 def _measured(result: dict[str, Any]) -> dict[str, float]:
-    """What was measured of a trial of all possible objectives, by their names."""
-    return {name: result[name] for name in OBJECTIVE_UNITS if result.get(name) is not None}
+    """What was measured of a trial of all possible objectives, by their names; energies per atom (eV/atom) first."""
+    return {name: result[name] for name in (PER_ATOM, *OBJECTIVE_UNITS) if result.get(name) is not None}
 
 
 def pareto_front_lines(front: ParetoFront) -> list[str]:
@@ -76,6 +78,8 @@ def pareto_front_lines(front: ParetoFront) -> list[str]:
     varied = [name for name in names if len(set(settings[name])) > 1]
     columns = [["trial", *(str(trial.trial) for trial in front.trials)]]
     for name in front.trials[0].values:
+        if any(name not in trial.values for trial in front.trials):  # of an earlier version
+            continue
         star = "*" if name in front.objectives else ""
         columns.append([_heading(name) + star, *(_value(name, trial.values[name]) for trial in front.trials)])
     left_out = []
@@ -91,7 +95,7 @@ def pareto_front_lines(front: ParetoFront) -> list[str]:
         "(* minimised together: no other trial is better in one of these and as good in the others)",
     ]
     same = [f"{name} {settings[name][0]}" for name in names if name not in varied]
-    lines += [f"the same in all: {', '.join(same)}"] if same else []
+    lines += wrap(f"the same in all: {', '.join(same)}", WIDTH, subsequent_indent="  ") if same else []
     lines += [f"in --json: {', '.join(left_out)}"] if left_out else []
     return [
         *lines,
@@ -111,13 +115,15 @@ def _width(column: list[str]) -> int:
 
 
 def _heading(name: str) -> str:
-    unit = {"n_parameters": "", "time_per_atom": " (µs)"}.get(name, f" ({OBJECTIVE_UNITS[name]})")
-    return f"{name}{unit}"
+    units = {"n_parameters": "", "time_per_atom": " (µs)", PER_ATOM: " (meV/atom)"}
+    return f"{name}{units[name] if name in units else f' ({OBJECTIVE_UNITS[name]})'}"
 
 
 def _value(name: str, value: float) -> str:
     if name == "n_parameters":
         return f"{value:.0f}"
+    if name == PER_ATOM:
+        return f"{MEV * value:.4g}"
     return f"{1e6 * value:.3f}" if name == "time_per_atom" else f"{value:.4f}"
 
 

@@ -18,15 +18,15 @@ from bdqm_tune.services.optuna_private import id_of
 from bdqm_tune.storage.cache import cache_of
 from bdqm_tune.storage.study_tables import TrialTables, is_searched
 from bdqm_tune.study.objectives import objectives_of
-from bdqm_tune.study.search_space import SEARCHABLE
+from bdqm_tune.study.search_space import SEARCHABLE, tried_values
 from bdqm_tune.study.study import EXPERIMENT, RESULT, RUN_ID, SIGNATURE, STATES, load_study
 from bdqm_tune.tracking.client import reason, tracking_client
 from bdqm_tune.tracking.metric_history import read_curves
 from bdqm_tune.tracking.recoverable_run import active_run
 
 MEASURED = (
-    *("val_energy_mae", "val_forces_mae", "best_epoch", "epochs", "n_parameters", "time_per_atom", "trial_seconds"),
-    "reason",
+    *("val_energy_mae", "val_energy_mae_per_atom", "val_forces_mae", "best_epoch", "epochs", "n_parameters"),
+    *("time_per_atom", "trial_seconds", "reason"),
 )
 TIMES = ("started", "ended")  # by the last worker that ran it; local time
 DESCRIBED = ("host", "device", "run_id")  # of a worker
@@ -40,8 +40,10 @@ class StudyResults:
     """A study's trials and their curves."""
 
     name: str
-    trials: pd.DataFrame  # one row a trial: number, state, val_energy_mae (eV), …, run_id, hyperparameters; and, where
-    # known: given (parameters, not by the sampler), worker, host, device, sampler, pruner
+    # one row a trial: number, state, val_energy_mae (eV), …, run_id, hyperparameters, searched and fixed (NaN: it does
+    # not count, or is not known); and, where known: given (parameters, not by the sampler), worker, host, device,
+    # sampler, pruner
+    trials: pd.DataFrame
     curves: pd.DataFrame  # trial, epoch, and the objective
     objective: str  # the error by which training goes: val_energy_mae (eV) or val_forces_mae (eV/Å), as in the frames
     hyperparameters: list[str]  # those that were searched, of the descriptor as `descriptor.OPTION`
@@ -50,6 +52,7 @@ class StudyResults:
     runs: pd.DataFrame = field(default_factory=pd.DataFrame)  # options of each worker's configuration, by its run's id
     splits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # training, validation: structures, atoms, …
     objectives: Sequence[str] = ()  # all that the trials are judged by, that error first
+    fixed: Sequence[str] = ()  # the hyperparameters that were not searched; columns of `trials`
 
 
 def load_results(stores: Stores, name: str) -> StudyResults:
@@ -74,13 +77,14 @@ def load_results(stores: Stores, name: str) -> StudyResults:
     ]
     curves = _curves(stores, experiment, rows, objective)
     trials = _frame(rows, [key for key in SEARCHABLE if key in spaces])
+    fixed = [key for key in SEARCHABLE if key in trials and not is_searched(spaces, key)]
     try:
         runs, splits = _study_runs(client, experiment, name), _splits(client, trials)
     except (MlflowException, OSError) as error:
         raise BdqmError(f"cannot read the study's runs from MLflow: {reason(error)}") from None
     trials = _placed(trials, tables.descriptions(), runs)
     names = [key for key in SEARCHABLE if is_searched(spaces, key)]
-    return StudyResults(name, trials, curves, objective, names, study, spaces, runs, splits, objectives)
+    return StudyResults(name, trials, curves, objective, names, study, spaces, runs, splits, objectives, fixed)
 
 
 def trials_frame(trials: Sequence[FrozenTrial]) -> pd.DataFrame:
@@ -108,7 +112,7 @@ def _row(trial: FrozenTrial) -> dict[str, Any]:
         **{key: result.get(key) for key in MEASURED},
         **dict(zip(TIMES, times, strict=True)),
         "run_id": trial.user_attrs.get(RUN_ID),
-        "params": trial.params,
+        "params": tried_values(trial),
     }
 
 

@@ -82,6 +82,19 @@ def suggest(trial: optuna.Trial, config: Config, n_train: int) -> Suggestion:
     return suggestion
 
 
+def tried_values(trial: FrozenTrial) -> dict[str, Any]:
+    """What a trial trained with, searched or fixed, as Optuna holds it; without what does not count beside the others.
+
+    Of a trial that has not begun, or that an earlier version began: what was searched.
+    """
+    if (begun := trial.user_attrs.get(BEGUN)) is None:
+        return dict(trial.params)
+    values = {**{DESCRIPTOR + option: value for option, value in begun["descriptor"].items()}, **begun["search"]}
+    known = dict.fromkeys(SEARCHABLE) | values
+    fixed = {name: plain(known[name]) for name in SEARCHABLE if known[name] is not None and _counts(name, known)}
+    return {**fixed, **trial.params}
+
+
 def known_parameters(config: Config, n_train: int, existing: Sequence[FrozenTrial]) -> list[dict[str, Any]]:
     """The parameters of the next trials that are not left to the sampler, in their order.
 

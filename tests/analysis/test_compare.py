@@ -127,6 +127,23 @@ def test_a_study_of_forces_is_compared_by_them() -> None:
     assert "0.1 " in capture.get()
 
 
+def test_energies_per_atom_come_first_and_fixed_hyperparameters_are_named() -> None:
+    trials = trials_frame().assign(val_energy_mae_per_atom=[0.001, 0.02, np.nan, 0.0015, np.nan], activation="tanh")
+    trials["gamma"] = [0.5, 0.5, 0.5, 0.75, np.nan]  # two workers fixed different values
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(tables.table(trials, ["lr"], 2, fixed=["activation", "gamma"]))
+    lines = [line.split() for line in capture.get().splitlines()]
+    assert ["3", "complete", "1.5", "0.03125", "17/60", "2000", "1800.0", "0.0123", "0.75"] in lines
+    assert ["fixed:", "activation", "tanh"] in lines
+    assert ["(meV/atom)", "(eV)"] in [line[:2] for line in lines] or "(meV/atom)" in capture.get()
+    assert "best trial 3 with 1.500 meV/atom (0.03125 eV)" in tables.summary("oc20", trials)
+    with console.capture() as capture:
+        console.print(tables.table(trials.assign(val_forces_mae=0.25), ["lr"], 2, objective="val_forces_mae"))
+    first = next(line.split() for line in capture.get().splitlines() if "complete" in line)
+    assert first[2:4] == ["0.25", "20"], "the objective first"
+
+
 def test_summary() -> None:
     assert tables.summary("oc20", trials_frame()) == (
         "oc20: 5 trials; 2 complete, 1 pruned, 1 failed, 1 waiting; best trial 3 with 0.03125 eV; 1.0 h in trials"
@@ -251,20 +268,20 @@ def test_evaluate_prints_writes_and_logs(workdir: Path, monkeypatch: pytest.Monk
     assert " ".join(lines[1]) == "test split opened on 2026-11-25"
     assert " ".join(lines[2]) == "value 95 % interval unit mean energy references"
     assert lines[3:8] == [
+        ["test_energy_mae_per_atom", "125", "meV/atom"],
         ["test_energy_mae", "0.25", "0.125", "to", "0.5", "eV", "4", "1"],
-        ["test_energy_mae_per_atom", "0.125", "eV/atom"],
-        ["test_forces_mae", "0.0625", "eV/Å"],
         ["test_energy_r2", "0.75"],
+        ["test_forces_mae", "0.0625", "eV/Å"],
         ["inference_seconds_per_atom", "1e-05", "s/atom"],
     ]
     names = [
         "errors.csv",
         "by_element.csv",
         "test_metrics.json",
-        "parity.png",
-        "parity.pdf",
         "parity_per_atom.png",
         "parity_per_atom.pdf",
+        "parity.png",
+        "parity.pdf",
         "error_distribution.png",
         "error_distribution.pdf",
         "element_errors.png",
@@ -331,7 +348,7 @@ def test_evaluate_of_an_ensemble_adds_its_intervals(workdir: Path, monkeypatch: 
     assert ["test_coverage", "0.6667", "0.09", "to", "0.99"] in lines
     assert ["expected_coverage_low", "0.5"] in lines
     assert ["test_interval_width", "1.2", "eV"] in lines
-    assert ["test_interval_width_per_atom", "0.75", "eV/atom"] in lines
+    assert ["test_interval_width_per_atom", "750", "meV/atom"] in lines
     new = {"coverage.csv", "calibration.png", "calibration.pdf", "spread.png", "spread.pdf"}
     assert {path.name for path in logged} > new
     assert {path.parent for path in logged} == {Path("figures/oc20/ensemble")}

@@ -17,9 +17,10 @@ from optuna.distributions import BaseDistribution
 from bdqm_tune.analysis.figures import style
 from bdqm_tune.analysis.figures.coverage import calibration, spread
 from bdqm_tune.analysis.figures.curves import validation_curves
+from bdqm_tune.analysis.figures.errors import element_force_errors, force_error_distribution, per_element
 from bdqm_tune.analysis.figures.history import best_so_far, optimisation_history
 from bdqm_tune.analysis.figures.importance import METHODS, MIN_TRIALS, compute_importance, parameter_importance
-from bdqm_tune.analysis.figures.parity import parity
+from bdqm_tune.analysis.figures.parity import force_parity, parity
 from bdqm_tune.analysis.figures.slices import slices
 from tests.marks import few
 
@@ -407,8 +408,9 @@ def test_parity_shows_errors_and_units(per_atom: bool, unit: str) -> None:
     ax = parity(errors, per_atom=per_atom)
     assert (ax.get_xlabel(), ax.get_ylabel()) == (f"true energy ({unit})", f"predicted energy ({unit})")
     divisor = errors["n_atoms"] if per_atom else 1
-    mae = (errors["error"] / divisor).abs().mean()
-    assert f"MAE {mae:#.3g} {unit}\n" in notes(ax)
+    mae, per_atom_mae = errors["error"].abs().mean(), (errors["error"] / errors["n_atoms"]).abs().mean()
+    total = "" if per_atom else f" ({mae:#.3g} eV)"
+    assert f"MAE {1000 * per_atom_mae:#.3g}".rstrip(".") + f" meV/atom{total}\n" in notes(ax)
     assert "40 structures" in notes(ax)
     (points,) = ax.collections
     assert np.allclose(np.asarray(points.get_offsets())[:, 0], errors["energy"] / divisor)
@@ -423,6 +425,29 @@ def test_parity_says_what_it_leaves_out() -> None:
     assert "1 not finite, left out" in notes(parity(errors))
     assert "no structures" in notes(parity(errors.head(0)))
     assert "1 structure" in notes(parity(errors.head(1)))
+
+
+def test_forces_have_parity_and_errors_of_their_own() -> None:
+    random = np.random.default_rng(0)
+    axes = [f"{kind}_{axis}" for kind in ("true", "predicted") for axis in "xyz"]
+    forces = pd.DataFrame(random.normal(size=(20, 6)), columns=axes)
+    true, predicted = forces[axes[:3]].to_numpy(), forces[axes[3:]].to_numpy()
+    ax = force_parity(forces, {"test_forces_mae": 0.125, "test_forces_rmse": 0.25})
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("true force (eV/Å)", "predicted force (eV/Å)")
+    assert "MAE 0.125 eV/Å\nRMSE 0.250 eV/Å\n60 components" in notes(ax)
+    drawn = np.asarray(ax.collections[0].get_offsets(), float)
+    assert sorted(map(tuple, drawn)) == sorted(zip(true.ravel(), predicted.ravel(), strict=True))
+    ax = force_error_distribution(forces)
+    assert ax.get_xlabel() == "error, predicted less true (meV/Å)"
+    assert f"MAE {1000 * np.abs(predicted - true).mean():.3g}\n" in notes(ax)
+    table = pd.DataFrame({"element": ["Cu", "O"], "structures": [9, 20], "forces_mae": [0.1, 0.3]})
+    found = element_force_errors(table.assign(forces_mae_low=[0.05, 0.2], forces_mae_high=[0.2, 0.4]))
+    assert found.to_dict("list") == {
+        "element": ["O", "Cu"], "structures": [20, 9], "mae": [0.3, 0.1], "low": [0.2, 0.05], "high": [0.4, 0.2],
+    }  # fmt: skip
+    ax = per_element(found, forces=True)
+    assert ax.get_ylabel().endswith("(meV/Å)")
+    assert np.asarray(ax.lines[0].get_ydata(), float) == pytest.approx([300, 100])
 
 
 # intervals
@@ -446,7 +471,7 @@ def test_calibration_shows_stated_and_observed_coverage() -> None:
     assert "no intervals" in notes(calibration(curve.head(0)))
 
 
-@pytest.mark.parametrize(("per_atom", "unit"), [(False, "eV"), (True, "eV/atom")])
+@pytest.mark.parametrize(("per_atom", "unit"), [(False, "eV"), (True, "meV/atom")])
 def test_spread_shows_which_errors_lie_within_their_intervals(per_atom: bool, unit: str) -> None:
     errors = synthetic_intervals(40)
     ax = spread(errors, per_atom=per_atom)
@@ -454,7 +479,7 @@ def test_spread_shows_which_errors_lie_within_their_intervals(per_atom: bool, un
     within = int((errors["error"].abs() <= errors["std"]).sum())
     assert set(legend_labels(ax)) == {f"{within} within", f"{40 - within} outside", "half interval"}
     drawn = np.vstack([np.asarray(points.get_offsets(), float) for points in ax.collections])
-    divisor = errors["n_atoms"].to_numpy() if per_atom else 1
+    divisor = errors["n_atoms"].to_numpy() / 1000 if per_atom else 1
     assert sorted(drawn[:, 0]) == pytest.approx(sorted(errors["std"].to_numpy() / divisor))
     assert ax.get_ylim()[0] == 0
     errors.loc[:, "std"] = np.nan

@@ -29,6 +29,7 @@ from bdqm_tune.study.selection import champion_of
 from bdqm_tune.study.study import RUN_ID, add_trials, load_study, open_study
 from bdqm_tune.tracking.client import tracking_client
 from bdqm_tune.tuning.tune import tune
+from bdqm_tune.units import MEV
 from scripts.report_page import WIDTHS, opened_report
 from tests.commands import Call
 from tests.small_study import SEARCH
@@ -195,7 +196,8 @@ def same(text: str, value: float | None, cell: Any) -> bool:
     """Whether a cell of the page, as its text and its number, is that of the file."""
     if value is None:
         return text == ("–" if pd.isna(cell) else str(cell))
-    return isinstance(cell, int | float | np.number) and value == cell and float(text) == pytest.approx(value, rel=5e-4)
+    is_number = isinstance(cell, int | float | np.number)
+    return is_number and value in (cell, MEV * cell) and float(text) == pytest.approx(value, rel=5e-4)
 
 
 def test_the_trials_stand_in_the_order_of_their_worth(made: Made) -> None:
@@ -243,6 +245,8 @@ def test_the_numbers_are_those_of_mlflow(made: Made) -> None:
     evaluations = made.csv("openings.csv")["run_id"]
     logged = [client.get_run(run_id).data.metrics for run_id in evaluations]
     assert [row[place] for row in opened.values] == [metrics["test_energy_mae"] for metrics in logged]
+    assert opened.headings[3:9] == ["energy MAE (meV/atom)", "95 % from", "to", "energy MAE (eV)", "95 % from", "to"]
+    assert [row[3] for row in opened.values] == [MEV * metrics["test_energy_mae_per_atom"] for metrics in logged]
     for name, value, low, high, *_ in zip(*made.csv("metrics.csv").T.to_numpy(), strict=True):
         assert value == logged[0][name], "the chosen model's is shown whole"
         assert pd.isna(low) or (low, high) == (logged[0][f"{name}_low"], logged[0][f"{name}_high"])
@@ -260,17 +264,23 @@ def test_the_summary_says_what_was_found(made: Made) -> None:
     found, trials = fields(made), made.csv("trials.csv")
     best = trials[trials["state"] == "complete"].nsmallest(1, "val_energy_mae").iloc[0]
     assert found["study"] == NAME
-    assert found["best trial"].startswith(f"trial {best['number']}: {best['val_energy_mae']:.4g} eV at epoch ")
+    per_atom = f"{MEV * best['val_energy_mae_per_atom']:.4g} meV/atom"
+    said = f"trial {best['number']}: {per_atom}, {best['val_energy_mae']:.4g} eV at epoch "
+    assert found["best trial"].startswith(said)
+    assert "descriptor.cutoff 4.0" in found["fixed"]
     counts = trials["state"].value_counts()
     assert found["trials"] == f"{N_TRIALS}: {counts['complete']} complete, {counts['pruned']} pruned"
     champion, metrics = champion_of(load_study(made.stores, NAME)), made.csv("metrics.csv").set_index("metric")
     assert champion is not None
-    assert found["confirmed"].startswith(
-        f"trial {champion.trial}: {champion.mean:.4g} eV on average over 2 seeds (95 %"
+    assert found["confirmed"].startswith(f"trial {champion.trial}: ")
+    assert f" meV/atom, {champion.mean:.4g} eV (95 %: " in found["confirmed"]
+    assert found["confirmed"].endswith(
+        "on average over 2 seeds, on the validation split; of so few no winner is declared"
     )
-    mae = metrics.loc["test_energy_mae"]
-    said = f"energy MAE {mae['value']:.4g} eV (95 %: {mae['low']:.4g} to {mae['high']:.4g}); reference energies alone "
-    assert f"{said}{mae['references']:.4g} eV" in found["on the test split"]
+    mae = MEV * metrics.loc["test_energy_mae_per_atom", ["value", "low", "high", "references"]]
+    said = f"energy MAE {mae['value']:.4g} meV/atom (95 %: {mae['low']:.4g} to {mae['high']:.4g}); in total "
+    assert f"{said}{metrics.loc['test_energy_mae', 'value']:.4g} eV" in found["on the test split"]
+    assert found["on the test split"].endswith(f"reference energies alone {mae['references']:.4g} meV/atom")
     assert found["test split opened"] == "2 times"
     share = 100 * counts["pruned"] / N_TRIALS
     assert found["trials that ended"].startswith(f"{N_TRIALS}, of which {counts['pruned']} pruned ({share:.4g}")

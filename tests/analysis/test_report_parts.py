@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
 
-from bdqm_tune.analysis.metrics_table import metrics_table
+from bdqm_tune.analysis.metrics_table import as_quoted, metrics_table
 from bdqm_tune.analysis.reporting.cost import costs
 from bdqm_tune.analysis.reporting.document import number_text, piece, table
 from bdqm_tune.analysis.reporting.render import code_block, escaped
@@ -118,3 +118,17 @@ def test_metrics_have_intervals_units_and_baselines() -> None:
     assert (second["metric"], second["value"], second["unit"]) == ("overlap_same", 0.0, "")
     assert pd.isna(second["low"])
     assert metrics_table({}).empty
+
+
+def test_metrics_of_the_objective_come_first_and_energies_per_atom_before_total_ones() -> None:
+    energies = {"test_energy_mae": 2.0, "test_energy_mae_per_atom": 0.02, "test_energy_mae_gain": 1.0}
+    metrics = {**energies, "test_forces_mae": 0.1, "test_forces_mae_low": 0.05, "test_forces_mae_high": 0.2}
+    names = ["test_energy_mae_per_atom", "test_energy_mae"]
+    found = metrics_table(metrics)
+    assert found["metric"].tolist() == [*names, "test_energy_mae_gain", "test_forces_mae"]
+    of_forces = metrics_table(metrics, "val_forces_mae")
+    assert of_forces["metric"].tolist() == ["test_forces_mae", *names, "test_energy_mae_gain"]
+    quoted = as_quoted(of_forces).set_index("metric")
+    assert quoted["unit"].tolist() == ["eV/Å", "meV/atom", "eV", "eV"]
+    assert quoted["value"].tolist() == [0.1, 20.0, 2.0, 1.0]
+    assert (quoted["low"].iloc[0], quoted["high"].iloc[0]) == (0.05, 0.2)

@@ -118,7 +118,7 @@ def test_another_model_needs_a_reason_that_stays_on_record(run: Run, stores: Sto
         evaluate_ensemble(stores, "small")
     said = str(refused.value)
     assert f"opened on {first.opening.time} for trial {first.trial}" in said
-    assert f"test_energy_mae {first.metrics['test_energy_mae']:.4g} eV" in said
+    assert f"test_energy_mae_per_atom {1000 * first.metrics['test_energy_mae_per_atom']:.4g} meV/atom" in said
     assert '--reopen "REASON"' in said
     with pytest.raises(BadInput):
         evaluate_ensemble(stores, "small", reopen="  ")

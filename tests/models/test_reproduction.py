@@ -209,7 +209,7 @@ def test_the_archive_is_all_that_is_needed(
     done = forked.run(["-m", "bdqm_tune", *arguments])
     assert done.returncode == 0, done.stderr
     best = study.best_trial
-    assert f"val MAE {best.value:.4f} eV at epoch {best.user_attrs['result']['best_epoch']}" in done.stderr
+    assert f"({best.value:.4f} eV) at epoch {best.user_attrs['result']['best_epoch']}" in done.stderr
 
 
 def test_an_archives_bytes_depend_on_its_content_alone() -> None:

@@ -52,6 +52,22 @@ def test_frames_are_what_the_stores_hold(run: Run, stores: Stores) -> None:
     searched = {name for trial in study.trials for name, space in trial.distributions.items() if not space.single()}
     assert set(found.hyperparameters) == searched
     assert set(found.trials) >= searched
+    assert set(found.fixed).isdisjoint(searched)
+
+
+def test_what_is_fixed_is_in_the_frame_as_well(run: Run, stores: Stores) -> None:
+    """Also where the workers of one study fix different values, or one of them searches."""
+    for seed, search in enumerate(({"lr": 0.002}, {"lr": 0.004}, {"lr": {"float": [0.001, 0.01]}})):
+        search = {"num_layers": 2, "dropout": False, **search, "num_nodes": {"int": [4, 16]}}
+        run(study={"name": "fixed", "n_trials": 2, "seed": seed, "pruner": "none", "enqueue": []}, search=search)
+    found = load_results(stores, "fixed")
+    assert found.trials["num_layers"].tolist() == [2] * 6
+    assert found.trials["lr"].tolist()[:4] == [0.002, 0.002, 0.004, 0.004]
+    assert [t.params["lr"] for t in found.study.trials[4:]] == found.trials["lr"].tolist()[4:]
+    assert {"num_layers", "dropout", "activation", "descriptor.cutoff"} <= set(found.fixed)
+    assert found.trials["descriptor.cutoff"].tolist() == [4.0] * 6
+    assert "dropout_rate" not in found.trials, "it does not count where there is no dropout"
+    assert set(found.hyperparameters) == {"lr", "num_nodes"}
 
 
 def test_a_study_without_trials_has_empty_frames(configure: Callable[..., Config], stores: Stores) -> None:

@@ -5,6 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from bdqm_tune.analysis.figures import style
+from bdqm_tune.units import MEV
 
 
 def calibration(
@@ -56,11 +57,11 @@ def spread(errors: pd.DataFrame, ax: Axes | None = None, per_atom: bool = False)
         ax: where to draw; default: a figure of its own, as wide as a column.
         per_atom: divide both by the number of atoms: structures of very different size become comparable.
     """
-    unit = "eV/atom" if per_atom else "eV"
+    unit, factor = ("meV/atom", MEV) if per_atom else ("eV", 1.0)
     with style.theme():
         ax = ax or style.new_axes(height=3.0)
         ax.set(xlabel=f"spread of the members ({unit})", ylabel=f"absolute error ({unit})")
-        divisor = errors["n_atoms"] if per_atom else 1
+        divisor = errors["n_atoms"] / factor if per_atom else 1
         points = pd.DataFrame(
             {
                 "spread": errors["std"] / divisor,

@@ -9,9 +9,9 @@ import pandas as pd
 
 from bdqm_tune.admin.runs import VERSION
 from bdqm_tune.analysis.figures.durations import hours_saved
+from bdqm_tune.analysis.reporting.captions import pictures
 from bdqm_tune.analysis.reporting.document import Block, Commands, Fact, Facts, Notice, Section, Text, pieces, table
 from bdqm_tune.analysis.reporting.facts import StudyFacts
-from bdqm_tune.analysis.reporting.sections import pictures
 from bdqm_tune.study.study import SIGNATURE
 
 MOST = 4  # environments that are written out; the file has all

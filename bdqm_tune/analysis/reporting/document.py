@@ -153,14 +153,17 @@ def table(
     headings: Mapping[str, str],
     top: int | None = None,
     folded: bool = False,
+    factors: Mapping[str, float] | None = None,
 ) -> Table:
     """The first rows of a data frame that is written to a file beside the report.
 
     Args:
         headings: of the columns to show, by their names in the frame.
+        factors: from the file's numbers to those that are shown, of columns in another unit.
         top: rows to show; None: all.
     """
     shown = frame if top is None else frame.head(top)
+    shown = shown.assign(**{key: factor * shown[key] for key, factor in (factors or {}).items()})
     rows = [[piece(value) for value in row] for row in shown[[*headings]].astype(object).itertuples(index=False)]
     columns = [
         Column(key, heading, any(row[i].value is not None for row in rows))

@@ -8,10 +8,8 @@ from bdqm_tune.admin.runs import PLACE, VERSION
 from bdqm_tune.analysis.metrics_table import metrics_table
 from bdqm_tune.analysis.reporting.cost import costs
 from bdqm_tune.analysis.reporting.facts import StudyFacts
-from bdqm_tune.evaluation.lockbox import Opening
+from bdqm_tune.evaluation.lockbox import Opening, headline
 from bdqm_tune.study.study import TEST
-
-MAE = "test_energy_mae"
 
 
 def frames(facts: StudyFacts) -> dict[str, pd.DataFrame]:
@@ -28,21 +26,25 @@ def frames(facts: StudyFacts) -> dict[str, pd.DataFrame]:
     if facts.confirmation is not None:
         found |= {"finalists": facts.confirmation.finalists, "retrainings": facts.confirmation.retrainings}
     if facts.openings:
-        found["openings"] = pd.DataFrame([_opening(one) for one in facts.openings])
+        names = headline({name: 0.0 for one in facts.openings for name in one.metrics}, results.objective)
+        found["openings"] = pd.DataFrame([_opening(one, names) for one in facts.openings])
     if facts.evaluation is not None:
-        found |= {"metrics": metrics_table(facts.evaluation.metrics), **facts.evaluation.tables}
+        found |= {
+            "metrics": metrics_table(facts.evaluation.metrics, facts.results.objective),
+            **facts.evaluation.tables,
+        }
     return found
 
 
-def _opening(opening: Opening) -> dict[str, Any]:
-    ends = {end: opening.metrics.get(f"{MAE}_{end}", float("nan")) for end in ("low", "high")}
+def _opening(opening: Opening, names: list[str]) -> dict[str, Any]:
+    """Args: names: of the metrics to show, each with its interval."""
+    errors = [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
     return {
         "number": opening.number,
         "time": opening.time,
         "model": opening.model,
         "reason": opening.reason,
-        MAE: opening.metrics.get(MAE, float("nan")),
-        **{f"{MAE}_{end}": value for end, value in ends.items()},
+        **{name: opening.metrics.get(name, float("nan")) for name in errors},
         "model_run_id": opening.model_run_id,
         "run_id": opening.run_id,
         "test_digest": opening.test_digest,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from bdqm_tune.analysis import drawings
-from bdqm_tune.analysis.reporting import background, render, sections
+from bdqm_tune.analysis.reporting import background, evaluation, render, sections
 from bdqm_tune.analysis.reporting.document import Document
 from bdqm_tune.analysis.reporting.facts import StudyFacts
 from bdqm_tune.analysis.reporting.frames import frames
@@ -64,7 +64,7 @@ def compose(facts: StudyFacts, found: Mapping[str, pd.DataFrame], drawn: Sequenc
         sections.search(facts, found, drawn),
         sections.hyperparameters(drawn),
         sections.finalists(facts, found),
-        sections.test(facts, found, drawn),
+        evaluation.test(facts, found, drawn),
         background.cost(facts, found, drawn),
         background.data(facts, found),
         background.environment(facts, found),
