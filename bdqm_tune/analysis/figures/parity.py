@@ -26,7 +26,7 @@ def parity(errors: pd.DataFrame, ax: Axes | None = None, per_atom: bool = False)
     unit = "eV/atom" if per_atom else "eV"
     divisor = errors["n_atoms"] if per_atom else 1
     energies = pd.DataFrame({"true": errors["energy"] / divisor, "predicted": errors["predicted"] / divisor})
-    finite = energies.loc[np.isfinite(energies).all(axis=1)]
+    finite = energies.replace([np.inf, -np.inf], np.nan).dropna()
     deviation = errors.loc[finite.index, "predicted"] - errors.loc[finite.index, "energy"]
     lines = []
     if not finite.empty:
@@ -50,7 +50,7 @@ def force_parity(forces: pd.DataFrame, metrics: Mapping[str, float], ax: Axes | 
         ax: where to draw; default: a figure of its own, as wide as a column.
     """
     points = pd.DataFrame({name: components(forces, name) for name in ("true", "predicted")})
-    finite = points.loc[np.isfinite(points).all(axis=1)]
+    finite = points.replace([np.inf, -np.inf], np.nan).dropna()
     names = {"MAE": "test_forces_mae", "RMSE": "test_forces_rmse"}
     lines = [f"{text} {_three_digits(metrics[name])} eV/Å" for text, name in names.items() if name in metrics]
     lines.append(f"{len(finite)} components")
