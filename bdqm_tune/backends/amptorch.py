@@ -15,12 +15,16 @@ from bdqm_tune.backends.native import DTYPES
 from bdqm_tune.config.config import Config
 from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.config.spaces import DESCRIPTOR
+from bdqm_tune.descriptors.amptorch_faults import wrong_without_derivatives
 from bdqm_tune.errors import BadInput
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.fit import BestEpoch, Checkpoint, EpochRecord
 from bdqm_tune.learning.networks import ACTIVATIONS, AtomicNetwork, make_network
 from bdqm_tune.learning.optimisation import make_optimizer, make_scheduler
 from bdqm_tune.learning.potential import Potential
+from bdqm_tune.progress import note
+
+NAMED = 20  # images that a message names, at most
 
 
 class AmptorchRun:
@@ -145,13 +149,44 @@ class AmptorchBackend:
         # shared one makes an epoch many times longer.
         torch.set_num_threads(1)
         self._config, self._dataset = config, dataset
-        dtype = DTYPES[config.training.precision]
+        dtype, forces = DTYPES[config.training.precision], config.training.forces
+        own = config.amptorch_features == "own"
         self._train, self._validation = (
-            split_images(dataset, split, dtype, config.training.forces) for split in (dataset.train, dataset.validation)
+            split_images(dataset, split, dtype, forces, own) for split in (dataset.train, dataset.validation)
         )
+        for remark in _remarks(config, dataset, sorted(self._train.differing + self._validation.differing)):
+            note(f"bdqm-tune: {remark}")
 
     def start(self, hyperparameters: Hyperparameters, seed: int, dataset: Dataset | None = None) -> AmptorchRun:
         return AmptorchRun(self._config, self._dataset, self._train, self._validation, hyperparameters, seed)
+
+
+def _remarks(config: Config, dataset: Dataset, differing: list[int]) -> list[str]:
+    """What was done about features of amptorch that are not those of the descriptor.
+
+    Args:
+        differing: the images of which they are not, unless it is given a shifted copy.
+    """
+    remarks, own = [], config.amptorch_features == "own"
+    wrong = "" if config.training.forces else wrong_without_derivatives(dataset.descriptor.settings)
+    if wrong:
+        done = "taken as they are" if own else "computed with derivatives, where they are right"
+        remarks.append(f"without derivatives, amptorch's features of {wrong} are wrong; they are {done}")
+    if differing:
+        total = len(dataset.train.structures) + len(dataset.validation.structures)
+        named = ", ".join(str(i) for i in differing[:NAMED]) + (", …" if len(differing) > NAMED else "")
+        images = f"{len(differing)} of {total} structures of {dataset.train.structures.source} (images {named})"
+        if own:
+            remarks.append(
+                f"amptorch's features of {images} are not those of the descriptor, and taken as they are; the model "
+                "that comes out predicts with those of the descriptor"
+            )
+        else:
+            remarks.append(
+                f"amptorch is given shifted copies of {images}: in these as they are, its neighbour search loses atoms "
+                "or does not work; the features of the copies are those of the descriptor"
+            )
+    return remarks
 
 
 def trainer_config(config: Config, hyperparameters: Hyperparameters, seed: int) -> dict[str, Any]:

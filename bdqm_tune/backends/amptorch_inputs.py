@@ -1,28 +1,39 @@
 """The splits of a dataset as amptorch's data, with the features and derivatives that its own descriptors compute."""
 
+from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
+from ase import Atoms
 from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
 from bdqm_tune.backends.amptorch_adapters import amptorchs_globals
+from bdqm_tune.backends.amptorch_copies import lies_within, shifted_copies
 from bdqm_tune.descriptors import GMP, Descriptor, GMPGroups, SymmetryFunctions
+from bdqm_tune.descriptors.amptorch_faults import wrong_without_derivatives
 from bdqm_tune.errors import BadInput, one_line
 from bdqm_tune.learning.dataset import Dataset, Split
 
 # Largest difference of its features from ours, relative to the largest of their column; one below `ZERO` is rounding.
 TOLERANCE, ZERO = 1e-6, 1e-6
+DROPPED = 1e-5  # 1/Å; derivatives below it are 0 there
 
 
 class Images(torch.utils.data.Dataset[Any]):
     """Images as amptorch trains on them: one object of torch-geometric each."""
 
-    def __init__(self, data: list[Any]) -> None:
-        self._data = data
+    def __init__(self, data: list[Any], differing: list[int]) -> None:
+        """
+        Args:
+            differing: the images, by their numbers in the file, of which its features are not those of the descriptor
+                unless it is given a shifted copy.
+        """
+        self._data, self.differing = data, differing
 
     def __len__(self) -> int:
         return len(self._data)
@@ -31,19 +42,21 @@ class Images(torch.utils.data.Dataset[Any]):
         return self._data[index]
 
 
-def split_images(dataset: Dataset, split: Split, dtype: torch.dtype, forces: bool) -> Images:
+def split_images(dataset: Dataset, split: Split, dtype: torch.dtype, forces: bool, own: bool = False) -> Images:
     """A split with amptorch's features, scaled as the dataset scales features, and with scaled targets.
 
-    amptorch would fit its scalers on training and validation split together.
+    amptorch would fit its scalers on training and validation split together. Where its features of a structure are not
+    those of the descriptor, it is given a shifted copy, of which they are.
 
     Args:
         forces: with forces and derivatives of the features, for training on forces.
+        own: its features are taken as they are, whether they are those of the descriptor or not.
 
     Raises:
         BadInput: amptorch cannot describe an image, or not as the descriptor does.
     """
-    data = _described(dataset, split, forces)
-    features = _checked(dataset.descriptor, [image.fingerprint.numpy() for image in data], np.asarray(split.features))
+    data, differing = _described(dataset, split, forces, own)
+    features = np.concatenate([image.fingerprint.numpy() for image in data])
     scaled = dataset.scaler(features, split.numbers)
     slope = dataset.scaler.slope(features, split.numbers)
     ends = np.cumsum(split.structures.n_atoms)[:-1]
@@ -58,32 +71,103 @@ def split_images(dataset: Dataset, split: Split, dtype: torch.dtype, forces: boo
             image.fprimes = _scaled(image.fprimes, slopes, dtype)
         elif "fprimes" in image:
             del image.fprimes
-    return Images(data)
+    return Images(data, differing)
 
 
-def _described(dataset: Dataset, split: Split, forces: bool) -> list[Any]:
-    """amptorch's data, in which `fingerprint` (n_atoms, n_features) and `fprimes` are not scaled yet."""
+def _described(dataset: Dataset, split: Split, forces: bool, own: bool) -> tuple[list[Any], list[int]]:
+    """amptorch's data, in which `fingerprint` (n_atoms, n_features) and `fprimes` are not scaled yet.
+
+    Returns them, and the images of which its features, as they are, are not those of the descriptor.
+    """
     from amptorch.dataset import construct_descriptor
     from amptorch.preprocessing import AtomsToData
 
     descriptor, structures = dataset.descriptor, split.structures
-    # Without derivatives its polynomial cutoff function fails.
-    derived = forces or (isinstance(descriptor, SymmetryFunctions) and descriptor.cutoff_function == "polynomial")
     symbols = [dataset.train.structures.elements, dataset.validation.structures.elements]
     elements = sorted(set().union(*symbols), key=lambda symbol: atomic_numbers[symbol])
-    data = []
+    ours = np.asarray(split.features)
+    largest = np.maximum(np.abs(ours).max(axis=0), ZERO)
+    data, differing = [], []
     with amptorchs_globals(torch.float64), TemporaryDirectory() as folder:
-        converter = AtomsToData(
-            construct_descriptor(descriptor_setup(descriptor, elements, Path(folder))), save_fps=False, fprimes=derived
-        )
-        for i, atoms in zip(structures.images, structures.atoms, strict=True):
+        setup = descriptor_setup(descriptor, elements, Path(folder))
+        derived = forces or _needs_derivatives(descriptor, own)
+        converter = AtomsToData(construct_descriptor(setup), save_fps=False, fprimes=derived)
+        ends = np.cumsum(structures.n_atoms)[:-1]
+        for i, atoms, expected in zip(structures.images, structures.atoms, np.split(ours, ends), strict=True):
             try:
-                data.append(converter.convert(atoms, 0))
-            except Exception as error:  # of whatever kind
-                raise BadInput(
-                    f"{structures.source} image {i}: amptorch cannot describe it ({one_line(error)})"
-                ) from error
-    return data
+                image, is_other = _describe(converter.convert, atoms, expected, largest, own)
+                if forces and not own:
+                    _check_derivatives(image.fprimes, atoms, descriptor)
+            except BadInput as error:
+                where = f"{structures.source} image {i}, its {descriptor.settings['name']}"
+                raise BadInput(f"backend amptorch: {where}: {error}") from error
+            data.append(image)
+            if is_other:
+                differing.append(int(i))
+    return data, differing
+
+
+def _needs_derivatives(descriptor: Descriptor, own: bool) -> bool:
+    """Whether amptorch's features come out right only where it computes derivatives as well."""
+    if isinstance(descriptor, SymmetryFunctions):
+        return descriptor.cutoff_function == "polynomial"  # without them it raises an error
+    return not own and wrong_without_derivatives(descriptor.settings) != ""
+
+
+def _describe(
+    convert: Callable[[Atoms, int], Any],
+    atoms: Atoms,
+    ours: NDArray[np.float64],
+    largest: NDArray[np.float64],
+    own: bool,
+) -> tuple[Any, bool]:
+    """amptorch's data of a structure or, where its features are not ours, of a copy with the same neighbours.
+
+    Args:
+        ours: (n_atoms, n_features).
+        largest: (n_features,) of the whole split, by which the difference is measured.
+        own: take the first that amptorch can describe.
+
+    Returns the data, and whether the structure as it is was not described as ours.
+
+    Raises:
+        BadInput: it cannot be described, or its features are not ours in any copy.
+    """
+    problem = ""
+    as_it_is = [atoms] if lies_within(atoms) else []
+    for candidate in chain(as_it_is, shifted_copies(atoms)):
+        try:
+            data = convert(candidate, 0)
+        except Exception as error:  # of whatever kind
+            problem = problem or f"amptorch cannot compute it, nor that of shifted copies ({one_line(error)})"
+            continue
+        theirs = data.fingerprint.numpy()
+        if theirs.shape != ours.shape:
+            raise BadInput(f"amptorch has {theirs.shape[1]} features, not {ours.shape[1]}")
+        deviation = np.abs(theirs - ours).max(axis=0) / largest
+        agrees = bool(deviation.max() <= TOLERANCE)  # not where they are no numbers
+        if agrees or (own and np.isfinite(theirs).all()):
+            return data, candidate is not atoms or not agrees
+        problem = problem or (
+            f"feature {deviation.argmax()} is not that of the descriptor, but off by {deviation.max():.1e} of the "
+            "largest value, in shifted copies too; docs/amptorch.md says where amptorch differs, and "
+            "`amptorch_features: own` takes its features as they are"
+        )
+    raise BadInput(problem)
+
+
+def _check_derivatives(theirs: torch.Tensor, atoms: Atoms, descriptor: Descriptor) -> None:
+    """Raise BadInput where derivatives (n_atoms · n_features, 3 n_atoms), 1/Å, are not those of the descriptor."""
+    ours = descriptor.sparse_derivatives(atoms)[1].dense(len(atoms))
+    error = np.abs(theirs.to_dense().numpy().reshape(ours.shape) - ours).max(axis=(0, 2, 3))
+    beyond = error - DROPPED - TOLERANCE * np.abs(ours).max(axis=(0, 2, 3))
+    if not beyond.max() <= 0:
+        worst = int(beyond.argmax())
+        raise BadInput(
+            f"the derivatives of feature {worst} are not those of the descriptor, but off by {error[worst]:.1e} per Å; "
+            "train without forces; docs/amptorch.md says where amptorch differs, and `amptorch_features: own` takes "
+            "them as they are"
+        )
 
 
 def descriptor_setup(descriptor: Descriptor, elements: list[str], folder: Path) -> tuple[str, Any, Any, list[str]]:
@@ -125,23 +209,6 @@ def _functions(descriptor: SymmetryFunctions, element: str) -> dict[str, Any]:
         if element in given:
             functions[name] = {"rs_s" if key == "rs" else key: values for key, values in given[element].items()}
     return functions
-
-
-def _checked(
-    descriptor: Descriptor, theirs: list[NDArray[np.float64]], ours: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Their features in one array, shaped as ours (total atoms, n_features). Raises BadInput if they are not ours."""
-    name = descriptor.settings["name"]
-    if any(features.shape[1] != ours.shape[1] for features in theirs):
-        raise BadInput(f"backend amptorch: its {name} has no {ours.shape[1]} features for every image")
-    features = np.concatenate(theirs)
-    error = np.abs(features - ours).max(axis=0) / np.maximum(np.abs(ours).max(axis=0), ZERO)
-    if error.max() > TOLERANCE:
-        raise BadInput(
-            f"backend amptorch: feature {error.argmax()} of its {name} is not that of the descriptor, but off by "
-            f"{error.max():.1e} of the largest value; docs/configuration.md says under Descriptors where it differs"
-        )
-    return features
 
 
 def _scaled(derivatives: torch.Tensor, slope: NDArray[np.float64], dtype: torch.dtype) -> torch.Tensor:

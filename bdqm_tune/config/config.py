@@ -129,6 +129,11 @@ class Config(Options):
     backend: Literal["native", "amptorch"] = Field(
         "native", description="what trains the network: the project's own engine, or amptorch where it is installed"
     )
+    amptorch_features: Literal["checked", "own"] = Field(
+        "checked",
+        description="of backend amptorch. checked: where its features of a structure are not those of the descriptor, "
+        "it is given a shifted copy, of which they are; own: taken as they are, as in models made with amptorch",
+    )
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$", description="auto: the GPU where there is one")
     memory: float = Field(
         4.0,
@@ -216,6 +221,12 @@ class Config(Options):
         """What trials are judged by: first the error that picks the best epoch, then the others in a fixed order."""
         named = self.study.objectives or [self.target.objective]
         return sorted(named, key=lambda name: (name != self.target.objective, get_args(StudyObjective).index(name)))
+
+    @property
+    def trained_by(self) -> str:
+        """The backend, and whether its features are its own: trainings that are compared must agree in it."""
+        own = self.backend == "amptorch" and self.amptorch_features == "own"
+        return "amptorch, its own features" if own else self.backend
 
     @property
     def spaces(self) -> dict[str, Space]:

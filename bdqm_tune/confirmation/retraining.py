@@ -58,7 +58,8 @@ class Retraining:
 
 def identity(config: Config, dataset: Dataset) -> str:
     """Digest of all that the model depends on, except the seed and the machine."""
-    content = config.model_dump(mode="json", include={"descriptor", "target", "training", "backend"})
+    content = config.model_dump(mode="json", include={"descriptor", "target", "training"})
+    content["backend"] = config.trained_by
     tried = training_record.tried_by(config).hyperparameters.model_dump(mode="json")
     text = json.dumps([content, tried, dataset.digest], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

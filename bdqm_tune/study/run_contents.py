@@ -32,7 +32,7 @@ def parameters(config: Config, tried: Suggestion, device: str) -> dict[str, Any]
         "target_scaling": config.target.scaling,
         "objective": config.target.objective,
         "seed": tried.seed,
-        "backend": config.backend,
+        "backend": config.trained_by,
         "device": device,
     }
 

@@ -195,7 +195,7 @@ def signature(config: Config, dataset: "Dataset") -> dict[str, Any]:
         "reference energies": config.target.reference_energies,
         "target scaling": config.target.scaling,
         "training": config.training.model_dump(),
-        "backend": config.backend,
+        "backend": config.trained_by,
     }
 
 

@@ -17,6 +17,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 import bdqm_tune as bt
 from bdqm_tune.backends import Backend, make_backend
 from bdqm_tune.backends.amptorch_adapters import import_amptorch
+from bdqm_tune.backends.amptorch_inputs import split_images
 from bdqm_tune.backends.native import NativeRun
 from bdqm_tune.config.config import Config
 from bdqm_tune.config.hyperparameters import Hyperparameters
@@ -232,27 +233,109 @@ def test_amptorch_computes_the_features_that_are_configured(
     assert len(list(run)) == 1
 
 
-def test_features_that_differ_are_refused(
+def test_features_that_differ_in_every_copy_are_refused_with_the_image(
     amptorch: None, dataset: Dataset, config_for: Callable[..., Config], tmp_path: Path
 ) -> None:
     data = alloys_described(dataset, config_for, tmp_path, {"name": "gmp_groups", "groups": {6: [1]}})
-    with pytest.raises(BadInput, match="backend amptorch: feature 0 of its gmp_groups is not that of the descriptor"):
+    first = data.train.structures.images[0]
+    with pytest.raises(
+        BadInput,
+        match=rf"backend amptorch: .*train.traj image {first}, its gmp_groups: feature [01] is not that of the "
+        r"descriptor, but off by 1.0e.00 of the largest value, in shifted copies too; .*`amptorch_features: own`",
+    ):
         backend_of(data)
 
 
-def test_an_image_that_amptorch_cannot_describe_is_named(
-    amptorch: None, config_for: Callable[..., Config], alloys: Callable[..., list[Atoms]], tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def at_faces(
+    config_for: Callable[..., Config], alloys: Callable[..., list[Atoms]], tmp_path_factory: pytest.TempPathFactory
+) -> Dataset:
+    """Alloys with forces; in images 3 and 5 an atom is just below a face, and image 6 is far out of an open cell."""
     images = alloys(8)
-    # Outside the cell, along which it is not periodic.
-    images[5].pbc = False
-    energy = images[5].calc.results["energy"]
-    images[5].positions += 20
-    images[5].calc = SinglePointCalculator(images[5], energy=energy)
-    ase.io.write(tmp_path / "train.traj", images)
-    data = prepare(config_for(tmp_path / "train.traj"), tmp_path)
-    with pytest.raises(BadInput, match=r"train.traj image 5: amptorch cannot describe it"):
-        backend_of(data)
+    for i in (3, 5, 6):
+        results = images[i].calc.results
+        images[i].positions[:, 2] -= images[i].positions[0, 2] + 1e-8
+        if i == 6:
+            images[i].pbc = False
+            images[i].positions += 20
+        images[i].calc = SinglePointCalculator(images[i], **results)
+    folder = tmp_path_factory.mktemp("faces")
+    ase.io.write(folder / "train.traj", images)
+    return prepare(config_for(folder / "train.traj", training={"forces": True}), folder)
+
+
+@pytest.mark.parametrize("forces", [False, True])
+def test_where_amptorch_loses_atoms_it_is_given_a_shifted_copy(
+    amptorch: None, at_faces: Dataset, forces: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backend_of(at_faces, forces=forces)
+    assert "shifted copies of 3 of 8 structures of " in (said := capsys.readouterr().err)
+    assert "(images 3, 5, 6)" in said
+    assert said.count("\n") == 1
+    for split in (at_faces.train, at_faces.validation):
+        found = split_images(at_faces, split, torch.float64, forces)
+        ours = at_faces.scaler(np.asarray(split.features), split.numbers)
+        theirs = np.concatenate([image.fingerprint.numpy() for image in found])
+        np.testing.assert_allclose(theirs, ours, atol=1e-8)
+        if forces:
+            slopes = at_faces.scaler.slope(np.asarray(split.features), split.numbers)
+            ends = np.cumsum(split.structures.n_atoms)[:-1]
+            for atoms, image, slope in zip(split.structures.atoms, found, np.split(slopes, ends), strict=True):
+                derivatives = at_faces.descriptor.sparse_derivatives(atoms)[1].dense(len(atoms))
+                expected = (derivatives * slope[:, :, None, None]).reshape(slope.size, -1)
+                # amptorch sets what is below 1e-5, before it is scaled, to 0.
+                np.testing.assert_allclose(image.fprimes.to_dense(), expected, atol=1.1e-5 * slope.max())
+
+
+def test_its_own_features_are_taken_as_they_are_where_that_is_wanted(
+    amptorch: None, at_faces: Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = at_faces.config.updated({"": {"backend": "amptorch", "amptorch_features": "own"}})
+    assert config.trained_by == "amptorch, its own features"
+    make_backend(config, at_faces)
+    assert "amptorch's features of 3 of 8 structures of " in (said := capsys.readouterr().err)
+    assert "(images 3, 5, 6) are not those of the descriptor, and taken as they are" in said
+    for split in (at_faces.train, at_faces.validation):
+        found = split_images(at_faces, split, torch.float64, forces=False, own=True)
+        ours = np.split(
+            at_faces.scaler(np.asarray(split.features), split.numbers), np.cumsum(split.structures.n_atoms)[:-1]
+        )
+        for i, image, expected in zip(split.structures.images, found, ours, strict=True):
+            # Image 6, which amptorch cannot describe at all, is given as a copy here as well.
+            assert np.allclose(image.fingerprint, expected, atol=1e-8) is (i not in (3, 5)), i
+
+
+def test_derivatives_that_are_not_those_of_the_features_are_refused(
+    amptorch: None, at_faces: Dataset, tmp_path: Path
+) -> None:
+    """amptorch's derivatives of the square of order 0."""
+    options = {"name": "gmp_groups", "groups": {0: [1], 1: [1]}, "square": True, "sigmas": [0.5, 1.0], "cutoff": 4.1}
+    config = Config(**at_faces.config.model_dump() | {"descriptor": options})
+    data = prepare(config, tmp_path)
+    with pytest.raises(BadInput, match=r"image \d, its gmp_groups: the derivatives of feature [01] are not those of"):
+        backend_of(data, forces=True)
+    backend_of(data, forces=False)
+    make_backend(config.updated({"": {"backend": "amptorch", "amptorch_features": "own"}}), data)
+
+
+def test_features_that_are_wrong_without_derivatives_are_computed_with_them(
+    amptorch: None,
+    dataset: Dataset,
+    config_for: Callable[..., Config],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for options, wrong in (
+        ({"name": "gmp_groups", "groups": {5: [4]}}, "order 5, group 4"),
+        ({"orders": [9]}, "order 9 of solid harmonics"),
+    ):
+        data = alloys_described(dataset, config_for, tmp_path, options)
+        for own, done in (("checked", "computed with derivatives"), ("own", "taken as they are")):
+            config = data.config.updated({"": {"backend": "amptorch", "amptorch_features": own}})
+            make_backend(config, data)
+            said = capsys.readouterr().err
+            assert f"without derivatives, amptorch's features of {wrong} are wrong; they are {done}" in said
+            assert ("of 24 structures" in said) is (own == "own")
 
 
 def test_a_study_runs_on_it(amptorch: None, dataset: Dataset, workdir: Path) -> None:
