@@ -1,5 +1,6 @@
 """A model that amptorch trained, from its checkpoint folder, as a potential."""
 
+import warnings
 from collections.abc import Mapping
 from itertools import combinations_with_replacement
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
-from bdqm_tune.amptorch_import.descriptors import SCHEMES, gmp_settings, group_settings, symmetry_settings
+from bdqm_tune.amptorch_import.descriptors import SCHEMES, fault, gmp_settings, group_settings, symmetry_settings
 from bdqm_tune.amptorch_import.record import Group, Translation, plain
 from bdqm_tune.amptorch_import.torch_files import Object, read_torch_file
 from bdqm_tune.amptorch_import.translation import translate_model
@@ -37,6 +38,7 @@ def load_amptorch_checkpoint(
     """The potential in a checkpoint folder of amptorch, which need not be installed; no code of the files is run.
 
     It predicts what amptorch predicts. A model that was trained without forces has them here: those of its energy.
+    Where amptorch's features were not those of its definition, which hold here, a UserWarning says so.
 
     Args:
         folder: with `params.pt`, `config.pt`, `normalizers.pt`.
@@ -53,6 +55,7 @@ def load_amptorch_checkpoint(
     if missing:
         raise BadInput(f"{folder}: no checkpoint of amptorch, {', '.join(missing)} is missing")
     weights, config, normalizers = (read_torch_file(folder / name) for name in FILES)
+    warning = ""
     try:
         scheme, params, cutoff_params, elements = config["dataset"]["descriptor"]
         elements = [str(symbol) for symbol in plain(elements)]
@@ -69,11 +72,12 @@ def load_amptorch_checkpoint(
             with_forces = bool(config["model"].get("get_forces", True))
             descriptor = _multipoles(scheme, Group(account, "fp_params", params), table, with_forces, exact_forces)
             columns = np.arange(descriptor.n_features)
+            warning = fault(descriptor.settings, with_forces)
         translate_model(Group(account, "model", config["model"]))
         _refuse_what_matters(account)
         hyperparameters = Hyperparameters(**account.options["search"])
         network = _network(weights, hyperparameters, elements, columns)
-        return Potential(
+        potential = Potential(
             descriptor,
             _scaler(normalizers["feature"], columns),
             NO_REFERENCES,
@@ -88,6 +92,9 @@ def load_amptorch_checkpoint(
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else one_line(error)
         raise BadInput(f"{folder}: not a checkpoint of amptorch that can be read ({what})") from None
+    if warning:
+        warnings.warn(f"{folder}: {warning}", stacklevel=2)
+    return potential
 
 
 def _trained_on_forces(config: Mapping[str, Any]) -> bool:

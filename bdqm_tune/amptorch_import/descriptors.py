@@ -1,9 +1,11 @@
 """amptorch's fingerprint parameters as our descriptors' settings."""
 
+from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
 from bdqm_tune.amptorch_import.record import Group, plain, shown
+from bdqm_tune.descriptors.amptorch_faults import wrong_without_derivatives
 
 SCHEMES = {"gmpordernorm": "gmp", "gmp": "gmp_groups", "gaussian": "symmetry_functions"}
 Settings = dict[str, Any]  # what the constructor of a descriptor takes
@@ -101,6 +103,15 @@ def symmetry_settings(params: Group, cutoff_params: Group, elements: list[str] |
     cutoff_params.drop("only of the polynomial cutoff function", "gamma")
     cutoff_params.finish()
     return found
+
+
+def fault(settings: Mapping[str, Any], with_forces: bool) -> str:
+    """A warning where amptorch's features of a training were wrong; "" where they were not."""
+    wrong = "" if with_forces else wrong_without_derivatives(settings)
+    return wrong and (
+        f"without forces (get_forces: False), amptorch computes {wrong} wrongly; here it is as defined, so that "
+        "predictions and errors are not amptorch's; docs/amptorch.md"
+    )
 
 
 def _lists(functions: Group, kind: str, names: tuple[str, ...]) -> dict[str, list[float]] | None:

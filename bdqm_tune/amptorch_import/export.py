@@ -14,6 +14,7 @@ from bdqm_tune.config.descriptor_options import DescriptorOptions
 from bdqm_tune.config.descriptor_search import apart, chosen_descriptor
 from bdqm_tune.config.hyperparameters import Hyperparameters, excluded_by
 from bdqm_tune.config.spaces import DESCRIPTOR
+from bdqm_tune.descriptors.amptorch_faults import wrong_always, wrong_without_derivatives
 from bdqm_tune.descriptors.multipoles import probe_widths
 from bdqm_tune.learning.networks import ACTIVATIONS
 
@@ -142,6 +143,11 @@ def _dataset(config: Config, unsupported: list[Unsupported]) -> dict[str, Any]:
     exported["scaling"] = scaling | {"elementwise": options.scaling_per_element}
     if options.name == "symmetry_functions":
         return exported | _symmetry_functions(options)
+    harmonics = {"groups": options.groups} if options.name == "gmp_groups" else options.model_dump()
+    wrong = wrong_always(harmonics) or ("" if config.training.forces else wrong_without_derivatives(harmonics))
+    if wrong:
+        option = "groups" if options.name == "gmp_groups" else "orders"
+        unsupported.append(Unsupported(f"descriptor.{option}", f"amptorch gets wrong: {wrong}; docs/amptorch.md"))
     return exported | _multipoles(options, unsupported)
 
 

@@ -24,6 +24,7 @@ class Translation:
     options: dict[str, Any] = field(default_factory=dict)  # group → option → value, as in a configuration file
     mapped: list[tuple[str, str]] = field(default_factory=list)  # "optim.lr: 0.1", "search.lr: 0.1"
     unsupported: list[Unsupported] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)  # where amptorch's numbers will not come out, in a sentence each
 
     def set(self, option: str, value: Any) -> None:
         """Put a value under a dotted option, as search.lr."""

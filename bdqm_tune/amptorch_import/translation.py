@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from bdqm_tune.amptorch_import.descriptors import (
     SCHEMES,
+    fault,
     gmp_settings,
     group_settings,
     pseudodensity_folder,
@@ -186,6 +187,9 @@ def _translate_descriptor(dataset: Group) -> None:
         dataset.drop("only of fp_scheme gaussian", "cutoff_params")
     for option, value in settings.items():
         dataset.translation.set(f"descriptor.{option}", value)
+    # The group model is translated before.
+    if warning := fault(settings, dataset.translation.options["training"]["forces"]):
+        dataset.translation.warnings.append(warning)
 
 
 def _translate_command(cmd: Group) -> None:

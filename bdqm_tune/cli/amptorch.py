@@ -1,6 +1,8 @@
 """The commands that bring work along from amptorch, and export it again. Heavy imports happen inside them."""
 
 import json
+import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -75,13 +77,18 @@ def _import_checkpoint(
     from bdqm_tune.amptorch_import import load_amptorch_checkpoint
 
     _refuse_unless_new(target)
-    potential = load_amptorch_checkpoint(path, pseudodensities, exact_forces)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        potential = load_amptorch_checkpoint(path, pseudodensities, exact_forces)
     try:
         potential.save(target)
     except OSError as error:
         raise BadInput(f"{target}: cannot be written ({error.strerror})") from None
+    remarks = [str(warning.message) for warning in caught]
+    _print_warnings(remarks)
     if as_json:
-        print(json.dumps({"out": str(target), "n_parameters": potential.network.n_parameters}))
+        record = {"out": str(target), "n_parameters": potential.network.n_parameters, "warnings": remarks}
+        print(json.dumps(record))
         return
     print(f"{target}: the model; `bdqm-tune predict {target} FILE` predicts with it")
 
@@ -98,15 +105,22 @@ def _import_config(path: Path, target: Path, as_json: bool) -> None:
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from None
     _write(target, yaml.safe_dump(translation.options, sort_keys=False, allow_unicode=True))
+    _print_warnings(translation.warnings)
     if as_json:
         unsupported = [entry._asdict() for entry in translation.unsupported]
-        print(json.dumps({"out": str(target), "mapped": dict(translation.mapped), "unsupported": unsupported}))
+        record = {"out": str(target), "mapped": dict(translation.mapped), "unsupported": unsupported}
+        print(json.dumps({**record, "warnings": translation.warnings}))
         return
     for theirs, ours in translation.mapped:
         print(f"{theirs:<50}  {ours}")
     _print_unsupported(translation.unsupported)
     data = "" if "train" in translation.options.get("data", {}) else " --train FILE"
     print(f"{target}: the configuration; `bdqm-tune tune --config {target}{data}` runs it")
+
+
+def _print_warnings(remarks: Sequence[str]) -> None:
+    for remark in remarks:
+        print(f"warning: {remark}", file=sys.stderr)
 
 
 def _print_unsupported(entries: Sequence["Unsupported"]) -> None:

@@ -4,6 +4,7 @@ import io
 import os
 import pickle
 import shutil
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,25 @@ def test_pseudodensities_are_found_beside_the_checkpoint_or_asked_for(shared: Pa
     elsewhere = shutil.copytree(folder, tmp_path / "copy")
     with pytest.raises(BadInput, match=r"pseudo-density of C .* data/GMP/.*C_pseudodensity_4\.g.*--pseudodensities"):
         bt.load_amptorch_checkpoint(elsewhere)
+
+
+def test_features_that_amptorch_got_wrong_are_warned_of(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = shared / "reference" / "amptorch_checkpoints" / NAMES[2]
+    files = {name: read_torch_file(folder / name) for name in checkpoint.FILES}
+    params = files["config.pt"]["dataset"]["descriptor"][1]
+    monkeypatch.setattr(checkpoint, "read_torch_file", lambda path: files[path.name])
+    for orders, forces, wrong in (
+        ([0, 1, 2, 3], False, ""),
+        ([0, 1, 2, 9], True, ""),
+        ([0, 1, 2, 9], False, "order 9"),
+    ):
+        params["MCSHs"]["orders"] = orders
+        files["config.pt"]["model"]["get_forces"] = forces
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            bt.load_amptorch_checkpoint(folder)
+        said = [str(warning.message) for warning in caught]
+        assert [f"computes {wrong}" in text for text in said] == ([True] if wrong else []), (orders, forces)
 
 
 @pytest.mark.parametrize(

@@ -145,6 +145,22 @@ def test_what_amptorch_cannot_hold_is_named() -> None:
     assert export_config(enqueued)[0]["optim"]["lr"] == 0.5
 
 
+def test_features_that_amptorch_gets_wrong_are_named() -> None:
+    cases: list[tuple[dict[str, Any], bool, str]] = [
+        (GROUPS | {"groups": {5: [4]}}, False, "amptorch gets wrong: order 5, group 4"),
+        (GROUPS | {"groups": {5: [4]}}, True, ""),
+        (GROUPS | {"groups": {5: [3]}}, False, ""),
+        (GROUPS | {"groups": {1: [1], 6: [2]}}, True, "groups beyond order 5, which are 0 there"),
+        (GMP | {"orders": [9]}, True, "order 9 of surface harmonics"),
+        (GMP | {"orders": [9], "solid": True}, False, "order 9 of solid harmonics"),
+        (GMP | {"orders": [9], "solid": True}, True, ""),
+    ]
+    for descriptor, forces, wrong in cases:
+        _, unsupported = export_config(config(descriptor, forces=forces))
+        found = [entry.why for entry in unsupported if entry.key in ("descriptor.groups", "descriptor.orders")]
+        assert [wrong in why for why in found] == ([True] if wrong else []), (descriptor, forces)
+
+
 @pytest.mark.parametrize("name", ["amptorch.json", "amptorch.yaml"])
 def test_the_command_writes_what_the_import_reads(name: str) -> None:
     Path("ours.yaml").write_text("search: {lr: 0.5}\n")

@@ -101,6 +101,24 @@ def test_what_is_not_supported_is_named(group: str, key: str, value: Any) -> Non
     assert Config(**translation.options).spaces == {}
 
 
+def test_features_that_amptorch_got_wrong_are_warned_of() -> None:
+    groups, plain = {"5": {"groups": [1, 4], "sigmas": [0.5]}}, {"5": {"groups": [1, 2, 3, 5], "sigmas": [0.5]}}
+    cases = [
+        ("gmp", groups, True, False, "order 5, group 4"),
+        ("gmp", groups, True, True, ""),  # with derivatives amptorch is right
+        ("gmp", plain, True, False, ""),
+        ("gmpordernorm", {"orders": [1, 9], "sigmas": [0.5]}, True, False, "order 9 of solid harmonics"),
+        ("gmpordernorm", {"orders": [1, 9], "sigmas": [0.5]}, True, True, ""),
+        ("gmpordernorm", {"orders": [5, 8], "sigmas": [0.5]}, True, False, ""),
+    ]
+    for scheme, harmonics, solid, forces, wrong in cases:
+        params = CONFIG["dataset"]["fp_params"] | {"MCSHs": harmonics, "solid_harmonics": solid}
+        dataset = CONFIG["dataset"] | {"fp_scheme": scheme, "fp_params": params}
+        model = CONFIG["model"] | {"get_forces": forces}
+        warnings = translate({**CONFIG, "dataset": dataset, "model": model}).warnings
+        assert [wrong in warning for warning in warnings] == ([True] if wrong else []), (scheme, harmonics, forces)
+
+
 def test_json_yaml_and_python_are_read_alike(tmp_path: Path) -> None:
     path = tmp_path / "config"
     python = repr(CONFIG).replace("'torch.nn.Tanh'", "torch.nn.Tanh")
