@@ -1,5 +1,6 @@
 """The Python API: prepare data, tune a study, evaluate it, use its model."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,22 +37,35 @@ __all__ = [
     "register",
     "tune",
 ]
+Files = str | Path | Sequence[str | Path]
 
 
-def prepare(train: str | Path = "builtin", test: str | Path | None = None, config: str | Path | None = None) -> Dataset:
+def prepare(
+    train: Files = "builtin",
+    test: Files | None = None,
+    config: str | Path | None = None,
+    validation: Files | None = None,
+) -> Dataset:
     """Read, check, split and featurise structures.
 
     Args:
-        train: any file that ASE reads, with energies; or `builtin`.
+        train: any file that ASE reads, with energies, or several: a list, a folder, a pattern, a slice as
+            `md.traj@::10`; or `builtin`.
         test: the same for the test split, which only `evaluate` reads.
         config: a configuration file.
+        validation: the same for the validation split; None: a share of `train`.
 
     Raises:
         BadInput: an argument or a file is not valid; the message says what.
     """
     compile_ahead()
-    data = {"train": str(train)} | ({} if test is None else {"test": str(test)})
+    named = {"train": train, "test": test, "validation_file": validation}
+    data = {name: _texts(files) for name, files in named.items() if files is not None}
     return _prepare(load_config(config, {"data": data}), home_folder())
+
+
+def _texts(files: Files) -> str | list[str]:
+    return str(files) if isinstance(files, str | Path) else [str(file) for file in files]
 
 
 def tune(data: Dataset, study: str | None = None, n_trials: int | None = None, **options: Any) -> optuna.Study:

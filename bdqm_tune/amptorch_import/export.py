@@ -128,8 +128,13 @@ def _dataset(config: Config, unsupported: list[Unsupported]) -> dict[str, Any]:
         unsupported.append(
             Unsupported("data.train", "the built-in structures are no file; put yours as dataset.raw_data")
         )
+    elif isinstance(config.data.train, list):
+        unsupported.append(Unsupported("data.train", "amptorch reads one file; put all images into one"))
     else:
         exported["raw_data"] = config.data.train
+    for name in ("energy_key", "forces_key", "validation_file"):
+        if getattr(config.data, name) is not None:
+            unsupported.append(Unsupported(f"data.{name}", "amptorch has no such option"))
     if config.data.test is not None:
         unsupported.append(Unsupported("data.test", "amptorch has no test split"))
     if config.data.validation.split != "random":

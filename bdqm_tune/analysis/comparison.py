@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bdqm_tune.study.results import StudyResults
 
 # Options in which repeats may differ. Which data it is the digest says, not the file's name.
-FREE = ("study.name", "study.seed", "study.n_trials", "data.train", "data.test")
+FREE = ("study.name", "study.seed", "study.n_trials", "data.train", "data.test", "data.validation_file")
 STEPS = 100  # of the cost at which studies are compared
 ORDINARY = (
     "study.",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bdqm_tune.services.submissions import Submission
 
 JOBS = ("tune", "servers", "analysis", "interactive")
-FILES = ("train", "test", "config")  # parameters that name a file
+FILES = ("train", "test", "validation", "config")  # parameters that name a file
 SUBMIT_EXAMPLE = "`bdqm-tune submit --workers 8 --n-trials 200 --study oc20 --train train.traj`"
 JOBS_EXAMPLE = "`bdqm-tune jobs`"
 CANCEL_EXAMPLE = "`bdqm-tune cancel oc20`, or a job's id, or `servers`"
@@ -173,19 +173,18 @@ def _for_workers(
     from bdqm_tune.config.config import load_config
     from bdqm_tune.services.secrets import refuse_secrets
     from bdqm_tune.services.site import load_site
+    from bdqm_tune.structures.sources import ALL, Source, absolute, exists, find_sources
 
     refuse_secrets(parameters)
     for name in FILES:
-        path = Path(parameters.get(name, "builtin")).expanduser()
-        if str(path) == "builtin":
+        given = parameters.get(name, "builtin")
+        if given == "builtin":
             continue
-        try:
-            there = path.exists()
-        except OSError:  # a name that is too long for one, for example
-            there = False
-        if not there:
-            raise BadInput(f"--{name} {path}: no such file")
-        parameters = parameters | {name: str(path.absolute())}
+        sources = find_sources(given) if name != "config" else [Source(str(Path(given).expanduser()), ALL)]
+        for source in sources:
+            if not exists(source.path):
+                raise BadInput(f"--{name} {source.path}: no such file")
+        parameters = parameters | {name: absolute(given)}
     config = load_config(parameters.get("config"), tune_overrides(parameters))
     parameters = parameters | {"study": config.study.name}  # which the script needs, and a file may set
     if parameters.get("device") == "cpu" and site.tune.gpu:

@@ -62,7 +62,14 @@ app.command(epilog=f"Example: {EXPORT_EXAMPLE}")(export_amptorch)
 # Every option is text here and empty when not given, as MLflow passes it; bdqm_tune/config/config.py checks it.
 Train = Annotated[
     str,
-    typer.Option(metavar="FILE", help="Structures with energies, any file that ASE reads; default: `builtin`."),
+    typer.Option(
+        metavar="FILE",
+        help="Structures with energies, any file that ASE reads, or several: `a.traj,runs/*.xyz,md.traj@::10`; "
+        "default: `builtin`.",
+    ),
+]
+ValidationFile = Annotated[
+    str, typer.Option(metavar="FILE", help="Structures to validate on; without it, a share of the training file.")
 ]
 Test = Annotated[str, typer.Option(metavar="FILE", help="Structures of the test split, laid aside for `evaluate`.")]
 ConfigFile = Annotated[str, typer.Option(metavar="FILE", help="Configuration file (YAML).")]
@@ -72,6 +79,7 @@ ConfigFile = Annotated[str, typer.Option(metavar="FILE", help="Configuration fil
 def tune(
     train: Train = "",
     test: Test = "",
+    validation: ValidationFile = "",
     config: ConfigFile = "",
     study: Annotated[
         str, typer.Option(metavar="NAME", help="Name of the study; one that exists is resumed. Default: `default`.")
@@ -104,6 +112,7 @@ def tune(
     parameters = {
         "train": train,
         "test": test,
+        "validation": validation,
         "study": study,
         "n_trials": n_trials,
         "epochs": epochs,
@@ -129,9 +138,11 @@ def tune(
 
 
 @app.command(epilog="Example: `bdqm-tune prepare --train train.traj --test test.traj`")
-def prepare(train: Train = "", test: Test = "", config: ConfigFile = "", as_json: Json = False) -> None:
+def prepare(
+    train: Train = "", test: Test = "", validation: ValidationFile = "", config: ConfigFile = "", as_json: Json = False
+) -> None:
     """Check, split and featurise structures, and print what came out."""
-    options = _load(config, tune_overrides({"train": train, "test": test}))
+    options = _load(config, tune_overrides({"train": train, "test": test, "validation": validation}))
 
     from bdqm_tune.learning.dataset import summary
     from bdqm_tune.services.connection import home_folder

@@ -124,16 +124,25 @@ def predict(
     ],
     file: Annotated[str, typer.Argument(help="Structures, any file that ASE reads.")],
     out: Annotated[str, typer.Option(metavar="FILE", help="Where to write them, as extended XYZ.")] = "predicted.xyz",
+    min_covalent_ratio: Annotated[
+        str,
+        typer.Option(
+            metavar="N", help="Least distance of two atoms over the sum of their covalent radii; 0: any; default: 0.25."
+        ),
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """Predict energies and forces of the structures in a file; with an ensemble also how sure they are."""
     from dataclasses import asdict
 
+    from bdqm_tune.config.config import Data
     from bdqm_tune.models.prediction import predict_file
     from bdqm_tune.models.store import is_tracked
     from bdqm_tune.services.connection import Stores, home_folder
 
-    done = predict_file(model, file, Path(out), stores_here() if is_tracked(model) else Stores(home_folder()))
+    ratio = number("--min-covalent-ratio", min_covalent_ratio, float, Data().min_covalent_ratio)
+    stores = stores_here() if is_tracked(model) else Stores(home_folder())
+    done = predict_file(model, file, Path(out), stores, ratio)
     if done.note:
         print(f"warning: {done.note}", file=sys.stderr, flush=True)
     if as_json:

@@ -82,6 +82,7 @@ def trial_number(text: str) -> int | None:
 PLACES = {
     "train": ("data", "train"),
     "test": ("data", "test"),
+    "validation": ("data", "validation_file"),
     "study": ("study", "name"),
     "n_trials": ("study", "n_trials"),
     "objectives": ("study", "objectives"),

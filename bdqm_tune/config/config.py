@@ -22,7 +22,7 @@ ONE_OBJECTIVE_ONLY = ("cmaes",)  # samplers that cannot weigh several
 
 
 class Validation(Options):
-    """How the validation split is taken from the training file."""
+    """How the validation split is taken from the training file, where it has no file of its own."""
 
     fraction: float = Field(0.1, gt=0, lt=1, description="share of the structures")
     split: Literal["random", "composition"] = Field(
@@ -31,12 +31,33 @@ class Validation(Options):
     seed: int = Field(12, ge=0, lt=2**31, description="seed of the split, apart from the study's")
 
 
+Name = Annotated[str, Field(min_length=1)]
+Files = Name | Annotated[list[Name], Field(min_length=1)]  # what one names: structures.sources
+
+
 class Data(Options):
     """Structures with energies."""
 
-    train: str = Field("builtin", description="file that ASE reads, or builtin: EMT structures made here")
-    test: str | None = Field(None, description="file of the test split; builtin has its own")
+    train: Files = Field(
+        "builtin",
+        description="file that ASE reads, or several: list, folder, pattern, slice as md.traj@::10; or builtin: "
+        "EMT structures made here",
+    )
+    test: Files | None = Field(None, description="the same of the test split; builtin has its own")
+    validation_file: Files | None = Field(
+        None, description="the same of the validation split; null: it is taken from train as validation says"
+    )
     validation: Validation = Validation()
+    energy_key: Name | None = Field(
+        None, description="name of the energy, eV, in the files; null: energy; free_energy, for example, is another"
+    )
+    forces_key: Name | None = Field(None, description="name of the forces, eV/Å, in the files; null: forces")
+    stress_key: Name | None = Field(
+        None, description="name of the stress, eV/Å³, or of a virial, eV, in the files; null: stress"
+    )
+    min_covalent_ratio: float = Field(
+        0.25, ge=0, le=1, description="least distance of two atoms over the sum of their covalent radii; 0: any"
+    )
 
 
 class Target(Options):

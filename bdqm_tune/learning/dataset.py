@@ -31,10 +31,13 @@ from bdqm_tune.structures import (
     digest,
     read_structures,
     refuse_shared,
+    shown_source,
     split_indices,
     without_labels,
 )
 from bdqm_tune.structures.sealed import seal
+
+LARGEST_GAP = 1e-3  # eV an atom, between energy and free energy, without a warning
 
 
 @dataclass(frozen=True)
@@ -141,17 +144,18 @@ def prepare(config: Config, home: Path) -> Dataset:
     Raises:
         BadInput: a file, an image, an element or an option is not valid; the message names it.
     """
-    structures, labelled = read_data(config.data)
+    labelled = read_test(config.data)
+    structures, train_indices, validation_indices = read_training(config.data)
     test = None if labelled is None else without_labels(labelled)
     if config.training.forces and structures.forces is None:
         raise BadInput(
             f"{structures.source}: training.forces needs forces (eV/Å) in every image, and not every image has them"
+            f"{_forces_elsewhere(structures)}"
         )
-    validation = config.data.validation
-    train_indices, validation_indices = split_indices(
-        structures, validation.fraction, validation.split, validation.seed
-    )
     train, held_out = structures.select(train_indices), structures.select(validation_indices)
+    if config.data.validation_file is not None:
+        train = replace(train, source=shown_source(config.data.train))
+        held_out = replace(held_out, source=shown_source(config.data.validation_file))
     splits = {"training": train, "validation": held_out}
     refuse_shared(splits | ({"test": test} if test is not None else {}))
 
@@ -177,12 +181,31 @@ def prepare(config: Config, home: Path) -> Dataset:
         references=references,
         scale=scale,
         shift=shift,
-        warnings=_unseen_elements(train, {"validation": held_out, "test": test}, references),
+        warnings=[
+            *_unseen_elements(train, {"validation": held_out, "test": test}, references),
+            *_other_energy(structures, config),
+        ],
     )
 
 
-def read_data(data: Data) -> tuple[Structures, Structures | None]:
-    """The structures to train and validate on, and those of the test split; None: there is none.
+def read_training(data: Data) -> tuple[Structures, NDArray[np.int64], NDArray[np.int64]]:
+    """The structures to train and to validate on, and the indices of the ones and of the others among them.
+
+    Raises:
+        BadInput: a file that is not valid, or cannot be split.
+    """
+    structures = builtin_structures("train") if data.train == "builtin" else read_structures(data.train, data)
+    if data.validation_file is None:
+        options = data.validation
+        return structures, *split_indices(structures, options.fraction, options.split, options.seed)
+    held_out = read_structures(data.validation_file, data)
+    both = structures.joined(held_out, f"{structures.source} + {held_out.source}")
+    indices = np.arange(len(both))
+    return both, indices[: len(structures)], indices[len(structures) :]
+
+
+def read_test(data: Data) -> Structures | None:
+    """The structures of the test split; None: there is none.
 
     Raises:
         BadInput: a file that is not valid, or only one of the two built-in splits.
@@ -190,10 +213,26 @@ def read_data(data: Data) -> tuple[Structures, Structures | None]:
     if data.train == "builtin":
         if data.test not in (None, "builtin"):
             raise BadInput(f"test {data.test}: the built-in training data has its own test split; leave test out")
-        return builtin_structures("train"), builtin_structures("test")
+        return builtin_structures("test")
     if data.test == "builtin":
         raise BadInput("test builtin: goes with the built-in training data only; give a file, or leave test out")
-    return read_structures(data.train), read_structures(data.test) if data.test else None
+    return read_structures(data.test, data) if data.test else None
+
+
+def _forces_elsewhere(structures: Structures) -> str:
+    """The columns that may be the forces which the structures lack, for a message."""
+    names = ", ".join(structures.force_columns)
+    return f"; they have {names}: data.forces_key says which of them are the forces" if names else ""
+
+
+def _other_energy(structures: Structures, config: Config) -> list[str]:
+    gap = structures.free_energy_gap
+    if not config.training.forces or gap < LARGEST_GAP:
+        return []
+    return [
+        f"the free energies differ from the energies by up to {1000 * gap:.1f} meV/atom, and forces are derivatives of "
+        "the free energy; data.energy_key: free_energy trains on it"
+    ]
 
 
 def _unseen_elements(

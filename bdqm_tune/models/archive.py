@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import re
 import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -92,11 +93,13 @@ def export(stores: Stores, run_id: str, file: Path, train: str | None = None) ->
     except (MlflowException, OSError) as error:
         raise BdqmError(f"{run_id}: cannot be read from the MLflow tracking store: {reason(error)}") from None
     # Where the files lay says nothing to others; the test split takes no part in the training.
-    source = Path(config.data.train).name
+    names = {
+        name: [_file_names(file) for file in files] if isinstance(files, list) else _file_names(files)
+        for name in ("train", "validation_file")
+        if (files := getattr(config.data, name)) is not None
+    }
     contents |= {
-        training_record.CONFIG: training_record.as_yaml(
-            config.updated({"data": {"train": source, "test": None}})
-        ).encode(),
+        training_record.CONFIG: training_record.as_yaml(config.updated({"data": {**names, "test": None}})).encode(),
         "result.json": _json({"run_id": run_id, "parameters": run.data.params, "metrics": run.data.metrics}),
         "data.json": _json(_data(run, data)),
         "environment.json": _json({k: v for k, v in run.data.tags.items() if k.startswith(ENVIRONMENT)}),
@@ -151,7 +154,7 @@ def _data(run: Run, data: StudyData) -> dict[str, Any]:
     source = data.structures
     splits = {"training": data.train, "validation": data.validation}
     return {
-        "source": Path(source.source).name,
+        "source": _file_names(source.source),
         "structures": len(source),
         "elements": source.elements,
         "forces": source.forces is not None,
@@ -166,6 +169,11 @@ def _data(run: Run, data: StudyData) -> dict[str, Any]:
     }
 
 
+def _file_names(source: str) -> str:
+    """The names of one or several files, with commas or a plus between them, without their folders."""
+    return " + ".join(re.sub(r"[^,]*/", "", part) for part in source.split(" + "))
+
+
 def _readme(run: Run, data: StudyData) -> str:
     objective = run.data.params["objective"]
     errors = {name: run.data.metrics.get(f"best_{name}") for name in (objective, f"{objective}_per_atom")}
@@ -173,7 +181,7 @@ def _readme(run: Run, data: StudyData) -> str:
         name=run.info.run_name,
         study=run.data.tags["study"],
         version=run.data.tags.get("version.bdqm-tune", "as in environment.json"),
-        source=Path(data.structures.source).name,
+        source=_file_names(data.structures.source),
         structures=len(data.structures),
         error=error_text(errors, objective, ".6g"),
     )

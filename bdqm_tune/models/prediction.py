@@ -8,6 +8,7 @@ import ase.io
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from bdqm_tune.config.config import Data
 from bdqm_tune.errors import BadInput, BdqmError, located
 from bdqm_tune.files import write_whole
 from bdqm_tune.learning.calculator import untrained_forces
@@ -16,6 +17,7 @@ from bdqm_tune.learning.potential import Potential
 from bdqm_tune.models.store import load_model
 from bdqm_tune.progress import track
 from bdqm_tune.services.connection import Stores
+from bdqm_tune.structures.contacts import check_contacts
 from bdqm_tune.structures.read import check_geometry, read_images
 
 # What an ensemble says beside energy and forces: of a structure (eV; the coverage has no unit), and of its atoms.
@@ -36,10 +38,15 @@ class Predictions:
     note: str  # what to know about the forces; empty where they were trained
 
 
-def predict_file(model: str, file: str, out: Path, stores: Stores) -> Predictions:
+def predict_file(
+    model: str, file: str, out: Path, stores: Stores, min_covalent_ratio: float = Data().min_covalent_ratio
+) -> Predictions:
     """Write the structures of `file` with predicted energies (eV) and forces (eV/Å) to `out`, as extended XYZ.
 
     An ensemble adds its standard deviations, and the ends of its intervals where it is calibrated.
+
+    Args:
+        min_covalent_ratio: least distance of two atoms over the sum of their covalent radii; 0: any.
 
     Raises:
         BadInput: no such model or file, or a structure that cannot be described.
@@ -52,6 +59,7 @@ def predict_file(model: str, file: str, out: Path, stores: Stores) -> Prediction
     for i, atoms in enumerate(images):
         with located(f"{file}, image {i}"):
             check_geometry(atoms)
+            check_contacts(atoms, min_covalent_ratio)
     if out.is_dir() or not out.parent.is_dir():
         problem = "is a folder, not a file" if out.is_dir() else f"there is no folder {out.parent}"
         raise BadInput(f"{out}: {problem}")

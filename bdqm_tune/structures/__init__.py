@@ -1,6 +1,6 @@
 """Structures with energies: read, checked, split, identified, and sealed for the test.
 
-In: any file that ASE reads. Out: `Structures` (atoms, energies in eV, forces in eV/Å), their digest, indices of a
+In: any files that ASE reads. Out: `Structures` (atoms, energies in eV, forces in eV/Å), their digest, indices of a
 split, and `Unlabelled` test structures whose labels are stored separately. Called by: `learning.dataset`.
 """
 
@@ -8,6 +8,7 @@ from bdqm_tune.structures.builtin import builtin_structures
 from bdqm_tune.structures.digest import digest, refuse_shared
 from bdqm_tune.structures.read import Geometries, Structures, read_structures
 from bdqm_tune.structures.sealed import Unlabelled, without_labels
+from bdqm_tune.structures.sources import shown_source
 from bdqm_tune.structures.split import split_indices
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "digest",
     "read_structures",
     "refuse_shared",
+    "shown_source",
     "split_indices",
     "without_labels",
 ]

@@ -1,23 +1,40 @@
 """Structures with their labels, from any file that ASE reads."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import ase.db
 import ase.io
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import PropertyNotImplementedError
 from ase.data import chemical_symbols
 from ase.io.formats import filetype, open_with_compression
 from numpy.typing import NDArray
 
+from bdqm_tune.config.config import Data
 from bdqm_tune.errors import BadInput, located, one_line
+from bdqm_tune.structures.arrays import checked
+from bdqm_tune.structures.contacts import check_contacts
+from bdqm_tune.structures.labels import (
+    check_others,
+    check_unchanged,
+    energy_of,
+    force_columns,
+    forces_of,
+    free_energy_gap,
+    stress_of,
+)
+from bdqm_tune.structures.sources import ALL, Given, find_sources, shown_source
 from bdqm_tune.structures.xyz_frames import check_frames
 
 HEAVIEST = 86  # Rn, the last element of the package's pseudo-densities
 # Limits of the neighbour search, Å: coordinates, and the distance between periodic images.
 FARTHEST, NEAREST_IMAGE = 1e6, 0.1
+# Formats whose readers in ASE read some of the images without the others; of the others all are read first.
+BY_INDEX = {"traj", "extxyz"}
+DATABASES = {"db", "json"}
+DEFAULTS = Data()
 ENDLESS = {"cp2k-restart"}  # formats whose readers in ASE never return on a truncated file; none has energies
 
 
@@ -51,6 +68,11 @@ class Structures(Geometries):
     energies: NDArray[np.float64]  # (n_structures,) eV, total
     forces: list[NDArray[np.float64]] | None  # each (n_atoms, 3), eV/Å
     images: NDArray[np.int64]
+    stress: list[NDArray[np.float64] | None] | None = None  # each (6,) in Voigt's order, eV/Å³; None: not read
+    # What the source has beside them: arrays that may be forces under other names, where there are no forces, and by
+    # how much the free energy differs from the energy that was read, eV an atom at most.
+    force_columns: tuple[str, ...] = ()
+    free_energy_gap: float = 0.0
 
     def select(self, indices: Sequence[int] | NDArray[np.integer]) -> "Structures":
         """The structures at `indices`, in that order."""
@@ -61,21 +83,60 @@ class Structures(Geometries):
             self.energies[chosen],
             None if self.forces is None else [self.forces[i] for i in chosen],
             self.images[chosen],
+            None if self.stress is None else [self.stress[i] for i in chosen],
+            self.force_columns,
+            self.free_energy_gap,
+        )
+
+    def joined(self, other: "Structures", source: str) -> "Structures":
+        """These structures and then the others; each keeps the number of its image."""
+        return Structures(
+            source,
+            self.atoms + other.atoms,
+            np.concatenate([self.energies, other.energies]),
+            None if self.forces is None or other.forces is None else self.forces + other.forces,
+            np.concatenate([self.images, other.images]),
+            None if self.stress is None or other.stress is None else self.stress + other.stress,
+            tuple(dict.fromkeys(self.force_columns + other.force_columns)),
+            max(self.free_energy_gap, other.free_energy_gap),
         )
 
 
-def read_structures(path: str | Path) -> Structures:
-    """Read all images of a file.
+def read_structures(given: Given, options: Data = DEFAULTS) -> Structures:
+    """Read the images of one or several files, which `find_sources` says how to name.
+
+    The images of several files, or of a slice, are numbered in the order in which they are read.
+
+    Args:
+        options: the names of the labels, and how close atoms may be.
 
     Raises:
-        BadInput: no such file, no format of ASE's, no image, or an image without a finite energy, without atoms,
-            with positions, cell or forces that are not finite, or with an element beyond Rn.
+        BadInput: no such file, no format of ASE's, no image, an image twice, or an image without a finite energy,
+            without atoms, with arrays of another shape or not finite, with atoms on top of each other, or with an
+            element beyond Rn.
     """
-    return from_atoms(read_images(path), source=str(path))
+    images, names = [], []
+    seen: dict[str, set[int]] = {}
+    for source in find_sources(given):
+        found, numbers = _read(source.path, source.images)
+        if not found:
+            raise BadInput(f"{source.path}: no structures in it" + ("" if source.images == ALL else " at this index"))
+        known = seen.setdefault(str(Path(source.path).resolve()), set())
+        if twice := known.intersection(numbers):
+            raise BadInput(f"{shown_source(given)}: names image {min(twice)} of {source.path} twice")
+        known.update(numbers)
+        images += found
+        names += [f"{source.path}, image {number}" for number in numbers]
+    return from_atoms(images, shown_source(given), options, names)
 
 
 def read_images(path: str | Path) -> list[Atoms]:
     """All images of a file, unchecked. Raises BadInput if ASE cannot read it."""
+    return _read(path, ALL)[0]
+
+
+def _read(path: str | Path, which: slice) -> tuple[list[Atoms], range]:
+    """Images of a file, unchecked, and their numbers in it."""
     try:
         if not Path(path).is_file():
             problem = (
@@ -86,6 +147,8 @@ def read_images(path: str | Path) -> list[Atoms]:
         raise BadInput(f"{path}: {error.strerror}") from None
     # By its whole path, as ASE takes names that begin with mysql for databases; and an @ in it is no index.
     whole = str(Path(path).absolute())
+    images: list[Atoms] = []
+    kind = ""
     try:
         kind = filetype(whole)
         if kind in ENDLESS:
@@ -93,31 +156,63 @@ def read_images(path: str | Path) -> list[Atoms]:
         if kind == "extxyz":
             with located(str(path)), open_with_compression(whole, "r") as text:
                 check_frames(text)
-        images = ase.io.read(whole, index=":", format=kind, do_not_split_by_at_sign=True)
+        forwards = all(number is None or number >= 0 for number in (which.start, which.stop, which.step))
+        some = which if forwards and kind in BY_INDEX else ALL
+        reader = ase.io.iread(whole, index=some, format=kind, do_not_split_by_at_sign=True)
+        for atoms in _rows(whole, kind) if kind in DATABASES else reader:
+            images.append(atoms)
     except BadInput:
         raise
     except Exception as error:  # each of ASE's readers raises its own kinds
-        raise BadInput(f"{path}: ASE cannot read it ({one_line(error)})") from None
-    images = images if isinstance(images, list) else [images]
+        image = f", image {len(images)}" if kind in BY_INDEX and images else ""
+        raise BadInput(f"{path}{image}: ASE cannot read it ({one_line(error)})") from None
     if not all(isinstance(atoms, Atoms) for atoms in images):  # as some readers return if they find nothing
         raise BadInput(f"{path}: ASE finds no structures in it (as {kind})")
-    return images
+    if some == ALL:
+        numbers = range(len(images))[which]
+        return images[which], numbers
+    first, step = some.start or 0, some.step or 1
+    return images, range(first, first + step * len(images), step)
 
 
-def from_atoms(images: Sequence[Atoms], source: str) -> Structures:
+def _rows(path: str, kind: str) -> Iterator[Atoms]:
+    """The structures of a database of ASE's, with the values of their rows, which `ase.io` leaves out."""
+    with ase.db.connect(path, type=kind, serial=True) as database:
+        for row in database.select():
+            atoms = row.toatoms()
+            atoms.info |= row.key_value_pairs
+            yield atoms
+
+
+def from_atoms(
+    images: Sequence[Atoms], source: str, options: Data = DEFAULTS, names: Sequence[str] | None = None
+) -> Structures:
     """Check images that carry energies (and perhaps forces) and take the labels out of their calculators.
+
+    Args:
+        names: what messages call the images; None: by their numbers in the source.
 
     Raises:
         BadInput: as `read_structures`.
     """
     if not images:
         raise BadInput(f"{source}: no structures in it")
-    energies, forces = np.zeros(len(images)), []
+    energies, forces, stress = np.zeros(len(images)), [], []
+    columns: dict[str, None] = {}
+    gap = 0.0
     for i, atoms in enumerate(images):
-        with located(f"{source}, image {i}"):
+        with located(f"{source}, image {i}" if names is None else names[i]):
             check_geometry(atoms)
-            energies[i] = _energy(atoms)
-            forces.append(_forces(atoms))
+            check_unchanged(atoms)
+            energies[i] = energy_of(atoms, options.energy_key)
+            forces.append(forces_of(atoms, options.forces_key))
+            stress.append(stress_of(atoms, options.stress_key))
+            check_others(atoms)
+            check_contacts(atoms, options.min_covalent_ratio)
+        if forces[-1] is None:
+            columns |= dict.fromkeys(force_columns(atoms))
+        if options.energy_key is None:
+            gap = max(gap, free_energy_gap(atoms))
     complete = [f for f in forces if f is not None]
     return Structures(
         source,
@@ -125,6 +220,9 @@ def from_atoms(images: Sequence[Atoms], source: str) -> Structures:
         energies,
         complete if len(complete) == len(images) else None,
         np.arange(len(images)),
+        stress,
+        tuple(columns),
+        gap,
     )
 
 
@@ -132,8 +230,9 @@ def check_geometry(atoms: Atoms) -> None:
     """Raise BadInput unless the structure has atoms of known elements at finite positions in a usable cell."""
     if len(atoms) == 0:
         raise BadInput("has no atoms")
-    if not (np.isfinite(atoms.positions).all() and np.isfinite(np.asarray(atoms.cell)).all()):
-        raise BadInput("positions and cell must be finite")
+    checked("positions", atoms.positions, len(atoms))
+    checked("cell", np.asarray(atoms.cell), len(atoms))
+    checked("atomic numbers", atoms.numbers, len(atoms))
     unknown = sorted({int(z) for z in atoms.numbers if not 1 <= z <= HEAVIEST})
     if unknown:
         names = ", ".join(chemical_symbols[z] if 0 <= z < len(chemical_symbols) else str(z) for z in unknown)
@@ -146,27 +245,3 @@ def check_geometry(atoms: Atoms) -> None:
     # Distances between its lattice planes: those of the reciprocal lattice, inverted.
     if len(periodic) and (nearest := 1 / np.linalg.norm(np.linalg.pinv(periodic), axis=0).max()) < NEAREST_IMAGE:
         raise BadInput(f"its periodic images are {nearest:.2g} Å apart, less than {NEAREST_IMAGE} Å; lengths are in Å")
-
-
-def _energy(atoms: Atoms) -> float:
-    if atoms.calc is None or "energy" not in getattr(atoms.calc, "results", {}):
-        raise BadInput("has no energy; every image needs the total energy in eV of its calculation")
-    try:
-        # Without force_consistent=False some readers give the free energy instead of the one extrapolated to 0 K.
-        energy = float(atoms.get_potential_energy(force_consistent=False))
-    except PropertyNotImplementedError:
-        raise BadInput("has changed since its energy was computed") from None
-    if not np.isfinite(energy):
-        raise BadInput(f"the energy must be finite, got {energy}")
-    return energy
-
-
-def _forces(atoms: Atoms) -> NDArray[np.float64] | None:
-    try:
-        # Constraints would set forces to zero; the labels are those of the calculation.
-        forces = np.asarray(atoms.get_forces(apply_constraint=False), dtype=np.float64)
-    except (PropertyNotImplementedError, RuntimeError):
-        return None
-    if not np.isfinite(forces).all():
-        raise BadInput("forces must be finite")
-    return forces

@@ -31,7 +31,10 @@ def check_frames(text: Iterable[str]) -> None:
         try:
             n_atoms = int(line)
         except ValueError:
-            return
+            if image == 0:  # no extended XYZ, which ASE says
+                return
+            got = shown(line.strip())
+            raise BadInput(f"image {image}: line {number} must be its number of atoms, got {got}") from None
         _, comment = next(lines, (0, ""))
         if any(int(columns) > MOST_COLUMNS for columns in COLUMNS.findall(comment)):
             raise BadInput(f"image {image}: a property of more than {MOST_COLUMNS} columns: {shown(comment)}")

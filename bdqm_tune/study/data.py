@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from bdqm_tune.config.config import Config, load_config
 from bdqm_tune.errors import BadInput, BdqmError
-from bdqm_tune.learning.dataset import Dataset, prepare
-from bdqm_tune.structures import Structures, Unlabelled, builtin_structures, digest, read_structures, split_indices
+from bdqm_tune.learning.dataset import Dataset, prepare, read_training
+from bdqm_tune.structures import Structures, Unlabelled, digest, shown_source
 from bdqm_tune.structures.sealed import is_sealed, read_sealed
 from bdqm_tune.study.study import TEST
 
@@ -47,13 +47,15 @@ def study_data(config: Config, run: Run, train: str | None = None) -> StudyData:
     Raises:
         BadInput: it does not exist, or contains other structures than the trial was trained on.
     """
-    source = train or config.data.train
+    data = config.data if train is None else config.data.model_copy(update={"train": train})
+    source = shown_source(data.train)
     try:
-        structures = builtin_structures("train") if source == "builtin" else read_structures(source)
+        structures, *indices = read_training(data)
     except BadInput as error:
-        raise BadInput(f"{error}; the trials' training file is needed, --train FILE says where it is now") from None
-    options = config.data.validation
-    indices = split_indices(structures, options.fraction, options.split, options.seed)
+        needed = "the trials' training file is needed, --train FILE says where it is now"
+        if data.validation_file is not None:
+            needed += f"; their validation file, {shown_source(data.validation_file)}, is needed where it was"
+        raise BadInput(f"{error}; {needed}") from None
     for name, part in zip(("train", "validation"), indices, strict=True):
         then, now = run.data.tags[f"{name}_digest"], digest(structures.select(part))
         if then != now:

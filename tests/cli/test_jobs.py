@@ -46,6 +46,16 @@ def test_a_dry_run_prints_scripts_and_commands(workdir: Path, site: Path) -> Non
     assert {path.name for path in workdir.iterdir()} == {"train.traj", "site.toml"}
 
 
+def test_several_files_and_slices_reach_the_workers_with_absolute_paths(workdir: Path, site: Path) -> None:
+    (workdir / "a.traj").write_text("")
+    options = ["--train", "a.traj@:9,*.traj", "--validation", "a.traj@9:", "--site", str(site), "--dry-run"]
+    output = call("submit", *options).output
+    assert f"train={workdir}/a.traj@:9,{workdir}/*.traj" in output
+    assert f"validation={workdir}/a.traj@9:" in output
+    with pytest.raises(BadInput, match=r"b/\*.traj: no file fits this pattern"):
+        call("submit", "--test", "b/*.traj", "--site", str(site), "--dry-run")
+
+
 @pytest.mark.parametrize("scheduler", sorted(SCHEDULERS))
 @pytest.mark.parametrize("job", ["servers", "analysis"])
 def test_each_job_has_a_script_for_each_scheduler(workdir: Path, site: Path, job: str, scheduler: str) -> None:
@@ -56,7 +66,7 @@ def test_each_job_has_a_script_for_each_scheduler(workdir: Path, site: Path, job
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--epoch", "4"], "no option --epoch; `tune` has: train, test, study, n-trials"),
+        (["--epoch", "4"], "no option --epoch; `tune` has: train, test, validation, study, n-trials"),
         (["--epochs", "x"], "training.epochs: Input should be a valid integer"),
         (["--n-trials", "0"], "study.n_trials: Input should be greater than or equal to 1"),
         (["--train", "nope.traj"], "--train nope.traj: no such file"),

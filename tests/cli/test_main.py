@@ -70,6 +70,14 @@ BAD_FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda path: ase.io.write(path, [*pairs_of_atoms(2), labelled(symbols="CuU")]),
         "image 2: element U is not supported",
     ),
+    "an energy that is no number": (
+        lambda path: path.write_text("1\nProperties=species:S:1:pos:R:3 energy=-1.5D+02\nCu 0 0 0\n"),
+        "bad.xyz, image 0: the energy must be one number, got '-1.5D+02'",
+    ),
+    "atoms at one place": (
+        lambda path: ase.io.write(path, [*pairs_of_atoms(2), labelled(positions=[[0, 0, 0], [0, 0, 0]])]),
+        "bad.xyz, image 2: atom 0 (Cu) and atom 1 (H) are 0 Å apart",
+    ),
     "one image": (lambda path: ase.io.write(path, pairs_of_atoms(1)), "at least 2 structures"),
     "copies on both sides": (lambda path: ase.io.write(path, [labelled()] * 20), "the same structure in two splits"),
 }
@@ -174,6 +182,11 @@ def test_tune_evaluate_and_prepare_speak_json(call: Call) -> None:
     assert json.loads(out)["columns"] == ["energy", "forces"]
     assert "warning: this model was trained on energies only: its forces are the derivative of its energy" in err
     assert call("predict", model, "test.xyz", "--out", "nowhere/out.xyz")[0] == 2
+    ase.io.write("close.xyz", [*pairs_of_atoms(1), labelled(None, positions=[[0, 0, 0], [0, 0, 0.1]])])
+    code, _, err = call("predict", model, "close.xyz")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "close.xyz, image 1: atom 0 (Cu) and atom 1 (H) are 0.1 Å apart" in err
+    assert call("predict", model, "close.xyz", "--min-covalent-ratio", "0")[0] == 0
     assert call("evaluate", "--study", "other")[0] == 2
 
 
@@ -247,6 +260,20 @@ def test_an_element_that_training_lacks_is_warned_of(call: Call) -> None:
     assert "warning: O in the test split but not in the training split: its reference energy is the mean" in err
 
 
+def test_data_may_be_several_files_and_a_validation_file(call: Call) -> None:
+    for name, n in (("a.xyz", 12), ("b.xyz", 9), ("c.xyz", 5)):
+        ase.io.write(name, pairs_of_atoms(n))
+    options = {"--train": "a.xyz,b.xyz@::2", "--validation": "c.xyz", "--test": "b.xyz@1::2"}
+    code, out, err = call("prepare", *(text for pair in options.items() for text in pair), "--json")
+    assert code == 0, err
+    summary = json.loads(out)
+    assert [summary[f"{name}_structures"] for name in ("training", "validation", "test")] == [17, 5, 4]
+    Path("c.yaml").write_text("data: {train: [a.xyz, b.xyz], validation_file: c.xyz}\n")
+    code, out, err = call("prepare", "--config", "c.yaml", "--json")
+    assert code == 0, err
+    assert json.loads(out)["training_structures"] == 21
+
+
 def test_help_and_mlproject_have_every_option_with_its_default() -> None:
     """The declaration in `config` is the one place; what is written beside it is checked against it."""
     entry = yaml.safe_load((PROJECT / "MLproject").read_text())["entry_points"]["main"]
@@ -261,7 +288,7 @@ def test_help_and_mlproject_have_every_option_with_its_default() -> None:
         default = config[group][option] if group else config[option]
         stated = texts[name]
         if default is None:
-            assert name in ("test", "objectives"), name
+            assert name in ("test", "validation", "objectives"), name
         else:
             default = int(default) if isinstance(default, float) else default
             assert any(f"{one}." in f"{stated}." for one in (f"efault: {default}", f"efault: `{default}`")) or (

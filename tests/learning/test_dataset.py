@@ -219,3 +219,60 @@ def test_the_summary_counts_what_is_there(dataset: Dataset) -> None:
         "elements": ["Cu", "Au"],
         "forces": True,
     }
+
+
+def test_a_validation_file_of_ones_own_is_the_whole_validation_split(
+    tmp_path: Path, alloys: Alloys, config_for: ConfigFor
+) -> None:
+    train, held_out = alloys(n=6), alloys(n=4, seed=8)
+    ase.io.write(tmp_path / "train.traj", train)
+    ase.io.write(tmp_path / "mine.traj", held_out)
+    mine = {"validation_file": f"{tmp_path / 'mine.traj'}@:3"}
+    data = prepare(config_for(tmp_path / "train.traj", data=mine), tmp_path / "home")
+    assert data.train.structures.energies.tolist() == [atoms.calc.results["energy"] for atoms in train]
+    assert data.validation.structures.energies.tolist() == [atoms.calc.results["energy"] for atoms in held_out[:3]]
+    assert data.validation.structures.images.tolist() == [0, 1, 2]
+    sources = [split.describe()["source"] for split in (data.train, data.validation)]
+    assert sources == [str(tmp_path / "train.traj"), mine["validation_file"]]
+    for split in (data.train, data.validation):
+        expected = np.concatenate([data.descriptor.compute(atoms) for atoms in split.structures.atoms])
+        assert np.array_equal(split.features, expected)
+    copied = {"validation_file": [str(tmp_path / "mine.traj"), f"{tmp_path / 'train.traj'}@5"]}
+    with pytest.raises(BadInput, match=r"training image 5 = validation image 4"):
+        prepare(config_for(tmp_path / "train.traj", data=copied), tmp_path / "home")
+
+
+def test_images_of_several_files_are_the_same_data_as_in_one(
+    tmp_path: Path, alloys: Alloys, config_for: ConfigFor
+) -> None:
+    images = alloys(n=9)
+    ase.io.write(tmp_path / "all.traj", images)
+    for i in range(3):
+        ase.io.write(tmp_path / f"{i}.traj", images[3 * i : 3 * i + 3])
+    one = prepare(config_for(tmp_path / "all.traj"), tmp_path / "home")
+    several = config_for(tmp_path / "all.traj").updated(
+        {"data": {"train": [str(tmp_path / f"{i}.traj") for i in range(3)]}}
+    )
+    assert prepare(several, tmp_path / "home").digest == one.digest
+
+
+def test_forces_under_another_name_and_another_energy_than_theirs_are_told(
+    tmp_path: Path, alloys: Alloys, config_for: ConfigFor
+) -> None:
+    images = alloys(n=8)
+    for atoms in images:
+        forces = atoms.calc.results["forces"]
+        atoms.calc = SinglePointCalculator(atoms, energy=-1.0, free_energy=-1.0 - 0.04, forces=forces)
+    training = {"forces": True}
+    data = prepared(images, config_for, tmp_path / "a", training=training)
+    n_atoms = min(map(len, images))
+    assert any(f"by up to {1000 * 0.04 / n_atoms:.1f} meV/atom" in warning for warning in data.warnings)
+    for atoms in images:
+        atoms.new_array("REF_forces", atoms.calc.results["forces"])
+        atoms.calc = SinglePointCalculator(atoms, energy=-1.0)
+    ase.io.write(tmp_path / "train.extxyz", images)
+    with pytest.raises(BadInput, match="they have REF_forces: data.forces_key says which"):
+        prepare(config_for(tmp_path / "train.extxyz", training=training), tmp_path / "home")
+    keys = {"forces_key": "REF_forces"}
+    read = prepare(config_for(tmp_path / "train.extxyz", training=training, data=keys), tmp_path / "home")
+    assert read.train.structures.forces is not None

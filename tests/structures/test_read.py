@@ -216,8 +216,8 @@ def test_a_missing_file_is_refused_and_says_from_where_it_was_looked_for(workdir
     assert str(workdir) in str(caught.value)
 
 
-def test_a_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="is a folder, not a file"):
+def test_a_folder_without_files_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="is a folder without files"):
         read_structures(tmp_path)
 
 

@@ -1,0 +1,138 @@
+"""The labels of an image: its energy, forces and stress, under the names that a file gives them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import PropertyNotImplementedError
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.stress import full_3x3_to_voigt_6_stress
+from numpy.typing import NDArray
+
+from bdqm_tune.errors import BadInput
+from bdqm_tune.structures.arrays import checked
+
+MOST_NAMES = 12  # that a message lists
+CHANGED = "has changed since its energy was computed"
+NO_LABELS = ("numbers", "positions", "initial_magmoms", "initial_charges", "tags", "momenta", "masses")
+CALCULATED = ("energies", "stresses", "stress", "forces")  # arrays of a calculation that are checked wherever they are
+
+
+def energy_of(atoms: Atoms, key: str | None) -> float:
+    """The total energy, eV, of the calculation.
+
+    Args:
+        key: its name; None: `energy`, which ASE's readers take from VASP as the one extrapolated to 0 K.
+
+    Raises:
+        BadInput: there is none, or it is not one finite number.
+    """
+    name = key or "energy"
+    value = _find(atoms, name)
+    if value is None:
+        what = "energy" if key is None else f"{name}, which data.energy_key names"
+        there = _names(atoms)
+        has = f"; it has {there}: data.energy_key says which of them is the energy" if there else ""
+        raise BadInput(f"has no {what}; every image needs the total energy in eV of its calculation{has}")
+    return float(checked("energy", value, len(atoms), name))
+
+
+def forces_of(atoms: Atoms, key: str | None) -> NDArray[np.float64] | None:
+    """The forces (n_atoms, 3), eV/Å, of the calculation, whatever constraints there are; None where there are none.
+
+    Raises:
+        BadInput: they are of another shape, or not all finite.
+    """
+    name = key or "forces"
+    value = _find(atoms, name)
+    return None if value is None else checked("forces", value, len(atoms), name)
+
+
+def stress_of(atoms: Atoms, key: str | None) -> NDArray[np.float64] | None:
+    """The stress (6,), eV/Å³, in Voigt's order (xx, yy, zz, yz, xz, xy); None where there is none.
+
+    Args:
+        key: its name; None: `stress`. A name with `virial` in it is taken for the virial, eV: -stress × volume, as
+            QUIP and MACE have it.
+
+    Raises:
+        BadInput: it is of another shape, not all finite, or a virial without a cell.
+    """
+    name = key or "stress"
+    value = _find(atoms, name)
+    if value is None:
+        return None
+    virial = "virial" in name.lower()
+    array = checked("virial" if virial else "stress", value, len(atoms), name)
+    array = full_3x3_to_voigt_6_stress(array) if array.shape == (3, 3) else array
+    if not virial:
+        return array
+    if atoms.cell.rank < 3:
+        raise BadInput(f"has a virial ({name}) but no cell, whose volume makes a stress of it")
+    return -array / atoms.get_volume()
+
+
+def check_others(atoms: Atoms) -> None:
+    """Check the arrays of the calculation that are not learned. Raises BadInput as `checked` does."""
+    results = _results(atoms)
+    for name in CALCULATED:
+        if name in results:
+            checked(name, results[name], len(atoms))
+
+
+def check_unchanged(atoms: Atoms) -> None:
+    """Raise BadInput if the results of a file are of another structure than that beside them."""
+    if isinstance(atoms.calc, SinglePointCalculator) and atoms.calc.check_state(atoms):
+        raise BadInput(CHANGED)
+
+
+def free_energy_gap(atoms: Atoms) -> float:
+    """By how much the free energy differs from the energy, eV an atom; 0 where the image does not have both."""
+    results = _results(atoms)
+    try:
+        return abs(float(results["free_energy"]) - float(results["energy"])) / len(atoms)
+    except (KeyError, TypeError, ValueError):
+        return 0.0
+
+
+def force_columns(atoms: Atoms) -> list[str]:
+    """The names of arrays that may be forces under another name: three numbers for each atom."""
+    return [
+        name
+        for name, array in atoms.arrays.items()
+        if array.shape == (len(atoms), 3) and array.dtype.kind == "f" and name not in NO_LABELS
+    ]
+
+
+def _results(atoms: Atoms) -> Mapping[str, Any]:
+    found = getattr(atoms.calc, "results", {})
+    return found if isinstance(found, Mapping) else {}
+
+
+def _find(atoms: Atoms, name: str) -> Any:
+    """A value by its name: of the calculation, of the structure or of its atoms; None: there is none."""
+    results = _results(atoms)
+    if name in results:
+        if isinstance(atoms.calc, SinglePointCalculator):  # of a file
+            return results[name]
+        try:
+            if name == "energy":
+                # Some calculators would give the free energy, and some constraints add a term of their own.
+                return atoms.get_potential_energy(force_consistent=False, apply_constraint=False)
+            if name == "forces":
+                return atoms.get_forces(apply_constraint=False)
+            value = atoms.calc.get_property(name, atoms, allow_calculation=False)
+        except PropertyNotImplementedError:
+            raise BadInput(CHANGED) from None
+        if value is None:
+            raise BadInput(CHANGED)
+        return value
+    return atoms.info.get(name, atoms.arrays.get(name))
+
+
+def _names(atoms: Atoms) -> str:
+    """What the image has beside its geometry, for a message."""
+    names = [*_results(atoms), *atoms.info, *(name for name in atoms.arrays if name not in NO_LABELS[:2])]
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(map(str, names[:MOST_NAMES])) + more
