@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from bdqm_tune.config.descriptor_options import DescriptorOptions
 from bdqm_tune.config.descriptor_search import check_search, descriptor_spaces, is_fixed_option, with_fixed_options
@@ -32,7 +32,7 @@ class Validation(Options):
 
 
 Name = Annotated[str, Field(min_length=1)]
-Files = Name | Annotated[list[Name], Field(min_length=1)]  # what one names: structures.sources
+Files = str | list[str]  # what one names: structures.sources
 
 
 class Data(Options):
@@ -58,6 +58,16 @@ class Data(Options):
     min_covalent_ratio: float = Field(
         0.25, ge=0, le=1, description="least distance of two atoms over the sum of their covalent radii; 0: any"
     )
+
+    @field_validator("train", "test", "validation_file", mode="before")
+    @classmethod
+    def _name_files(cls, value: Any, info: ValidationInfo) -> Any:
+        names = value if isinstance(value, list) else [value]
+        if value is None and info.field_name != "train":
+            return value
+        if not names or not all(isinstance(name, str) and name.strip() for name in names):
+            raise ValueError(f"must be a file, or a list of files, got {shown(value)}")
+        return value
 
 
 class Target(Options):
