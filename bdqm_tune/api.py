@@ -129,7 +129,11 @@ def confirm(
 
 
 def evaluate(
-    study: str | optuna.Study, reopen: str = "", train: str | Path | None = None, trial: int | None = None
+    study: str | optuna.Study,
+    reopen: str = "",
+    train: str | Path | None = None,
+    trial: int | None = None,
+    allow_unknown_elements: bool = False,
 ) -> Evaluation:
     """Evaluate a study's champion, or else its best trial, on the test split, which is opened for one model only.
 
@@ -138,12 +142,14 @@ def evaluate(
         reopen: why the test split is opened for another model; recorded.
         train: the training file, where it is no longer where it was.
         trial: number of the one to evaluate in their place; of a study of several objectives, one on its Pareto front.
+        allow_unknown_elements: predict elements that the model was not trained on, with a warning.
 
     Raises:
-        BadInput: no such study or model, no test split, or it was opened for another model.
+        BadInput: no such study or model, no test split, such an element, or it was opened for another model.
         BdqmError: a store failed.
     """
-    return evaluate_best(find_stores(), _name(study), reopen, "" if train is None else str(train), trial)
+    source = "" if train is None else str(train)
+    return evaluate_best(find_stores(), _name(study), reopen, source, trial, allow_unknown_elements)
 
 
 def register(
@@ -188,7 +194,7 @@ def load_ensemble(
     return assemble(find_stores(), _name(study), best, coverage, None if train is None else str(train)).ensemble
 
 
-def load_calculator(model: str | Path) -> PotentialCalculator:
+def load_calculator(model: str | Path, allow_unknown_elements: bool = False) -> PotentialCalculator:
     """A trained model as an ASE calculator of energies (eV), forces (eV/Å) and, in a periodic cell, stress (eV/Å³).
 
     Forces are derivatives of the energy; where the model was trained on energies only, one warning says so, and the
@@ -197,12 +203,13 @@ def load_calculator(model: str | Path) -> PotentialCalculator:
     Args:
         model: a folder; the id of a run in MLflow, or `runs:/RUN_ID/model`; or a registered model,
             `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
+        allow_unknown_elements: predict elements that the model was not trained on, with a warning.
 
     Raises:
         BadInput: there is no such model; the message says what there is.
     """
     stores = find_stores() if is_tracked(str(model)) else Stores(home_folder())
-    return make_calculator(load_model(str(model), stores))
+    return make_calculator(load_model(str(model), stores), allow_unknown_elements)
 
 
 def _name(study: str | optuna.Study) -> str:

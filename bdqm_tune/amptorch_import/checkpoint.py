@@ -86,6 +86,7 @@ def load_amptorch_checkpoint(
             network.eval(),
             float(normalizers["target"].attributes["target_mean"]),
             _trained_on_forces(config),
+            tuple(sorted(atomic_numbers[symbol] for symbol in elements)),
         )
     except BadInput as error:
         raise BadInput(f"{folder}: {error}") from None

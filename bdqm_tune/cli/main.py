@@ -104,7 +104,12 @@ def tune(
     ] = "",
     set_: Annotated[
         str,
-        typer.Option("--set", metavar="NAME=VALUE,…", help="Hyperparameters, and options of the descriptor, to fix."),
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE,…",
+            help="Hyperparameters, and options of the descriptor, to fix; also options of data, target and training: "
+            "`target.reference_energies={Cu: -3.7}`.",
+        ),
     ] = "",
     as_json: Json = False,
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from bdqm_tune.cli.shared import (
+    AllowUnknown,
     Json,
     Out,
     PickedTrial,
@@ -19,6 +20,7 @@ from bdqm_tune.cli.shared import (
     print_record,
     stores_here,
     trial_number,
+    unknown_elements_shown,
 )
 from bdqm_tune.errors import BadInput
 
@@ -46,6 +48,7 @@ def evaluate(
     reopen: Reopen = "",
     train: Train = "",
     out: Out = "",
+    allow_unknown_elements: AllowUnknown = False,
     as_json: Json = False,
 ) -> None:
     """Evaluate the best trial's model, or an ensemble, on the test split: for one model of a study, on record."""
@@ -59,12 +62,13 @@ def evaluate(
     folder = files_folder(name, out)  # before the evaluation, so that nothing is recorded whose files have no place
     if folder is not None and ensemble and out.endswith(os.sep):
         folder = files_folder(name, f"{folder / 'ensemble'}")
-    stores, options = stores_here(), {"reopen": reopen, "train": train}
-    evaluation = (
-        evaluate_ensemble(stores, name, ensemble, **options)
-        if ensemble
-        else evaluate_best(stores, name, **options, trial=picked)
-    )
+    stores, allowed = stores_here(), allow_unknown_elements
+    with unknown_elements_shown():
+        evaluation = (
+            evaluate_ensemble(stores, name, ensemble, reopen, train, allowed)
+            if ensemble
+            else evaluate_best(stores, name, reopen, train, picked, allowed)
+        )
     if as_json:
         model = {"trials": list(evaluation.trials)} if evaluation.trial is None else {"trial": evaluation.trial}
         opening = evaluation.opening
@@ -130,6 +134,7 @@ def predict(
             metavar="N", help="Least distance of two atoms over the sum of their covalent radii; 0: any; default: 0.25."
         ),
     ] = "",
+    allow_unknown_elements: AllowUnknown = False,
     as_json: Json = False,
 ) -> None:
     """Predict energies and forces of the structures in a file; with an ensemble also how sure they are."""
@@ -142,7 +147,8 @@ def predict(
 
     ratio = number("--min-covalent-ratio", min_covalent_ratio, float, Data().min_covalent_ratio)
     stores = stores_here() if is_tracked(model) else Stores(home_folder())
-    done = predict_file(model, file, Path(out), stores, ratio)
+    with unknown_elements_shown():
+        done = predict_file(model, file, Path(out), stores, allow_unknown_elements, ratio)
     if done.note:
         print(f"warning: {done.note}", file=sys.stderr, flush=True)
     if as_json:

@@ -2,7 +2,9 @@
 
 import json
 import sys
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -27,6 +29,12 @@ Out = Annotated[
     ),
 ]
 Train = Annotated[str, typer.Option(metavar="FILE", help="The training file, if it has moved since.")]
+AllowUnknown = Annotated[
+    bool,
+    typer.Option(
+        "--allow-unknown-elements", help="Predict elements that the model was not trained on, with a warning."
+    ),
+]
 Number = TypeVar("Number", int, float)
 
 
@@ -42,6 +50,25 @@ def stores_here(wait: bool = True) -> "Stores":
     for note in stores.notes:
         print(f"warning: {note}", file=sys.stderr, flush=True)
     return stores
+
+
+@contextmanager
+def unknown_elements_shown() -> Iterator[None]:
+    """Print warnings of elements that a model was not trained on as other warnings of a command, each once."""
+    from bdqm_tune.learning.known_elements import UnknownElement
+
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if issubclass(category, UnknownElement):
+                print(f"warning: {message}", file=sys.stderr, flush=True)
+            else:
+                others(message, category, *where, **more)
+
+        warnings.simplefilter("once", UnknownElement)
+        warnings.showwarning = show
+        yield
 
 
 def files_folder(name: str, out: str) -> "Path | None":
@@ -96,6 +123,8 @@ PLACES = {
     "patience": ("", "patience"),
 }
 
+SETTABLE = ("data", "target", "training")  # groups whose options `--set` takes as well, as target.scaling
+
 
 def tune_overrides(parameters: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """Parameters of `tune` as options over the configuration file, which `config` names; empty ones are not given.
@@ -107,7 +136,11 @@ def tune_overrides(parameters: Mapping[str, str]) -> dict[str, dict[str, str]]:
     if unknown:
         known = ", ".join(name.replace("_", "-") for name in (*PLACES, "set", "config"))
         raise BadInput(f"no option --{sorted(unknown)[0].replace('_', '-')}; `tune` has: {known}")
-    overrides: dict[str, dict[str, str]] = {"search": assignments(parameters.get("set", ""))}
+    overrides: dict[str, dict[str, str]] = {"search": {}}
+    for name, value in assignments(parameters.get("set", "")).items():
+        group, dot, option = name.partition(".")
+        place = (group, option) if dot and group in SETTABLE else ("search", name)
+        overrides.setdefault(place[0], {})[place[1]] = value
     for name, (group, option) in PLACES.items():
         if parameters.get(name):
             overrides.setdefault(group, {})[option] = parameters[name]

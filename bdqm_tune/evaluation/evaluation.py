@@ -46,16 +46,30 @@ class Candidate:
 Choose = Callable[[optuna.Study, MlflowClient, Stores], Candidate]
 
 
-def evaluate_best(stores: Stores, name: str, reopen: str = "", train: str = "", trial: int | None = None) -> Evaluation:
+def evaluate_best(
+    stores: Stores,
+    name: str,
+    reopen: str = "",
+    train: str = "",
+    trial: int | None = None,
+    allow_unknown_elements: bool = False,
+) -> Evaluation:
     """Evaluate a study's champion, or else its best trial, on its test split, as `evaluate` does.
 
     Args:
         trial: number of the one to evaluate in their place.
     """
-    return evaluate(stores, name, lambda *where: _chosen(trial, *where), reopen, train)
+    return evaluate(stores, name, lambda *where: _chosen(trial, *where), reopen, train, allow_unknown_elements)
 
 
-def evaluate(stores: Stores, name: str, choose: Choose, reopen: str = "", train: str = "") -> Evaluation:
+def evaluate(
+    stores: Stores,
+    name: str,
+    choose: Choose,
+    reopen: str = "",
+    train: str = "",
+    allow_unknown_elements: bool = False,
+) -> Evaluation:
     """Evaluate a model of a study on its test split, and record it in the study and in a run of its own.
 
     The test split is opened for one model. The same again gives what is on record; another needs a reason, which stays
@@ -65,10 +79,11 @@ def evaluate(stores: Stores, name: str, choose: Choose, reopen: str = "", train:
         choose: gives the model.
         reopen: the reason.
         train: the training file, where it is no longer where it was; empty: it is.
+        allow_unknown_elements: also of elements that the model was not trained on, with a warning.
 
     Raises:
-        BadInput: no such study or model, the study has no test split, or it was opened for another model; or the
-            training file is not there or has changed.
+        BadInput: no such study or model, the study has no test split, or it was opened for another model; it has
+            elements that the model was not trained on; or the training file is not there or has changed.
         BdqmError: a store or a file cannot be read.
     """
     quiet_libraries()
@@ -83,7 +98,7 @@ def evaluate(stores: Stores, name: str, choose: Choose, reopen: str = "", train:
             if opening.is_done:
                 return recorded_evaluation(client, study, opening)
             data = study_data(trial_config(client, candidate.trained), candidate.trained, train or None)
-            predicted = predict(candidate.model, test, stores.home)
+            predicted = predict(candidate.model, test, stores.home, allow_unknown_elements)
             known = measure_unlabelled(candidate.model, test, data, stores.home)
             check()
             put_on_record(study, opening)  # now: from here on, the labels count as seen
@@ -100,7 +115,14 @@ def _chosen(trial: int | None, study: optuna.Study, client: MlflowClient, stores
     return Candidate(load_potential(f"runs:/{run.info.run_id}/model", stores), run, run, (chosen.trial,))
 
 
-def evaluate_ensemble(stores: Stores, name: str, which: str = LATEST, reopen: str = "", train: str = "") -> Evaluation:
+def evaluate_ensemble(
+    stores: Stores,
+    name: str,
+    which: str = LATEST,
+    reopen: str = "",
+    train: str = "",
+    allow_unknown_elements: bool = False,
+) -> Evaluation:
     """Evaluate an ensemble of a study on its test split, as `evaluate` does: it is one more model of the study.
 
     The errors have three columns more: std, low and high (eV), the spread and the ends of the interval.
@@ -122,7 +144,7 @@ def evaluate_ensemble(stores: Stores, name: str, which: str = LATEST, reopen: st
         trials = tuple(int(number) for number in run.data.tags["trials"].split(","))
         return Candidate(ensemble, run, trained, trials)
 
-    return evaluate(stores, name, choose, reopen, train)
+    return evaluate(stores, name, choose, reopen, train, allow_unknown_elements)
 
 
 def _ensemble_run(client: MlflowClient, study: str, experiment_id: str, which: str) -> Run:

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bdqm_tune.descriptors import stored_features
-from bdqm_tune.errors import BadInput
+from bdqm_tune.errors import BadInput, located
 from bdqm_tune.evaluation.ensembling import predict_stored
 from bdqm_tune.learning.baselines import REFERENCE, baseline_energies
 from bdqm_tune.learning.bootstrap import CONFIDENCE, RESAMPLES, SEED, mean_with_interval, with_intervals
@@ -19,6 +19,7 @@ from bdqm_tune.learning.calibration import Calibration, scores
 from bdqm_tune.learning.cost import THREADS, measure_cost
 from bdqm_tune.learning.coverage import coverage_curve, coverage_range, expected_range
 from bdqm_tune.learning.ensemble import Ensemble, EnsemblePrediction
+from bdqm_tune.learning.known_elements import check_elements
 from bdqm_tune.learning.metrics import energy_metrics
 from bdqm_tune.learning.overlap import find_overlap, fingerprints
 from bdqm_tune.learning.potential import Potential, Prediction
@@ -57,13 +58,22 @@ def measure_unlabelled(model: Potential | Ensemble, test: Geometries, data: Stud
     )
 
 
-def predict(model: Potential | Ensemble, structures: Geometries, home: Path) -> Prediction | EnsemblePrediction:
+def predict(
+    model: Potential | Ensemble, structures: Geometries, home: Path, allow_unknown_elements: bool = False
+) -> Prediction | EnsemblePrediction:
     """Energies from cached features, computed where there are none; forces where the model was trained on them.
 
     Args:
         home: `BDQM_HOME`.
+        allow_unknown_elements: predict elements that the model was not trained on, and warn of them.
+
+    Raises:
+        BadInput: such an element; the message names the first image with one.
     """
-    forces = model.predict(structures.atoms).forces if model.trained_on_forces else None
+    for atoms, image in zip(structures.atoms, structures.images.tolist(), strict=True):
+        with located(f"{structures.source}, image {image}"):
+            check_elements(model.known_elements, [atoms], allow_unknown_elements)
+    forces = model.predict(structures.atoms, True, allow_unknown_elements).forces if model.trained_on_forces else None
     if isinstance(model, Ensemble):
         return predict_stored(model, structures, home)._replace(forces=forces)
     features = stored_features(structures, model.descriptor, home / "features")

@@ -4,7 +4,7 @@ import warnings
 from typing import Any
 
 from ase import Atoms
-from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes, compare_atoms
 
 from bdqm_tune.learning.ensemble import Ensemble
 from bdqm_tune.learning.potential import Potential
@@ -18,17 +18,25 @@ class PotentialCalculator(Calculator):  # type: ignore[misc]
     `free_energy` is the energy: models have no electronic temperature. Forces and stress are derivatives of the energy.
     For a model trained on energies only, one warning says so, and `trained_on_forces` is False (None: not known).
 
-    Calculating raises BadInput for an element that the model does not know, and PropertyNotImplementedError for the
-    stress of a structure that is not periodic or whose cell has no volume.
+    `results` are of one structure, `atoms`, whatever was asked for it in which order.
+
+    Calculating raises BadInput for an element that the model was not trained on, and PropertyNotImplementedError for
+    the stress of a structure that is not periodic or whose cell has no volume.
     """
 
     implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012  (ASE's own form)
 
-    def __init__(self, potential: Potential | Ensemble) -> None:
+    def __init__(self, potential: Potential | Ensemble, allow_unknown_elements: bool = False) -> None:
+        """
+        Args:
+            allow_unknown_elements: predict elements that the model was not trained on, and warn of them.
+        """
         super().__init__()
         self.potential = potential
+        self.allow_unknown_elements = allow_unknown_elements
         self.trained_on_forces = potential.trained_on_forces
         self._warned = False
+        self._results_of: Atoms | None = None
 
     def calculate(
         self,
@@ -37,6 +45,10 @@ class PotentialCalculator(Calculator):  # type: ignore[misc]
         system_changes: list[str] = all_changes,
     ) -> None:
         super().calculate(atoms, properties, system_changes)
+        # ASE empties the results for `get_property`; not where `calculate` is called, and not if that failed before.
+        if self._results_of is None or compare_atoms(self._results_of, self.atoms):
+            self.results: dict[str, Any] = {}
+        self._results_of = self.atoms.copy()
         wanted = set(properties or ["energy"])
         note = untrained_forces(self.potential)
         if wanted & DERIVATIVES and note and not self._warned:
@@ -45,13 +57,15 @@ class PotentialCalculator(Calculator):  # type: ignore[misc]
         if "stress" in wanted:
             if not self.atoms.pbc.any() or self.atoms.cell.rank < 3:
                 raise PropertyNotImplementedError("a stress needs a periodic structure in a cell with a volume")
-            self.results["stress"] = self.potential.stress(self.atoms)
-        self.results |= self._predict(forces=bool(wanted & {"forces", "forces_std"}))
-        self.results["free_energy"] = self.results["energy"]
+            stress = self.potential.stress(self.atoms, self.allow_unknown_elements)
+            # Another dictionary, as a shallow copy of this calculator has the same one.
+            self.results = {**self.results, "stress": stress}
+        found = self._predict(forces=bool(wanted & {"forces", "forces_std"}))
+        self.results = {**self.results, **found, "free_energy": found["energy"]}
 
     def _predict(self, forces: bool) -> dict[str, Any]:
         """Predictions for `self.atoms`, under ASE's names."""
-        prediction = self.potential.predict([self.atoms], forces=forces)
+        prediction = self.potential.predict([self.atoms], forces, self.allow_unknown_elements)
         results: dict[str, Any] = {"energy": float(prediction.energies[0])}
         if prediction.forces is not None:
             (results["forces"],) = prediction.forces
@@ -67,18 +81,20 @@ class EnsembleCalculator(PotentialCalculator):
 
     potential: Ensemble
 
-    def __init__(self, ensemble: Ensemble) -> None:
-        super().__init__(ensemble)
+    def __init__(self, ensemble: Ensemble, allow_unknown_elements: bool = False) -> None:
+        super().__init__(ensemble, allow_unknown_elements)
         more = ["energy_std", "forces_std", *(["energy_interval"] if ensemble.calibration else [])]
         self.implemented_properties = [*PotentialCalculator.implemented_properties, *more]
 
     def _predict(self, forces: bool) -> dict[str, Any]:
-        return self.potential.results(self.atoms, forces)
+        return self.potential.results(self.atoms, forces, self.allow_unknown_elements)
 
 
-def make_calculator(model: Potential | Ensemble) -> PotentialCalculator:
+def make_calculator(model: Potential | Ensemble, allow_unknown_elements: bool = False) -> PotentialCalculator:
     """The ASE calculator of a potential or an ensemble."""
-    return EnsembleCalculator(model) if isinstance(model, Ensemble) else PotentialCalculator(model)
+    if isinstance(model, Ensemble):
+        return EnsembleCalculator(model, allow_unknown_elements)
+    return PotentialCalculator(model, allow_unknown_elements)
 
 
 def untrained_forces(model: Potential | Ensemble) -> str:

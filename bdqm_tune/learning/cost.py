@@ -2,6 +2,7 @@
 
 import statistics
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from bdqm_tune.descriptors import Descriptor
 from bdqm_tune.learning.ensemble import Ensemble
+from bdqm_tune.learning.known_elements import UnknownElement
 from bdqm_tune.learning.potential import Potential
 
 REPEATS = 5
@@ -40,7 +42,10 @@ class Cost:
 
 
 def measure_cost(model: Potential | Ensemble, structures: list[Atoms]) -> Cost:
-    """Measure predictions of `SAMPLE` structures, evenly spaced in their order, on the CPU in one thread."""
+    """Measure predictions of `SAMPLE` structures, evenly spaced in their order, on the CPU in one thread.
+
+    Their elements are not checked.
+    """
     some = some_of(structures)
     parts = [(model.descriptor, [model])] if isinstance(model, Potential) else _parts(model)
     features = [(members, atoms, descriptor.compute(atoms)) for descriptor, members in parts for atoms in some]
@@ -55,8 +60,8 @@ def measure_cost(model: Potential | Ensemble, structures: list[Atoms]) -> Cost:
             for member in members:
                 member.predict_features(rows, [atoms])
 
-    works = (describe, sum_up, lambda: model.predict(some))
-    with _one_thread():
+    works = (describe, sum_up, lambda: model.predict(some, True, allow_unknown_elements=True))
+    with _one_thread(), warnings.catch_warnings(action="ignore", category=UnknownElement):
         return Cost(*(_median_seconds(work) / sum(map(len, some)) for work in works))
 
 

@@ -59,6 +59,7 @@ class Description(Options):
     mixed: bool = False  # every atom takes a share of each of them
     hyperparameters: Hyperparameters
     trained_on_forces: bool | None = None  # null: not recorded by an earlier version
+    trained_elements: list[str] | None = None  # of the training split; null: not recorded by an earlier version
 
     @classmethod
     def of(
@@ -73,6 +74,7 @@ class Description(Options):
         mixed: bool,
         hyperparameters: Hyperparameters,
         trained_on_forces: bool | None,
+        trained_elements: tuple[int, ...] | None,
     ) -> "Description":
         """The description of a potential with these parts."""
         common, per_element = scaler, None
@@ -96,6 +98,7 @@ class Description(Options):
             mixed=mixed,
             hyperparameters=hyperparameters,
             trained_on_forces=trained_on_forces,
+            trained_elements=None if trained_elements is None else [chemical_symbols[z] for z in trained_elements],
         )
 
     def scaler(self) -> Scaler:
@@ -114,6 +117,20 @@ class Description(Options):
     def atomic_numbers(self) -> list[int]:
         """Of the elements that have a network of their own."""
         return [atomic_numbers[symbol] for symbol in self.elements]
+
+    @property
+    def known_elements(self) -> tuple[int, ...] | None:
+        """Atomic numbers of the elements of the training split; None: not known.
+
+        An earlier version, which does not record them, has energies, networks or scalers of each.
+        """
+        symbols = (
+            self.trained_elements
+            or list(self.reference_energies)
+            or self.elements
+            or list(self.scaling_per_element or {})
+        )
+        return tuple(sorted(atomic_numbers[symbol] for symbol in symbols)) or None
 
     def check_width(self, n_features: int) -> None:
         """Raise BadInput unless the scalers are for `n_features` features."""

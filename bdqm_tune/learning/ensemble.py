@@ -17,6 +17,7 @@ from bdqm_tune.descriptors import Descriptor
 from bdqm_tune.errors import BadInput, located
 from bdqm_tune.files import write_whole
 from bdqm_tune.learning.calibration import Calibration
+from bdqm_tune.learning.known_elements import check_elements
 from bdqm_tune.learning.potential import Potential
 
 ENSEMBLE = "ensemble.json"
@@ -63,12 +64,25 @@ class Ensemble:
             groups.setdefault(key, (member.descriptor, []))[1].append((i, member))
         return list(groups.values())
 
-    def predict(self, structures: list[Atoms], forces: bool = True) -> EnsemblePrediction:
+    @property
+    def known_elements(self) -> tuple[int, ...] | None:
+        """Atomic numbers of the elements that all members were trained on; None: not known of any."""
+        known = [set(e) for member in self.members.values() if (e := member.known_elements) is not None]
+        return tuple(sorted(set.intersection(*known))) if known else None
+
+    def predict(
+        self, structures: list[Atoms], forces: bool = True, allow_unknown_elements: bool = False
+    ) -> EnsemblePrediction:
         """Mean and standard deviation of energies and, with `forces`, of the components of the forces.
 
+        Args:
+            allow_unknown_elements: as that of `Potential.predict`.
+
         Raises:
-            BadInput: an element that a descriptor does not know, or positions that are not finite.
+            BadInput: an element that a member was not trained on, or that a descriptor does not know, or positions
+                that are not finite.
         """
+        check_elements(self.known_elements, structures, allow_unknown_elements)
         if not forces:
             return self.predict_features(structures, lambda descriptor: _computed(descriptor, structures))
         all_energies, all_forces = [], []
@@ -100,8 +114,9 @@ class Ensemble:
                 energies[i] = member.predict_features(features, structures)
         return EnsemblePrediction(*_mean_and_std(energies))
 
-    def stress(self, atoms: Atoms) -> NDArray[np.float64]:
-        """Mean stress (6,) of a periodic structure, eV/Å³, in the order xx, yy, zz, yz, xz, xy."""
+    def stress(self, atoms: Atoms, allow_unknown_elements: bool = False) -> NDArray[np.float64]:
+        """Mean stress (6,) of a periodic structure, eV/Å³, in the order xx, yy, zz, yz, xz, xy; raises as `predict`."""
+        check_elements(self.known_elements, [atoms], allow_unknown_elements)
         total = np.zeros(6)
         for descriptor, members in self.by_descriptor:
             features, derivatives = descriptor.sparse_derivatives(atoms, images=True)
@@ -109,9 +124,9 @@ class Ensemble:
                 total += member.stress_from(features, derivatives, atoms)
         return total / len(self.members)
 
-    def results(self, atoms: Atoms, forces: bool) -> dict[str, Any]:
+    def results(self, atoms: Atoms, forces: bool, allow_unknown_elements: bool = False) -> dict[str, Any]:
         """Predictions for one structure, under ASE's names and energy_std, forces_std, energy_interval; eV and eV/Å."""
-        prediction = self.predict([atoms], forces)
+        prediction = self.predict([atoms], forces, allow_unknown_elements)
         energy, std = float(prediction.energies[0]), float(prediction.energy_std[0])
         results: dict[str, Any] = {"energy": energy, "energy_std": std}
         if self.calibration is not None:

@@ -96,7 +96,7 @@ class PerElementNN(AtomicNetwork):
             network(group) if len(group) else group.new_zeros(0, 1)
             for network, group in zip(self.networks.values(), groups, strict=False)
         ]
-        outputs.append(features.new_zeros(counts[-1], 1))
+        outputs.append(0 * groups[-1][:, :1])  # not a constant, of which there were no gradient
         return features.new_empty(len(features), 1).index_copy(0, order, torch.cat(outputs))
 
 

@@ -19,6 +19,7 @@ from bdqm_tune.errors import BadInput, one_line
 from bdqm_tune.files import write_whole
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.description import DESCRIPTION, WEIGHTS, Description, read_description
+from bdqm_tune.learning.known_elements import check_elements
 from bdqm_tune.learning.networks import AtomicNetwork, MixedNN, make_network, sum_per_structure
 from bdqm_tune.learning.scalers import Scaler
 from bdqm_tune.learning.targets import ReferenceEnergies
@@ -45,6 +46,7 @@ class Potential:
     network: AtomicNetwork
     shift: float = 0.0  # eV a structure
     trained_on_forces: bool | None = None  # None: not known
+    known_elements: tuple[int, ...] | None = None  # atomic numbers of those of the training split; None: not known
 
     @classmethod
     def from_dataset(cls, dataset: Dataset, hyperparameters: Hyperparameters, network: AtomicNetwork) -> "Potential":
@@ -58,16 +60,21 @@ class Potential:
             network.cpu().eval(),
             dataset.shift,
             dataset.config.training.forces and hyperparameters.force_coefficient > 0,
+            tuple(np.unique(dataset.train.numbers).tolist()),
         )
 
-    def predict(self, structures: list[Atoms], forces: bool = True) -> Prediction:
+    def predict(self, structures: list[Atoms], forces: bool = True, allow_unknown_elements: bool = False) -> Prediction:
         """Total energies of the structures, eV, and, with `forces`, the forces on their atoms, -dE/dr, eV/Å.
 
         Forces take many times longer than energies.
 
+        Args:
+            allow_unknown_elements: predict elements that the model was not trained on, and warn (`UnknownElement`).
+
         Raises:
-            BadInput: an element that the descriptor does not know, or positions that are not finite.
+            BadInput: such an element, one that the descriptor does not know, or positions that are not finite.
         """
+        check_elements(self.known_elements, structures, allow_unknown_elements)
         if not forces:
             features = [self.descriptor.compute(atoms) for atoms in structures]
             return Prediction(
@@ -108,7 +115,7 @@ class Potential:
         scaled: NDArray[np.float64] = gradient.double().numpy() * self.scaler.slope(features, numbers)
         return self.scale * scaled
 
-    def stress(self, atoms: Atoms) -> NDArray[np.float64]:
+    def stress(self, atoms: Atoms, allow_unknown_elements: bool = False) -> NDArray[np.float64]:
         """Stress (6,) of a periodic structure, eV/Å³, in the order xx, yy, zz, yz, xz, xy.
 
         It is dE/d strain / volume. A strain moves the image at R from an atom i by strain·R, so that
@@ -118,6 +125,7 @@ class Potential:
         Raises:
             BadInput: as `predict`.
         """
+        check_elements(self.known_elements, [atoms], allow_unknown_elements)
         return self.stress_from(*self.descriptor.sparse_derivatives(atoms, images=True), atoms)
 
     def stress_from(
@@ -153,6 +161,7 @@ class Potential:
             mixed=isinstance(self.network, MixedNN),
             hyperparameters=self.hyperparameters,
             trained_on_forces=self.trained_on_forces,
+            trained_elements=self.known_elements,
         )
         write_whole(folder / DESCRIPTION, description.model_dump_json(indent=1))
 
@@ -182,6 +191,7 @@ class Potential:
                 network.eval(),
                 description.shift,
                 description.trained_on_forces,
+                description.known_elements,
             )
         except FileNotFoundError as error:
             # safetensors raises it without the file's name.

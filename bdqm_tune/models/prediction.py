@@ -13,6 +13,7 @@ from bdqm_tune.errors import BadInput, BdqmError, located
 from bdqm_tune.files import write_whole
 from bdqm_tune.learning.calculator import untrained_forces
 from bdqm_tune.learning.ensemble import Ensemble
+from bdqm_tune.learning.known_elements import check_elements
 from bdqm_tune.learning.potential import Potential
 from bdqm_tune.models.store import load_model
 from bdqm_tune.progress import track
@@ -39,17 +40,23 @@ class Predictions:
 
 
 def predict_file(
-    model: str, file: str, out: Path, stores: Stores, min_covalent_ratio: float = Data().min_covalent_ratio
+    model: str,
+    file: str,
+    out: Path,
+    stores: Stores,
+    allow_unknown_elements: bool = False,
+    min_covalent_ratio: float = Data().min_covalent_ratio,
 ) -> Predictions:
     """Write the structures of `file` with predicted energies (eV) and forces (eV/Å) to `out`, as extended XYZ.
 
     An ensemble adds its standard deviations, and the ends of its intervals where it is calibrated.
 
     Args:
+        allow_unknown_elements: predict elements that the model was not trained on, and warn of them.
         min_covalent_ratio: least distance of two atoms over the sum of their covalent radii; 0: any.
 
     Raises:
-        BadInput: no such model or file, or a structure that cannot be described.
+        BadInput: no such model or file, a structure that cannot be described, or such an element.
         BdqmError: `out` cannot be written.
     """
     found = load_model(model, stores)
@@ -60,12 +67,14 @@ def predict_file(
         with located(f"{file}, image {i}"):
             check_geometry(atoms)
             check_contacts(atoms, min_covalent_ratio)
+            if not allow_unknown_elements:
+                check_elements(found.known_elements, [atoms], allow_unknown=False)
     if out.is_dir() or not out.parent.is_dir():
         problem = "is a folder, not a file" if out.is_dir() else f"there is no folder {out.parent}"
         raise BadInput(f"{out}: {problem}")
     for i, atoms in track(enumerate(images), "Predictions", len(images)):
         with located(f"{file}, image {i}"):
-            _predict(found, atoms)
+            _predict(found, atoms, allow_unknown_elements)
     try:
         with tempfile.TemporaryDirectory(prefix="bdqm-") as folder:
             made = Path(folder) / out.name  # whose suffix says whether it is compressed
@@ -77,17 +86,17 @@ def predict_file(
     return Predictions(len(images), str(out), columns, found.trained_on_forces, untrained_forces(found))
 
 
-def _predict(model: Potential | Ensemble, atoms: Atoms) -> None:
+def _predict(model: Potential | Ensemble, atoms: Atoms, allow_unknown_elements: bool) -> None:
     """Replace the structure's labels with what is predicted."""
     for name in EARLIER:
         atoms.info.pop(name, None)
         atoms.arrays.pop(name, None)
     if isinstance(model, Potential):
-        (energy,), forces = model.predict([atoms])
+        (energy,), forces = model.predict([atoms], True, allow_unknown_elements)
         assert forces is not None
         atoms.calc = SinglePointCalculator(atoms, energy=float(energy), forces=forces[0])
         return
-    results = model.results(atoms, forces=True)
+    results = model.results(atoms, True, allow_unknown_elements)
     atoms.calc = SinglePointCalculator(atoms, energy=results["energy"], forces=results["forces"])
     atoms.info["energy_std"] = results["energy_std"]
     atoms.arrays[ATOM_COLUMN] = results["forces_std"]

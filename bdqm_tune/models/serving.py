@@ -25,6 +25,7 @@ from bdqm_tune.structures.read import check_geometry
 from bdqm_tune.structures.xyz_frames import check_frames
 
 FIELDS = ("extxyz", "symbols", "numbers", "positions", "cell", "pbc")  # of a structure
+PARAMETERS = {"forces": True, "allow_unknown_elements": False}  # of a request, with their defaults
 FORMS = (
     '{"extxyz": "text of the file"}, or {"symbols" or "numbers": [...], "positions": [[x, y, z], ...]}, in a cell also '
     '"cell": [[...], [...], [...]] and "pbc": [true, true, true]'
@@ -40,6 +41,8 @@ class ServedModel:
     def predict(self, model_input: pd.DataFrame, params: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """Energies (eV) and, unless `params` say otherwise, forces (eV/Å) of every structure.
 
+        Elements that the model was not trained on are refused, unless `params` have `allow_unknown_elements`.
+
         Args:
             model_input: one row a structure, see `FORMS`; an extxyz text may hold several.
 
@@ -48,19 +51,19 @@ class ServedModel:
         """
         try:
             structures = read_records(model_input.to_dict("records"))
-            forces = bool((params or {}).get("forces", True))
-            return [self._results(i, atoms, forces) for i, atoms in enumerate(structures)]
+            forces, allowed = (bool((params or {}).get(name, default)) for name, default in PARAMETERS.items())
+            return [self._results(i, atoms, forces, allowed) for i, atoms in enumerate(structures)]
         except BadInput as error:
             raise MlflowException.invalid_parameter_value(str(error)) from None
 
-    def _results(self, i: int, atoms: Atoms, forces: bool) -> dict[str, Any]:
+    def _results(self, i: int, atoms: Atoms, forces: bool, allow_unknown_elements: bool) -> dict[str, Any]:
         with located(f"structure {i}"):
             check_geometry(atoms)
             if isinstance(self.model, Potential):
-                found = self.model.predict([atoms], forces)
+                found = self.model.predict([atoms], forces, allow_unknown_elements)
                 results = {"energy": float(found.energies[0])}
                 return results | ({"forces": found.forces[0].tolist()} if found.forces is not None else {})
-            values = self.model.results(atoms, forces)
+            values = self.model.results(atoms, forces, allow_unknown_elements)
         return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in values.items()}
 
 
@@ -82,7 +85,8 @@ def signature(model: Potential | Ensemble) -> ModelSignature:
         outputs += [ColSpec(DataType.double, "energy_std"), ColSpec(per_atom, "forces_std", required=False)]
         if model.calibration is not None:
             outputs.append(ColSpec(Array(DataType.double), "energy_interval"))
-    return ModelSignature(inputs, Schema(outputs), ParamSchema([ParamSpec("forces", DataType.boolean, True)]))
+    parameters = [ParamSpec(name, DataType.boolean, default) for name, default in PARAMETERS.items()]
+    return ModelSignature(inputs, Schema(outputs), ParamSchema(parameters))
 
 
 def record_of(atoms: Atoms) -> dict[str, Any]:

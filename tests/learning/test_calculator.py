@@ -1,5 +1,7 @@
 """A trained potential in ASE: molecular dynamics, relaxation, stress."""
 
+import copy
+import pickle
 from collections.abc import Callable
 
 import ase.io
@@ -17,6 +19,7 @@ from ase.optimize import BFGS
 from bdqm_tune.backends import make_backend
 from bdqm_tune.config.config import Config
 from bdqm_tune.config.hyperparameters import Hyperparameters
+from bdqm_tune.errors import BadInput
 from bdqm_tune.learning.calculator import PotentialCalculator
 from bdqm_tune.learning.dataset import prepare
 from bdqm_tune.learning.potential import Potential
@@ -109,3 +112,63 @@ def test_there_is_no_stress_without_a_periodic_cell(potential: Potential, atoms:
     atoms.calc = PotentialCalculator(potential)
     with pytest.raises(PropertyNotImplementedError):
         atoms.get_stress()
+
+
+def test_results_are_of_the_structure_that_is_asked_about(potential: Potential, rattled: Atoms) -> None:
+    a, b = rattled.copy(), rattled.copy()
+    b.positions[0] += 0.2
+    moved, strained, other_pbc = (a.copy() for _ in range(3))
+    moved.positions[1, 2] -= 1e-6
+    strained.set_cell(a.cell * 1.01)
+    other_pbc.pbc = [True, True, False]
+    fresh = {name: PotentialCalculator(potential).get_property(name, b) for name in ("energy", "free_energy", "forces")}
+    wrong = []
+    for name, value in fresh.items():
+        for first in ("energy", "forces", "stress"):
+            for asked in ("get_property", "calculate", "copied"):
+                calculator = PotentialCalculator(potential)
+                calculator.calculate(a, [first])
+                if asked == "calculate":
+                    calculator.calculate(b, ["energy"])
+                if asked == "copied":
+                    copy.copy(calculator).calculate(b, ["energy"])
+                    if "forces" in calculator.results and not np.array_equal(
+                        calculator.get_property("forces", a), PotentialCalculator(potential).get_forces(a)
+                    ):
+                        wrong.append((name, first, "of the copy's structure"))
+                if not np.allclose(calculator.get_property(name, b), value, rtol=1e-12, atol=1e-12):
+                    wrong.append((name, first, asked))
+    shared = PotentialCalculator(potential)
+    for atoms in (moved, strained, other_pbc, a.repeat((2, 1, 1)), moved):
+        shared.calculate(a, ["forces", "energy"])
+        shared.calculate(atoms, ["energy"])
+        expected = PotentialCalculator(potential)
+        for name in ("forces", "energy"):
+            if not np.allclose(shared.get_property(name, atoms), expected.get_property(name, atoms), atol=1e-12):
+                wrong.append((name, str(atoms.symbols), "changed"))
+    assert wrong == []
+
+
+def test_a_failed_request_leaves_no_results_of_the_structure_before(potential: Potential, rattled: Atoms) -> None:
+    calculator = PotentialCalculator(potential)
+    calculator.calculate(rattled, ["energy", "forces"])
+    far = rattled.copy()
+    far.symbols[0] = "Pd"
+    for _ in range(2):
+        with pytest.raises(BadInput, match="Pd"):
+            calculator.calculate(far, ["energy"])
+        with pytest.raises(BadInput, match="Pd"):
+            calculator.get_property("forces", far)
+    assert calculator.get_forces(rattled).shape == (4, 3)
+
+
+def test_copies_and_pickles_give_the_same(potential: Potential, rattled: Atoms) -> None:
+    expected = PotentialCalculator(potential).get_property("forces", rattled)
+    calculator = rattled.calc
+    rattled.get_potential_energy()
+    for other in (copy.copy(calculator), copy.deepcopy(calculator), pickle.loads(pickle.dumps(calculator))):
+        moved = rattled.copy()
+        moved.positions[0] += 0.3
+        other.get_property("energy", moved)
+        np.testing.assert_array_equal(other.get_property("forces", rattled), expected)
+    np.testing.assert_array_equal(calculator.get_property("forces", rattled), expected)

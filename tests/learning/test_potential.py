@@ -23,6 +23,7 @@ from bdqm_tune.learning.batches import split_tensors
 from bdqm_tune.learning.dataset import Dataset, prepare
 from bdqm_tune.learning.description import DESCRIPTION, WEIGHTS
 from bdqm_tune.learning.fit import Fit
+from bdqm_tune.learning.known_elements import UnknownElement
 from bdqm_tune.learning.networks import make_network
 from bdqm_tune.learning.potential import Potential
 from bdqm_tune.learning.scalers import FeatureScaler, Scaler, fit_scaler
@@ -65,7 +66,8 @@ def random_potential(
         numbers = np.concatenate([atoms.numbers for atoms in examples_of_all_kinds()])
         scaler = fit_scaler(lambda: [(examples, numbers)], "log" if log else "normalise", per_element=True)
     references = ReferenceEnergies({1: -3.4, 8: -7.2, 29: -3.7}, -4.5)
-    return Potential(descriptor, scaler, references, 1.7, options, network.eval(), shift=0.9 if by_element else 0.0)
+    shift, known = 0.9 if by_element else 0.0, (1, 8, 29, 79)
+    return Potential(descriptor, scaler, references, 1.7, options, network.eval(), shift=shift, known_elements=known)
 
 
 def examples_of_all_kinds() -> list[Atoms]:
@@ -212,8 +214,13 @@ def test_a_shift_is_added_to_every_structure() -> None:
 
 
 def test_an_unknown_element_is_refused() -> None:
-    with pytest.raises(BadInput, match="no pseudo-density for element Pt; there are: H O Cu Au"):
+    with pytest.raises(BadInput, match="not trained on Pt, but on H, O, Cu, Au"):
         random_potential().predict([Atoms("Cu"), Atoms("Pt")])
+    with (
+        pytest.warns(UnknownElement, match="Pt"),
+        pytest.raises(BadInput, match="no pseudo-density for element Pt; there are: H O Cu Au"),
+    ):
+        random_potential().predict([Atoms("Cu"), Atoms("Pt")], allow_unknown_elements=True)
 
 
 def fit_of(dataset: Dataset, **hyperparameters: Any) -> tuple[Fit, Hyperparameters]:
@@ -277,7 +284,7 @@ def test_what_the_first_version_wrote_is_read(tmp_path: Path, log: bool) -> None
     potential.save(tmp_path)
     content = json.loads((tmp_path / DESCRIPTION).read_text(encoding="utf-8"))
     scaling = content.pop("scaling")
-    for name in ("scaling_per_element", "shift", "elements", "mixed", "trained_on_forces"):
+    for name in ("scaling_per_element", "shift", "elements", "mixed", "trained_on_forces", "trained_elements"):
         del content[name]
     old = {"feature_mean": "offset", "feature_deviation": "divisor", "feature_floor": "floor"}
     content |= {name: scaling[today] for name, today in old.items()} | {"format": 1}
@@ -285,8 +292,9 @@ def test_what_the_first_version_wrote_is_read(tmp_path: Path, log: bool) -> None
     names += ("batch_size", "scheduler", "gamma", "step_size")
     content["hyperparameters"] = {name: content["hyperparameters"][name] for name in names}
     (tmp_path / DESCRIPTION).write_text(json.dumps(content), encoding="utf-8")
-    structures = examples_of_all_kinds()
     loaded = Potential.load(tmp_path)
+    assert loaded.known_elements == (1, 8, 29), "those of its reference energies"
+    structures = [atoms for atoms in examples_of_all_kinds() if 79 not in atoms.numbers]
     assert loaded.predict(structures).energies.tolist() == potential.predict(structures).energies.tolist()
     assert loaded.trained_on_forces is False, "it could not train on forces"
 
