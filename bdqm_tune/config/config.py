@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_va
 from bdqm_tune.config.descriptor_options import DescriptorOptions
 from bdqm_tune.config.descriptor_search import check_search, descriptor_spaces, is_fixed_option, with_fixed_options
 from bdqm_tune.config.hyperparameters import DEFAULT_SEARCH, Options, excluded_by, refuse_two_ways
+from bdqm_tune.config.reference_energies import ReferenceOption, parse_reference_energies
 from bdqm_tune.config.spaces import DESCRIPTOR, Space, check_value, parse_space
 from bdqm_tune.config.yaml_files import parse_yaml
 from bdqm_tune.errors import BadInput, located, one_line, printable, shown
@@ -73,8 +74,10 @@ class Data(Options):
 class Target(Options):
     """What the network learns, and the validation error that picks its best epoch."""
 
-    reference_energies: Literal["fit", "none"] = Field(
-        "fit", description="fit: per-element energies are subtracted first, fitted on the training split"
+    reference_energies: ReferenceOption = Field(
+        "fit",
+        description="of the elements, subtracted first. fit: fitted on the training split; isolated_atoms: the "
+        "energies of the training file's frames with config_type=IsolatedAtom; {Cu: -3.7, O: fit}: given, eV",
     )
     scaling: Literal["deviation", "mean_deviation"] = Field(
         "deviation",
@@ -84,6 +87,11 @@ class Target(Options):
     objective: Objective = Field(
         "val_energy_mae", description="eV or, of the forces, eV/Å; its best epoch is kept; minimised"
     )
+
+    @field_validator("reference_energies", mode="before")
+    @classmethod
+    def _energies_of_elements(cls, value: Any) -> Any:
+        return parse_reference_energies(value)
 
 
 class Training(Options):

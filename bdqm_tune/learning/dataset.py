@@ -5,34 +5,30 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
-from bdqm_tune.config.config import Config, Data
+from bdqm_tune.config.config import Config
 from bdqm_tune.config.descriptor_options import DescriptorOptions
 from bdqm_tune.descriptors import Descriptor, StoredDerivatives, StoredFeatures
 from bdqm_tune.errors import BadInput
 from bdqm_tune.learning.features import StructureFeatures, check_searched_descriptors
+from bdqm_tune.learning.references import check_precision, choose_references, reference_warnings
 from bdqm_tune.learning.scalers import Scaler, fit_scaler
-from bdqm_tune.learning.targets import (
-    NO_REFERENCES,
-    ReferenceEnergies,
-    fit_reference_energies,
-    target_scale_and_shift,
-)
+from bdqm_tune.learning.targets import ReferenceEnergies, target_scale_and_shift
 from bdqm_tune.structures import (
-    Geometries,
     Structures,
     Unlabelled,
     builtin_structures,
     digest,
+    isolated_energies,
     read_structures,
     refuse_shared,
     shown_source,
     split_indices,
+    without_isolated_atoms,
     without_labels,
 )
 from bdqm_tune.structures.sealed import seal
@@ -144,14 +140,16 @@ def prepare(config: Config, home: Path) -> Dataset:
     Raises:
         BadInput: a file, an image, an element or an option is not valid; the message names it.
     """
-    labelled = read_test(config.data)
-    structures, train_indices, validation_indices = read_training(config.data)
+    labelled = read_test(config)
+    given = read_training(config)
+    structures = given.structures
     test = None if labelled is None else without_labels(labelled)
     if config.training.forces and structures.forces is None:
         raise BadInput(
             f"{structures.source}: training.forces needs forces (eV/Å) in every image, and not every image has them"
             f"{_forces_elsewhere(structures)}"
         )
+    train_indices, validation_indices = split_training(given, config)
     train, held_out = structures.select(train_indices), structures.select(validation_indices)
     if config.data.validation_file is not None:
         train = replace(train, source=shown_source(config.data.train))
@@ -167,10 +165,10 @@ def prepare(config: Config, home: Path) -> Dataset:
     else:
         _ = described.features, described.derivatives
 
-    references = NO_REFERENCES
-    if config.target.reference_energies == "fit":
-        references = fit_reference_energies(train.atoms, train.energies)
-    scale, shift = target_scale_and_shift(train.energies - references.of(train.atoms), config.target.scaling)
+    references = choose_references(config, train, held_out, given.isolated)
+    residuals = train.energies - references.of(train.atoms)
+    scale, shift = target_scale_and_shift(residuals, config.target.scaling)
+    check_precision(config, train.source, residuals - shift)
     if labelled is not None:
         seal(labelled, home)
     return Dataset(
@@ -182,41 +180,68 @@ def prepare(config: Config, home: Path) -> Dataset:
         scale=scale,
         shift=shift,
         warnings=[
-            *_unseen_elements(train, {"validation": held_out, "test": test}, references),
+            *reference_warnings(config, train, {"validation": held_out, "test": test}, references),
             *_other_energy(structures, config),
         ],
     )
 
 
-def read_training(data: Data) -> tuple[Structures, NDArray[np.int64], NDArray[np.int64]]:
-    """The structures to train and to validate on, and the indices of the ones and of the others among them.
+Indices = tuple[NDArray[np.int64], NDArray[np.int64]]  # of the training and of the validation structures
+
+
+class TrainingData(NamedTuple):
+    """What the files of a configuration have to train and to validate on."""
+
+    structures: Structures
+    isolated: dict[int, float]  # energies of isolated atoms, eV, by atomic number, where the references are theirs
+    indices: Indices | None  # None: the structures are to be split
+
+
+def read_training(config: Config) -> TrainingData:
+    """The structures to train and to validate on.
 
     Raises:
-        BadInput: a file that is not valid, or cannot be split.
+        BadInput: a file that is not valid.
     """
+    data = config.data
     structures = builtin_structures("train") if data.train == "builtin" else read_structures(data.train, data)
+    isolated: dict[int, float] = {}
+    if config.target.reference_energies == "isolated_atoms":
+        isolated = isolated_energies(structures)
+        structures = without_isolated_atoms(structures)
     if data.validation_file is None:
-        options = data.validation
-        return structures, *split_indices(structures, options.fraction, options.split, options.seed)
-    held_out = read_structures(data.validation_file, data)
+        return TrainingData(structures, isolated, None)
+    held_out = _read(data.validation_file, config)
     both = structures.joined(held_out, f"{structures.source} + {held_out.source}")
-    indices = np.arange(len(both))
-    return both, indices[: len(structures)], indices[len(structures) :]
+    places = np.arange(len(both))
+    return TrainingData(both, isolated, (places[: len(structures)], places[len(structures) :]))
 
 
-def read_test(data: Data) -> Structures | None:
+def read_test(config: Config) -> Structures | None:
     """The structures of the test split; None: there is none.
 
     Raises:
         BadInput: a file that is not valid, or only one of the two built-in splits.
     """
+    data = config.data
     if data.train == "builtin":
         if data.test not in (None, "builtin"):
             raise BadInput(f"test {data.test}: the built-in training data has its own test split; leave test out")
         return builtin_structures("test")
     if data.test == "builtin":
         raise BadInput("test builtin: goes with the built-in training data only; give a file, or leave test out")
-    return read_structures(data.test, data) if data.test else None
+    return _read(data.test, config) if data.test else None
+
+
+def split_training(data: TrainingData, config: Config) -> Indices:
+    """The indices of the structures to train on, and of those to validate on. Raises BadInput if there are too few."""
+    options = config.data.validation
+    return data.indices or split_indices(data.structures, options.fraction, options.split, options.seed)
+
+
+def _read(source: str | list[str], config: Config) -> Structures:
+    structures = read_structures(source, config.data)
+    return without_isolated_atoms(structures) if config.target.reference_energies == "isolated_atoms" else structures
 
 
 def _forces_elsewhere(structures: Structures) -> str:
@@ -233,21 +258,6 @@ def _other_energy(structures: Structures, config: Config) -> list[str]:
         f"the free energies differ from the energies by up to {1000 * gap:.1f} meV/atom, and forces are derivatives of "
         "the free energy; data.energy_key: free_energy trains on it"
     ]
-
-
-def _unseen_elements(
-    train: Structures, others: dict[str, Geometries | None], references: ReferenceEnergies
-) -> list[str]:
-    known = set(train.elements)
-    warnings = []
-    for name, split in others.items():
-        if split is None or not (unseen := sorted(set(split.elements) - known, key=chemical_symbols.index)):
-            continue
-        warnings.append(
-            f"{', '.join(unseen)} in the {name} split but not in the training split: its reference energy is the mean "
-            f"energy of a training atom ({references.fallback:.3f} eV), and its predictions are extrapolations"
-        )
-    return warnings
 
 
 def summary(dataset: Dataset) -> dict[str, Any]:

@@ -6,6 +6,7 @@ split, and `Unlabelled` test structures whose labels are stored separately. Call
 
 from bdqm_tune.structures.builtin import builtin_structures
 from bdqm_tune.structures.digest import digest, refuse_shared
+from bdqm_tune.structures.isolated import isolated_energies, without_isolated_atoms
 from bdqm_tune.structures.read import Geometries, Structures, read_structures
 from bdqm_tune.structures.sealed import Unlabelled, without_labels
 from bdqm_tune.structures.sources import shown_source
@@ -17,9 +18,11 @@ __all__ = [
     "Unlabelled",
     "builtin_structures",
     "digest",
+    "isolated_energies",
     "read_structures",
     "refuse_shared",
     "shown_source",
     "split_indices",
+    "without_isolated_atoms",
     "without_labels",
 ]

@@ -216,7 +216,7 @@ def from_atoms(
     complete = [f for f in forces if f is not None]
     return Structures(
         source,
-        [Atoms(a.numbers, a.positions, cell=a.cell, pbc=a.pbc) for a in images],
+        [Atoms(a.numbers, a.positions, cell=a.cell, pbc=a.pbc, info=_marks(a)) for a in images],
         energies,
         complete if len(complete) == len(images) else None,
         np.arange(len(images)),
@@ -224,6 +224,11 @@ def from_atoms(
         tuple(columns),
         gap,
     )
+
+
+def _marks(atoms: Atoms) -> dict[str, str]:
+    """What a frame says of its kind: whether it is an isolated atom, for example."""
+    return {name: str(atoms.info[name]) for name in ("config_type",) if name in atoms.info}
 
 
 def check_geometry(atoms: Atoms) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bdqm_tune.config.config import Config, load_config
 from bdqm_tune.errors import BadInput, BdqmError
-from bdqm_tune.learning.dataset import Dataset, prepare, read_training
+from bdqm_tune.learning.dataset import Dataset, prepare, read_training, split_training
 from bdqm_tune.structures import Structures, Unlabelled, digest, shown_source
 from bdqm_tune.structures.sealed import is_sealed, read_sealed
 from bdqm_tune.study.study import TEST
@@ -50,7 +50,8 @@ def study_data(config: Config, run: Run, train: str | None = None) -> StudyData:
     data = config.data if train is None else config.data.model_copy(update={"train": train})
     source = shown_source(data.train)
     try:
-        structures, *indices = read_training(data)
+        given = read_training(config.model_copy(update={"data": data}))
+        structures, indices = given.structures, split_training(given, config)
     except BadInput as error:
         needed = "the trials' training file is needed, --train FILE says where it is now"
         if data.validation_file is not None:

@@ -28,7 +28,7 @@ def parameters(config: Config, tried: Suggestion, device: str) -> dict[str, Any]
         **tried.hyperparameters.model_dump(),
         **{f"descriptor_{key}": plain(value) for key, value in descriptor.items() if value is not None},
         **{key: value for key, value in config.training.model_dump().items() if value is not None},
-        "reference_energies": config.target.reference_energies,
+        "reference_energies": plain(config.target.reference_energies),
         "target_scaling": config.target.scaling,
         "objective": config.target.objective,
         "seed": tried.seed,

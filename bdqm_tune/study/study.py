@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import optuna
+from ase.data import chemical_symbols
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.study import StudyDirection
@@ -192,11 +193,18 @@ def signature(config: Config, dataset: "Dataset") -> dict[str, Any]:
             for option, value in config.descriptor.model_dump().items()
             if option not in config.descriptor_spaces
         },
-        "reference energies": config.target.reference_energies,
+        "reference energies": _reference_energies(config, dataset),
         "target scaling": config.target.scaling,
         "training": config.training.model_dump(),
         "backend": config.trained_by,
     }
+
+
+def _reference_energies(config: Config, dataset: "Dataset") -> Any:
+    """The option; where it is `isolated_atoms`, their energies, which the digest of the data does not have."""
+    if config.target.reference_energies != "isolated_atoms":
+        return config.target.reference_energies
+    return {chemical_symbols[z]: energy for z, energy in dataset.references.per_element.items()}
 
 
 def add_trials(
