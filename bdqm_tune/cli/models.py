@@ -105,14 +105,20 @@ def ensemble(
     """Make one model of the best trials, whose spread becomes intervals calibrated on the validation split."""
     from bdqm_tune.config.config import Study
     from bdqm_tune.evaluation.ensembling import BEST, COVERAGE, assemble, record_ensemble
+    from bdqm_tune.units import MEV
 
     stores = stores_here()
     members, stated = number("--best", best, int, BEST), number("--coverage", coverage, float, COVERAGE)
     made = assemble(stores, study or Study().name, members, stated, train or None)
     run_id = record_ensemble(stores, made)
+    metrics: dict[str, float | str] = dict(made.metrics)
+    if not as_json:  # energies per atom first, as the field quotes them
+        for name in ("val_energy_mae", "val_energy_rmse", "val_energy_max_error"):
+            per_atom = MEV * made.metrics[f"{name}_per_atom"]
+            metrics[name] = f"{per_atom:#.4g} meV/atom ({made.metrics[name]:.4f} eV)"
+            del metrics[f"{name}_per_atom"]
     print_record(
-        {"study": made.study, "trials": list(made.numbers), "coverage": stated, **made.metrics, "run_id": run_id},
-        as_json,
+        {"study": made.study, "trials": list(made.numbers), "coverage": stated, **metrics, "run_id": run_id}, as_json
     )
     if not as_json:
         print(f"\nnext: `bdqm-tune evaluate --study {made.study} --ensemble latest` says what the intervals hold")

@@ -42,7 +42,7 @@ from bdqm_tune.tracking.client import reason, tracking_client
 from bdqm_tune.tracking.provenance import provenance_tags
 from bdqm_tune.tracking.quiet import quiet_libraries
 from bdqm_tune.tracking.tracker import Tracker, adopt_run, context_tags
-from bdqm_tune.units import OBJECTIVE_UNITS
+from bdqm_tune.units import OBJECTIVE_UNITS, error_text
 
 KIND = "confirmation"  # tag of the run under which all trainings of a study's finalists come
 BEST, SEEDS, MOST = 5, 5, 100
@@ -141,7 +141,7 @@ def _confirm(
     on_done: Callable[[str, int, int], None],
 ) -> Confirmation:
     found = finalists(study, client, options.best, options.trial)
-    (first, run), unit = found[0], OBJECTIVE_UNITS[found[0][0].config.target.objective]
+    first, run = found[0]
     dataset = study_dataset(options.applied(first.config), run, stores.home, options.train)
     seeds = [(first.config.study.seed + 1 + i) % 2**31 for i in range(options.seeds)]
     tracker = _open_tracker(stores, client, study, [one for _, one in found], first.config.patience * 60)
@@ -159,7 +159,7 @@ def _confirm(
         with closing(Retrainer(study.study_name, dataset, tracker, client).run(list(jobs.values()))) as retrained:
             for job, result in retrained:
                 results[identity(job.config, dataset), job.seed] = result
-                on_done(_line(job, result, unit), len(results), len(jobs))
+                on_done(_line(job, result), len(results), len(jobs))
         trained = {one.name: [results[identity(one.config, dataset), seed] for seed in seeds] for one in candidates}
         confirmation = _confirmation(study, candidates, trained, seeds, described, tracker.run.info.run_id)
         _record(tracker, confirmation)
@@ -295,6 +295,10 @@ def _finished(study: optuna.Study) -> int:
     return sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
 
 
-def _line(job: Job, result: Retraining, unit: str) -> str:
-    found = f"val MAE {result.value:.4f} {unit}" if result.state == "complete" else f"{result.state}, {result.reason}"
+def _line(job: Job, result: Retraining) -> str:
+    objective = job.config.target.objective
+    errors: dict[str, float | None] = {objective: result.value, f"{objective}_per_atom": result.value_per_atom}
+    found = f"val MAE {error_text(errors, objective)}"
+    if result.state != "complete":
+        found = f"{result.state}, {result.reason}"
     return f"{job.name}: {found}, " + ("trained before" if result.known else f"{result.seconds:.1f} s")
