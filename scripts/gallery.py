@@ -65,7 +65,7 @@ def drawings(stores: Stores) -> dict[str, Callable[[], Figure | Axes]]:
     ).studies.rename(columns={"best": "mae"})
     errors = evaluate_best(stores, "gallery").errors
     record_ensemble(stores, assemble(stores, "gallery"))
-    ensemble = evaluate_ensemble(stores, "gallery", "latest")
+    ensemble = evaluate_ensemble(stores, "gallery", "latest", reopen="the gallery shows both")
     coverage = ensemble.coverage
     assert coverage is not None
     return found | {

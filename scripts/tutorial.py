@@ -46,7 +46,7 @@ def tidied(notebook: NotebookNode) -> NotebookNode:
         if cell.cell_type != "code":
             continue
         cell.metadata = {}
-        cell.outputs = [one for one in cell.outputs if one.get("name") != "stderr"]
+        cell.outputs = _joined([one for one in cell.outputs if one.get("name") != "stderr"])
         for output in cell.outputs:
             data = output.get("data", {})
             data.pop("text/html", None)  # the tables are in the text as well
@@ -55,6 +55,17 @@ def tidied(notebook: NotebookNode) -> NotebookNode:
                 data["image/png"] = _small(data["image/png"])
     tidy.metadata.get("language_info", {}).pop("version", None)
     return tidy
+
+
+def _joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """The outputs with printed text in one, which a slow machine sends in several."""
+    found: list[NotebookNode] = []
+    for one in outputs:
+        if found and one.get("name") == found[-1].get("name") == "stdout":
+            found[-1]["text"] += one["text"]
+        else:
+            found.append(one)
+    return found
 
 
 def _small(picture: str) -> str:

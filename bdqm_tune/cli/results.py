@@ -155,7 +155,7 @@ def confirmation_options(best: str, seeds: str, random: str, train: str, device:
 
 
 def _digits(value: float) -> str:
-    return "" if value != value else f"{value:.4g}"
+    return "" if value != value else f"{value:#.4g}".rstrip(".")
 
 
 def confirmation_lines(made: "Confirmation") -> list[str]:

@@ -172,4 +172,4 @@ def _needed(compared: Comparison) -> str:
         return "there is no difference"
     n = compared.seeds_needed
     count = f"over {MOST_SEEDS}" if n is None else f"about {n}"
-    return f"such a difference needs {count} seeds ({POWER:.0%} power)"
+    return f"such a difference needs {count} seeds ({100 * POWER:.0f} % power)"

@@ -255,7 +255,7 @@ def test_of_two_that_cannot_be_told_apart_the_smaller_is_chosen(configure: Calla
     verdict = decide(*candidates(configure, **few), "eV")
     assert verdict.champion.name == "a", "the lesser mean, though it is not shown to be better"
     assert verdict.why.startswith("no winner is declared from 3 seeds, at least 4 are needed; a stands for the study")
-    assert "such a difference needs about 4 seeds (80% power)" in verdict.why
+    assert "such a difference needs about 4 seeds (80 % power)" in verdict.why
     said = " ".join([verdict.why, *verdict.baselines])
     assert not any(word in said for word in ("better than", "worse than", "BETTER", "p = "))
 

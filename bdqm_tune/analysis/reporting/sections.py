@@ -187,15 +187,16 @@ def finalists(facts: StudyFacts, found: Frames) -> Section:
             "mean": f"mean MAE ({unit})",
             **INTERVAL,
             "best": "best seed's",
-            "seeds": "seeds",
+            **({} if (found["finalists"]["seeds"] == len(record["seeds"])).all() else {"seeds": "seeds"}),
             "n_parameters": "parameters",
-            "difference": "difference to the champion",
+            "difference": "less the champion's",
             "difference_low": "95 % from",
             "difference_high": "to",
             "p": "p",
-            **({"seeds_needed": "seeds that it needs"} if "seeds_needed" in found["finalists"] else {}),
+            **({"seeds_needed": "seeds needed"} if "seeds_needed" in found["finalists"] else {}),
         }
-        needed = f"A difference as large as the one seen is found in {seeds.POWER:.0%} of all cases with so many seeds."
+        share = f"{100 * seeds.POWER:.0f} % of all cases"
+        needed = f"With the seeds needed, a difference as large as the one seen is found in {share}."
         title = f"Finalists and baselines over {len(record['seeds'])} seeds"
         blocks += [
             Facts([Fact("champion", pieces(facts.champion.why)), *_baselines(record)]),
