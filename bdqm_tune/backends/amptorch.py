@@ -21,6 +21,7 @@ from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.fit import BestEpoch, Checkpoint, EpochRecord
 from bdqm_tune.learning.networks import ACTIVATIONS, AtomicNetwork, make_network
 from bdqm_tune.learning.optimisation import make_optimizer, make_scheduler
+from bdqm_tune.learning.plain_network import check_plain
 from bdqm_tune.learning.potential import Potential
 from bdqm_tune.progress import note
 
@@ -52,6 +53,7 @@ class AmptorchRun:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             network = make_network(dataset.descriptor.n_features, hyperparameters, numbers)
+        check_plain(network, dataset.descriptor.n_features, hyperparameters)  # amptorch trains one that it makes itself
         self._network = network.to(self._dtype)
         self._errors = EpochErrors(config.target.objective)
         with amptorchs_globals(self._dtype), redirect_stdout(io.StringIO()):  # it prints what it does

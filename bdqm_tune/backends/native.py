@@ -20,6 +20,8 @@ from bdqm_tune.learning.batches import SplitTensors, split_tensors
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.fit import Checkpoint, EpochRecord, Fit
 from bdqm_tune.learning.memory_budget import MemoryBudget
+from bdqm_tune.learning.networks import borrowed_random_numbers, make_network
+from bdqm_tune.learning.plain_network import is_plain
 from bdqm_tune.learning.potential import Potential
 from bdqm_tune.threads import usable_cores
 
@@ -137,7 +139,10 @@ class NativeBackend:
     def _parallel_trials(self, data: OnDevice) -> int:
         """The number of parallel trials on this device, by its memory and by the measured time of steps."""
         middle, largest = trial_of(self._config, "middle"), trial_of(self._config, "largest")
-        if not can_batch(middle, data.train, data.validation):
+        n_features = data.train.n_features
+        with borrowed_random_numbers():
+            network = make_network(n_features, middle, data.train.elements)
+        if not (can_batch(middle, data.train, data.validation) and is_plain(network, n_features, middle)):
             return 1
         return trials_at_once(Data(data.train, data.validation), middle, largest)
 

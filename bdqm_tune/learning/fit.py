@@ -17,6 +17,7 @@ from bdqm_tune.learning.batches import SplitTensors, batch_sizes
 from bdqm_tune.learning.compiled import CompiledEpochs, can_compile
 from bdqm_tune.learning.networks import AtomicNetwork
 from bdqm_tune.learning.optimisation import make_scheduler
+from bdqm_tune.learning.plain_network import OtherNetwork
 from bdqm_tune.learning.torch_epochs import TorchEpochs
 
 LONG_EPOCH = 0.1  # seconds; before a longer epoch the state is copied, which takes far less
@@ -161,20 +162,27 @@ class Fit:
             objective: selects the best epoch.
             compiled: whether epochs are compiled; None: if they can be.
             trainer: trains it batched with others, if it can; None: alone.
+
+        Raises:
+            OtherNetwork: `compiled`, and the network is not the one that the hyperparameters describe.
         """
         self._order = torch.Generator().manual_seed(seed)
         self._training = training
         self._train, self._validation, self._scale = train, validation, scale
         self._sizes = batch_sizes(len(train), hyperparameters.batch_size)
-        if compiled is None:
-            compiled = can_compile(hyperparameters, train, validation)
+        options = hyperparameters, training, train, validation, seed
         self._epochs: Epochs
-        if trainer is not None and can_batch(hyperparameters, train, validation):
-            self._epochs = BatchedEpochs(hyperparameters, training, train, validation, seed, trainer)
-        else:
-            self._epochs = (CompiledEpochs if compiled else TorchEpochs)(
-                hyperparameters, training, train, validation, seed
-            )
+        try:
+            if trainer is not None and can_batch(hyperparameters, train, validation):
+                self._epochs = BatchedEpochs(*options, trainer)
+            elif compiled or (compiled is None and can_compile(hyperparameters, train, validation)):
+                self._epochs = CompiledEpochs(*options)
+            else:
+                self._epochs = TorchEpochs(*options)
+        except OtherNetwork:
+            if compiled:
+                raise
+            self._epochs = TorchEpochs(*options)
         self.n_parameters = self._epochs.kept_network.n_parameters
         self._scheduler = make_scheduler(self._epochs.optimizer, hyperparameters, training.epochs)
         self._best = BestEpoch(training, objective)

@@ -45,7 +45,7 @@ class SingleNN(AtomicNetwork, nn.Sequential):
             layers.append(nn.Linear(width, nodes))
             width = nodes
             if hyperparameters.batchnorm:
-                layers.append(_BatchNorm(width))
+                layers.append(BatchNorm(width))
             layers.append(ACTIVATIONS[hyperparameters.activation]())
             if hyperparameters.dropout:
                 layers.append(nn.Dropout(hyperparameters.dropout_rate))
@@ -146,7 +146,7 @@ def sum_per_structure(contributions: torch.Tensor, structure: torch.Tensor, n_st
     return contributions.new_zeros(n_structures).index_add_(0, structure, contributions[:, 0])
 
 
-class _BatchNorm(nn.BatchNorm1d):
+class BatchNorm(nn.BatchNorm1d):
     """Batch normalisation that trains on with its running statistics where a batch has a single row."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:

@@ -148,7 +148,11 @@ class Potential:
     def save(self, folder: Path) -> None:
         """Write `potential.safetensors` (weights) and `potential.json` (all the rest). Raises OSError if that fails."""
         folder.mkdir(parents=True, exist_ok=True)
-        weights = {name: value.contiguous() for name, value in self.network.state_dict().items()}
+        # Copies, as layers may have weights in common.
+        weights = {
+            name: value.clone(memory_format=torch.contiguous_format)
+            for name, value in self.network.state_dict().items()
+        }
         write_whole(folder / WEIGHTS, save(weights))  # with the same error on a full disk as other files
         description = Description.of(
             descriptor=self.descriptor.settings,

@@ -12,6 +12,7 @@ from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.learning.batches import Batch, SplitTensors
 from bdqm_tune.learning.networks import AtomicNetwork, borrowed_random_numbers, make_network, sum_per_structure
 from bdqm_tune.learning.optimisation import make_optimizer, optimizer_state, restore_optimizer
+from bdqm_tune.learning.plain_network import is_plain
 from bdqm_tune.progress import GRACE, check
 
 
@@ -32,7 +33,9 @@ class TorchEpochs:
             torch.manual_seed(seed)
             network = make_network(train.n_features, hyperparameters, train.elements)
             self._random_states = self._get_random_states()
-        self._by_element, self._draws = bool(network.elements), hyperparameters.dropout
+        self._by_element = bool(network.elements)
+        # Any other network may draw random numbers of its own.
+        self._draws = hyperparameters.dropout or not is_plain(network, train.n_features, hyperparameters)
         self._network = network.to(train.device, train.dtype)
         self.optimizer = make_optimizer(self._network.parameters(), hyperparameters)
         self._loss = nn.L1Loss() if training.loss == "mae" else nn.MSELoss()

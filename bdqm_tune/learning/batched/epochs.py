@@ -13,10 +13,14 @@ from bdqm_tune.learning.batched.slots import Job, State
 from bdqm_tune.learning.batched.trainer import BatchedTrainer
 from bdqm_tune.learning.batches import SplitTensors
 from bdqm_tune.learning.networks import AtomicNetwork, borrowed_random_numbers, make_network
+from bdqm_tune.learning.plain_network import check_plain
 
 
 def can_batch(hyperparameters: Hyperparameters, train: SplitTensors, validation: SplitTensors) -> bool:
-    """Whether a network can train batched: one for all atoms, by Adam, on energies, data on the device."""
+    """Whether a network can train batched: one for all atoms, by Adam, on energies, data on the device.
+
+    The network itself is looked at when it is made, see `plain_network`.
+    """
     return (
         hyperparameters.network == "single"
         and hyperparameters.optimizer in ("adam", "adamw")
@@ -36,9 +40,11 @@ class BatchedEpochs:
         seed: int,
         trainer: BatchedTrainer,
     ) -> None:
+        """Raises OtherNetwork if the network is not the one that the hyperparameters describe."""
         with borrowed_random_numbers():
             torch.default_generator.manual_seed(seed)  # not those of GPUs, one of which may be capturing a step
             network = make_network(train.n_features, hyperparameters, [])
+        check_plain(network, train.n_features, hyperparameters)
         self._network, self._device = network.to(train.dtype), train.device
         parameters = nn.utils.parameters_to_vector(network.parameters()).detach()
         weights = torch.stack([parameters, torch.zeros_like(parameters), torch.zeros_like(parameters)])

@@ -15,6 +15,7 @@ from bdqm_tune.learning.compiled.activations import ACTIVATION_CODES
 from bdqm_tune.learning.compiled.kernel import SEED_STEP, TILE, Data, Options, State, epoch, make_tile
 from bdqm_tune.learning.compiled.passes import Net
 from bdqm_tune.learning.networks import AtomicNetwork, borrowed_random_numbers, make_network
+from bdqm_tune.learning.plain_network import check_plain
 from bdqm_tune.learning.scaled_features import Inputs
 from bdqm_tune.progress import GRACE, check
 
@@ -24,7 +25,10 @@ WORK_AT_ONCE = 2e9
 
 
 def can_compile(hyperparameters: Hyperparameters, train: SplitTensors, validation: SplitTensors) -> bool:
-    """Whether epochs can be compiled: on the CPU, for one network trained by Adam on data in memory."""
+    """Whether epochs can be compiled: on the CPU, for one network trained by Adam on data in memory.
+
+    The network itself is looked at when it is made, see `plain_network`.
+    """
     return (
         hyperparameters.network == "single"
         and hyperparameters.optimizer in ("adam", "adamw")
@@ -43,9 +47,11 @@ class CompiledEpochs:
         validation: SplitTensors,
         seed: int,
     ) -> None:
+        """Raises OtherNetwork if the network is not the one that the hyperparameters describe."""
         with borrowed_random_numbers():
             torch.manual_seed(seed)
             network = make_network(train.n_features, hyperparameters, [])
+        check_plain(network, train.n_features, hyperparameters)
         self._network = network.to(train.dtype)
         self._train, self._validation = _data(train), _data(validation)
         self._in_order = np.arange(len(validation))
@@ -168,9 +174,8 @@ def _net(network: AtomicNetwork, hyperparameters: Hyperparameters) -> Net:
 
 def _state(network: AtomicNetwork) -> State:
     p = nn.utils.parameters_to_vector(network.parameters()).detach().numpy().copy()
-    # As many means of 0 as variances of 1, layer after layer.
-    parts = [np.full(size, i % 2, p.dtype) for i, size in enumerate(_sizes(network))]
-    running = np.concatenate([np.zeros(0, p.dtype), *parts])
+    parts = [buffer for layer in _normalisations(network) for buffer in (layer.running_mean, layer.running_var)]
+    running = np.concatenate([np.zeros(0, p.dtype), *(part.numpy() for part in parts if part is not None)])
     return State(p, np.zeros_like(p), np.zeros_like(p), np.zeros_like(p), running)
 
 
