@@ -20,7 +20,7 @@ from bdqm_tune.learning.dataset import prepare as _prepare
 from bdqm_tune.learning.ensemble import Ensemble
 from bdqm_tune.models.registry import ALIAS, Registered
 from bdqm_tune.models.registry import register as _register
-from bdqm_tune.models.store import is_tracked, load_model
+from bdqm_tune.models.store import computed_in, is_tracked, load_model
 from bdqm_tune.services.connection import Stores, find_stores, home_folder
 from bdqm_tune.study.results import StudyResults
 from bdqm_tune.study.results import load_results as _load_results
@@ -194,7 +194,9 @@ def load_ensemble(
     return assemble(find_stores(), _name(study), best, coverage, None if train is None else str(train)).ensemble
 
 
-def load_calculator(model: str | Path, allow_unknown_elements: bool = False) -> PotentialCalculator:
+def load_calculator(
+    model: str | Path, *, allow_unknown_elements: bool = False, precision: str | None = None
+) -> PotentialCalculator:
     """A trained model as an ASE calculator of energies (eV), forces (eV/Å) and, in a periodic cell, stress (eV/Å³).
 
     Forces are derivatives of the energy; where the model was trained on energies only, one warning says so, and the
@@ -204,12 +206,14 @@ def load_calculator(model: str | Path, allow_unknown_elements: bool = False) -> 
         model: a folder; the id of a run in MLflow, or `runs:/RUN_ID/model`; or a registered model,
             `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
         allow_unknown_elements: predict elements that the model was not trained on, with a warning.
+        precision: of the network, `float32` or `float64`, which for vibrations and tight relaxations moves in finer
+            steps; None: that of the training, of an ensemble float64. Energies are always summed in float64.
 
     Raises:
-        BadInput: there is no such model; the message says what there is.
+        BadInput: there is no such model, the message says what there is; or no such precision.
     """
     stores = find_stores() if is_tracked(str(model)) else Stores(home_folder())
-    return make_calculator(load_model(str(model), stores), allow_unknown_elements)
+    return make_calculator(computed_in(load_model(str(model), stores), precision), allow_unknown_elements)
 
 
 def _name(study: str | optuna.Study) -> str:

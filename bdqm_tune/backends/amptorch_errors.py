@@ -23,14 +23,14 @@ class EpochErrors(Callback):  # type: ignore[misc]
 
     def on_batch_end(self, net: Any, X: Any, y: Any, training: bool, loss: Any, y_pred: Any, **kwargs: Any) -> None:
         (batch,), (targets,), sums = X, y, self.sums[training]
-        error = (y_pred[0].detach() - targets[0]).abs()
+        error = (y_pred[0].detach().double() - targets[0]).abs()
         sums["structures"] += len(error)
         sums["loss"] += float(loss) * len(error)
         sums["energy"] += float(error.sum())
         sums["energy_per_atom"] += float((error / torch.bincount(batch.batch)).sum())
         if len(targets) > 1:
             sums["components"] += targets[1].numel()
-            sums["forces"] += float((y_pred[1].detach() - targets[1]).abs().sum())
+            sums["forces"] += float((y_pred[1].detach().double() - targets[1]).abs().sum())
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         # For a schedule that follows it.

@@ -141,6 +141,9 @@ def predict(
         ),
     ] = "",
     allow_unknown_elements: AllowUnknown = False,
+    precision: Annotated[
+        str, typer.Option(help="Of the network: `float32` or `float64`.", show_default="that of the training")
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """Predict energies and forces of the structures in a file; with an ensemble also how sure they are."""
@@ -154,7 +157,15 @@ def predict(
     ratio = number("--min-covalent-ratio", min_covalent_ratio, float, Data().min_covalent_ratio)
     stores = stores_here() if is_tracked(model) else Stores(home_folder())
     with unknown_elements_shown():
-        done = predict_file(model, file, Path(out), stores, allow_unknown_elements, ratio)
+        done = predict_file(
+            model,
+            file,
+            Path(out),
+            stores,
+            precision=precision or None,
+            allow_unknown_elements=allow_unknown_elements,
+            min_covalent_ratio=ratio,
+        )
     if done.note:
         print(f"warning: {done.note}", file=sys.stderr, flush=True)
     if as_json:

@@ -27,7 +27,7 @@ class Batch:
 
     features: torch.Tensor  # (n_atoms, n_features), scaled
     structure: torch.Tensor  # (n_atoms,) which of the batch's structures the atom belongs to
-    targets: torch.Tensor  # (n_structures,), scaled
+    targets: torch.Tensor  # (n_structures,), scaled, float64
     n_atoms: torch.Tensor  # (n_structures,)
     numbers: torch.Tensor | None = None  # (n_atoms,) atomic numbers, if requested
     forces: ForceBatch | None = None  # if forces are trained
@@ -69,7 +69,8 @@ class SplitTensors:
         self.inputs, self.device, self.dtype = features, device, dtype
         self._total_atoms, self.n_features = features.shape
         self.n_atoms = torch.as_tensor(n_atoms, device=device)
-        self.targets = torch.as_tensor(targets, dtype=dtype, device=device)
+        # Energies keep float64, as what they are compared with: sums over all atoms of a structure.
+        self.targets = torch.as_tensor(targets, dtype=torch.float64, device=device)
         self.first = torch.cumsum(self.n_atoms, 0) - self.n_atoms
         self.numbers = None if numbers is None else torch.as_tensor(numbers, dtype=torch.int64, device=device)
         self.forces = forces

@@ -46,7 +46,7 @@ class Ensemble:
     def __init__(self, members: dict[str, Potential], calibration: Calibration | None = None) -> None:
         if len(members) < 2:
             raise BadInput(f"an ensemble needs at least 2 members, got {len(members)}")
-        self.members = {name: member.in_double_precision() for name, member in members.items()}
+        self.members = {name: member.in_precision("float64") for name, member in members.items()}
         self.calibration = calibration
 
     @property

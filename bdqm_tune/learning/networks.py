@@ -142,8 +142,12 @@ def borrowed_random_numbers(devices: Sequence[torch.device] = ()) -> Iterator[No
 
 
 def sum_per_structure(contributions: torch.Tensor, structure: torch.Tensor, n_structures: int) -> torch.Tensor:
-    """Sums (n_structures,) of contributions (n_atoms, 1); `structure` (n_atoms,) has the structure of each atom."""
-    return contributions.new_zeros(n_structures).index_add_(0, structure, contributions[:, 0])
+    """Sums (n_structures,), float64, of contributions (n_atoms, 1); `structure` (n_atoms,) has the structure of each.
+
+    In float32 a sum over thousands of atoms would be off by meV, and would move in steps.
+    """
+    sums = contributions.new_zeros(n_structures, dtype=torch.float64)
+    return sums.index_add_(0, structure, contributions[:, 0].double())
 
 
 class BatchNorm(nn.BatchNorm1d):

@@ -3,7 +3,7 @@
 import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from bdqm_tune.learning.networks import AtomicNetwork, MixedNN, make_network, su
 from bdqm_tune.learning.scalers import Scaler
 from bdqm_tune.learning.targets import ReferenceEnergies
 
+Precision = Literal["float32", "float64"]
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 
 
@@ -104,7 +105,7 @@ class Potential:
         inputs = torch.as_tensor(self.scaler(features, numbers), dtype=self._dtype)
         owner = torch.repeat_interleave(torch.tensor([len(atoms) for atoms in structures], dtype=torch.int64))
         outputs = self.network(inputs, torch.as_tensor(numbers))
-        summed = sum_per_structure(outputs, owner, len(structures)).double().numpy()
+        summed = sum_per_structure(outputs, owner, len(structures)).numpy()
         return self.shift + self.references.of(structures) + self.scale * summed
 
     def gradient(self, features: NDArray[np.float64], atoms: Atoms) -> NDArray[np.float64]:
@@ -137,9 +138,9 @@ class Potential:
         virial = pulls.T @ derivatives.vector / atoms.get_volume()
         return np.array([(virial[a, b] + virial[b, a]) / 2 for a, b in VOIGT])
 
-    def in_double_precision(self) -> "Potential":
-        """The same potential, computed in float64."""
-        return replace(self, network=copy.deepcopy(self.network).double())
+    def in_precision(self, precision: Precision) -> "Potential":
+        """The same potential, whose network is computed in `float32` or `float64`; all else always is in float64."""
+        return replace(self, network=copy.deepcopy(self.network).to(getattr(torch, precision)))
 
     @property
     def _dtype(self) -> torch.dtype:

@@ -57,7 +57,7 @@ class TorchEpochs:
         with self._own_random_numbers():
             for batch in self._train.in_batches(order, sizes, self._by_element):
                 loss, *errors = self._step(batch)
-                totals += torch.stack([loss * len(batch.targets), *(error.abs().sum() for error in errors)])
+                totals += torch.stack([loss * len(batch.targets), *(_sum(error.abs()) for error in errors)])
         return [float(total) for total in totals.tolist()]
 
     def validate(self) -> list[float]:
@@ -66,7 +66,7 @@ class TorchEpochs:
         for batch in self._validation.in_order(by_element=self._by_element):
             check(GRACE)
             error, *force_error = (e.abs() for e in self._errors(batch, *self._predict(batch, train=False)))
-            totals += torch.stack([error.sum(), (error / batch.n_atoms).sum(), *(e.sum() for e in force_error)])
+            totals += torch.stack([_sum(error), _sum(error / batch.n_atoms), *map(_sum, force_error)])
         return [float(total) for total in totals.tolist()]
 
     def state(self) -> dict[str, torch.Tensor]:
@@ -151,3 +151,7 @@ class TorchEpochs:
         energies = sum_per_structure(self._network(features, batch.numbers), batch.structure, n)
         (gradient,) = torch.autograd.grad(energies.sum(), features, create_graph=train)
         return energies, batch.forces.forces(gradient)
+
+
+def _sum(values: torch.Tensor) -> torch.Tensor:
+    return values.sum(dtype=torch.float64)

@@ -15,7 +15,7 @@ from bdqm_tune.learning.calculator import untrained_forces
 from bdqm_tune.learning.ensemble import Ensemble
 from bdqm_tune.learning.known_elements import check_elements
 from bdqm_tune.learning.potential import Potential
-from bdqm_tune.models.store import load_model
+from bdqm_tune.models.store import computed_in, load_model
 from bdqm_tune.progress import track
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.structures.contacts import check_contacts
@@ -44,6 +44,8 @@ def predict_file(
     file: str,
     out: Path,
     stores: Stores,
+    *,
+    precision: str | None = None,
     allow_unknown_elements: bool = False,
     min_covalent_ratio: float = Data().min_covalent_ratio,
 ) -> Predictions:
@@ -52,6 +54,7 @@ def predict_file(
     An ensemble adds its standard deviations, and the ends of its intervals where it is calibrated.
 
     Args:
+        precision: of the network, `float32` or `float64`; None: that of the training, of an ensemble float64.
         allow_unknown_elements: predict elements that the model was not trained on, and warn of them.
         min_covalent_ratio: least distance of two atoms over the sum of their covalent radii; 0: any.
 
@@ -59,7 +62,7 @@ def predict_file(
         BadInput: no such model or file, a structure that cannot be described, or such an element.
         BdqmError: `out` cannot be written.
     """
-    found = load_model(model, stores)
+    found = computed_in(load_model(model, stores), precision)
     images = read_images(file)
     if not images:
         raise BadInput(f"{file}: no structures in it")

@@ -4,7 +4,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast, get_args
 
 import mlflow
 from mlflow.entities import LifecycleStage, Run
@@ -13,9 +13,9 @@ from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.tracking import MlflowClient
 from sqlalchemy import make_url
 
-from bdqm_tune.errors import BadInput, BdqmError
+from bdqm_tune.errors import BadInput, BdqmError, shown
 from bdqm_tune.learning.ensemble import ENSEMBLE, Ensemble
-from bdqm_tune.learning.potential import Potential
+from bdqm_tune.learning.potential import Potential, Precision
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.services.secrets import without_secrets
 from bdqm_tune.tracking.client import ARTIFACTS, http_status, is_passing, reason, tracking_client
@@ -64,6 +64,21 @@ def load_model(model: str, stores: Stores) -> Potential | Ensemble:
 def is_tracked(model: str) -> bool:
     """Whether a model is in the tracking store, and not in a folder."""
     return not _is_there(Path(model)) and bool(RUN_ID.fullmatch(model) or model.startswith(("runs:", "models:")))
+
+
+def computed_in(model: Potential | Ensemble, precision: str | None) -> Potential | Ensemble:
+    """A model whose network is computed in `float32` or `float64`; None: as it was trained, an ensemble in float64.
+
+    Raises:
+        BadInput: another precision, or an ensemble in float32.
+    """
+    if precision not in (None, *get_args(Precision)):
+        raise BadInput(f"precision {shown(precision)}: must be float32 or float64")
+    if isinstance(model, Ensemble):
+        if precision == "float32":
+            raise BadInput("precision float32: an ensemble predicts in float64; leave it out")
+        return model
+    return model if precision is None else model.in_precision(cast(Precision, precision))
 
 
 def load_potential(model: str, stores: Stores) -> Potential:

@@ -76,11 +76,11 @@ def bytes_a_trial(data: Data, hyperparameters: Hyperparameters) -> int:
     saved = 2 + hyperparameters.batchnorm + 2 * hyperparameters.dropout  # values, what was before them, and so on
     passing = 4 * max(*layout.widths, data.n_features)
     numbers = tile * (saved * layout.n_nodes + passing) + 8 * layout.n_parameters
-    return numbers * data.targets.element_size() + 8 * (len(data) + 8 * tile)
+    return numbers * data.dtype.itemsize + 8 * (len(data) + 8 * tile)
 
 
 def _job(data: Data, hyperparameters: Hyperparameters, tile: int) -> Job:
-    layers, batchnorm, like = hyperparameters.layers, hyperparameters.batchnorm, data.targets
+    layers, batchnorm, like = hyperparameters.layers, hyperparameters.batchnorm, data.features[0]
     places = Layout(data.n_features, [len(layers)], layers, batchnorm).places(layers)
     size = min(hyperparameters.batch_size, data.n_train)
     schedule = EpochSchedule(data, torch.arange(data.n_train)[:size], [size], tile, whole=batchnorm)

@@ -25,7 +25,7 @@ class Data:
         assert validation.features is not None
         self.splits = train, validation
         self.features = train.features, validation.features
-        self.n_train, self.n_features = len(train), train.n_features
+        self.n_train, self.n_features, self.dtype = len(train), train.n_features, train.dtype
         self.n_atoms = torch.cat([train.n_atoms, validation.n_atoms])
         self.first = torch.cat([train.first, validation.first + len(train.features)])
         self.targets = torch.cat([train.targets, validation.targets])

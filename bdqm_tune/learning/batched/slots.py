@@ -46,7 +46,7 @@ class Slots:
             n_tiles: of the longest epoch.
             dropping: which slots are for networks with dropout.
         """
-        n, device, dtype = layout.n_slots, data.targets.device, data.targets.dtype
+        n, device, dtype = layout.n_slots, data.targets.device, data.dtype
         self.layout, self._stream = layout, stream
         self.weights = torch.zeros(3, n, layout.n_parameters, dtype=dtype, device=device)
         self.gradient = torch.zeros_like(self.weights[0])

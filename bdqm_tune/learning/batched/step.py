@@ -91,15 +91,15 @@ class Step:
         running = pad((contributions * rows.inside[:, :, 0]).cumsum(1, dtype=torch.float64), (1, 0))
         stop = structures.stop
         energies = running.gather(1, stop) - running.gather(1, stop - structures.n_atoms)
-        error = energies.to(contributions.dtype) - self._data.targets[structures.which]
+        error = energies - self._data.targets[structures.which]
         error = torch.where(structures.exists, error, 0)
         absolute = self._slots.options[:, 2:3] != 0
         size = error.abs()
         loss = torch.where(absolute, size, error * error)
-        sums = [values.sum(1, dtype=torch.float64) for values in (loss, size, size / structures.n_atoms.clamp(min=1))]
+        sums = [values.sum(1) for values in (loss, size, size / structures.n_atoms.clamp(min=1))]
         errors = torch.stack([sums[0], sums[1], sums[1], sums[2]], 1)
         self._slots.sums.add_(torch.where(torch.cat([trains, trains, validates, validates], 1), errors, 0))
-        return torch.where(trains, torch.where(absolute, error.sign(), 2 * error), 0)
+        return torch.where(trains, torch.where(absolute, error.sign(), 2 * error), 0).to(contributions.dtype)
 
     def _adam(self, now: torch.Tensor) -> None:
         """A step of Adam or AdamW (Loshchilov and Hutter, arXiv:1711.05101) for the slots where it is time."""

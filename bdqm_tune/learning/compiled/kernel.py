@@ -26,7 +26,7 @@ class Data(NamedTuple):
     features: NDArray[Any]  # (total atoms, n_features), scaled
     first: NDArray[np.int64]  # (n_structures,) of its atoms
     n_atoms: NDArray[np.int64]  # (n_structures,)
-    targets: NDArray[Any]  # (n_structures,), scaled
+    targets: NDArray[np.float64]  # (n_structures,), scaled
     with_forces: bool
     entry_first: NDArray[np.int64]  # (n_structures,) of its derivatives
     entry_count: NDArray[np.int64]  # (n_structures,)
