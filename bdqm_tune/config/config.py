@@ -26,8 +26,10 @@ class Validation(Options):
     """How the validation split is taken from the training file, where it has no file of its own."""
 
     fraction: float = Field(0.1, gt=0, lt=1, description="share of the structures")
-    split: Literal["random", "composition"] = Field(
-        "random", description="composition: no chemical formula is on both sides"
+    split: Literal["random", "composition", "blocks"] = Field(
+        "random",
+        description="composition: no chemical formula is on both sides; blocks: consecutive structures, for the "
+        "frames of a trajectory",
     )
     seed: int = Field(12, ge=0, lt=2**31, description="seed of the split, apart from the study's")
 

@@ -19,15 +19,18 @@ from bdqm_tune.learning.references import check_precision, choose_references, re
 from bdqm_tune.learning.scalers import Scaler, fit_scaler
 from bdqm_tune.learning.targets import ReferenceEnergies, target_scale_and_shift
 from bdqm_tune.structures import (
+    Copies,
     Structures,
     Unlabelled,
     builtin_structures,
     digest,
+    find_copies,
     isolated_energies,
     read_structures,
     refuse_shared,
     shown_source,
     split_indices,
+    trajectory_note,
     without_isolated_atoms,
     without_labels,
 )
@@ -91,6 +94,7 @@ class Dataset:
     scale: float  # eV, of the network's output
     shift: float  # eV, of every structure's energy
     warnings: list[str]
+    copies: int = 0  # structures of the training file that are copies of others in it
 
     @property
     def descriptor(self) -> Descriptor:
@@ -128,7 +132,10 @@ class Dataset:
         return (structures.energies - self.references.of(structures.atoms) - self.shift) / self.scale
 
 
-def prepare(config: Config, home: Path) -> Dataset:
+Indices = tuple[NDArray[np.int64], NDArray[np.int64]]  # of the training and of the validation structures
+
+
+def prepare(config: Config, home: Path, indices: Indices | None = None) -> Dataset:
     """Read, check, split and featurise the data of a configuration, and fit references and scalers.
 
     The labels of the test split are sealed in the folder `test` of `home`; the dataset does not contain them. Where the
@@ -136,6 +143,7 @@ def prepare(config: Config, home: Path) -> Dataset:
 
     Args:
         home: `BDQM_HOME`; the feature cache is its folder `features`.
+        indices: of a split that was made before; None: as the configuration has it.
 
     Raises:
         BadInput: a file, an image, an element or an option is not valid; the message names it.
@@ -149,13 +157,20 @@ def prepare(config: Config, home: Path) -> Dataset:
             f"{structures.source}: training.forces needs forces (eV/Å) in every image, and not every image has them"
             f"{_forces_elsewhere(structures)}"
         )
-    train_indices, validation_indices = split_training(given, config)
+    warnings, copies = [], None
+    if given.indices is None:
+        copies = find_copies(structures)
+        warnings += copies.notes(structures)
+        if config.data.validation.split == "random" and (note := trajectory_note(structures)):
+            warnings.append(note)
+    train_indices, validation_indices = indices or split_training(given, config, copies)
     train, held_out = structures.select(train_indices), structures.select(validation_indices)
     if config.data.validation_file is not None:
         train = replace(train, source=shown_source(config.data.train))
         held_out = replace(held_out, source=shown_source(config.data.validation_file))
-    splits = {"training": train, "validation": held_out}
-    refuse_shared(splits | ({"test": test} if test is not None else {}))
+        warnings += refuse_shared({"training": train, "validation": held_out})
+    if labelled is not None:
+        warnings += refuse_shared({"training": structures, "test": labelled})
 
     described = StructureFeatures(
         structures, config.descriptor, home / "features", config.training.forces, config.device
@@ -180,13 +195,12 @@ def prepare(config: Config, home: Path) -> Dataset:
         scale=scale,
         shift=shift,
         warnings=[
+            *warnings,
             *reference_warnings(config, train, {"validation": held_out, "test": test}, references),
             *_other_energy(structures, config),
         ],
+        copies=0 if copies is None else copies.count,
     )
-
-
-Indices = tuple[NDArray[np.int64], NDArray[np.int64]]  # of the training and of the validation structures
 
 
 class TrainingData(NamedTuple):
@@ -233,10 +247,14 @@ def read_test(config: Config) -> Structures | None:
     return _read(data.test, config) if data.test else None
 
 
-def split_training(data: TrainingData, config: Config) -> Indices:
-    """The indices of the structures to train on, and of those to validate on. Raises BadInput if there are too few."""
-    options = config.data.validation
-    return data.indices or split_indices(data.structures, options.fraction, options.split, options.seed)
+def split_training(data: TrainingData, config: Config, copies: Copies | None) -> Indices:
+    """The indices of the structures to train on, and of those to validate on. Raises BadInput if there are too few.
+
+    Args:
+        copies: among the structures; None: copies may be on both sides.
+    """
+    options, labels = config.data.validation, None if copies is None else copies.copy
+    return data.indices or split_indices(data.structures, options.fraction, options.split, options.seed, labels)
 
 
 def _read(source: str | list[str], config: Config) -> Structures:
@@ -271,6 +289,7 @@ def summary(dataset: Dataset) -> dict[str, Any]:
         "validation_structures": len(dataset.validation.structures),
         "test_structures": 0 if dataset.test is None else len(dataset.test),
         "training_atoms": int(dataset.train.structures.n_atoms.sum()),
+        "copies": dataset.copies,
         "elements": " ".join(dataset.train.structures.elements),
         "forces": dataset.train.structures.forces is not None,
         "features": "searched" if dataset.config.descriptor_spaces else dataset.descriptor.n_features,

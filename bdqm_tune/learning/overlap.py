@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from bdqm_tune.descriptors import StoredFeatures
 from bdqm_tune.learning.scalers import Scaler
 from bdqm_tune.structures import Geometries
-from bdqm_tune.structures.digest import geometry_key, same_geometry
+from bdqm_tune.structures.copies import geometry_groups
 
 NEAR = 0.05  # of the median distance of two structures of the training file
 SAMPLE = 1000  # structures of the training file for that median, at most
@@ -36,7 +36,7 @@ def find_overlap(
 ) -> Overlap:
     """Compare test structures with those of the training file, its validation split included.
 
-    A structure is the same as another if the atoms, the periodicity, and cell and positions to 0.001 Å are. The
+    A structure is the same as another if `structures.equivalence.same_geometry` says so, whatever its energy. The
     distance of two is the root mean square difference of their fingerprints, each column in units of its standard
     deviation over the training file. It is near below `NEAR` times the median distance of two structures there.
 
@@ -50,13 +50,13 @@ def find_overlap(
     nearest, distance = nearest_of(queries, points)
     threshold = NEAR * median_distance(points)
     overlap = np.where(distance < threshold, NEARLY, NO)
-    places = {geometry_key(atoms): i for i, atoms in enumerate(train.atoms)}
-    for i, atoms in enumerate(test.atoms):
-        exact = places.get(geometry_key(atoms))
-        if exact is not None:  # the nearest may be another of the same fingerprint
-            nearest[i], distance[i] = exact, 0.0
-        if exact is not None or same_geometry(atoms, train.atoms[nearest[i]]):
-            overlap[i] = SAME
+    labels = geometry_groups([*train.atoms, *test.atoms])
+    of_train, of_test = np.split(labels, [len(train.atoms)])
+    for i in np.flatnonzero(of_test < len(train.atoms)):
+        overlap[i] = SAME
+        if of_train[nearest[i]] != of_test[i]:  # the nearest may be another of the same fingerprint
+            nearest[i] = of_test[i]
+            distance[i] = np.linalg.norm(queries[i] - points[nearest[i]])
     table = {"image": test.images, "nearest": train.images[nearest], "distance": distance, "overlap": overlap}
     return Overlap(pd.DataFrame(table), threshold)
 

@@ -1,16 +1,12 @@
-"""What identifies a split, and what makes two structures the same."""
+"""What identifies a split, and a geometry to the last bit."""
 
 import hashlib
-from collections.abc import Mapping
 
 import numpy as np
 from ase import Atoms
 from numpy.typing import ArrayLike
 
-from bdqm_tune.errors import BadInput
-from bdqm_tune.structures.read import Geometries, Structures
-
-TOLERANCE = 1e-3  # Å
+from bdqm_tune.structures.read import Structures
 
 
 def digest(structures: Structures) -> str:
@@ -34,31 +30,6 @@ def geometry_key(atoms: Atoms) -> bytes:
     return key.digest()
 
 
-def same_geometry(one: Atoms, other: Atoms) -> bool:
-    """Whether atoms and their order are the same, and positions and cell to `TOLERANCE`, as after rounding."""
-    if not (np.array_equal(one.numbers, other.numbers) and np.array_equal(one.pbc, other.pbc)):
-        return False
-    lengths = ((a.positions, np.asarray(a.cell)) for a in (one, other))
-    return all(bool((np.abs(mine - theirs) <= TOLERANCE).all()) for mine, theirs in zip(*lengths, strict=True))
-
-
 def _bytes(values: ArrayLike) -> bytes:
     # Adding 0.0 turns -0.0 into 0.0.
     return (np.asarray(values, dtype=np.float64) + 0.0).tobytes()
-
-
-def refuse_shared(splits: Mapping[str, Geometries]) -> None:
-    """Raise BadInput, with the indices, if two of the named splits share a structure exactly."""
-    seen: dict[bytes, tuple[str, int]] = {}
-    shared = []
-    for name, structures in splits.items():
-        for atoms, image in zip(structures.atoms, structures.images.tolist(), strict=True):
-            first = seen.setdefault(geometry_key(atoms), (name, image))
-            if first[0] != name:
-                shared.append(f"{first[0]} image {first[1]} = {name} image {image}")
-    if shared:
-        more = f" and {len(shared) - 10} more" if len(shared) > 10 else ""
-        raise BadInput(
-            f"the same structure in two splits: {', '.join(shared[:10])}{more}; "
-            "remove the copies, the errors would look better than they are"
-        )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bdqm_tune.config.config import Config, load_config
 from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.learning.dataset import Dataset, prepare, read_training, split_training
-from bdqm_tune.structures import Structures, Unlabelled, digest, shown_source
+from bdqm_tune.structures import Structures, Unlabelled, digest, find_copies, shown_source
 from bdqm_tune.structures.sealed import is_sealed, read_sealed
 from bdqm_tune.study.study import TEST
 
@@ -51,20 +51,26 @@ def study_data(config: Config, run: Run, train: str | None = None) -> StudyData:
     source = shown_source(data.train)
     try:
         given = read_training(config.model_copy(update={"data": data}))
-        structures, indices = given.structures, split_training(given, config)
+        structures = given.structures
     except BadInput as error:
         needed = "the trials' training file is needed, --train FILE says where it is now"
         if data.validation_file is not None:
             needed += f"; their validation file, {shown_source(data.validation_file)}, is needed where it was"
         raise BadInput(f"{error}; {needed}") from None
-    for name, part in zip(("train", "validation"), indices, strict=True):
-        then, now = run.data.tags[f"{name}_digest"], digest(structures.select(part))
-        if then != now:
-            raise BadInput(
-                f"{source}: has other structures than the trials were trained on: the {name} split has the digest "
-                f"{now[:12]} now, {then[:12]} then; --train FILE says where the file is that they were trained on"
-            )
-    return StudyData(structures, *indices)
+    then = [run.data.tags[f"{name}_digest"] for name in ("train", "validation")]
+    # Copies could be on both sides; a study of then keeps its split.
+    for copies in (find_copies(structures), None):
+        indices = split_training(given, config, copies)
+        now = [digest(structures.select(part)) for part in indices]
+        if now == then:
+            return StudyData(structures, *indices)
+    name, before, after = next(
+        (name, *pair) for name, *pair in zip(("train", "validation"), then, now, strict=True) if pair[0] != pair[1]
+    )
+    raise BadInput(
+        f"{source}: has other structures than the trials were trained on: the {name} split has the digest "
+        f"{after[:12]} now, {before[:12]} then; --train FILE says where the file is that they were trained on"
+    )
 
 
 def study_dataset(config: Config, run: Run, home: Path, train: str | None = None) -> Dataset:
@@ -77,8 +83,9 @@ def study_dataset(config: Config, run: Run, home: Path, train: str | None = None
     Raises:
         BadInput: as `study_data`.
     """
-    study_data(config, run, train)  # before features are computed of other structures
-    return prepare(config.updated({"data": {"train": train or config.data.train, "test": None}}), home)
+    found = study_data(config, run, train)  # before features are computed of other structures
+    options = config.updated({"data": {"train": train or config.data.train, "test": None}})
+    return prepare(options, home, (found.train, found.validation))
 
 
 def note_test_split(study: optuna.Study, test: Unlabelled, home: Path) -> None:

@@ -131,26 +131,50 @@ def test_nothing_is_said_where_all_elements_are_known(dataset: Dataset) -> None:
     assert dataset.warnings == []
 
 
-@pytest.mark.parametrize("copied_to", ["validation", "test"])
-def test_a_copy_in_another_split_is_refused_before_anything_is_computed(
-    tmp_path: Path, alloys: Alloys, config_for: ConfigFor, copied_to: str
+def test_a_copy_in_the_test_split_is_refused_before_anything_is_computed(
+    tmp_path: Path, alloys: Alloys, config_for: ConfigFor
 ) -> None:
     images = alloys()
+    copy = relabelled(images[4], 0.0)
+    copy.positions = np.round(copy.positions[::-1] + 0.3, 4)
+    copy.numbers = copy.numbers[::-1]
+    copy.calc = SinglePointCalculator(copy, energy=images[4].calc.results["energy"])
     ase.io.write(tmp_path / "train.traj", images)
-    groups = {}
-    if copied_to == "test":
-        ase.io.write(tmp_path / "test.traj", [*alloys(n=2, seed=9), images[4]])
-        groups = {"data": {"test": str(tmp_path / "test.traj")}}
-        expected = r"(training|validation) image 4 = test image 2"
-    else:
-        data = prepare(config_for(tmp_path / "train.traj"), tmp_path / "other")
-        i, j = int(data.train.structures.images[0]), int(data.validation.structures.images[0])
-        images[j] = images[i]
-        ase.io.write(tmp_path / "train.traj", images)
-        expected = f"training image {i} = validation image {j}"
-    with pytest.raises(BadInput, match=expected):
-        prepare(config_for(tmp_path / "train.traj", **groups), tmp_path / "home")
+    ase.io.write(tmp_path / "test.extxyz", [*alloys(n=2, seed=9), copy])
+    with pytest.raises(BadInput, match="training image 4 = test image 2"):
+        prepare(config_for(tmp_path / "train.traj", data={"test": str(tmp_path / "test.extxyz")}), tmp_path / "home")
     assert not (tmp_path / "home").exists()
+
+
+def test_copies_in_the_training_file_stay_on_one_side_and_are_reported_for_every_seed(
+    tmp_path: Path, alloys: Alloys, config_for: ConfigFor
+) -> None:
+    images = alloys()
+    images = [*images[:10], images[9], *images[10:], images[3].repeat((2, 1, 1))]
+    energy = 2 * images[3].calc.results["energy"]
+    images[-1].calc = SinglePointCalculator(images[-1], energy=energy, forces=np.zeros((len(images[-1]), 3)))
+    for seed in range(6):
+        data = prepared(images, config_for, tmp_path, data={"validation": {"fraction": 0.25, "seed": seed}})
+        assert summary(data)["copies"] == data.copies == 2
+        (warning,) = data.warnings
+        assert "image 10 = image 9, image 25 = image 3" in warning
+        sides = [set(split.structures.images.tolist()) for split in (data.train, data.validation)]
+        assert all(len({9, 10} & side) != 1 and len({3, 25} & side) != 1 for side in sides)
+
+
+def test_the_same_geometry_with_another_energy_is_no_copy_but_said(
+    tmp_path: Path, alloys: Alloys, config_for: ConfigFor
+) -> None:
+    images = alloys()
+    ase.io.write(tmp_path / "test.traj", [*alloys(n=2, seed=9), relabelled(images[4], 0.3)])
+    data = prepared(
+        [*images, relabelled(images[2], 0.5)], config_for, tmp_path, data={"test": str(tmp_path / "test.traj")}
+    )
+    assert data.copies == 0
+    within, across = data.warnings
+    assert "image 24 and image 2 have the same geometry and other energies" in within
+    assert "training image 4 = test image 2" in across
+    assert all("keep spin states, charges or settings in files and studies of their own" in w for w in data.warnings)
 
 
 def test_an_unknown_element_is_refused_with_file_and_image(

@@ -39,11 +39,11 @@ def test_copies_are_found_with_their_indices(dataset: Dataset, tmp_path: Path) -
     found = compared([copy, rounded, moved, turned, twice, other], dataset, tmp_path)
     assert found.table["image"].tolist() == [100, 101, 102, 103, 104, 105]
     assert found.table["nearest"].tolist()[:5] == [3, 5, 7, 9, 11]
-    assert found.table["overlap"].tolist() == ["same", "same", "near", "near", "near", "no"]
+    assert found.table["overlap"].tolist() == ["same", "same", "same", "same", "same", "no"]
     assert found.table["distance"].to_numpy()[:5] == pytest.approx(np.zeros(5), abs=1e-2)
     assert found.table["distance"][5] > found.threshold
     counts = found.metrics()
-    assert (counts["overlap_same"], counts["overlap_near"]) == (2, 3)
+    assert (counts["overlap_same"], counts["overlap_near"]) == (5, 0)
 
 
 def test_the_threshold_is_a_share_of_distances_in_the_training_file(dataset: Dataset, tmp_path: Path) -> None:

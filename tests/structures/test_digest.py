@@ -1,4 +1,4 @@
-"""The digest changes with what a model learns from and with nothing else; copies across splits are refused."""
+"""The digest changes with what a model learns from and with nothing else."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,9 +10,7 @@ import pytest
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from bdqm_tune.errors import BadInput
-from bdqm_tune.structures import Structures, digest, read_structures, refuse_shared
-from bdqm_tune.structures.digest import same_geometry
+from bdqm_tune.structures import Structures, digest, read_structures
 from bdqm_tune.structures.read import from_atoms
 
 
@@ -105,53 +103,3 @@ def test_a_negative_zero_is_a_zero(where: str) -> None:
 
     assert digest(with_zero(-0.0)) == digest(with_zero(0.0))
     assert digest(with_zero(-0.0)) != digest(with_zero(1e-300))
-
-
-def test_splits_without_common_structures_pass() -> None:
-    whole = structures(6)
-    refuse_shared({"training": whole.select([0, 2, 4]), "validation": whole.select([1, 3]), "test": whole.select([5])})
-
-
-def test_copies_across_splits_are_refused_with_names_and_places_in_the_files() -> None:
-    whole = structures(6)
-    splits = {"training": whole.select([0, 2, 4]), "validation": whole.select([1, 3]), "test": whole.select([3, 5, 0])}
-    with pytest.raises(BadInput) as caught:
-        refuse_shared(splits)
-    message = str(caught.value)
-    assert "validation image 3 = test image 3" in message
-    assert "training image 0 = test image 0" in message
-    assert message.count(" = ") == 2
-
-
-def test_labels_do_not_make_a_copy_another_structure() -> None:
-    relabelled = structures()
-    relabelled.energies[:] += 1.0
-    with pytest.raises(BadInput, match="training image 1 = test image 1"):
-        refuse_shared({"training": structures(), "test": relabelled})
-
-
-def test_copies_within_one_split_are_allowed() -> None:
-    refuse_shared({"training": structures().select([0, 0, 1]), "test": structures(2, start=3.0)})
-
-
-def test_many_copies_are_counted_rather_than_listed() -> None:
-    with pytest.raises(BadInput, match="training image 9 = test image 9 and 15 more") as caught:
-        refuse_shared({"training": structures(25), "test": structures(25)})
-    assert str(caught.value).count(" = ") == 10
-
-
-def test_what_fewer_digits_were_written_of_is_the_same() -> None:
-    atoms = Atoms("CuO", positions=[[0.12345678, 0, 0], [0, 0, 1.98765432]], cell=[4.0, 5.0, 6.0], pbc=True)
-    written = atoms.copy()
-    written.positions = np.round(written.positions, 3)
-    assert same_geometry(atoms, written)
-    for change in (
-        lambda other: other.positions.__setitem__((0, 1), 2e-3),
-        lambda other: other.cell.__setitem__((0, 0), 4.002),
-        lambda other: other.symbols.__setitem__(0, "Au"),
-        lambda other: other.pbc.__setitem__(2, False),
-        lambda other: other.append("H"),
-    ):
-        other = atoms.copy()
-        change(other)
-        assert not same_geometry(atoms, other)

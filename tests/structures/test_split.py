@@ -98,3 +98,54 @@ def test_a_single_composition_cannot_be_split_by_composition() -> None:
 def test_one_structure_cannot_be_split(method: str) -> None:
     with pytest.raises(BadInput, match=r"given\.traj: needs at least 2 structures.*got 1"):
         split_indices(structures(["CuO"]), 0.1, method, 0)
+
+
+def test_without_copies_the_split_is_that_of_a_permutation() -> None:
+    """Of studies that were made before copies were looked for."""
+    given = structures(["CuO"] * 40)
+    for seed in range(5):
+        order = np.random.default_rng(seed).permutation(40)
+        for copies in (None, np.arange(40)):
+            train, validation = split_indices(given, 0.2, "random", seed, copies)
+            assert validation.tolist() == sorted(order[:8].tolist())
+            assert train.tolist() == sorted(order[8:].tolist())
+
+
+@pytest.mark.parametrize("method", ["random", "composition", "blocks"])
+@given(
+    labels=st.lists(st.integers(0, 6), min_size=2, max_size=30).filter(lambda given: len(set(given)) > 1),
+    fraction=st.floats(0.01, 0.99),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=80, deadline=None)
+def test_copies_are_on_one_side(method: str, labels: list[int], fraction: float, seed: int) -> None:
+    given = structures([FORMULAS[label] for label in labels])
+    copies = np.array([labels.index(label) for label in labels])
+    train, validation = split_indices(given, fraction, method, seed, copies)
+    assert sorted([*train, *validation]) == list(range(len(labels)))
+    assert len(train) > 0
+    assert len(validation) > 0
+    assert not set(copies[train]) & set(copies[validation])
+
+
+def test_a_repeated_cell_is_on_the_side_of_its_formula() -> None:
+    given = structures(["Cu", "Cu2", "CuO", "CO", "Pt4"])
+    for seed in range(20):
+        _, validation = split_indices(given, 0.4, "composition", seed, np.array([0, 0, 2, 3, 4]))
+        assert (0 in validation) == (1 in validation)
+
+
+def test_only_copies_of_one_structure_cannot_be_split() -> None:
+    with pytest.raises(BadInput, match=r"given\.traj: all 3 structures are copies of one"):
+        split_indices(structures(["CuO"] * 3), 0.3, "random", 0, np.zeros(3, dtype=int))
+
+
+def test_blocks_are_consecutive_and_the_seed_says_where() -> None:
+    given = structures(["CuO"] * 50)
+    starts = set()
+    for seed in range(20):
+        _, validation = split_indices(given, 0.2, "blocks", seed)
+        assert validation.tolist() == list(range(validation[0], validation[0] + 10))
+        starts.add(int(validation[0]))
+    assert len(starts) > 10
+    assert max(starts) > 30

@@ -1,0 +1,170 @@
+"""Copies among structures: of the same geometry, to 0.001 Å, and of the same energy."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+
+from bdqm_tune.errors import BadInput
+from bdqm_tune.structures.digest import geometry_key
+from bdqm_tune.structures.equivalence import Crystal, same_geometry
+from bdqm_tune.structures.fingerprint import Fingerprint, Fingerprints, candidates
+from bdqm_tune.structures.read import Geometries, Structures
+
+SAME_ENERGY = 0.01  # eV, of the smaller structure: below it two energies count as the same calculation
+AT_ONCE = 500  # structures whose candidates are held at once
+LISTED = 10  # of copies in a message, at most
+APART = "a potential cannot tell them apart: keep spin states, charges or settings in files and studies of their own"
+
+
+def geometry_groups(structures: Sequence[Atoms]) -> NDArray[np.int64]:
+    """For each structure (n_structures,), the index of the first one of the same geometry, which may be itself.
+
+    What counts as the same is that of `equivalence.same_geometry`; where a is the same as b and b as c, all three are.
+    """
+    groups = _Groups(len(structures))
+    first: dict[bytes, int] = {}
+    for i, atoms in enumerate(structures):
+        groups.join(first.setdefault(geometry_key(atoms), i), i)
+    prints, buckets = Fingerprints(), defaultdict[tuple[object, ...], dict[int, list[int]]](lambda: defaultdict(list))
+    found: dict[int, Fingerprint] = {}
+    for i in first.values():
+        found[i] = prints.of(structures[i])
+        buckets[found[i].key][len(structures[i])].append(i)
+    for by_size in buckets.values():
+        _join_bucket(structures, groups, found, by_size)
+    return groups.labels()
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Which of some structures are the same."""
+
+    geometry: NDArray[np.int64]  # (n_structures,) index of the first of the same geometry
+    copy: NDArray[np.int64]  # (n_structures,) index of the first of the same geometry and energy
+
+    @property
+    def count(self) -> int:
+        """Structures that are copies of an earlier one."""
+        return int((self.copy != np.arange(len(self.copy))).sum())
+
+    def notes(self, structures: Geometries) -> list[str]:
+        """What to know about the structures of a file: copies, and the same geometry with other energies."""
+        notes, images = [], structures.images
+        own = np.arange(len(self.copy))
+        if copies := [f"image {images[i]} = image {images[self.copy[i]]}" for i in np.flatnonzero(self.copy != own)]:
+            notes.append(
+                f"{structures.source}: {_listed(copies)}: copies, which stay on one side of the split; they count "
+                f"{'twice' if len(copies) == 1 else 'more than once'} there"
+            )
+        # Of each geometry that has several energies, those other than the first.
+        others = np.flatnonzero((self.copy == own) & (self.geometry != own))
+        if pairs := [f"image {images[i]} and image {images[self.geometry[i]]}" for i in others]:
+            notes.append(f"{structures.source}: {_listed(pairs)} have the same geometry and other energies; {APART}")
+        return notes
+
+
+def find_copies(structures: Structures) -> Copies:
+    """Copies among structures: of the same geometry, and energies that differ by less than `SAME_ENERGY`.
+
+    The energy counts for as many atoms as the smaller structure has, as a repeated cell has a multiple of it.
+    """
+    geometry = geometry_groups(structures.atoms)
+    return Copies(geometry, _by_energy(geometry, structures.energies, structures.n_atoms))
+
+
+def _by_energy(
+    geometry: NDArray[np.int64], energies: NDArray[np.float64], n_atoms: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    labels = np.arange(len(geometry))
+    for label in np.flatnonzero(np.bincount(geometry, minlength=len(geometry)) > 1):
+        members = np.flatnonzero(geometry == label)
+        scaled = energies[members] / n_atoms[members] * n_atoms[members].min()
+        order = np.argsort(scaled, kind="stable")
+        for cluster in np.split(order, np.flatnonzero(np.diff(scaled[order]) > SAME_ENERGY) + 1):
+            labels[members[cluster]] = members[cluster].min()
+    return labels
+
+
+def refuse_shared(splits: Mapping[str, Geometries]) -> list[str]:
+    """Check that no two of the named splits share a structure; where the energies of all are known, of one energy.
+
+    Returns:
+        What to know: the same geometry with other energies in two splits.
+
+    Raises:
+        BadInput: there are copies; the message has their indices.
+    """
+    atoms = [a for split in splits.values() for a in split.atoms]
+    places = [(name, image) for name, split in splits.items() for image in split.images.tolist()]
+    geometry = geometry_groups(atoms)
+    labels = geometry
+    labelled = [split for split in splits.values() if isinstance(split, Structures)]
+    if len(labelled) == len(splits):
+        energies = np.concatenate([split.energies for split in labelled])
+        labels = _by_energy(geometry, energies, np.array([len(a) for a in atoms]))
+    if shared := _across(places, labels):
+        raise BadInput(
+            f"the same structure in two splits: {_listed(shared)}; "
+            "remove the copies, the errors would look better than they are"
+        )
+    others = _across(places, geometry)
+    return [f"the same geometry with other energies in two splits: {_listed(others)}; {APART}"] if others else []
+
+
+def _across(places: Sequence[tuple[str, int]], labels: NDArray[np.int64]) -> list[str]:
+    """Structures that are in another split than the first one of their group."""
+    pairs = ((places[label], place) for label, place in zip(labels.tolist(), places, strict=True))
+    return [f"{first[0]} image {first[1]} = {name} image {image}" for first, (name, image) in pairs if first[0] != name]
+
+
+def _listed(items: Sequence[str]) -> str:
+    more = f" and {len(items) - LISTED} more" if len(items) > LISTED else ""
+    return f"{', '.join(items[:LISTED])}{more}"
+
+
+def _join_bucket(
+    structures: Sequence[Atoms], groups: "_Groups", found: dict[int, Fingerprint], by_size: dict[int, list[int]]
+) -> None:
+    """Join structures of the same geometry among some of one composition, given by their numbers of atoms."""
+    crystals: dict[int, Crystal] = {}
+
+    def crystal(i: int) -> Crystal:
+        if i not in crystals:
+            crystals[i] = Crystal(structures[i])
+        return crystals[i]
+
+    sizes = sorted(by_size)
+    for place, small in enumerate(sizes):
+        points = np.array([found[i].scaled(small) for i in by_size[small]])
+        for large in sizes[place:]:
+            others = by_size[large]
+            targets = points if large == small else np.array([found[i].scaled(small) for i in others])
+            for start in range(0, len(points), AT_ONCE):
+                for i, near in enumerate(candidates(points[start : start + AT_ONCE], targets), start):
+                    one = by_size[small][i]
+                    for other in sorted(others[k] for k in near if large != small or k > i):
+                        if groups.of(one) != groups.of(other) and same_geometry(crystal(one), crystal(other)):
+                            groups.join(one, other)
+
+
+class _Groups:
+    """Disjoint sets of indices, each with its least index as its label."""
+
+    def __init__(self, n: int) -> None:
+        self._parent = list(range(n))
+
+    def of(self, i: int) -> int:
+        while self._parent[i] != i:
+            self._parent[i] = i = self._parent[self._parent[i]]
+        return i
+
+    def join(self, i: int, j: int) -> None:
+        low, high = sorted((self.of(i), self.of(j)))
+        self._parent[high] = low
+
+    def labels(self) -> NDArray[np.int64]:
+        return np.array([self.of(i) for i in range(len(self._parent))], dtype=np.int64)
