@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, lru_cache
 
 import numpy as np
 from ase import Atoms
@@ -10,14 +11,17 @@ from numpy.typing import NDArray
 
 from bdqm_tune.errors import BadInput
 from bdqm_tune.structures.digest import geometry_key
-from bdqm_tune.structures.equivalence import Crystal, same_geometry
+from bdqm_tune.structures.equivalence import APART, Crystal, same_geometry
 from bdqm_tune.structures.fingerprint import Fingerprint, Fingerprints, candidates
 from bdqm_tune.structures.read import Geometries, Structures
 
 SAME_ENERGY = 0.01  # eV, of the smaller structure: below it two energies count as the same calculation
 AT_ONCE = 500  # structures whose candidates are held at once
+IN_MEMORY = 1000  # structures with their periodic images
 LISTED = 10  # of copies in a message, at most
-APART = "a potential cannot tell them apart: keep spin states, charges or settings in files and studies of their own"
+KEEP_APART = (
+    "a potential cannot tell them apart: keep spin states, charges or settings in files and studies of their own"
+)
 
 
 def geometry_groups(structures: Sequence[Atoms]) -> NDArray[np.int64]:
@@ -63,7 +67,9 @@ class Copies:
         # Of each geometry that has several energies, those other than the first.
         others = np.flatnonzero((self.copy == own) & (self.geometry != own))
         if pairs := [f"image {images[i]} and image {images[self.geometry[i]]}" for i in others]:
-            notes.append(f"{structures.source}: {_listed(pairs)} have the same geometry and other energies; {APART}")
+            notes.append(
+                f"{structures.source}: {_listed(pairs)} have the same geometry and other energies; {KEEP_APART}"
+            )
         return notes
 
 
@@ -112,7 +118,7 @@ def refuse_shared(splits: Mapping[str, Geometries]) -> list[str]:
             "remove the copies, the errors would look better than they are"
         )
     others = _across(places, geometry)
-    return [f"the same geometry with other energies in two splits: {_listed(others)}; {APART}"] if others else []
+    return [f"the same geometry with other energies in two splits: {_listed(others)}; {KEEP_APART}"] if others else []
 
 
 def _across(places: Sequence[tuple[str, int]], labels: NDArray[np.int64]) -> list[str]:
@@ -130,12 +136,12 @@ def _join_bucket(
     structures: Sequence[Atoms], groups: "_Groups", found: dict[int, Fingerprint], by_size: dict[int, list[int]]
 ) -> None:
     """Join structures of the same geometry among some of one composition, given by their numbers of atoms."""
-    crystals: dict[int, Crystal] = {}
+    crystal = lru_cache(IN_MEMORY)(lambda i: Crystal(structures[i]))
+    profile = cache(lambda i: crystal(i).profile)
 
-    def crystal(i: int) -> Crystal:
-        if i not in crystals:
-            crystals[i] = Crystal(structures[i])
-        return crystals[i]
+    def alike(one: int, other: int) -> bool:
+        near = np.abs(profile(one) - profile(other)).max() <= 2 * APART
+        return bool(near) and same_geometry(crystal(one), crystal(other))
 
     sizes = sorted(by_size)
     for place, small in enumerate(sizes):
@@ -147,7 +153,7 @@ def _join_bucket(
                 for i, near in enumerate(candidates(points[start : start + AT_ONCE], targets), start):
                     one = by_size[small][i]
                     for other in sorted(others[k] for k in near if large != small or k > i):
-                        if groups.of(one) != groups.of(other) and same_geometry(crystal(one), crystal(other)):
+                        if groups.of(one) != groups.of(other) and alike(one, other):
                             groups.join(one, other)
 
 

@@ -1,6 +1,7 @@
 """Whether two structures are the same: equal but for a motion, the order of atoms, and the choice of the cell."""
 
 from collections.abc import Iterator
+from functools import cached_property
 
 import numpy as np
 from ase import Atoms
@@ -13,6 +14,8 @@ APART = np.sqrt(3) * TOLERANCE  # Å, between atoms that count as the same
 NEARBY = 0.1  # Å, between atoms that a motion brings together before it is refined
 NEIGHBOURS = 8  # whose distances tell atoms apart
 SHELL = 30  # nearest neighbours that a rotation is taken from
+QUANTILES = 16  # of the distances to neighbours, over the atoms
+FIRST_REACH = 4.0  # Å
 
 
 class Crystal:
@@ -27,7 +30,7 @@ class Crystal:
         fractions[:, self.pbc] %= 1.0
         self.positions = fractions @ self.basis  # (n_atoms, 3), Å, within the cell
         self._tree = cKDTree(self._along(self.positions), boxsize=np.where(self.pbc, self.lengths, 0))
-        self._shells: tuple[NDArray[np.float64], NDArray[np.int64]] | None = None
+        self._reach = 0.0  # Å: images of atoms are made as far as this from the cell
 
     @property
     def periods(self) -> NDArray[np.float64]:
@@ -58,35 +61,57 @@ class Crystal:
         vectors = fractions @ self.basis
         return vectors if np.einsum("ij,ij->i", vectors, vectors).max() <= within**2 else None
 
-    @property
-    def shells(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Vectors (n_atoms, SHELL, 3), Å, to the nearest neighbours, and their atomic numbers; infinite beyond."""
-        reach = 5.0
-        while self._shells is None:
-            self._shells = self._within(reach)
-            reach *= 1.5
-        return self._shells
-
-    def _within(self, reach: float) -> tuple[NDArray[np.float64], NDArray[np.int64]] | None:
-        """The shells, where all of them are within so many Å; else None."""
-        n = len(self.numbers)
-        heights = 1 / np.linalg.norm(self._inverse, axis=0)
-        most = np.where(self.pbc, np.ceil(reach / heights), 0).astype(int)
-        steps = np.indices(tuple(2 * most + 1)).reshape(3, -1).T - most
-        images = ((steps @ self.basis)[:, None] + self.positions).reshape(-1, 3)
-        distance, index = cKDTree(images).query(self.positions, k=np.arange(2, SHELL + 2))
-        there = np.isfinite(distance)
-        if self.pbc.any() and (not there.all() or distance.max() > reach):
-            return None
-        vectors = np.full((*distance.shape, 3), np.inf)
-        vectors[there] = images[index[there]] - self.positions[np.nonzero(there)[0]]
-        return vectors, np.where(there, self.numbers[index % n], 0)
-
-    @property
+    @cached_property
     def surroundings(self) -> NDArray[np.float64]:
         """Distances (n_atoms, NEIGHBOURS) to the nearest neighbours, Å, ascending; 0 beyond the last."""
-        distances = np.linalg.norm(self.shells[0][:, :NEIGHBOURS], axis=2)
-        return np.where(np.isfinite(distances), distances, 0.0)
+        return self._within_reach(self.positions, NEIGHBOURS)[0]
+
+    @cached_property
+    def profile(self) -> NDArray[np.float64]:
+        """Quantiles over the atoms of the distances to their neighbours, Å, flat; a repeated cell has the same.
+
+        No displacement of all atoms changes one of them by more than twice the largest displacement.
+        """
+        n = len(self.numbers)
+        chosen = ((np.arange(QUANTILES) + 0.5) / QUANTILES * n).astype(int)
+        return np.sort(self.surroundings, axis=0)[chosen].ravel()
+
+    def neighbours(self, atom: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Vectors (n, 3), Å, to the `SHELL` nearest neighbours of an atom, and their atomic numbers."""
+        _, index = self._within_reach(self.positions[[atom]], SHELL)
+        index = index[0, index[0] >= 0]
+        return self._images[index] - self.positions[atom], self.numbers[self._owner[index]]
+
+    def neighbours_within(self, atom: int, radius: float) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Vectors (n, 3), Å, to all neighbours of an atom within a radius, and their atomic numbers."""
+        self._reach_out(radius)
+        index = np.array(self._cloud.query_ball_point(self.positions[atom], radius), dtype=int)
+        vectors = self._images[index] - self.positions[atom]
+        others = np.einsum("ij,ij->i", vectors, vectors) > 1e-12
+        return vectors[others], self.numbers[self._owner[index[others]]]
+
+    def _within_reach(self, points: NDArray[np.float64], k: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Distances (n, k), Å, of atoms to their nearest neighbours, 0 beyond the last, and these among the images."""
+        self._reach_out(FIRST_REACH)
+        while True:
+            distance, index = self._cloud.query(points, k=np.arange(2, k + 2))
+            there = np.isfinite(distance)
+            if not self.pbc.any() or (there.all() and distance.max() <= self._reach):
+                return np.where(there, distance, 0.0), np.where(there, index, -1)
+            self._reach_out(1.5 * self._reach)
+
+    def _reach_out(self, reach: float) -> None:
+        """Make the images of all atoms that are within so many Å of the cell."""
+        if reach <= self._reach:
+            return
+        self._reach = reach
+        margin = reach * np.linalg.norm(self._inverse, axis=0)
+        most = np.where(self.pbc, np.ceil(margin), 0).astype(int)
+        steps = np.indices(tuple(2 * most + 1)).reshape(3, -1).T - most
+        fractions = (self.positions @ self._inverse) + steps[:, None]
+        inside = (((fractions >= -margin) & (fractions <= 1 + margin)) | ~self.pbc).all(axis=2)
+        self._images, self._owner = fractions[inside] @ self.basis, np.nonzero(inside)[1]
+        self._cloud = cKDTree(self._images)
 
 
 def full_basis(atoms: Atoms) -> NDArray[np.float64]:
@@ -136,13 +161,14 @@ def _motions(one: Crystal, other: Crystal, anchor: int) -> Iterator[tuple[int, N
     alike = np.abs(other.surroundings - one.surroundings[anchor]).max(axis=1) <= 2 * APART
     chosen = np.flatnonzero(alike & (other.numbers == one.numbers[anchor])).tolist()
     yield from ((index, np.eye(3)) for index in chosen)
-    vectors, kinds = (part[anchor] for part in one.shells)
-    there = np.isfinite(vectors[:, 0])
-    pair = _pair(vectors[there])
-    for index in chosen:
-        yield from (
-            (index, rotation) for rotation in _rotations(vectors, kinds, pair, *(p[index] for p in other.shells))
-        )
+    vectors, kinds = one.neighbours(anchor)
+    pair = _pair(vectors)
+    vectors, kinds = vectors[pair], kinds[pair]
+    if pair:
+        radius = float(np.linalg.norm(vectors, axis=1).max()) + 2 * APART
+        for index in chosen:
+            around = other.neighbours_within(index, radius)
+            yield from ((index, rotation) for rotation in _rotations(vectors, kinds, *around))
 
 
 def _pair(vectors: NDArray[np.float64]) -> list[int]:
@@ -161,29 +187,25 @@ def _pair(vectors: NDArray[np.float64]) -> list[int]:
 def _rotations(
     vectors: NDArray[np.float64],
     kinds: NDArray[np.int64],
-    pair: list[int],
     others: NDArray[np.float64],
     other_kinds: NDArray[np.int64],
 ) -> Iterator[NDArray[np.float64]]:
-    """Rotations and reflections (3, 3) that bring a pair of vectors to two of the others of the same elements."""
-    lengths = np.linalg.norm(others, axis=1)
-    matches = [
-        np.flatnonzero((abs(lengths - np.linalg.norm(vectors[i])) <= 2 * APART) & (other_kinds == kinds[i]))
-        for i in pair
-    ]
-    if len(pair) == 1:
-        yield from (_turn(vectors[pair[0]], others[k]) for k in matches[0])
-    if len(pair) < 2:
+    """Rotations and reflections (3, 3) that bring one or two vectors to some of the others of the same elements."""
+    lengths, wanted = np.linalg.norm(others, axis=1), np.linalg.norm(vectors, axis=1)
+    first, *second = (
+        np.flatnonzero((np.abs(lengths - length) <= 2 * APART) & (other_kinds == kind))
+        for length, kind in zip(wanted, kinds, strict=True)
+    )
+    if not second:
+        yield from (_turn(vectors[0], others[k]) for k in first)
         return
-    product = vectors[pair[0]] @ vectors[pair[1]]
-    slack = 4 * APART * max(np.linalg.norm(vectors[i]) for i in pair)
-    frame = _frame(vectors[pair[0]], vectors[pair[1]])
-    for k in matches[0]:
-        for m in matches[1]:
+    product, slack, frame = vectors[0] @ vectors[1], 4 * APART * wanted.max(), _frame(*vectors)
+    for k in first:
+        for m in second[0]:
             if k != m and abs(others[k] @ others[m] - product) <= slack:
                 target = _frame(others[k], others[m])
-                for side in (1.0, -1.0):
-                    yield frame.T @ (target * [[1.0], [1.0], [side]])
+                yield frame.T @ target
+                yield frame.T @ (target * [[1.0], [1.0], [-1.0]])
 
 
 def _frame(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -16,9 +16,9 @@ from scipy.spatial import cKDTree
 
 from bdqm_tune.structures.equivalence import TOLERANCE, full_basis
 
-RADIUS = 4 * TOLERANCE  # Å, between the fingerprints of structures that may be the same
+RADIUS = 3 * TOLERANCE  # Å, between the fingerprints of structures that may be the same
 WAVES = (0.0, 0.5, 1.0, 1.7)  # 1/Å, along directions that are not periodic
-SHELLS = 4
+SHELLS = 6
 SOFTENING = 0.02  # so that sums that are 0 in a perfect crystal do not follow the rounding of its positions
 AT_ONCE = 2**20  # phases that are held at once
 SHORTEST, DENSITY = 1.5, 1.5  # least length of the largest G, 1/Å, and how many G there are an atom, about
