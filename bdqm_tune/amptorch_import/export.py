@@ -72,7 +72,7 @@ def _model(hyperparameters: Hyperparameters, config: Config, unsupported: list[U
         "dropout": hyperparameters.dropout,
         "dropout_rate": hyperparameters.dropout_rate,
         "initialization": "default" if hyperparameters.initialization == "default" else "xavier",
-        "get_forces": config.training.forces,
+        "get_forces": bool(config.training.forces),
     }
 
 

@@ -154,7 +154,7 @@ class AmptorchBackend:
         dtype, forces = DTYPES[config.training.precision], config.training.forces
         own = config.amptorch_features == "own"
         self._train, self._validation = (
-            split_images(dataset, split, dtype, forces, own) for split in (dataset.train, dataset.validation)
+            split_images(dataset, split, dtype, bool(forces), own) for split in (dataset.train, dataset.validation)
         )
         for remark in _remarks(config, dataset, sorted(self._train.differing + self._validation.differing)):
             note(f"bdqm-tune: {remark}")

@@ -158,7 +158,7 @@ class NativeBackend:
                 training = self._config.training
                 room = MemoryBudget.on(self._place, self._config.memory, self._parts)
                 train, validation = (
-                    split_tensors(dataset, split, self._place, DTYPES[training.precision], training.forces, room)
+                    split_tensors(dataset, split, self._place, DTYPES[training.precision], bool(training.forces), room)
                     for split in (dataset.train, dataset.validation)
                 )
                 data = OnDevice(dataset, train, validation, room)

@@ -101,7 +101,11 @@ class Training(Options):
 
     epochs: int = Field(100, ge=1, le=1_000_000, description="passes over the training split, at most")
     loss: Literal["mae", "mse"] = Field("mae", description="of the total energies, and of the forces")
-    forces: bool = Field(False, description="train on the forces as well; see search.force_coefficient")
+    forces: bool | Literal["partial"] = Field(
+        False,
+        description="train on the forces as well, see search.force_coefficient; true: every structure must have them; "
+        "partial: structures without forces count with their energies alone",
+    )
     early_stopping: int | None = Field(
         30, ge=1, le=1_000_000, description="epochs without a better objective; null: off"
     )
@@ -217,6 +221,8 @@ class Config(Options):
             raise ValueError("study.objectives: val_forces_mae needs training.forces: true")
         if "force_coefficient" in self.spaces and not self.training.forces:
             raise ValueError("search.force_coefficient: a range needs training.forces: true")
+        if self.backend == "amptorch" and self.training.forces == "partial":
+            raise ValueError("training.forces: partial needs backend: native; amptorch trains on the forces of all")
         return self
 
     @model_validator(mode="after")

@@ -85,8 +85,8 @@ class SplitTensors:
 
     @property
     def components(self) -> int:
-        """Number of force components, 3 per atom."""
-        return 3 * self._total_atoms
+        """Number of force components that are known, 3 per atom."""
+        return 3 * (self._total_atoms if self.forces is None else self.forces.n_known)
 
     @property
     def loaded(self) -> bool:

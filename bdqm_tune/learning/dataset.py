@@ -152,12 +152,10 @@ def prepare(config: Config, home: Path, indices: Indices | None = None) -> Datas
     given = read_training(config)
     structures = given.structures
     test = None if labelled is None else without_labels(labelled)
-    if config.training.forces and structures.forces is None:
-        raise BadInput(
-            f"{structures.source}: training.forces needs forces (eV/Å) in every image, and not every image has them"
-            f"{_forces_elsewhere(structures)}"
-        )
+    check_forces(structures, config)
     warnings, copies = [], None
+    if config.training.forces and labelled is not None and (missing := labelled.without_forces()):
+        warnings.append(_missing_in_test(labelled, missing, config))
     if given.indices is None:
         copies = find_copies(structures)
         warnings += copies.notes(structures)
@@ -165,6 +163,7 @@ def prepare(config: Config, home: Path, indices: Indices | None = None) -> Datas
             warnings.append(note)
     train_indices, validation_indices = indices or split_training(given, config, copies)
     train, held_out = structures.select(train_indices), structures.select(validation_indices)
+    warnings += check_split_forces(train, held_out, config)
     if config.data.validation_file is not None:
         train = replace(train, source=shown_source(config.data.train))
         held_out = replace(held_out, source=shown_source(config.data.validation_file))
@@ -173,7 +172,7 @@ def prepare(config: Config, home: Path, indices: Indices | None = None) -> Datas
         warnings += refuse_shared({"training": structures, "test": labelled})
 
     described = StructureFeatures(
-        structures, config.descriptor, home / "features", config.training.forces, config.device
+        structures, config.descriptor, home / "features", bool(config.training.forces), config.device
     )
     if config.descriptor_spaces:
         check_searched_descriptors(config, structures.elements)
@@ -223,10 +222,14 @@ def read_training(config: Config) -> TrainingData:
     if config.target.reference_energies == "isolated_atoms":
         isolated = isolated_energies(structures)
         structures = without_isolated_atoms(structures)
+    if config.training.forces == "partial":
+        structures = structures.with_some_forces()
     if data.validation_file is None:
         return TrainingData(structures, isolated, None)
     held_out = _read(data.validation_file, config)
     both = structures.joined(held_out, f"{structures.source} + {held_out.source}")
+    if config.training.forces == "partial":
+        both = both.with_some_forces()
     places = np.arange(len(both))
     return TrainingData(both, isolated, (places[: len(structures)], places[len(structures) :]))
 
@@ -259,7 +262,9 @@ def split_training(data: TrainingData, config: Config, copies: Copies | None) ->
 
 def _read(source: str | list[str], config: Config) -> Structures:
     structures = read_structures(source, config.data)
-    return without_isolated_atoms(structures) if config.target.reference_energies == "isolated_atoms" else structures
+    if config.target.reference_energies == "isolated_atoms":
+        structures = without_isolated_atoms(structures)
+    return structures.with_some_forces() if config.training.forces == "partial" else structures
 
 
 def _forces_elsewhere(structures: Structures) -> str:
@@ -276,6 +281,51 @@ def _other_energy(structures: Structures, config: Config) -> list[str]:
         f"the free energies differ from the energies by up to {1000 * gap:.1f} meV/atom, and forces are derivatives of "
         "the free energy; data.energy_key: free_energy trains on it"
     ]
+
+
+def check_forces(structures: Structures, config: Config) -> None:
+    """Raise BadInput unless the structures have the forces that a configuration trains on."""
+    missing = structures.without_forces() if config.training.forces else []
+    if len(missing) == len(structures):
+        raise BadInput(
+            f"{structures.source}: training.forces: {str(config.training.forces).lower()} needs forces (eV/Å), and no "
+            f"image has any{_forces_elsewhere(structures)}"
+        )
+    if missing and config.training.forces != "partial":
+        raise BadInput(
+            f"{structures.source}, image {missing[0]}: has no forces, as {len(missing)} of {len(structures)} images; "
+            "training.forces: true needs them (eV/Å) in every image; training.forces: partial trains images without "
+            "on their energies alone"
+            f"{_forces_elsewhere(structures)}"
+        )
+
+
+def check_split_forces(train: Structures, validation: Structures, config: Config) -> list[str]:
+    """Check that both splits have forces where those of some structures are trained on; gives what to know.
+
+    Raises:
+        BadInput: the training split has none, or the validation split, whose error of the forces is an objective.
+    """
+    if not config.training.forces:
+        return []
+    empty = [
+        name
+        for name, split in (("training", train), ("validation", validation))
+        if len(split.without_forces()) == len(split)
+    ]
+    if not empty:
+        return []
+    what = f"{train.source}: no structure of the {empty[0]} split has forces"
+    if empty[0] == "training" or "val_forces_mae" in config.objectives:
+        raise BadInput(f"{what}; another data.validation.seed or a larger data.validation.fraction may give it some")
+    return [f"{what}: there will be no val_forces_mae"]
+
+
+def _missing_in_test(test: Structures, missing: list[int], config: Config) -> str:
+    what = f"{test.source}: {len(missing)} of {len(test)} test structures have no forces, image {missing[0]} the first"
+    if len(missing) == len(test) or config.training.forces != "partial":
+        return f"{what}: there will be no test_forces_mae"
+    return f"{what}: test_forces_mae will be that of the others"
 
 
 def summary(dataset: Dataset) -> dict[str, Any]:

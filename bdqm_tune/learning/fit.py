@@ -258,7 +258,11 @@ class Fit:
         loss, error, *force_error = self._epochs.train(order, self._sizes)
         val_error, val_error_per_atom, *val_force_error = self._epochs.validate()
         train, validation = len(self._train), len(self._validation)
-        with_forces = self._train.forces is not None
+
+        def forces_mae(errors: list[float], split: SplitTensors) -> float | None:
+            known = split.forces is not None and split.components
+            return errors[0] / split.components * self._scale if known else None
+
         return EpochRecord(
             epoch,
             loss / train,
@@ -267,8 +271,8 @@ class Fit:
             val_error_per_atom / validation * self._scale,
             lr,
             time.perf_counter() - start,
-            force_error[0] / self._train.components * self._scale if with_forces else None,
-            val_force_error[0] / self._validation.components * self._scale if with_forces else None,
+            forces_mae(force_error, self._train),
+            forces_mae(val_force_error, self._validation),
         )
 
     @property

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from bdqm_tune.descriptors import StoredDerivatives
 from bdqm_tune.learning.memory_budget import MemoryBudget
@@ -25,7 +26,18 @@ class ForceBatch:
     atom: torch.Tensor  # (n_entries,) atom of the batch that is moved
     values: torch.Tensor  # (n_entries, 3, n_features) of the unscaled features, 1/Å
     slope: torch.Tensor  # (n_atoms, n_features) of the scaled features by the unscaled ones
-    targets: torch.Tensor  # (n_atoms, 3), 1/Å: in units of the energy scale
+    targets: torch.Tensor  # (n_atoms, 3), 1/Å: in units of the energy scale; 0 where they are not known
+    known: torch.Tensor | None = None  # (n_atoms, 1) 1 where forces are known, else 0; None: all are
+
+    def errors(self, forces: torch.Tensor) -> torch.Tensor:
+        """Errors (n_atoms, 3) of forces, 1/Å; 0 where the true ones are not known."""
+        errors = forces - self.targets
+        return errors if self.known is None else errors * self.known
+
+    def loss(self, loss: nn.Module, forces: torch.Tensor) -> torch.Tensor:
+        """The mean loss of the components that are known; 0 if none is."""
+        mean: torch.Tensor = loss(forces if self.known is None else forces * self.known, self.targets)
+        return mean if self.known is None else mean * len(self.known) / self.known.sum().clamp(min=1)
 
     def forces(self, gradient: torch.Tensor) -> torch.Tensor:
         """Forces (n_atoms, 3), 1/Å, from the gradient (n_atoms, n_features) of the energy by the scaled features."""
@@ -47,11 +59,14 @@ class ForceTensors:
     ) -> None:
         """
         Args:
-            forces: (total atoms, 3), 1/Å, in units of the energy scale.
+            forces: (total atoms, 3), 1/Å, in units of the energy scale; NaN where they are not known.
             derivatives: of the split's structures.
             room: memory budget of the device; None: unlimited.
         """
-        self._targets = torch.as_tensor(forces, dtype=dtype, device=device)
+        known = ~np.isnan(forces).any(axis=1, keepdims=True)
+        self.n_known = int(known.sum())  # atoms
+        self._known = None if known.all() else torch.as_tensor(known, dtype=dtype, device=device)
+        self._targets = torch.as_tensor(np.where(known, forces, 0.0), dtype=dtype, device=device)
         self._stored = derivatives
         self._values: torch.Tensor | None = None
         self._first, self._count = derivatives.first.tolist(), derivatives.count.tolist()
@@ -99,10 +114,15 @@ class ForceTensors:
         own = slice(i, i + 1)
         return self._stored.values.read(self._stored.first[own], self._stored.count[own]).transpose(0, 2, 1)
 
-    def arrays(self, slope: torch.Tensor) -> tuple[NDArray[Any], ...]:
-        """The loaded arrays, in the order of `compiled.kernel.Data`."""
+    def arrays(self, slope: torch.Tensor, first: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
+        """The loaded arrays, in the order of `compiled.kernel.Data`.
+
+        Args:
+            first: (n_structures,) index of each structure's first atom.
+        """
         assert self._values is not None
         pairs = self._pairs.numpy()
+        known = np.ones(len(first), dtype=bool) if self._known is None else self._known.numpy()[first, 0] > 0
         return (
             np.array(self._first, dtype=np.int64),
             np.array(self._count, dtype=np.int64),
@@ -111,6 +131,7 @@ class ForceTensors:
             self._values.numpy(),
             slope.numpy(),
             self._targets.numpy(),
+            known,
         )
 
     def batch(
@@ -138,4 +159,5 @@ class ForceTensors:
         else:
             assert read is not None
             values = read.to(slope.device, non_blocking=True)
-        return ForceBatch(pairs[:, 0], pairs[:, 1], values, slope, self._targets[atoms])
+        known = None if self._known is None else self._known[atoms]
+        return ForceBatch(pairs[:, 0], pairs[:, 1], values, slope, self._targets[atoms], known)

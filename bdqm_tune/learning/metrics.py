@@ -79,7 +79,7 @@ def force_deviations(
     """Errors of the forces' components, eV/Å.
 
     Args:
-        predicted, true: for each structure (n_atoms, 3), eV/Å.
+        predicted, true: for each structure (n_atoms, 3), eV/Å; atoms whose true forces are NaN do not count.
         chosen: for each structure (n_atoms,), True for the atoms that count; None: all.
 
     Raises:
@@ -87,6 +87,7 @@ def force_deviations(
     """
     _check(len(true))
     atoms = np.ones(sum(map(len, true)), dtype=bool) if chosen is None else np.concatenate(chosen)
+    atoms &= ~np.isnan(np.concatenate(true)).any(axis=1)
     structure = np.repeat(np.arange(len(true)), [len(forces) for forces in true])[atoms]
     labels = np.concatenate(true)[atoms]
     errors = np.concatenate(predicted)[atoms] - labels

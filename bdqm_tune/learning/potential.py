@@ -60,7 +60,7 @@ class Potential:
             hyperparameters,
             network.cpu().eval(),
             dataset.shift,
-            dataset.config.training.forces and hyperparameters.force_coefficient > 0,
+            bool(dataset.config.training.forces) and hyperparameters.force_coefficient > 0,
             tuple(np.unique(dataset.train.numbers).tolist()),
         )
 

@@ -123,7 +123,8 @@ class TorchEpochs:
             energies, forces = self._predict(batch, train=True)
             loss: torch.Tensor = self._loss(energies, batch.targets)
             if batch.forces is not None:
-                loss = loss + self._force_coefficient * self._loss(forces, batch.forces.targets)
+                assert forces is not None
+                loss = loss + self._force_coefficient * batch.forces.loss(self._loss, forces)
             self.optimizer.zero_grad()
             loss.backward()
             if not results:
@@ -138,7 +139,7 @@ class TorchEpochs:
         """Errors of the scaled energies (n_structures,) and, where the batch has them, forces (n_atoms, 3)."""
         errors = [energies.detach() - batch.targets]
         if batch.forces is not None and forces is not None:
-            errors.append(forces.detach() - batch.forces.targets)
+            errors.append(batch.forces.errors(forces.detach()))
         return errors
 
     def _predict(self, batch: Batch, train: bool) -> tuple[torch.Tensor, torch.Tensor | None]:

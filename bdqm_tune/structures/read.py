@@ -1,7 +1,7 @@
 """Structures with their labels, from any file that ASE reads."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import ase.db
@@ -61,18 +61,34 @@ class Geometries:
 
 @dataclass(frozen=True)
 class Structures(Geometries):
-    """Structures with energies; forces where every structure has them."""
+    """Structures with energies; forces where every structure has them, or where those of some are to be used."""
 
     source: str
     atoms: list[Atoms]
     energies: NDArray[np.float64]  # (n_structures,) eV, total
-    forces: list[NDArray[np.float64]] | None  # each (n_atoms, 3), eV/Å
+    forces: list[NDArray[np.float64]] | None  # each (n_atoms, 3), eV/Å; NaN where `with_some_forces` has none
     images: NDArray[np.int64]
     stress: list[NDArray[np.float64] | None] | None = None  # each (6,) in Voigt's order, eV/Å³; None: not read
     # What the source has beside them: arrays that may be forces under other names, where there are no forces, and by
     # how much the free energy differs from the energy that was read, eV an atom at most.
     force_columns: tuple[str, ...] = ()
     free_energy_gap: float = 0.0
+    some_forces: list[NDArray[np.float64]] | None = None  # where some have forces: the same, NaN for the others
+
+    def with_some_forces(self) -> "Structures":
+        """The same with the forces of those that have them; those of the others are NaN.
+
+        Apart, as the digest of structures counts their forces: without them it stays what it was.
+        """
+        return replace(self, forces=self.forces or self.some_forces, some_forces=None)
+
+    def without_forces(self) -> list[int]:
+        """Images that have no forces."""
+        missing = np.array([np.isnan(forces).all() for forces in self._forces_or_nan()])
+        return [int(image) for image in self.images[missing]]
+
+    def _forces_or_nan(self) -> list[NDArray[np.float64]]:
+        return self.forces or self.some_forces or [np.full((len(atoms), 3), np.nan) for atoms in self.atoms]
 
     def select(self, indices: Sequence[int] | NDArray[np.integer]) -> "Structures":
         """The structures at `indices`, in that order."""
@@ -86,19 +102,23 @@ class Structures(Geometries):
             None if self.stress is None else [self.stress[i] for i in chosen],
             self.force_columns,
             self.free_energy_gap,
+            None if self.some_forces is None else [self.some_forces[i] for i in chosen],
         )
 
     def joined(self, other: "Structures", source: str) -> "Structures":
         """These structures and then the others; each keeps the number of its image."""
+        complete = self.forces is not None and other.forces is not None
+        some = [*self._forces_or_nan(), *other._forces_or_nan()]
         return Structures(
             source,
             self.atoms + other.atoms,
             np.concatenate([self.energies, other.energies]),
-            None if self.forces is None or other.forces is None else self.forces + other.forces,
+            some if complete else None,
             np.concatenate([self.images, other.images]),
             None if self.stress is None or other.stress is None else self.stress + other.stress,
             tuple(dict.fromkeys(self.force_columns + other.force_columns)),
             max(self.free_energy_gap, other.free_energy_gap),
+            None if complete or all(np.isnan(forces).all() for forces in some) else some,
         )
 
 
@@ -214,6 +234,7 @@ def from_atoms(
         if options.energy_key is None:
             gap = max(gap, free_energy_gap(atoms))
     complete = [f for f in forces if f is not None]
+    some = [np.full((len(a), 3), np.nan) if f is None else f for a, f in zip(images, forces, strict=True)]
     return Structures(
         source,
         [Atoms(a.numbers, a.positions, cell=a.cell, pbc=a.pbc, info=_marks(a)) for a in images],
@@ -223,6 +244,7 @@ def from_atoms(
         stress,
         tuple(columns),
         gap,
+        some if 0 < len(complete) < len(images) else None,
     )
 
 

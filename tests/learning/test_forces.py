@@ -10,12 +10,14 @@ import torch
 from ase import Atoms
 from ase.build import bulk
 
-from bdqm_tune.config.config import Config
+from bdqm_tune.config.config import Config, Training
 from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.errors import BadInput
 from bdqm_tune.learning.batches import SplitTensors, split_tensors
 from bdqm_tune.learning.dataset import Dataset, prepare
+from bdqm_tune.learning.fit import Fit
 from bdqm_tune.learning.memory_budget import MemoryBudget
+from bdqm_tune.learning.metrics import force_metrics
 from bdqm_tune.learning.networks import make_network
 
 Alloys = Callable[..., list[Atoms]]
@@ -143,6 +145,83 @@ def test_images_without_forces_are_refused_where_forces_are_trained(
 ) -> None:
     images = alloys(4)
     del images[2].calc.results["forces"]
-    with pytest.raises(BadInput, match=r"train\.traj: training\.forces needs forces \(eV/Å\) in every image"):
+    with pytest.raises(BadInput, match=r"train\.traj, image 2: has no forces, as 1 of 4 images; .*forces: partial"):
         prepared(images, config_for, tmp_path)
     assert not (tmp_path / "home").exists()
+
+
+def without_some_forces(alloys: Alloys, n: int, missing: list[int]) -> list[Atoms]:
+    images = alloys(n)
+    for i in missing:
+        del images[i].calc.results["forces"]
+    return images
+
+
+def test_images_without_forces_count_with_their_energies_alone(
+    alloys: Alloys, config_for: ConfigFor, tmp_path: Path
+) -> None:
+    images = without_some_forces(alloys, 16, [0, 3, 4, 9, 12])
+    ase.io.write(tmp_path / "train.traj", images)
+    config = config_for(tmp_path / "train.traj", training={"forces": "partial", "precision": "float64"})
+    data = prepare(config, tmp_path / "home")
+    train, validation = data.train.structures, data.validation.structures
+    splits = [
+        split_tensors(data, split, torch.device("cpu"), torch.float64, True) for split in (data.train, data.validation)
+    ]
+    options = Hyperparameters(batch_size=16, initialization="zero", force_coefficient=0.3, num_layers=2, num_nodes=4)
+    # Before the first step the network is 0: the errors are the labels themselves, in one batch of all.
+    labels = {i: images[i].calc.results.get("forces") for i in range(16)}
+    known = [
+        np.concatenate([f for i in part.images if (f := labels[int(i)]) is not None]) for part in (train, validation)
+    ]
+    targets = data.scaled_targets(data.train)
+    for compiled in (False, True):
+        (record,) = list(Fit(options, Training(epochs=1, forces="partial"), *splits, data.scale, 0, compiled=compiled))
+        assert record.train_forces_mae == pytest.approx(np.abs(known[0]).mean())
+        expected = np.abs(targets).mean() + 0.3 * np.abs(known[0]).mean() / data.scale
+        assert record.train_loss == pytest.approx(expected)
+    # Of a network that is not 0, every batch by both trainers; some batches have no forces at all.
+    options = Hyperparameters(batch_size=2, initialization="xavier", force_coefficient=0.3, num_layers=2, num_nodes=4)
+    for loss in ("mae", "mse"):
+        training = Training(epochs=3, forces="partial", loss=loss)
+        ours, theirs = (
+            list(Fit(options, training, *splits, data.scale, 0, compiled=compiled)) for compiled in (True, False)
+        )
+        for one, other in zip(ours, theirs, strict=True):
+            assert one.train_loss == pytest.approx(other.train_loss, rel=1e-6)
+            assert one.val_forces_mae == pytest.approx(other.val_forces_mae, rel=1e-6)
+    predicted = [np.zeros((len(atoms), 3)) for atoms in validation.atoms]
+    assert validation.forces is not None
+    assert force_metrics(predicted, validation.forces)["forces_mae"] == pytest.approx(np.abs(known[1]).mean())
+
+
+def test_what_has_no_forces_at_all_is_said(alloys: Alloys, config_for: ConfigFor, tmp_path: Path) -> None:
+    partial = {"training": {"forces": "partial"}}
+    ase.io.write(tmp_path / "none.traj", without_some_forces(alloys, 8, list(range(8))))
+    with pytest.raises(BadInput, match=r"none\.traj: training\.forces: partial needs forces .* no image has any"):
+        prepare(config_for(tmp_path / "none.traj", **partial), tmp_path / "home")
+    ase.io.write(tmp_path / "train.traj", alloys(12))
+    plain = prepare(config_for(tmp_path / "train.traj"), tmp_path / "home")
+    held_out = plain.validation.structures.images.tolist()
+    ase.io.write(tmp_path / "train.traj", without_some_forces(alloys, 12, held_out))
+    ase.io.write(tmp_path / "test.traj", without_some_forces(lambda n: alloys(n, seed=7), 4, [2]))
+    given = {**partial, "data": {"test": str(tmp_path / "test.traj")}}
+    data = prepare(config_for(tmp_path / "train.traj", **given), tmp_path / "home")
+    missing, no_validation = data.warnings
+    assert "test.traj: 1 of 4 test structures have no forces, image 2 the first: test_forces_mae" in missing
+    assert "no structure of the validation split has forces: there will be no val_forces_mae" in no_validation
+    with pytest.raises(BadInput, match=r"no structure of the validation split has forces; another data\.validation"):
+        prepare(config_for(tmp_path / "train.traj", **given, target={"objective": "val_forces_mae"}), tmp_path / "home")
+
+
+def test_the_digest_of_images_without_forces_stays(alloys: Alloys, config_for: ConfigFor, tmp_path: Path) -> None:
+    """Of studies of energies, which such files were good for before."""
+    images = without_some_forces(alloys, 8, [1])
+    ase.io.write(tmp_path / "some.traj", images)
+    for atoms in images:
+        atoms.calc.results.pop("forces", None)
+    ase.io.write(tmp_path / "none.traj", images)
+    digests = {prepare(config_for(tmp_path / name), tmp_path / "home").digest for name in ("some.traj", "none.traj")}
+    assert len(digests) == 1
+    partial = prepare(config_for(tmp_path / "some.traj", training={"forces": "partial"}), tmp_path / "home")
+    assert partial.digest not in digests

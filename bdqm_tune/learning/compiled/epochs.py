@@ -194,6 +194,7 @@ def _data(split: SplitTensors) -> Data:
     common = features, split.first.numpy(), split.n_atoms.numpy(), split.targets.numpy()
     if forces is None:
         no_places, nothing = np.zeros(0, np.int64), np.zeros((0, 0), features.dtype)
-        return Data(*common, False, *(no_places,) * 4, np.zeros((0, 0, 0), features.dtype), nothing, nothing)
+        no_forces = np.zeros(0, np.bool_)
+        return Data(*common, False, *(no_places,) * 4, np.zeros((0, 0, 0), features.dtype), nothing, nothing, no_forces)
     assert split.inputs.slope is not None
-    return Data(*common, True, *forces.arrays(split.inputs.slope))
+    return Data(*common, True, *forces.arrays(split.inputs.slope, split.first.numpy()))

@@ -35,6 +35,7 @@ class Data(NamedTuple):
     derivatives: NDArray[Any]  # (n_entries, 3, n_features), 1/Å, of the unscaled features
     slope: NDArray[Any]  # (total atoms, n_features) of the scaled features by the unscaled ones
     force_targets: NDArray[Any]  # (total atoms, 3), 1/Å
+    known: NDArray[np.bool_]  # (n_structures,) whether its forces are known
 
 
 class State(NamedTuple):
@@ -106,8 +107,8 @@ def epoch(net, state, data, order, sizes, tile, options, train, lr, steps, seed)
     small = max(TILE, SMALL_PRODUCT // max(net.widths) ** 2)
     for size in sizes:
         batch = order[start : start + size]
-        atoms_in_batch = _clear(state.gradient, data.n_atoms, batch)
-        weight = options.force_coefficient / (3 * atoms_in_batch)  # of a component of a force
+        atoms_with_forces = _clear(state.gradient, data, batch)
+        weight = options.force_coefficient / (3 * max(atoms_with_forces, 1))  # of a component of a force
         begin = 0
         while begin < size:
             end, atoms = _end_of_tile(data.n_atoms, batch, begin, net.batchnorm and train)
@@ -139,13 +140,15 @@ def epoch(net, state, data, order, sizes, tile, options, train, lr, steps, seed)
 
 
 @compiled
-def _clear(gradient, n_atoms, batch):  # type: ignore[no-untyped-def]
-    """Set the gradient to zero for a batch, and give the atoms of that."""
+def _clear(gradient, data, batch):  # type: ignore[no-untyped-def]
+    """Set the gradient to zero for a batch, and give the atoms of that whose forces are trained."""
     for i in range(len(gradient)):
         gradient[i] = 0
     atoms = 0
-    for s in batch:
-        atoms += n_atoms[s]
+    if data.with_forces:
+        for s in batch:
+            if data.known[s]:
+                atoms += data.n_atoms[s]
     return atoms
 
 
@@ -198,6 +201,10 @@ def _forces(data, structures, by_features, direction, forces, absolute, weight, 
     loss, start = 0.0, 0
     for s in structures:
         n, first = data.n_atoms[s], data.first[s]
+        if not data.known[s]:
+            direction[start : start + n] = 0
+            start += n
+            continue
         entries = range(data.entry_first[s], data.entry_first[s] + data.entry_count[s])
         # In units of the unscaled features, for which the derivatives are.
         for a in range(n):
