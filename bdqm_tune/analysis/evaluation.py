@@ -1,8 +1,10 @@
 """An evaluation on the test split as text, tables and figures."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from bdqm_tune.analysis.metrics_table import as_quoted, metrics_table
+from bdqm_tune.evaluation.further_set import FurtherSet
 from bdqm_tune.evaluation.record import Evaluation, write_record
 
 
@@ -11,15 +13,25 @@ def evaluation_lines(evaluation: Evaluation) -> list[str]:
     return [
         f"{evaluation.study}: {evaluation.opening.model} on {len(evaluation.errors)} test structures",
         _opening_line(evaluation),
-        *_metric_lines(evaluation),
+        *_metric_lines(evaluation.metrics, evaluation.objective),
         f"run {evaluation.run_id}",
     ]
 
 
-def _metric_lines(evaluation: Evaluation) -> list[str]:
+def set_lines(found: FurtherSet) -> list[str]:
+    """What was evaluated on which file, and all metrics."""
+    n = len(found.tables["errors"])
+    return [
+        f"{found.study}: {found.model} on {n} structures of {found.file}",
+        *_metric_lines(found.metrics, found.objective),
+        f"run {found.run_id}",
+    ]
+
+
+def _metric_lines(metrics: Mapping[str, float], objective: str) -> list[str]:
     """Name, value, interval and unit of every metric, in columns, and beside it that of the baselines."""
     rows: list[tuple[str, ...]] = [("", "value", "95 % interval", "unit", "mean energy", "references")]
-    for row in as_quoted(metrics_table(evaluation.metrics, evaluation.objective)).to_dict("records"):
+    for row in as_quoted(metrics_table(metrics, objective)).to_dict("records"):
         interval = f"{_number(row['low'])} to {_number(row['high'])}" if row["low"] == row["low"] else ""
         value, *baselines = (_number(row[key]) for key in ("value", "mean energy", "references"))
         rows.append((row["metric"], value, interval, row["unit"], *baselines))

@@ -26,7 +26,7 @@ def metrics_table(metrics: Mapping[str, float], objective: str = "val_energy_mae
         is_end = name.rpartition("_")[2] in ENDS and name.rpartition("_")[0] in metrics
         if is_end or name.startswith((MEAN, REFERENCE)):
             continue
-        of_baseline = name.removeprefix("test") if name.startswith("test") else None
+        of_baseline = name.removeprefix("test").removeprefix("set") if name.startswith(("test_", "set_")) else None
         ends = (metrics.get(f"{name}_{end}") for end in ENDS)
         baselines = (metrics.get(f"{baseline}{of_baseline}") for baseline in (MEAN, REFERENCE))
         rows.append((name, value, *ends, metric_unit(name), *baselines))
@@ -45,8 +45,9 @@ def as_quoted(table: pd.DataFrame) -> pd.DataFrame:
 
 def _rank(name: str, objective: str) -> int:
     """The place of a metric among others: lower comes first."""
-    if name.endswith("_gain") or not name.startswith(("test_energy_", "test_forces_")) or name == "test_energy_std":
+    bare = name.removeprefix("test_").removeprefix("set_")  # of the test split, or of another file
+    if name.endswith("_gain") or not bare.startswith(("energy_", "forces_")) or bare in (name, "energy_std"):
         return 3
-    if name.startswith("test_forces_"):
+    if bare.startswith("forces_"):
         return 0 if objective == "val_forces_mae" else 3
     return 1 if name.endswith("_per_atom") else 2

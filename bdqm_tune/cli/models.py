@@ -46,12 +46,17 @@ def evaluate(
     ] = "",
     trial: PickedTrial = "",
     reopen: Reopen = "",
+    file: Annotated[
+        str, typer.Option(metavar="FILE", help="Evaluate on this labelled file, and leave the test split sealed.")
+    ] = "",
     train: Train = "",
     out: Out = "",
     allow_unknown_elements: AllowUnknown = False,
     as_json: Json = False,
 ) -> None:
-    """Evaluate the best trial's model, or an ensemble, on the test split: for one model of a study, on record."""
+    """Evaluate the best trial's model, or an ensemble, on the test split: for one model of a study, on record.
+
+    With --file, on any other labelled structures instead, for as many models as you like, also on record."""
     from bdqm_tune.analysis.evaluation import evaluation_lines
     from bdqm_tune.config.config import Study
     from bdqm_tune.evaluation.evaluation import evaluate_best, evaluate_ensemble
@@ -59,6 +64,12 @@ def evaluate(
 
     picked = picked_trial(trial, ensemble)
     name = study or Study().name
+    if file:
+        if reopen:
+            raise BadInput("--reopen is for the test split, which --file leaves sealed; give one of them")
+        with unknown_elements_shown():
+            _evaluate_file(name, file, picked, ensemble, train, out, as_json, allow_unknown_elements)
+        return
     folder = files_folder(name, out)  # before the evaluation, so that nothing is recorded whose files have no place
     if folder is not None and ensemble and out.endswith(os.sep):
         folder = files_folder(name, f"{folder / 'ensemble'}")
@@ -79,11 +90,39 @@ def evaluate(
     if folder is not None:
         from bdqm_tune.analysis.evaluation import write_evaluation
 
-        for file in write_evaluation(evaluation, folder):
-            evaluation.log_artifact(file)
+        for path in write_evaluation(evaluation, folder):
+            evaluation.log_artifact(path)
         (note if as_json else print)(
             f"tables, test_metrics.json and figures: {folder}{os.sep}, and run {evaluation.run_id}"
         )
+
+
+def _evaluate_file(
+    name: str,
+    file: str,
+    trial: int | None,
+    ensemble: str,
+    train: str,
+    out: str,
+    as_json: bool,
+    allow_unknown_elements: bool,
+) -> None:
+    from bdqm_tune.analysis.evaluation import set_lines
+    from bdqm_tune.evaluation.evaluation import chosen, chosen_ensemble
+    from bdqm_tune.evaluation.further_set import evaluate_file, write_set
+    from bdqm_tune.progress import note
+
+    folder = files_folder(name, out)
+    choose = chosen_ensemble(ensemble) if ensemble else chosen(trial)
+    found = evaluate_file(stores_here(), name, file, choose, train, allow_unknown_elements)
+    if as_json:
+        record = {"study": found.study, "model": found.model, "file": found.file}
+        print(json.dumps(record | found.metrics | {"run_id": found.run_id}))
+    else:
+        print("\n".join(set_lines(found)))
+    if folder is not None:
+        write_set(found, folder)
+        (note if as_json else print)(f"tables and set_metrics.json: {folder}{os.sep}, and run {found.run_id}")
 
 
 def picked_trial(trial: str, ensemble: str) -> int | None:
@@ -133,7 +172,9 @@ def predict(
         ),
     ],
     file: Annotated[str, typer.Argument(help="Structures, any file that ASE reads.")],
-    out: Annotated[str, typer.Option(metavar="FILE", help="Where to write them, as extended XYZ.")] = "predicted.xyz",
+    out: Annotated[
+        str, typer.Option(metavar="FILE", help="Where to write them: .xyz, .extxyz or .traj.")
+    ] = "predicted.xyz",
     min_covalent_ratio: Annotated[
         str,
         typer.Option(
@@ -146,7 +187,9 @@ def predict(
     ] = "",
     as_json: Json = False,
 ) -> None:
-    """Predict energies and forces of the structures in a file; with an ensemble also how sure they are."""
+    """Predict energies and forces of the structures in a file; with an ensemble also how sure they are.
+
+    Labels that the file has stay beside the predictions, and the errors are printed."""
     from dataclasses import asdict
 
     from bdqm_tune.config.config import Data
@@ -172,3 +215,8 @@ def predict(
         print(json.dumps(asdict(done)))
         return
     print(f"{done.structures} structures with {', '.join(done.columns)} (eV, eV/Å): {out}")
+    for name, unit in (("energy", "meV/atom"), ("forces", "meV/Å"), ("stress", "meV/Å³")):
+        after = "_per_atom" if name == "energy" else ""
+        if f"{name}_mae{after}" in done.errors:
+            mae, rmse = (1000 * done.errors[f"{name}_{kind}{after}"] for kind in ("mae", "rmse"))
+            print(f"{name}: MAE {mae:.4g}, RMSE {rmse:.4g} {unit}")

@@ -59,7 +59,7 @@ def evaluate_best(
     Args:
         trial: number of the one to evaluate in their place.
     """
-    return evaluate(stores, name, lambda *where: _chosen(trial, *where), reopen, train, allow_unknown_elements)
+    return evaluate(stores, name, chosen(trial), reopen, train, allow_unknown_elements)
 
 
 def evaluate(
@@ -109,10 +109,15 @@ def evaluate(
             raise BdqmError(f"cannot evaluate through the MLflow tracking store: {reason(error)}") from None
 
 
-def _chosen(trial: int | None, study: optuna.Study, client: MlflowClient, stores: Stores) -> Candidate:
-    chosen = chosen_model(study, trial)
-    run = existing_run(client, f"trial {chosen.trial}, {chosen.why}", chosen.run_id)
-    return Candidate(load_potential(f"runs:/{run.info.run_id}/model", stores), run, run, (chosen.trial,))
+def chosen(trial: int | None = None) -> Choose:
+    """Chooses a study's champion, or else its best trial; or the trial of this number."""
+
+    def choose(study: optuna.Study, client: MlflowClient, stores: Stores) -> Candidate:
+        model = chosen_model(study, trial)
+        run = existing_run(client, f"trial {model.trial}, {model.why}", model.run_id)
+        return Candidate(load_potential(f"runs:/{run.info.run_id}/model", stores), run, run, (model.trial,))
+
+    return choose
 
 
 def evaluate_ensemble(
@@ -134,9 +139,14 @@ def evaluate_ensemble(
         BadInput: as `evaluate`, and if there is no such ensemble.
         BdqmError: a store or a file cannot be read.
     """
+    return evaluate(stores, name, chosen_ensemble(which), reopen, train)
+
+
+def chosen_ensemble(which: str = LATEST) -> Choose:
+    """Chooses an ensemble of a study: by the id of its run, or the latest."""
 
     def choose(study: optuna.Study, client: MlflowClient, stores: Stores) -> Candidate:
-        run = _ensemble_run(client, name, study.user_attrs[EXPERIMENT], which)
+        run = _ensemble_run(client, study.study_name, study.user_attrs[EXPERIMENT], which)
         ensemble = load_model(run.info.run_id, stores)
         if not isinstance(ensemble, Ensemble) or ensemble.calibration is None:
             raise BadInput(f"{run.info.run_id}: holds no calibrated ensemble")
@@ -144,7 +154,7 @@ def evaluate_ensemble(
         trials = tuple(int(number) for number in run.data.tags["trials"].split(","))
         return Candidate(ensemble, run, trained, trials)
 
-    return evaluate(stores, name, choose, reopen, train, allow_unknown_elements)
+    return choose
 
 
 def _ensemble_run(client: MlflowClient, study: str, experiment_id: str, which: str) -> Run:

@@ -79,7 +79,7 @@ BAD_FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
         "bad.xyz, image 2: atom 0 (Cu) and atom 1 (H) are 0 Å apart",
     ),
     "one image": (lambda path: ase.io.write(path, pairs_of_atoms(1)), "at least 2 structures"),
-    "copies on both sides": (lambda path: ase.io.write(path, [labelled()] * 20), "the same structure in two splits"),
+    "nothing but copies": (lambda path: ase.io.write(path, [labelled()] * 20), "all 20 structures are copies of one"),
 }
 
 
