@@ -17,8 +17,7 @@ from bdqm_tune.storage.database import not_made_yet, opened
 from bdqm_tune.storage.queries import Claim
 from bdqm_tune.storage.retrying_storage import RetryingStorage
 from bdqm_tune.study.objectives import best_first, error_of, objectives_of, pareto_front
-from bdqm_tune.study.study import LOSSES, RUN_ID, SIGNATURE, STATES, no_such_study, study_id_of
-from bdqm_tune.study.trial_result import errors_of
+from bdqm_tune.study.study import LOSSES, RUN_ID, SIGNATURE, STATES, errors_of, no_such_study, study_id_of
 from bdqm_tune.units import OBJECTIVE_UNITS, duration_text, error_text
 from bdqm_tune.workers.registry import DEAD, RUNNING, Worker, Workers
 

@@ -279,8 +279,7 @@ def _dataset(options: "Config", home: Path) -> "Dataset":
 def _trial_line(result: "TrialResult", study: "optuna.Study") -> str:
     """How a trial ended, and the best one of the study."""
     from bdqm_tune.study.objectives import pareto_front
-    from bdqm_tune.study.study import SIGNATURE
-    from bdqm_tune.study.trial_result import errors_of
+    from bdqm_tune.study.study import SIGNATURE, errors_of
     from bdqm_tune.units import error_text
 
     objective, found = study.user_attrs[SIGNATURE]["objective"], "no result"

@@ -73,12 +73,13 @@ def evaluate(
     folder = files_folder(name, out)  # before the evaluation, so that nothing is recorded whose files have no place
     if folder is not None and ensemble and out.endswith(os.sep):
         folder = files_folder(name, f"{folder / 'ensemble'}")
-    stores, allowed = stores_here(), allow_unknown_elements
+    stores = stores_here()
+    options = {"reopen": reopen, "train": train, "allow_unknown_elements": allow_unknown_elements}
     with unknown_elements_shown():
         evaluation = (
-            evaluate_ensemble(stores, name, ensemble, reopen, train, allowed)
+            evaluate_ensemble(stores, name, ensemble, **options)
             if ensemble
-            else evaluate_best(stores, name, reopen, train, picked, allowed)
+            else evaluate_best(stores, name, trial=picked, **options)
         )
     if as_json:
         model = {"trials": list(evaluation.trials)} if evaluation.trial is None else {"trial": evaluation.trial}

@@ -4,8 +4,6 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from ase.data import atomic_numbers, chemical_symbols
-
 from bdqm_tune.config.yaml_files import parse_yaml
 from bdqm_tune.errors import BadInput, shown
 
@@ -32,6 +30,8 @@ def parse_reference_energies(value: Any) -> ReferenceOption:
         return "isolated_atoms" if value == "IsolatedAtom" else value  # type: ignore[return-value]
     if not isinstance(value, Mapping) or not value:
         raise ValueError(f"must be {FORMS}; got {shown(value)}")
+    from ase.data import chemical_symbols  # what reads a configuration alone need not import it
+
     energies: dict[int, float | Literal["fit"]] = {}
     for name, energy in value.items():
         z = _atomic_number(name)
@@ -42,6 +42,8 @@ def parse_reference_energies(value: Any) -> ReferenceOption:
 
 
 def _atomic_number(name: Any) -> int:
+    from ase.data import atomic_numbers, chemical_symbols
+
     if isinstance(name, bool):  # as YAML reads the symbol No
         raise ValueError(f"an element is a symbol, as Cu, or an atomic number; got {shown(name)}")
     text = str(name).strip()

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import optuna
-from ase.data import chemical_symbols
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.study import StudyDirection
@@ -204,7 +203,14 @@ def _reference_energies(config: Config, dataset: "Dataset") -> Any:
     """The option; where it is `isolated_atoms`, their energies, which the digest of the data does not have."""
     if config.target.reference_energies != "isolated_atoms":
         return config.target.reference_energies
+    from ase.data import chemical_symbols  # what only looks at studies need not import it
+
     return {chemical_symbols[z]: energy for z, energy in dataset.references.per_element.items()}
+
+
+def errors_of(trial: FrozenTrial, objectives: Sequence[str]) -> dict[str, float | None]:
+    """The errors and objectives of a complete trial, by name; those of its result that it has."""
+    return {**trial.user_attrs.get(RESULT, {}), **dict(zip(objectives, trial.values, strict=True))}
 
 
 def add_trials(

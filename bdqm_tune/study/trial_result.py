@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from bdqm_tune.services.optuna_private import id_of
 from bdqm_tune.storage.retrying_storage import ClaimLost
@@ -36,11 +36,6 @@ class TrialResult:
     def values(self, objectives: Sequence[str]) -> list[float]:
         """The values of the objectives, of a complete trial."""
         return [float(getattr(self, name)) for name in objectives]
-
-
-def errors_of(trial: FrozenTrial, objectives: Sequence[str]) -> dict[str, float | None]:
-    """The errors and objectives of a complete trial, by name; those of its result that it has."""
-    return {**trial.user_attrs.get(RESULT, {}), **dict(zip(objectives, trial.values, strict=True))}
 
 
 def tell(

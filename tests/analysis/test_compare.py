@@ -313,7 +313,8 @@ def test_evaluate_says_that_it_repeats_or_reopens(workdir: Path, monkeypatch: py
         "evaluate", "--out", "figures/", "--study", "oc20", "--reopen", "a referee asked", "--train", "moved.traj"
     )
     assert status == 0
-    assert asked == [{"reopen": "a referee asked", "train": "moved.traj", "trial": None}]
+    options = {"reopen": "a referee asked", "train": "moved.traj", "allow_unknown_elements": False}
+    assert asked == [options | {"trial": None}]
     assert out.splitlines()[1] == (
         "test split opened on 2026-11-25; opening 2 of this study: a referee asked; this is the record of then, "
         "nothing was evaluated again"

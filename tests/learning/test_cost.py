@@ -32,7 +32,7 @@ def test_a_large_network_takes_longer(dataset: Dataset, alloys: Callable[..., li
         network = make_network(dataset.descriptor.n_features, options, [])
         return network_seconds(Potential.from_dataset(dataset, options, network), structures, features)
 
-    assert seconds(20) > 2 * seconds(1)
+    assert seconds(100) > 2 * seconds(1)
 
 
 def test_what_another_thread_does_meanwhile_does_not_count() -> None:
