@@ -23,7 +23,7 @@ from bdqm_tune.learning.dataset import Dataset, prepare
 
 WATER = Path(__file__).resolve().parents[2] / "shared" / "data" / "water_2d.traj"
 # amptorch's reference configuration for it.
-DESCRIPTOR = {"orders": [0, 1, 2, 3, 4], "sigmas": [0.4, 0.8, 1.2, 1.6, 2.0], "cutoff": 6.0}
+DESCRIPTOR = {"orders": [0, 1, 2, 3, 4], "sigmas": [0.4, 0.8, 1.2, 1.6, 2.0], "cutoff": 6.0, "smooth_cutoff": False}
 OPTIONS = Hyperparameters(num_layers=3, num_nodes=20, activation="tanh", batch_size=16, lr=3e-3)
 
 

@@ -99,9 +99,11 @@ def our_descriptor(setting: str, image: Image, densities: Path) -> Descriptor:
     """Our descriptor of a setting, with the floor that amptorch has where it also computes derivatives."""
     derived = image.derivatives is not None
     if setting in GMP_GROUPS:
-        return GMPGroups(**GMP_GROUPS[setting], pseudodensities=densities, root_floor=1e-8 if derived else 0.0)
+        amptorchs = {"pseudodensities": densities, "smooth_cutoff": False, "root_floor": 1e-8 if derived else 0.0}
+        return GMPGroups(**GMP_GROUPS[setting], **amptorchs)
     if setting in GMP_NORMALISED:
-        return GMP(**GMP_NORMALISED[setting], pseudodensities=densities, root_floor=1e-2 if derived else 0.0)
+        amptorchs = {"pseudodensities": densities, "smooth_cutoff": False, "root_floor": 1e-2 if derived else 0.0}
+        return GMP(**GMP_NORMALISED[setting], **amptorchs)
     return SymmetryFunctions(elements=sorted(set(image.atoms.get_chemical_symbols())), **SYMMETRY[setting])
 
 

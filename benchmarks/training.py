@@ -35,7 +35,8 @@ from bdqm_tune.learning.fit import Fit
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 SIGMAS = [0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 1.75, 2.0]  # of narrower ones amptorch's features are not right
-GMP = {"orders": [0, 1, 2, 3, 4], "sigmas": SIGMAS, "cutoff": 6.0}  # 40 features
+# 40 features, and without a smooth cutoff, which amptorch does not have.
+GMP = {"orders": [0, 1, 2, 3, 4], "sigmas": SIGMAS, "cutoff": 6.0, "smooth_cutoff": False}
 SMALL = Hyperparameters(num_layers=3, num_nodes=20, batch_size=16)
 
 
@@ -58,7 +59,7 @@ WORKS = [
     Work(
         "OC20-300, 10×20 tanh, batch 32",
         "oc20_300_train.traj",
-        {"sigmas": SIGMAS},
+        {"sigmas": SIGMAS, "smooth_cutoff": False},
         False,
         Hyperparameters(num_layers=10, num_nodes=20, batch_size=32),
         20,

@@ -12,7 +12,7 @@ Settings = dict[str, Any]  # what the constructor of a descriptor takes
 
 
 def gmp_settings(params: Group) -> Settings:
-    """Of `gmpordernorm`: orders, sigmas, cutoff, solid, square."""
+    """Of `gmpordernorm`: orders, sigmas, cutoff, solid, square; amptorch's cutoff is not smooth."""
     if "MCSHs_detailed_list" in params:
         key = "MCSHs_detailed_list"
         entries = [(entry["order"], plain(entry["sigmas"])) for entry in params.get(key)]
@@ -28,6 +28,7 @@ def gmp_settings(params: Group) -> Settings:
     params.note(key, params.given[key], f"descriptor.orders: {found['orders']}, sigmas: {shown(found['sigmas'])}")
     found |= {
         "cutoff": params.get("cutoff"),
+        "smooth_cutoff": False,
         "solid": bool(params.get("solid_harmonics", True)),
         "square": bool(params.get("square", True)),
     }
@@ -41,7 +42,7 @@ def gmp_settings(params: Group) -> Settings:
 
 
 def group_settings(params: Group) -> Settings:
-    """Of `gmp`: groups, sigmas, cutoff, square."""
+    """Of `gmp`: groups, sigmas, cutoff, square; amptorch's cutoff is not smooth."""
     if "MCSHs_detailed_list" in params:
         key = "MCSHs_detailed_list"
         entries = [(int(e["order"]), [int(e["group"])], plain(e["sigmas"])) for e in params.get(key)]
@@ -66,7 +67,7 @@ def group_settings(params: Group) -> Settings:
     params.note("cutoff", cutoff, f"descriptor.cutoff: {cutoff}")
     params.note("square", square, f"descriptor.square: {shown(square)}")
     _common(params)
-    return {"groups": groups, "sigmas": sigmas, "cutoff": cutoff, "square": square}
+    return {"groups": groups, "sigmas": sigmas, "cutoff": cutoff, "smooth_cutoff": False, "square": square}
 
 
 def symmetry_settings(params: Group, cutoff_params: Group, elements: list[str] | None) -> Settings:

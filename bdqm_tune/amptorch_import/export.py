@@ -165,6 +165,10 @@ def _multipoles(options: DescriptorOptions, unsupported: list[Unsupported]) -> d
     else:
         scheme = "gmpordernorm"
         params |= {"MCSHs": {"orders": options.orders, "sigmas": sigmas}, "solid_harmonics": options.solid}
+    if options.smooth_cutoff:
+        unsupported.append(
+            Unsupported("descriptor.smooth_cutoff", "amptorch counts all neighbours the same up to its cutoff")
+        )
     if options.cutoff is not None:
         params["cutoff"] = options.cutoff
     files = sorted(Path(options.pseudodensities).glob("*.g")) if options.pseudodensities else []

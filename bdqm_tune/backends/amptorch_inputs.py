@@ -176,6 +176,9 @@ def descriptor_setup(descriptor: Descriptor, elements: list[str], folder: Path) 
     Args:
         elements: symbols, by atomic number.
         folder: where the pseudo-densities are put for amptorch to read them.
+
+    Raises:
+        BadInput: amptorch has no such descriptor.
     """
     match descriptor:
         case SymmetryFunctions():
@@ -194,6 +197,8 @@ def descriptor_setup(descriptor: Descriptor, elements: list[str], folder: Path) 
             options, scheme = {}, "gmp"
         case _:
             raise BadInput(f"backend amptorch: it has no descriptor like {type(descriptor).__name__}")
+    if descriptor.smooth_cutoff:
+        raise BadInput("backend amptorch: it has no smooth cutoff; set descriptor.smooth_cutoff: false")
     files = {}
     for element in elements:
         density = descriptor.table[atomic_numbers[element]]

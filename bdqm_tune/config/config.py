@@ -7,8 +7,14 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from bdqm_tune.config.descriptor_options import DescriptorOptions
-from bdqm_tune.config.descriptor_search import check_search, descriptor_spaces, is_fixed_option, with_fixed_options
+from bdqm_tune.config.descriptor_options import DescriptorOptions, counts
+from bdqm_tune.config.descriptor_search import (
+    check_search,
+    descriptor_spaces,
+    is_fixed_option,
+    with_fixed_options,
+    with_option,
+)
 from bdqm_tune.config.hyperparameters import DEFAULT_SEARCH, Options, excluded_by, refuse_two_ways
 from bdqm_tune.config.reference_energies import ReferenceOption, parse_reference_energies
 from bdqm_tune.config.spaces import DESCRIPTOR, Space, check_value, parse_space
@@ -199,7 +205,11 @@ class Config(Options):
     @model_validator(mode="before")
     @classmethod
     def _fixed_descriptor(cls, content: Any) -> Any:
-        return with_fixed_options(content) if isinstance(content, Mapping) else content
+        if not isinstance(content, Mapping):
+            return content
+        if content.get("backend") == "amptorch":
+            content = with_option(content, "smooth_cutoff", False)  # which amptorch does not have
+        return with_fixed_options(content)
 
     @field_validator("search")
     @classmethod
@@ -243,6 +253,14 @@ class Config(Options):
     def _check_cohort(self) -> "Config":
         if self.backend == "amptorch" and self.cohort not in ("auto", 1):
             raise ValueError(f"cohort: amptorch trains one trial at a time, got {self.cohort}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_smooth_cutoff(self) -> "Config":
+        space = self.descriptor_spaces.get("smooth_cutoff")
+        possible = [self.descriptor.smooth_cutoff] if space is None else space.choices
+        if self.backend == "amptorch" and True in possible and counts("smooth_cutoff", self.descriptor.model_dump()):
+            raise ValueError("descriptor.smooth_cutoff: amptorch has no smooth cutoff; leave it out or set it to false")
         return self
 
     @model_validator(mode="after")

@@ -16,7 +16,7 @@ from bdqm_tune.config.hyperparameters import Options
 
 LONGEST = 100.0  # Å; a typing error must not fill the memory with neighbours
 # The options of each descriptor, besides those that all have.
-_GMP = {"sigmas", "cutoff", "square", "pseudodensities"}
+_GMP = {"sigmas", "cutoff", "smooth_cutoff", "square", "pseudodensities"}
 DESCRIPTORS: dict[str, set[str]] = {
     "gmp": {"orders", "solid", *_GMP},
     "gmp_groups": {"groups", *_GMP},
@@ -31,6 +31,8 @@ CONDITIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "gamma": ("cutoff_function", ("polynomial",)),
     "scaling_range": ("scaling", ("normalise",)),
 }
+# What an option was before it existed: records of that time, of studies and runs, do not have it.
+BEFORE: dict[str, Any] = {"smooth_cutoff": False}
 # The options that `DescriptorOptions` compares with each other.
 DEPENDENT = ("name", "cutoff", "square", "scaling", "cutoff_function", "gamma")
 
@@ -58,6 +60,11 @@ class DescriptorFields(Options):
     ) = Field(8, description="probe widths, Å; a number: as many from 0.1 to 2 Å, evenly spaced in their logarithm")
     cutoff: float | None = Field(
         6.0, gt=0, le=LONGEST, description="Å; null: where the widest probe has decayed to 1e-8"
+    )
+    smooth_cutoff: bool = Field(
+        True,
+        description="neighbours count less towards the cutoff, so that energies and forces do not jump there; false: "
+        "all count the same up to the cutoff, as in amptorch",
     )
     solid: bool = Field(True, description="solid harmonics, else surface harmonics")
     square: bool = Field(True, description="squared invariants, else their roots")
@@ -120,6 +127,16 @@ def conditions(option: str) -> Iterator[tuple[str, tuple[str, ...]]]:
     while option in CONDITIONS:
         option, needed = CONDITIONS[option]
         yield option, needed
+
+
+def as_before(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options without those that say what was so before they existed: equal to a record of that time."""
+    return {option: value for option, value in options.items() if option not in BEFORE or value != BEFORE[option]}
+
+
+def completed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a record with those that `as_before` left out, or that did not exist yet."""
+    return {**{option: value for option, value in BEFORE.items() if counts(option, record)}, **record}
 
 
 def counts(option: str, values: Mapping[str, Any]) -> bool:

@@ -112,6 +112,24 @@ def with_fixed_options(content: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**content, "search": searched, "descriptor": options}
 
 
+def with_option(content: Mapping[str, Any], option: str, value: Any) -> Mapping[str, Any]:
+    """The content of a configuration with a value for an option of the descriptor that it neither gives nor searches.
+
+    It is unchanged if no descriptor that a trial could have takes the option.
+    """
+    search, base = content.get("search", {}), content.get("descriptor", {})
+    base = base.model_dump(exclude_unset=True) if isinstance(base, BaseModel) else base
+    if not isinstance(search, Mapping) or not isinstance(base, Mapping):
+        return content  # which is refused later
+    if option in base or DESCRIPTOR + option in search:
+        return content
+    names = search.get(DESCRIPTOR + "name", base.get("name", DescriptorFields.model_fields["name"].default))
+    names = names.get("choice") if isinstance(names, Mapping) else [names]
+    if not isinstance(names, list | tuple) or not any(counts(option, {**base, "name": name}) for name in names):
+        return content
+    return {**content, "search": {**search, DESCRIPTOR + option: value}}
+
+
 def is_fixed_option(name: Any, entry: Any) -> bool:
     """Whether an entry of `search` fixes an option of the descriptor."""
     return isinstance(name, str) and name.startswith(DESCRIPTOR) and not is_space(name, entry)

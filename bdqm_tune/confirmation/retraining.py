@@ -14,6 +14,7 @@ from mlflow.tracking import MlflowClient
 
 from bdqm_tune.backends import Backend, TrainingRun, make_backend
 from bdqm_tune.config.config import Config
+from bdqm_tune.config.descriptor_options import as_before
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.fit import Diverged
 from bdqm_tune.progress import check, interruptible
@@ -60,6 +61,7 @@ def identity(config: Config, dataset: Dataset) -> str:
     """Digest of all that the model depends on, except the seed and the machine."""
     content = config.model_dump(mode="json", include={"descriptor", "target", "training"})
     content["backend"] = config.trained_by
+    content["descriptor"] = as_before(content["descriptor"])
     tried = training_record.tried_by(config).hyperparameters.model_dump(mode="json")
     text = json.dumps([content, tried, dataset.digest], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -20,6 +20,7 @@ from bdqm_tune.descriptors.multipoles import (
     Kind,
     Multipoles,
     check_sigmas,
+    cutoff_settings,
     root,
     table_from_settings,
     table_settings,
@@ -62,6 +63,7 @@ class GMP(Multipoles):
         pseudodensities: str | Path | Table | None = None,
         root_floor: float = 0.0,
         derivative_floor: float = 0.0,
+        smooth_cutoff: bool = True,
     ) -> None:
         """
         Args:
@@ -75,6 +77,8 @@ class GMP(Multipoles):
                 where it also computes derivatives.
             derivative_floor: 1/Å; derivatives below it become 0, except for a strain, so that forces are no longer
                 quite those of the energy. amptorch does so (1e-5): needed to meet forces that it predicts.
+            smooth_cutoff: neighbours count less towards the cutoff, so that no feature jumps there: see
+                `smooth_cutoff`. amptorch has none.
 
         Raises:
             BadInput: a value outside its range.
@@ -83,7 +87,7 @@ class GMP(Multipoles):
             raise BadInput(f"descriptor orders must be different integers from 0 to {MAX_ORDER}, got {list(orders)}")
         check_sigmas(sigmas)
         cutoff = default_cutoff(sigmas) if cutoff is None else cutoff
-        super().__init__(sigmas, cutoff, square, root_floor, pseudodensities)
+        super().__init__(sigmas, cutoff, square, root_floor, pseudodensities, smooth_cutoff)
         if not (math.isfinite(derivative_floor) and derivative_floor >= 0):
             raise BadInput(f"descriptor derivative_floor must be 0 or more, got {derivative_floor}")
         self.derivative_floor = float(derivative_floor)
@@ -105,6 +109,7 @@ class GMP(Multipoles):
             "square": self.square,
             "root_floor": self.root_floor,
             "pseudodensities": table_settings(self.table),
+            **cutoff_settings(self.smooth_cutoff),
             # Not where it is 0: features cached before it existed are the same.
             **({"derivative_floor": self.derivative_floor} if self.derivative_floor else {}),
         }
@@ -113,7 +118,9 @@ class GMP(Multipoles):
     def from_settings(cls, settings: dict[str, Any]) -> "GMP":
         """The descriptor whose `settings` these are."""
         arguments = {key: value for key, value in settings.items() if key not in ("name", "version", "pseudodensities")}
-        return cls(**arguments, pseudodensities=table_from_settings(settings["pseudodensities"]))
+        return cls(
+            **{"smooth_cutoff": False} | arguments, pseudodensities=table_from_settings(settings["pseudodensities"])
+        )
 
     def sparse_derivatives(self, atoms: Atoms, images: bool = False) -> tuple[NDArray[np.float64], SparseDerivatives]:
         features, derivatives = super().sparse_derivatives(atoms, images)

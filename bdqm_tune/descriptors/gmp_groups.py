@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 
 from bdqm_tune.descriptors import maxwell
 from bdqm_tune.descriptors.moments import channels
-from bdqm_tune.descriptors.multipoles import MAX_ORDER, Kind, Multipoles, root, table_from_settings, table_settings
+from bdqm_tune.descriptors.multipoles import (
+    MAX_ORDER,
+    Kind,
+    Multipoles,
+    cutoff_settings,
+    root,
+    table_from_settings,
+    table_settings,
+)
 from bdqm_tune.descriptors.pseudodensity import Table
 from bdqm_tune.errors import BadInput
 
@@ -40,6 +48,7 @@ class GMPGroups(Multipoles):
         square: bool = False,
         pseudodensities: str | Path | Table | None = None,
         root_floor: float = 0.0,
+        smooth_cutoff: bool = True,
     ) -> None:
         """
         Args:
@@ -51,11 +60,12 @@ class GMPGroups(Multipoles):
             pseudodensities: folder of amptorch `.g` files, or a table by atomic number; None: the package's table.
             root_floor: roots below it become 0, with derivatives 0. amptorch does so (1e-8) where it also computes
                 derivatives.
+            smooth_cutoff: as for `GMP`.
 
         Raises:
             BadInput: a value outside its range.
         """
-        super().__init__(sigmas, cutoff, square, root_floor, pseudodensities)
+        super().__init__(sigmas, cutoff, square, root_floor, pseudodensities, smooth_cutoff)
         self.groups = _checked({0: [1], 1: [1], 2: [1, 2]} if groups is None else groups)
         self.channels = channels(list(self.groups), surface=True)
         self.kinds = []
@@ -76,6 +86,7 @@ class GMPGroups(Multipoles):
             "square": self.square,
             "root_floor": self.root_floor,
             "pseudodensities": table_settings(self.table),
+            **cutoff_settings(self.smooth_cutoff),
         }
 
     @classmethod
@@ -83,7 +94,8 @@ class GMPGroups(Multipoles):
         """The descriptor whose `settings` these are."""
         arguments = {key: value for key, value in settings.items() if key not in ("name", "version")}
         return cls(
-            **arguments
+            **{"smooth_cutoff": False}
+            | arguments
             | {
                 "groups": dict(arguments["groups"]),
                 "pseudodensities": table_from_settings(arguments["pseudodensities"]),

@@ -42,8 +42,23 @@ def descriptor_from_options(options: DescriptorOptions, elements: Sequence[str] 
     sigmas = probe_widths(options.sigmas) if isinstance(options.sigmas, int) else options.sigmas
     if options.name == "gmp_groups":
         assert options.cutoff is not None
-        return GMPGroups(options.groups, sigmas, options.cutoff, options.square, options.pseudodensities)
-    return GMP(options.orders, sigmas, options.cutoff, options.solid, options.square, options.pseudodensities)
+        return GMPGroups(
+            options.groups,
+            sigmas,
+            options.cutoff,
+            options.square,
+            options.pseudodensities,
+            smooth_cutoff=options.smooth_cutoff,
+        )
+    return GMP(
+        options.orders,
+        sigmas,
+        options.cutoff,
+        options.solid,
+        options.square,
+        options.pseudodensities,
+        smooth_cutoff=options.smooth_cutoff,
+    )
 
 
 def descriptor_from_settings(settings: dict[str, Any]) -> Descriptor:

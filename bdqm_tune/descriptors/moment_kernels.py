@@ -25,6 +25,8 @@ class Pairs(NamedTuple):
     vector: NDArray[np.float64]  # (n_pairs, 3) Å
     harmonics: NDArray[np.float64]  # (n_pairs, (l_max + 1)²)
     slopes: NDArray[np.float64]  # (n_pairs, 3, (l_max + 1)²) their gradients; (n_pairs, 3, 0) where not needed
+    weight: NDArray[np.float64]  # (n_pairs,) with which a neighbour counts: see `smooth_cutoff`
+    weight_slope: NDArray[np.float64]  # (n_pairs,) its derivative by R², 1/Å²
 
 
 class Radial(NamedTuple):
@@ -65,13 +67,14 @@ def _fill_sums(radial, weights, decays, element, block, distance2, sums):
 
 
 @numba.njit(inline="always")
-def _add_moments(radial, distance2, sums, harmonics, row, mine):
-    """Add the moments of one neighbour, whose harmonics begin at `row`."""
+def _add_moments(radial, distance2, sums, harmonics, row, weight, mine):
+    """Add the moments of one neighbour, whose harmonics begin at `row`, with its weight."""
     place = 0
     for c in range(len(radial.l)):
         value = spread(0.0)
         for t in range(radial.term_start[c], radial.term_start[c + 1]):
             value += spread(radial.factor[t] * distance2 ** radial.power[t]) * load(sums, radial.source[t] * WIDTH)
+        value = value * spread(weight)
         for lm in range(radial.l[c] * radial.l[c], (radial.l[c] + 1) * (radial.l[c] + 1)):
             add_to(mine, place, spread(harmonics[row + lm]) * value)
             place += WIDTH
@@ -93,12 +96,12 @@ def fill_moments(pairs, radial, found):
         for block in range(radial.weight.shape[1]):
             mine[:] = 0.0
             _fill_sums(radial, weights, decays, pairs.species[i], block, 0.0, sums)
-            _add_moments(radial, 0.0, sums, own, 0, mine)
+            _add_moments(radial, 0.0, sums, own, 0, 1.0, mine)
             for pair in range(pairs.start[i], pairs.start[i + 1]):
                 x, y, z = pairs.vector[pair]
                 distance2 = x * x + y * y + z * z
                 _fill_sums(radial, weights, decays, pairs.species[pairs.neighbour[pair]], block, distance2, sums)
-                _add_moments(radial, distance2, sums, harmonics, pair * n_harmonics, mine)
+                _add_moments(radial, distance2, sums, harmonics, pair * n_harmonics, pairs.weight[pair], mine)
             for m in range(len(found)):
                 for s in range(WIDTH):
                     found[m, i, block * WIDTH + s] = mine[m * WIDTH + s]
@@ -122,8 +125,8 @@ def _fill_steps(radial, weights, decays, element, block, distance2, sums, steps)
 
 
 @numba.njit(inline="always")
-def _fill_values(radial, distance2, sums, steps, values, slopes):
-    """The radial functions of the channels, and their derivatives with respect to R²."""
+def _fill_values(radial, distance2, sums, steps, weight, weight_slope, values, slopes):
+    """The radial functions of the channels times the weight, and their derivatives with respect to R²."""
     for c in range(len(radial.l)):
         value, slope = spread(0.0), spread(0.0)
         for t in range(radial.term_start[c], radial.term_start[c + 1]):
@@ -132,8 +135,8 @@ def _fill_values(radial, distance2, sums, steps, values, slopes):
             slope += spread(factor * distance2**power) * load(steps, source)
             if power > 0:
                 slope += spread(factor * power * distance2 ** (power - 1)) * load(sums, source)
-        store(values, c * WIDTH, value)
-        store(slopes, c * WIDTH, slope)
+        store(values, c * WIDTH, value * spread(weight))
+        store(slopes, c * WIDTH, slope * spread(weight) + value * spread(weight_slope))
 
 
 @compiled
@@ -158,7 +161,8 @@ def fill_derivatives(pairs, radial, gradient, of_pair, own, found):
                 distance2 = dx * dx + dy * dy + dz * dz
                 element, row = pairs.species[pairs.neighbour[pair]], pair * n_harmonics
                 _fill_steps(radial, weights, decays, element, block, distance2, sums, steps)
-                _fill_values(radial, distance2, sums, steps, values, slopes)
+                weight, weight_slope = pairs.weight[pair], pairs.weight_slope[pair]
+                _fill_values(radial, distance2, sums, steps, weight, weight_slope, values, slopes)
                 for f in range(n_kinds):
                     x, y, z, along = spread(0.0), spread(0.0), spread(0.0), spread(0.0)
                     place = gradient.place[f] * WIDTH

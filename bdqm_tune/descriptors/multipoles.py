@@ -14,6 +14,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from bdqm_tune.descriptors import moment_kernels as kernels
+from bdqm_tune.descriptors import smooth_cutoff
 from bdqm_tune.descriptors.base import Descriptor, SparseDerivatives
 from bdqm_tune.descriptors.harmonics import solid_harmonics
 from bdqm_tune.descriptors.moments import Channels, Probes, probes
@@ -62,6 +63,7 @@ class Multipoles(Descriptor):
         square: bool,
         root_floor: float,
         pseudodensities: str | Path | Table | None,
+        smooth_cutoff: bool,
     ) -> None:
         """
         Raises:
@@ -75,6 +77,7 @@ class Multipoles(Descriptor):
         self.sigmas = [float(s) for s in sigmas]
         self.cutoff = float(cutoff)
         self.square = square
+        self.smooth_cutoff = smooth_cutoff
         self.root_floor = float(root_floor)
         self.table = _table(pseudodensities)
 
@@ -159,7 +162,9 @@ class Multipoles(Descriptor):
         from bdqm_tune.descriptors.torch_moments import moments
 
         species = self._species(structures)
-        return moments(neighbours, species, self.channels, self._probes, torch.device(device)).numpy(force=True)
+        smooth_to = self.cutoff if self.smooth_cutoff else None
+        found = moments(neighbours, species, self.channels, self._probes, torch.device(device), smooth_to)
+        return found.numpy(force=True)
 
     def _combine(self, moments: NDArray[np.float64]) -> list[NDArray[np.float64]]:
         return [kind.combine(moments[self.channels.moments(kind.order)]) for kind in self.kinds]
@@ -174,8 +179,20 @@ class Multipoles(Descriptor):
 
     def _pairs(self, structures: Sequence[Atoms], neighbours: Neighbours, with_slopes: bool) -> kernels.Pairs:
         harmonics, slopes = solid_harmonics(neighbours.vector, max(self.channels.orders), with_slopes)
-        species = self._species(structures)
-        return kernels.Pairs(neighbours.start, neighbours.index, species, neighbours.vector, harmonics, slopes)
+        n_pairs = len(neighbours.index)
+        weight, weight_slope = np.ones(n_pairs), np.zeros(n_pairs)
+        if self.smooth_cutoff:
+            weight, weight_slope = smooth_cutoff.weights(neighbours.vector, self.cutoff)
+        return kernels.Pairs(
+            neighbours.start,
+            neighbours.index,
+            self._species(structures),
+            neighbours.vector,
+            harmonics,
+            slopes,
+            weight,
+            weight_slope,
+        )
 
     def _species(self, structures: Sequence[Atoms]) -> NDArray[np.int64]:
         """Index of each atom's element in the tables (n_atoms,)."""
@@ -243,6 +260,12 @@ def table_settings(table: Table) -> dict[str, list[list[float]]]:
 def table_from_settings(settings: dict[str, Any]) -> Table:
     """The table whose `table_settings` these are."""
     return {int(z): PseudoDensity(np.array(b), np.array(beta)) for z, (b, beta) in settings.items()}
+
+
+def cutoff_settings(smooth_cutoff: bool) -> dict[str, bool]:
+    """The entry of a smooth cutoff in `settings`. Without one there is none, as before it existed: cached features and
+    saved potentials are the same."""
+    return {"smooth_cutoff": True} if smooth_cutoff else {}
 
 
 def _table(source: str | Path | Table | None) -> Table:

@@ -7,18 +7,25 @@ from numpy.typing import NDArray
 from bdqm_tune.descriptors.harmonics import factors
 from bdqm_tune.descriptors.moments import Channels, Probes
 from bdqm_tune.descriptors.neighbours import Neighbours
+from bdqm_tune.descriptors.smooth_cutoff import polynomial
 
 BYTES_AT_ONCE = 2**28  # that the radial functions of some atoms take; a piece of the work takes a few times as much
 NO_NEIGHBOUR = -1  # in the place of an element where an atom has fewer neighbours than another
 
 
 def moments(
-    neighbours: Neighbours, species: NDArray[np.int64], channels: Channels, probes: Probes, device: torch.device
+    neighbours: Neighbours,
+    species: NDArray[np.int64],
+    channels: Channels,
+    probes: Probes,
+    device: torch.device,
+    smooth_to: float | None = None,
 ) -> torch.Tensor:
     """mu (n_moments, n_atoms, n_sigmas), float64, on the device.
 
     Args:
         species: (n_atoms,) index of each atom's element in the tables of `probes`.
+        smooth_to: the cutoff, Å, at which the weight of a neighbour vanishes (`smooth_cutoff`); None: all count 1.
     """
     n_atoms, n_sigmas = len(species), probes.decay.shape[1]
     vectors, elements = _in_rows(neighbours, species)
@@ -30,7 +37,7 @@ def moments(
         some = slice(first, first + at_once)
         here = torch.from_numpy(vectors[some]).to(device)
         sums = _sums(here.square().sum(-1), elements[some], weight, decay, probes.gaussians)
-        _fill(here, sums, channels, found[:, some])
+        _fill(here, sums, channels, smooth_to, found[:, some])
     return found
 
 
@@ -69,10 +76,14 @@ def _sums(
     return sums.view(*elements.shape, *sums.shape[1:])
 
 
-def _fill(vectors: torch.Tensor, sums: torch.Tensor, channels: Channels, found: torch.Tensor) -> None:
+def _fill(
+    vectors: torch.Tensor, sums: torch.Tensor, channels: Channels, smooth_to: float | None, found: torch.Tensor
+) -> None:
     """Write the moments of some atoms to `found` (n_moments, n_atoms, n_sigmas)."""
     distance2 = vectors.square().sum(-1)[:, :, None]
     harmonics = solid_harmonics(vectors, max(channels.orders))
+    if smooth_to is not None:
+        harmonics *= polynomial((distance2.sqrt() / smooth_to).clamp(max=1))
     place = 0
     for c, l in enumerate(channels.l.tolist()):
         radial = torch.zeros_like(sums[..., 0])

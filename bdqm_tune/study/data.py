@@ -16,6 +16,7 @@ from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.learning.dataset import Dataset, prepare, read_training, split_training
 from bdqm_tune.structures import Structures, Unlabelled, digest, find_copies, shown_source
 from bdqm_tune.structures.sealed import is_sealed, read_sealed
+from bdqm_tune.study.descriptor_record import with_earlier
 from bdqm_tune.study.study import TEST
 
 
@@ -29,12 +30,17 @@ class StudyData:
 
 
 def trial_config(client: MlflowClient, run: Run) -> Config:
-    """The configuration of a trial, from the artifacts of its run. Raises MlflowException or OSError."""
+    """The configuration of a trial, from the artifacts of its run. Raises MlflowException or OSError.
+
+    What did not exist yet when it was written has the value that it had then.
+    """
     with tempfile.TemporaryDirectory(prefix="bdqm-") as folder:
         path = mlflow.artifacts.download_artifacts(
             f"runs:/{run.info.run_id}/config.yaml", dst_path=folder, tracking_uri=client.tracking_uri
         )
-        return load_config(path, {})
+        config = load_config(path, {})
+    # The file has all options of its descriptor.
+    return with_earlier(config, config.descriptor.model_dump(include={"name", *config.descriptor.model_fields_set}))
 
 
 def study_data(config: Config, run: Run, train: str | None = None) -> StudyData:

@@ -23,6 +23,7 @@ from bdqm_tune.services.submission import servers_answer
 from bdqm_tune.storage.cache import Cache, cache_of, hurry
 from bdqm_tune.storage.database import not_made_yet, open_storage, opened
 from bdqm_tune.storage.retrying_storage import ClaimLost
+from bdqm_tune.study.descriptor_record import descriptor_record, same_descriptor, with_earlier
 from bdqm_tune.study.objectives import objectives_of
 from bdqm_tune.study.samplers import make_pruner, make_sampler
 from bdqm_tune.study.search_space import distributions
@@ -150,6 +151,20 @@ def check_study(stores: Stores, config: Config, dataset: "Dataset") -> list[Froz
     return trials
 
 
+def as_it_was_made(stores: Stores, config: Config) -> Config:
+    """The configuration, with what its study has of options that did not exist when it was made; see `with_earlier`.
+
+    Raises:
+        BdqmError: the database cannot be opened.
+    """
+    if not_made_yet(stores):
+        return config
+    with opened(stores) as storage:
+        study_id = study_id_of(storage, config.study.name)
+        attributes = {} if study_id is None else storage.get_study_user_attrs(study_id)
+    return with_earlier(config, attributes[SIGNATURE]["descriptor"]) if SIGNATURE in attributes else config
+
+
 def study_id_of(storage: Cache, name: str) -> int | None:
     """The study of this very name; None: there is none.
 
@@ -187,11 +202,7 @@ def signature(config: Config, dataset: "Dataset") -> dict[str, Any]:
         "data": dataset.digest,
         "objective": config.target.objective,
         **({"objectives": config.objectives} if len(config.objectives) > 1 else {}),
-        "descriptor": {
-            option: value
-            for option, value in config.descriptor.model_dump().items()
-            if option not in config.descriptor_spaces
-        },
+        "descriptor": descriptor_record(config),
         "reference energies": _reference_energies(config, dataset),
         "target scaling": config.target.scaling,
         "training": config.training.model_dump(),
@@ -327,8 +338,7 @@ def _refuse_other_signature(name: str, attributes: dict[str, Any], requested: di
     for key, value in then_and_now[1].items():
         then = then_and_now[0].get(key)
         if key == "descriptor" and isinstance(then, dict):
-            # What one of the two does not have is searched there, or belongs to another descriptor that is.
-            same = all(then[option] == value[option] for option in then.keys() & value.keys())
+            same = same_descriptor(then, value)
         else:
             same = then == value
         if not same:

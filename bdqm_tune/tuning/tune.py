@@ -30,6 +30,7 @@ from bdqm_tune.study.study import (
     EXPERIMENT,
     IDENTITY,
     add_trials,
+    as_it_was_made,
     check_study,
     follows_servers,
     open_study,
@@ -71,6 +72,10 @@ def tune(
     quiet_libraries()
     refuse_secrets(config.model_dump())
     n_train = len(dataset.train.structures)
+    made = as_it_was_made(stores, config)
+    if made is not config:
+        note(f"bdqm-tune: study {config.study.name!r} continues without a smooth cutoff, as it was made")
+        config, dataset = made, dataset.described_by(made.descriptor)
     backend = make_backend(config, dataset)
     before = check_study(stores, config, dataset)
     known_parameters(config, n_train, before)

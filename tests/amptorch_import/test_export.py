@@ -44,6 +44,7 @@ GROUPS = {
     "groups": {0: [1], 2: [1, 2]},
     "sigmas": [0.5, 1.0],
     "cutoff": 5.0,
+    "smooth_cutoff": False,
     "square": False,
     "scaling": "normalise",
     "scaling_range": [-1.0, 1.0],
@@ -55,6 +56,7 @@ GMP = {
     "orders": [0, 1, 2],
     "sigmas": [0.5, 1.0],
     "cutoff": None,
+    "smooth_cutoff": False,
     "solid": False,
     "scaling": "standardise",
     "pseudodensities": "densities",
@@ -134,6 +136,7 @@ def test_what_amptorch_cannot_hold_is_named() -> None:
     assert named >= {
         "data.train",
         "descriptor.scaling",
+        "descriptor.smooth_cutoff",
         "descriptor.pseudodensities",
         "search.initialization",
         "search.lr",

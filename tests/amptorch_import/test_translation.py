@@ -74,7 +74,8 @@ def test_every_key_goes_somewhere(tmp_path: Path) -> None:
     assert (ours.training.precision, ours.study.seed, ours.study.name) == ("float32", 12, "water")
     assert (ours.data.train, ours.data.validation.fraction) == ("train.traj", 0.1)
     assert (ours.descriptor.name, ours.descriptor.orders, ours.descriptor.sigmas) == ("gmp", [0, 1, 2], [0.4, 0.8])
-    assert (ours.descriptor.cutoff, ours.descriptor.pseudodensities) == (6.0, "g")
+    assert (ours.descriptor.cutoff, ours.descriptor.smooth_cutoff) == (6.0, False)
+    assert ours.descriptor.pseudodensities == "g"
     assert (ours.descriptor.scaling, ours.target.scaling) == ("normalise", "mean_deviation")
     assert [entry for entry in translation.unsupported if not entry.harmless] == []
     named = " ".join([theirs for theirs, _ in translation.mapped] + [entry.key for entry in translation.unsupported])

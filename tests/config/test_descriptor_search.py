@@ -141,3 +141,45 @@ def test_enqueued_configurations_may_choose_the_descriptor() -> None:
     assert config.study.enqueue[0]["descriptor.orders"] == [0, 1]
     with pytest.raises(ValueError, match=r"study\.enqueue: descriptor\.cutoff: .*greater than 0, got -1"):
         Config(study={"enqueue": [{"descriptor.cutoff": -1}]})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("search", "expected"),
+    [
+        ({}, False),
+        ({"descriptor.smooth_cutoff": False}, False),
+        ({"descriptor.name": BOTH}, False),
+        ({"descriptor.name": {"choice": ["symmetry_functions", "gmp"]}}, False),
+    ],
+)
+def test_for_amptorch_the_cutoff_is_not_smooth_unless_it_is_asked_for(search: dict[str, Any], expected: bool) -> None:
+    config = load_config(None, {"search": search, "": {"backend": "amptorch"}})
+    assert config.descriptor.smooth_cutoff is expected
+    assert load_config(None, {"search": search}).updated({"": {"backend": "amptorch"}}).descriptor == config.descriptor
+    assert config.updated({"": {"backend": "native"}}).descriptor.smooth_cutoff is expected
+    assert load_config(None, {"search": search}).descriptor.smooth_cutoff is search.get(
+        "descriptor.smooth_cutoff", True
+    )
+
+
+def test_where_only_some_searched_descriptors_have_a_smooth_cutoff_amptorch_chooses_none_for_them() -> None:
+    base = {"name": "symmetry_functions"}
+    search = {"descriptor.name": {"choice": ["symmetry_functions", "gmp"]}}
+    config = load_config(None, {"descriptor": base, "search": search, "": {"backend": "amptorch"}})
+    assert config.descriptor_spaces["smooth_cutoff"].choices == (False,)
+    symmetry = load_config(None, {"descriptor": base, "": {"backend": "amptorch"}})
+    assert symmetry.descriptor == load_config(None, {"descriptor": base}).descriptor
+    assert symmetry.descriptor_spaces == {}
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        {"descriptor": {"smooth_cutoff": True}},
+        {"search": {"descriptor.smooth_cutoff": True}},
+        {"search": {"descriptor.smooth_cutoff": {"choice": [True, False]}}},
+    ],
+)
+def test_amptorch_has_no_smooth_cutoff(groups: dict[str, Any]) -> None:
+    with pytest.raises(BadInput, match="smooth_cutoff: amptorch has no smooth cutoff; leave it out or set it to false"):
+        load_config(None, groups | {"": {"backend": "amptorch"}})

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from bdqm_tune.descriptors import GMP, Descriptor, GMPGroups, SymmetryFunctions
 from bdqm_tune.descriptors.pseudodensity import PseudoDensity, Table
 
-# No lattice in the tests has a pair at exactly this distance: the features of GMP jump there.
+# No lattice in the tests has a pair at exactly this distance: without a smooth cutoff, features jump there.
 CUTOFF = 4.3
 TABLE: Table = {
     1: PseudoDensity(np.array([0.8]), np.array([1.1])),
@@ -26,6 +26,7 @@ class Case:
 
     make: type[Descriptor]
     arguments: dict[str, Any] = field(default_factory=dict)
+    smooth: bool = True  # continuous, with their derivatives, where a neighbour passes the cutoff
     turns: str = "all"  # the rotations and reflections that leave the features unchanged: all, axes or exchanges
 
     @property
@@ -41,16 +42,16 @@ class Case:
         return exchange if self.turns == "exchanges" else exchange * random.choice([-1, 1], 3)
 
 
-def gmp(**arguments: Any) -> Case:
+def gmp(smooth: bool = True, **arguments: Any) -> Case:
     given = {"orders": range(10), "sigmas": [0.4, 1.1], "cutoff": CUTOFF, "pseudodensities": TABLE}
-    return Case(GMP, given | arguments)
+    return Case(GMP, given | {"smooth_cutoff": smooth} | arguments, smooth)
 
 
 def gmp_groups(turns: str, **arguments: Any) -> Case:
     # All groups there are.
     groups = {n: range(1, count + 1) for n, count in enumerate([1, 1, 2, 3, 4, 5, 7, 8, 10, 12])}
     given = {"groups": groups, "sigmas": [0.4, 1.1], "cutoff": CUTOFF, "pseudodensities": TABLE}
-    return Case(GMPGroups, given | arguments, turns)
+    return Case(GMPGroups, given | arguments, turns=turns)
 
 
 def symmetry_functions(**arguments: Any) -> Case:
@@ -68,6 +69,7 @@ CASES = {
     "gmp": gmp(),
     "gmp, root": gmp(square=False),
     "gmp, surface": gmp(solid=False),
+    "gmp, abrupt": gmp(smooth=False, orders=range(4)),
     "gmp, surface, root": gmp(solid=False, square=False),
     # A square does not see the sign that a moment of one harmonic, as x·y·z, has without it.
     "gmp_groups": gmp_groups("exchanges", square=False),

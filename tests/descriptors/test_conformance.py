@@ -1,6 +1,7 @@
 """What every descriptor keeps to: shapes, rotation, translation and permutation, periodic images, refusals."""
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from ase import Atoms
 from ase.build import bulk, fcc111, molecule
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from bdqm_tune.descriptors import Descriptor, descriptor_from_settings
 from bdqm_tune.errors import BadInput
@@ -169,6 +171,31 @@ def test_atoms_beyond_the_cutoff_do_not_see_each_other(descriptor: Descriptor) -
     np.testing.assert_allclose(far, alone, rtol=1e-12)
     near = descriptor.compute(Atoms("HO", positions=[[0, 0, 0], [0, 0, CUTOFF / 2]]))
     assert np.abs(near - alone).max() > 1e-3
+
+
+@pytest.mark.parametrize("neighbours", [3, 0])
+def test_a_neighbour_passes_the_cutoff_smoothly(case: Case, neighbours: int) -> None:
+    """A tenth as far inside, the change is a hundredth at most, the derivative a tenth: both vanish at the cutoff."""
+    around = np.array([[1.1, -0.3, 0.2], [-0.4, -1.2, 0.5], [0.1, 0.6, -1.3]])[:neighbours]
+    direction = np.array([2.0, -1.0, 2.0]) / 3
+
+    def at(distance: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        atoms = Atoms("OH" + "CHO"[:neighbours], [np.zeros(3), distance * direction, *around])
+        features, derivatives = case.descriptor.sparse_derivatives(atoms)
+        return features[0], derivatives.dense(len(atoms))[0, :, 1]
+
+    outside, nothing = at(CUTOFF + 1e-9)
+    assert (nothing == 0).all()
+    inside = [at(CUTOFF - by) for by in (1e-2, 1e-3, 1e-4)]
+    changes = [np.abs(features - outside).max() for features, _ in inside]
+    slopes = [np.abs(derivatives).max() for _, derivatives in inside]
+    if not case.smooth:
+        assert changes[-1] > 0.9 * changes[0] > 0
+        return
+    rounding = 1e-13 * max(np.abs(outside).max(), 1.0)
+    for (change, nearer), (slope, flatter) in zip(pairwise(changes), pairwise(slopes), strict=True):
+        assert nearer <= change / 90 + rounding
+        assert flatter <= slope / 9 + rounding
 
 
 def test_elements_are_told_apart(descriptor: Descriptor) -> None:

@@ -1,6 +1,7 @@
 """GMP against the definition of its features by numerical integration."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ TABLE: Table = {
     6: PseudoDensity(np.array([2.0, -0.7]), np.array([1.3, 2.4])),
     8: PseudoDensity(np.array([3.1]), np.array([1.9])),
 }
+CUTOFF = 5.0
 PLACES = np.array([[0.0, 0.0, 0.0], [0.9, -0.4, 0.6], [-0.3, 1.1, 0.2]])
 NUMBERS = [8, 6, 8]
 CENTRE = 0
@@ -66,7 +68,15 @@ def accumulate(polynomial: Polynomial, powers: tuple[int, int, int], factor: flo
     polynomial[powers] = polynomial.get(powers, 0.0) + factor
 
 
-def integrated_moments(order: int, sigma: float, solid: bool) -> dict[tuple[int, int, int], float]:
+def weight(place: np.ndarray) -> float:
+    """With which a smooth cutoff counts an atom: Unke and Meuwly, J. Chem. Theory Comput. 15, 3678 (2019)."""
+    x = float(np.linalg.norm(place)) / CUTOFF
+    return 1 - 10 * x**3 + 15 * x**4 - 6 * x**5
+
+
+def integrated_moments(
+    order: int, sigma: float, solid: bool, smooth: bool = False
+) -> dict[tuple[int, int, int], float]:
     """The moments of each harmonic for atom CENTRE of the structure at PLACES, with a probe of integral 1."""
     axis = np.arange(-7.0, 7.0, 0.2)
     x, y, z = np.meshgrid(axis, axis, axis, indexing="ij")
@@ -74,7 +84,7 @@ def integrated_moments(order: int, sigma: float, solid: bool) -> dict[tuple[int,
     for place, number in zip(PLACES - PLACES[CENTRE], NUMBERS, strict=True):
         distance2 = (x - place[0]) ** 2 + (y - place[1]) ** 2 + (z - place[2]) ** 2
         for amplitude, exponent in zip(TABLE[number].amplitude, TABLE[number].exponent, strict=True):
-            density += amplitude * np.exp(-exponent * distance2)
+            density += (weight(place) if smooth else 1.0) * amplitude * np.exp(-exponent * distance2)
     probe = np.exp(-(x**2 + y**2 + z**2) / (2 * sigma**2)) / (sigma * math.sqrt(2 * math.pi)) ** 3
     weighted = density * probe * 0.2**3
     powers = axis[None, :] ** np.arange(order + 1)[:, None]
@@ -111,34 +121,35 @@ def multinomial(abc: tuple[int, int, int]) -> float:
 STRUCTURE = Atoms(NUMBERS, positions=PLACES)
 
 
+@pytest.mark.parametrize(("sigma", "smooth"), [(0.5, True), (1.2, False)])
 @pytest.mark.parametrize("solid", [True, False])
-@pytest.mark.parametrize("sigma", [0.5, 1.2])
 @pytest.mark.parametrize("order", range(10))
-def test_a_feature_is_the_norm_of_the_integrated_moments(order: int, sigma: float, solid: bool) -> None:
-    gmp = GMP(orders=[order], sigmas=[sigma], cutoff=5.0, solid=solid, pseudodensities=TABLE)
-    expected = sum(multinomial(abc) * mu**2 for abc, mu in integrated_moments(order, sigma, solid).items())
+def test_a_feature_is_the_norm_of_the_integrated_moments(order: int, sigma: float, solid: bool, smooth: bool) -> None:
+    gmp = GMP([order], [sigma], CUTOFF, solid=solid, pseudodensities=TABLE, smooth_cutoff=smooth)
+    expected = sum(multinomial(abc) * mu**2 for abc, mu in integrated_moments(order, sigma, solid, smooth).items())
     assert gmp.compute(STRUCTURE)[CENTRE, 0] == pytest.approx(expected, rel=1e-9)
     assert expected > 0
 
 
-@pytest.mark.parametrize("sigma", [0.5, 1.2])
+@pytest.mark.parametrize(("sigma", "smooth"), [(0.5, False), (1.2, True)])
 @pytest.mark.parametrize("order", range(10))
-def test_the_feature_of_a_group_is_the_sum_over_its_harmonics(order: int, sigma: float) -> None:
+def test_the_feature_of_a_group_is_the_sum_over_its_harmonics(order: int, sigma: float, smooth: bool) -> None:
+    options: dict[str, Any] = {"cutoff": CUTOFF, "pseudodensities": TABLE, "smooth_cutoff": smooth}
     numbers = range(1, len(maxwell.groups(order)) + 1)
-    groups = GMPGroups({order: numbers}, [sigma], cutoff=5.0, square=True, pseudodensities=TABLE)
+    groups = GMPGroups({order: numbers}, [sigma], square=True, **options)
     # The amplitude of its probe is not the one of a probe of integral 1.
     amplitude = (sigma * math.sqrt(2 * math.pi)) ** 2
     expected = dict.fromkeys(maxwell.groups(order), 0.0)
-    for abc, mu in integrated_moments(order, sigma, solid=False).items():
+    for abc, mu in integrated_moments(order, sigma, False, smooth).items():
         a, b, c = sorted(abc, reverse=True)
         expected[a, b, c] += (amplitude * mu) ** 2
     np.testing.assert_allclose(groups.compute(STRUCTURE)[CENTRE], list(expected.values()), rtol=1e-8)
-    roots = GMPGroups({order: numbers}, [sigma], cutoff=5.0, square=False, pseudodensities=TABLE)
+    roots = GMPGroups({order: numbers}, [sigma], square=False, **options)
     np.testing.assert_allclose(roots.compute(STRUCTURE)[CENTRE] ** 2, list(expected.values()), rtol=1e-8)
 
 
 def test_a_group_of_one_harmonic_keeps_the_sign_of_its_moment() -> None:
-    groups = GMPGroups({3: [3]}, [0.8], cutoff=5.0, square=False, pseudodensities=TABLE)
+    groups = GMPGroups({3: [3]}, [0.8], CUTOFF, pseudodensities=TABLE, smooth_cutoff=False)
     moment = integrated_moments(3, 0.8, solid=False)[1, 1, 1] * (0.8 * math.sqrt(2 * math.pi)) ** 2
     assert groups.compute(STRUCTURE)[CENTRE, 0] == pytest.approx(moment, rel=1e-9)
     mirrored = STRUCTURE.copy()
@@ -148,7 +159,7 @@ def test_a_group_of_one_harmonic_keeps_the_sign_of_its_moment() -> None:
 
 def test_the_moments_of_one_atom_alone_have_a_closed_form() -> None:
     sigma, (amplitude, exponent) = 0.8, (3.1, 1.9)
-    lone = GMP(orders=list(range(10)), sigmas=[sigma], cutoff=5.0, pseudodensities=TABLE).compute(Atoms("O"))[0]
+    lone = GMP(orders=list(range(10)), sigmas=[sigma], cutoff=CUTOFF, pseudodensities=TABLE).compute(Atoms("O"))[0]
     overlap = amplitude * (math.pi / (exponent + 1 / (2 * sigma**2))) ** 1.5 / (sigma * math.sqrt(2 * math.pi)) ** 3
     assert lone[0] == pytest.approx(overlap**2, rel=1e-12)
     assert (lone[1:] == 0.0).all()

@@ -15,9 +15,9 @@ ORDERS = list(range(10))
 
 
 def features(
-    atoms: Atoms, orders: list[int] = ORDERS, sigmas: list[float] = SIGMAS, cutoff: float = CUTOFF, square: bool = True
+    atoms: Atoms, orders: list[int] = ORDERS, sigmas: list[float] = SIGMAS, cutoff: float = CUTOFF, **options: bool
 ) -> NDArray[np.float64]:
-    return GMP(orders, sigmas, cutoff, square=square, pseudodensities=TABLE).compute(atoms)
+    return GMP(orders, sigmas, cutoff, pseudodensities=TABLE, **options).compute(atoms)
 
 
 @pytest.mark.parametrize("cubic", [False, True])
@@ -42,8 +42,12 @@ def test_an_atom_without_neighbours_has_order_zero_only(pbc: bool) -> None:
     assert (lone[:, 2:] == 0).all()
 
 
-def test_atoms_beyond_the_cutoff_do_not_see_each_other() -> None:
-    near, far = (features(Atoms("CuH", positions=[[0, 0, 0], [0, 0, CUTOFF + by]])) for by in (-1e-6, 1e-6))
+def test_without_a_smooth_cutoff_neighbours_count_the_same_up_to_it() -> None:
+    near, far = (
+        features(Atoms("CuH", positions=[[0, 0, 0], [0, 0, CUTOFF + by]]), smooth_cutoff=False) for by in (-1e-6, 1e-6)
+    )
+    wider = features(Atoms("CuH", positions=[[0, 0, 0], [0, 0, CUTOFF]]), cutoff=2 * CUTOFF, smooth_cutoff=False)
+    assert_allclose(near, wider, rtol=1e-4)
     assert_allclose(far, np.concatenate([features(Atoms("Cu")), features(Atoms("H"))]), rtol=1e-12)
     assert (near[:, 2:] > 0).all()
 

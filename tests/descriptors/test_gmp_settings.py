@@ -84,6 +84,7 @@ def test_settings_tell_descriptors_apart() -> None:
         {"solid": False},
         {"square": False},
         {"root_floor": 0.1},
+        {"smooth_cutoff": False},
         {"pseudodensities": {**TABLE, 6: TABLE[8]}},
     ]
     texts = {json.dumps(GMP(**{"pseudodensities": TABLE, **v}).settings, sort_keys=True) for v in variants}
@@ -129,7 +130,11 @@ def test_a_configuration_asks_for_a_descriptor(tmp_path: Path) -> None:
         "square": False,
         "root_floor": 0.0,
         "pseudodensities": {"1": [[0.5], [1.5]]},
+        "smooth_cutoff": True,
     }
+    abrupt = descriptor_from_options(options.model_copy(update={"smooth_cutoff": False})).settings
+    assert abrupt == {key: value for key, value in settings.items() if key != "smooth_cutoff"}
+    assert descriptor_from_settings(abrupt).settings == abrupt  # as in potentials saved before it existed
 
 
 def test_a_number_of_sigmas_asks_for_that_many_widths() -> None:

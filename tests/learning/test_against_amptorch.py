@@ -53,7 +53,7 @@ def descriptor_of(name: str, shared: Path) -> Descriptor:
         g4 = {"etas": [0.005], "zetas": [1.0, 4.0], "gammas": [1.0, -1.0]}
         return SymmetryFunctions(["C", "Cu", "O"], 6.0, g2, g4)
     table = shared / "data/GMP/valence_gaussians"
-    return CutGMP([0, 1, 2, 3], [0.4, 0.8, 1.2, 1.6, 2.0], 6.0, pseudodensities=table)
+    return CutGMP([0, 1, 2, 3], [0.4, 0.8, 1.2, 1.6, 2.0], 6.0, pseudodensities=table, smooth_cutoff=False)
 
 
 def name_of_weight(name: str) -> str:
