@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -74,7 +74,7 @@ def evaluate(
     if folder is not None and ensemble and out.endswith(os.sep):
         folder = files_folder(name, f"{folder / 'ensemble'}")
     stores = stores_here()
-    options = {"reopen": reopen, "train": train, "allow_unknown_elements": allow_unknown_elements}
+    options: dict[str, Any] = {"reopen": reopen, "train": train, "allow_unknown_elements": allow_unknown_elements}
     with unknown_elements_shown():
         evaluation = (
             evaluate_ensemble(stores, name, ensemble, **options)
