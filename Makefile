@@ -11,6 +11,11 @@ BIN = $(abspath $(VENV))/bin
 # MLflow and the tests start `python` and `mlflow` by name.
 ACTIVE = VIRTUAL_ENV="$(abspath $(VENV))" PATH="$(BIN):$$PATH"
 export MLFLOW_DISABLE_TELEMETRY ?= true
+# The tests write hundreds of small databases, whose every commit waits for a disk; in memory, where there is enough of
+# it and programs may run there, none does.
+MEMORY = /dev/shm
+TESTS_IN ?= $(shell test "$$(df --output=avail -B 1G $(MEMORY) 2> /dev/null | tail -1)" -ge 8 2> /dev/null && \
+	! findmnt -no OPTIONS $(MEMORY) | grep -q noexec && echo $(MEMORY))
 # Without compiled files each process takes 9 s instead of 4 to import MLflow and torch, and there are hundreds.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -105,7 +110,7 @@ report: setup ## the report of a study: make report STUDY=...
 	$(ACTIVE) bdqm-tune report $(STUDY)
 
 test: setup ## the tests but those of endurance; others by PYTEST_ARGS='-k gmp'; WORKERS=4 at once
-	$(ACTIVE) python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder --durations 25 $(PYTEST_ARGS)
+	$(ACTIVE) $(if $(TESTS_IN),TMPDIR="$(TESTS_IN)") python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder --durations 25 $(PYTEST_ARGS)
 	@[ -n "$$CI" ] || echo "Next: 'make endurance' adds what is slow by nature, 'make lint' checks style and types, 'make run' tunes a model."
 
 endurance: ## the tests that are slow by nature: loads, long faults, environments, jobs of many minutes

@@ -25,7 +25,7 @@ from bdqm_tune.learning.dataset import prepare
 from bdqm_tune.learning.potential import Potential
 
 # A cutoff at which the probes see nothing any more, so that the energy has no steps.
-SMOOTH = {"orders": [0, 1, 2], "sigmas": [0.5, 0.9], "cutoff": 7.0}
+SMOOTH = {"orders": [0, 1, 2], "sigmas": [0.5, 0.9], "cutoff": 7.0, "smooth_cutoff": False}
 
 
 def copper(n: int) -> list[Atoms]:
