@@ -89,7 +89,7 @@ class Description(Options):
             descriptor=descriptor,
             scaling=ColumnScaling.of(common),
             scaling_per_element=per_element,
-            reference_energies={chemical_symbols[z]: e for z, e in references.per_element.items()},
+            reference_energies=references.by_symbol,
             reference_energy_fallback=references.fallback,
             scale=scale,
             shift=shift,

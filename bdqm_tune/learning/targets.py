@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 from ase import Atoms
+from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 LEAST_SCALE = 1e-6  # eV; energies that differ by less differ by rounding
@@ -19,6 +20,11 @@ class ReferenceEnergies:
 
     per_element: dict[int, float]  # atomic number → eV
     fallback: float  # eV, for an element that the training split does not have: the mean energy of an atom there
+
+    @property
+    def by_symbol(self) -> dict[str, float]:
+        """The energies of the elements by their symbols, eV."""
+        return {chemical_symbols[z]: energy for z, energy in self.per_element.items()}
 
     def of(self, structures: list[Atoms]) -> NDArray[np.float64]:
         """Reference energies (n_structures,), eV.

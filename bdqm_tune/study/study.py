@@ -214,9 +214,7 @@ def _reference_energies(config: Config, dataset: "Dataset") -> Any:
     """The option; where it is `isolated_atoms`, their energies, which the digest of the data does not have."""
     if config.target.reference_energies != "isolated_atoms":
         return config.target.reference_energies
-    from ase.data import chemical_symbols  # what only looks at studies need not import it
-
-    return {chemical_symbols[z]: energy for z, energy in dataset.references.per_element.items()}
+    return dataset.references.by_symbol
 
 
 def errors_of(trial: FrozenTrial, objectives: Sequence[str]) -> dict[str, float | None]:
