@@ -146,7 +146,7 @@ def compared(
 
 
 def compared_forces(structures: Structures, predicted: Sequence[NDArray[np.float64]]) -> pd.DataFrame:
-    """The forces on atoms beside those predicted; of more than `MOST_ATOMS` so many, evenly drawn from all.
+    """The forces on atoms beside those predicted; of more than `MOST_ATOMS`, that many, evenly drawn from all.
 
     Args:
         predicted: for each structure (n_atoms, 3), eV/Å.

@@ -33,7 +33,7 @@ class OtherNetwork(BdqmError):
 def is_plain(network: nn.Module, n_features: int, hyperparameters: Hyperparameters) -> bool:
     """Whether a network differs in nothing but the values of its weights from what the hyperparameters describe.
 
-    That is `SingleNN` as it stands in `networks`: for each hidden layer a linear one, batch normalisation if it is on,
+    That is `SingleNN` as `networks` has it: for each hidden layer a linear one, batch normalisation if it is on,
     the activation, and dropout if it is on; then a linear one with a single output. Settings, parameters, their types
     and what is trained of them must be the same, without hooks and without weights in common. What a class does is
     seen in values and gradients alone, which are compared for random weights and features. A `PerElementNN` is plain if
@@ -100,7 +100,7 @@ def _description(tensor: torch.Tensor | None) -> tuple[Any, ...] | None:
 
 
 def _shares(network: nn.Module) -> bool:
-    """Whether a tensor stands in two places, or two of them are the same memory."""
+    """Whether a tensor is in two places, or two of them are the same memory."""
     tensors = [
         *(p for _, p in network.named_parameters(remove_duplicate=False)),
         *(b for _, b in network.named_buffers(remove_duplicate=False)),

@@ -7,6 +7,7 @@ from itertools import count
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
+from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 
 # By ASE's names; of each atom or of the structure.
@@ -28,7 +29,7 @@ def labels_of(atoms: Atoms) -> Labels:
     energy = _values(atoms, "energy", ())
     stress = _values(atoms, "stress", (6,))
     if stress is None and (full := _values(atoms, "stress", (3, 3))) is not None:
-        stress = full[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
+        stress = full_3x3_to_voigt_6_stress(full)
     return Labels(None if energy is None else float(energy), _values(atoms, "forces", (len(atoms), 3)), stress)
 
 

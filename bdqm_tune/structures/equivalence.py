@@ -101,7 +101,7 @@ class Crystal:
             self._reach_out(1.5 * self._reach)
 
     def _reach_out(self, reach: float) -> None:
-        """Make the images of all atoms that are within so many Å of the cell."""
+        """Make the images of all atoms that are within this distance (Å) of the cell."""
         if reach <= self._reach:
             return
         self._reach = reach

@@ -34,7 +34,7 @@ class Fingerprint:
     dimensions: int  # periodic directions
 
     def scaled(self, n_atoms: int) -> NDArray[np.float64]:
-        """The numbers, Å, such that rounding positions and cell of so many atoms changes none by more than `RADIUS`."""
+        """The numbers, Å: rounding positions and cell of that many atoms changes none by more than `RADIUS`."""
         size = n_atoms ** (1 / self.dimensions) if self.dimensions else 1.0
         return np.append(self.sums * np.sqrt(n_atoms), self.extent * size)
 

@@ -16,7 +16,7 @@ ERRORS = ("val_energy_mae", "val_energy_mae_per_atom", "val_forces_mae")  # eV, 
 class BestSoFar:
     """The best values of the trials that have ended.
 
-    Trials that have ended stay so: the same number of them is the same set, and has the same values, whoever counts.
+    Trials that have ended stay so: the same number of them is the same set, and has the same values, for every worker.
     """
 
     n_ended: int  # trials that have ended, whatever they came to

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from bdqm_tune.config.config import Config, load_config
 from bdqm_tune.errors import BadInput, BdqmError
-from bdqm_tune.learning.dataset import Dataset, prepare, read_training, split_training
+from bdqm_tune.learning.dataset import Dataset, prepare
+from bdqm_tune.learning.training_data import read_training, split_training
 from bdqm_tune.structures import Structures, Unlabelled, digest, find_copies, shown_source
 from bdqm_tune.structures.sealed import is_sealed, read_sealed
 from bdqm_tune.study.descriptor_record import with_earlier
@@ -64,9 +65,9 @@ def study_data(config: Config, run: Run, train: str | None = None) -> StudyData:
             needed += f"; their validation file, {shown_source(data.validation_file)}, is needed where it was"
         raise BadInput(f"{error}; {needed}") from None
     then = [run.data.tags[f"{name}_digest"] for name in ("train", "validation")]
-    # Copies could be on both sides; a study of then keeps its split.
-    for copies in (find_copies(structures), None):
-        indices = split_training(given, config, copies)
+    # Copies could be on both sides once, and most files have none: looking for them comes last, for it takes longer.
+    for find in (lambda _: None, find_copies):
+        indices = split_training(given, config, find(structures))
         now = [digest(structures.select(part)) for part in indices]
         if now == then:
             return StudyData(structures, *indices)

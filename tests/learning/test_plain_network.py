@@ -1,4 +1,4 @@
-"""Whoever changes the network trains that network: a trainer that does not know it leaves it to torch's operations."""
+"""Anyone who changes the network trains that network: a trainer that does not know it leaves it to torch."""
 
 import copy
 import itertools

@@ -1,0 +1,149 @@
+"""The structures that a configuration names: read, with the forces that are trained, and split."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bdqm_tune.config.config import Config
+from bdqm_tune.errors import BadInput
+from bdqm_tune.structures import (
+    Copies,
+    Structures,
+    builtin_structures,
+    isolated_energies,
+    read_structures,
+    split_indices,
+    without_isolated_atoms,
+)
+
+LARGEST_GAP = 1e-3  # eV an atom, between energy and free energy, without a warning
+Indices = tuple[NDArray[np.int64], NDArray[np.int64]]  # of the training and of the validation structures
+
+
+class TrainingData(NamedTuple):
+    """What the files of a configuration have to train and to validate on."""
+
+    structures: Structures
+    isolated: dict[int, float]  # energies of isolated atoms, eV, by atomic number, where the references are theirs
+    indices: Indices | None  # None: the structures are to be split
+
+
+def read_training(config: Config) -> TrainingData:
+    """The structures to train and to validate on.
+
+    Raises:
+        BadInput: a file that is not valid.
+    """
+    data = config.data
+    structures = builtin_structures("train") if data.train == "builtin" else read_structures(data.train, data)
+    isolated = isolated_energies(structures) if config.target.reference_energies == "isolated_atoms" else {}
+    structures, indices = _to_train(structures, config), None
+    if data.validation_file is not None:
+        n_train, held_out = len(structures), _to_train(read_structures(data.validation_file, data), config)
+        structures = structures.joined(held_out, f"{structures.source} + {held_out.source}")
+        indices = np.arange(n_train), np.arange(n_train, len(structures))
+    return TrainingData(_with_forces(structures, config), isolated, indices)
+
+
+def read_test(config: Config) -> Structures | None:
+    """The structures of the test split; None: there is none.
+
+    Raises:
+        BadInput: a file that is not valid, or only one of the two built-in splits.
+    """
+    data = config.data
+    if data.train == "builtin":
+        if data.test not in (None, "builtin"):
+            raise BadInput(f"test {data.test}: the built-in training data has its own test split; leave test out")
+        return builtin_structures("test")
+    if data.test == "builtin":
+        raise BadInput("test builtin: goes with the built-in training data only; give a file, or leave test out")
+    if not data.test:
+        return None
+    return _with_forces(_to_train(read_structures(data.test, data), config), config)
+
+
+def split_training(data: TrainingData, config: Config, copies: Copies | None) -> Indices:
+    """The indices of the structures to train on, and of those to validate on. Raises BadInput if there are too few.
+
+    Args:
+        copies: among the structures; None: copies may be on both sides.
+    """
+    options, labels = config.data.validation, None if copies is None else copies.copy
+    return data.indices or split_indices(data.structures, options.fraction, options.split, options.seed, labels)
+
+
+def check_forces(structures: Structures, config: Config) -> None:
+    """Raise BadInput unless the structures have the forces that a configuration trains on."""
+    missing = structures.without_forces() if config.training.forces else []
+    if len(missing) == len(structures):
+        raise BadInput(
+            f"{structures.source}: training.forces: {str(config.training.forces).lower()} needs forces (eV/Å), and no "
+            f"image has any{_forces_elsewhere(structures)}"
+        )
+    if missing and config.training.forces != "partial":
+        raise BadInput(
+            f"{structures.source}, image {missing[0]}: has no forces, as {len(missing)} of {len(structures)} images; "
+            "training.forces: true needs them (eV/Å) in every image; training.forces: partial trains images without "
+            "on their energies alone"
+            f"{_forces_elsewhere(structures)}"
+        )
+
+
+def check_split_forces(train: Structures, validation: Structures, config: Config) -> list[str]:
+    """Check that both splits have forces where those of some structures are trained on; gives what to know.
+
+    Raises:
+        BadInput: the training split has none, or the validation split, whose error of the forces is an objective.
+    """
+    if not config.training.forces:
+        return []
+    empty = [
+        name
+        for name, split in (("training", train), ("validation", validation))
+        if len(split.without_forces()) == len(split)
+    ]
+    if not empty:
+        return []
+    what = f"{train.source}: no structure of the {empty[0]} split has forces"
+    if empty[0] == "training" or "val_forces_mae" in config.objectives:
+        raise BadInput(f"{what}; another data.validation.seed or a larger data.validation.fraction may give it some")
+    return [f"{what}: there will be no val_forces_mae"]
+
+
+def missing_in_test(test: Structures, config: Config) -> list[str]:
+    """A warning where forces are trained, and structures of the test split have none."""
+    missing = test.without_forces() if config.training.forces else []
+    if not missing:
+        return []
+    what = f"{test.source}: {len(missing)} of {len(test)} test structures have no forces, image {missing[0]} the first"
+    if len(missing) == len(test) or config.training.forces != "partial":
+        return [f"{what}: there will be no test_forces_mae"]
+    return [f"{what}: test_forces_mae will be that of the others"]
+
+
+def other_energy(structures: Structures, config: Config) -> list[str]:
+    """A warning where forces are trained that are not derivatives of the energies."""
+    gap = structures.free_energy_gap
+    if not config.training.forces or gap < LARGEST_GAP:
+        return []
+    return [
+        f"the free energies differ from the energies by up to {1000 * gap:.1f} meV/atom, and forces are derivatives of "
+        "the free energy; data.energy_key: free_energy trains on it"
+    ]
+
+
+def _to_train(structures: Structures, config: Config) -> Structures:
+    """The structures without those that only give the reference energies."""
+    return without_isolated_atoms(structures) if config.target.reference_energies == "isolated_atoms" else structures
+
+
+def _with_forces(structures: Structures, config: Config) -> Structures:
+    return structures.with_some_forces() if config.training.forces == "partial" else structures
+
+
+def _forces_elsewhere(structures: Structures) -> str:
+    """The columns that may be the forces which the structures lack, for a message."""
+    names = ", ".join(structures.force_columns)
+    return f"; they have {names}: data.forces_key says which of them are the forces" if names else ""
