@@ -7,6 +7,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from unittest import mock
 
@@ -34,6 +35,8 @@ gc.set_threshold(20_000, 20, 100)
 def pytest_collection_finish() -> None:
     gc.freeze()
 
+
+FOLDERS = count()  # in this process
 
 # Hypothesis also draws what constants the imported code has: which tests ran before, and a change anywhere, would
 # change the examples of all others.
@@ -175,6 +178,18 @@ def shared(require: Callable[[str], None]) -> Path:
 def _tables_of_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with copied_tables(tmp_path_factory.mktemp("mlflow") / "template.db"):
         yield
+
+
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Path:
+    """pytest's folder, and in it one whose path no other test has had.
+
+    pytest removes the folder of a test that passed, and the next of the same name gets it again, that is the next case
+    of a parametrised test. MLflow keeps its connections by path: to the database that was removed.
+    """
+    folder = tmp_path / str(next(FOLDERS))
+    folder.mkdir()
+    return folder
 
 
 @pytest.fixture
