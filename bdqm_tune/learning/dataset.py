@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from bdqm_tune.config.config import Config
 from bdqm_tune.config.descriptor_options import DescriptorOptions
 from bdqm_tune.descriptors import Descriptor, StoredDerivatives, StoredFeatures
+from bdqm_tune.errors import BadInput
 from bdqm_tune.learning.features import StructureFeatures, check_searched_descriptors
 from bdqm_tune.learning.references import check_precision, choose_references, reference_warnings
 from bdqm_tune.learning.scalers import Scaler, fit_scaler
@@ -35,6 +36,7 @@ from bdqm_tune.structures import (
     refuse_shared,
     shown_source,
     trajectory_note,
+    turned_copies,
     without_labels,
 )
 from bdqm_tune.structures.sealed import seal
@@ -123,6 +125,12 @@ class Dataset:
         )
 
     @property
+    def left_out(self) -> NDArray[np.int64]:
+        """Indices, among the structures of the training file, of those that are in neither split."""
+        kept = np.concatenate([self.train.indices, self.validation.indices])
+        return np.setdiff1d(np.arange(len(self.train.described.structures)), kept)
+
+    @property
     def digest(self) -> str:
         """Identifies the training and the validation split together."""
         return hashlib.sha256((self.train.digest + self.validation.digest).encode()).hexdigest()
@@ -158,14 +166,22 @@ def prepare(config: Config, home: Path, indices: Indices | None = None) -> Datas
         if config.data.validation.split == "random" and (note := trajectory_note(structures)):
             warnings.append(note)
     train_indices, validation_indices = indices or split_training(given, config, copies)
+    if labelled is not None:
+        turned, notes = turned_copies(structures, labelled)
+        warnings += notes
+        train_indices, validation_indices = (
+            part[~np.isin(part, turned)] for part in (train_indices, validation_indices)
+        )
+    if not (len(train_indices) and len(validation_indices)):
+        raise BadInput(
+            f"{structures.source}: without the copies of test structures nothing is left to train or to validate on"
+        )
     train, held_out = structures.select(train_indices), structures.select(validation_indices)
     warnings += check_split_forces(train, held_out, config)
     if config.data.validation_file is not None:
         train = replace(train, source=shown_source(config.data.train))
         held_out = replace(held_out, source=shown_source(config.data.validation_file))
         warnings += refuse_shared({"training": train, "validation": held_out})
-    if labelled is not None:
-        warnings += refuse_shared({"training": structures, "test": labelled})
 
     described = StructureFeatures(
         structures, config.descriptor, home / "features", bool(config.training.forces), config.device
@@ -210,6 +226,7 @@ def summary(dataset: Dataset) -> dict[str, Any]:
         "test_structures": 0 if dataset.test is None else len(dataset.test),
         "training_atoms": int(dataset.train.structures.n_atoms.sum()),
         "copies": dataset.copies,
+        "left_out": len(dataset.left_out),
         "elements": " ".join(dataset.train.structures.elements),
         "forces": dataset.train.structures.forces is not None,
         "features": "searched" if dataset.config.descriptor_spaces else dataset.descriptor.n_features,

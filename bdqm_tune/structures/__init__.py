@@ -5,7 +5,7 @@ split, and `Unlabelled` test structures whose labels are stored separately. Call
 """
 
 from bdqm_tune.structures.builtin import builtin_structures
-from bdqm_tune.structures.copies import Copies, find_copies, refuse_shared
+from bdqm_tune.structures.copies import Copies, find_copies, refuse_shared, turned_copies
 from bdqm_tune.structures.digest import digest
 from bdqm_tune.structures.isolated import isolated_energies, without_isolated_atoms
 from bdqm_tune.structures.read import Geometries, Structures, read_structures
@@ -28,6 +28,7 @@ __all__ = [
     "shown_source",
     "split_indices",
     "trajectory_note",
+    "turned_copies",
     "without_isolated_atoms",
     "without_labels",
 ]

@@ -104,27 +104,81 @@ def refuse_shared(splits: Mapping[str, Geometries]) -> list[str]:
     Raises:
         BadInput: there are copies; the message has their indices.
     """
-    atoms = [a for split in splits.values() for a in split.atoms]
-    places = [(name, image) for name, split in splits.items() for image in split.images.tolist()]
-    geometry = geometry_groups(atoms)
-    labels = geometry
-    labelled = [split for split in splits.values() if isinstance(split, Structures)]
-    if len(labelled) == len(splits):
-        energies = np.concatenate([split.energies for split in labelled])
-        labels = _by_energy(geometry, energies, np.array([len(a) for a in atoms]))
-    if shared := _across(places, labels):
-        raise BadInput(
-            f"the same structure in two splits: {_listed(shared)}; "
-            "remove the copies, the errors would look better than they are"
+    groups = _Shared(splits)
+    if shared := groups.copies():
+        raise BadInput(_refusal(shared))
+    return groups.notes()
+
+
+def turned_copies(train: Structures, test: Structures) -> tuple[NDArray[np.int64], list[str]]:
+    """The training structures (n,) that a rotation or a reflection makes a test structure, and what to know.
+
+    Calculations of strained cells along several axes have such structures in good faith: published splits do. Without
+    them in the training, the test says what it should. A copy that is not turned comes of a mistake with the files.
+
+    Raises:
+        BadInput: there are copies that are not turned; the message has their indices.
+    """
+    groups, refused, turned = _Shared({"training": train, "test": test}), [], dict[int, int]()
+    crystal = cache(lambda i: Crystal(groups.atoms[i]))
+    for label in np.unique(groups.copy[len(train) :]).tolist():
+        members = np.flatnonzero(groups.copy == label).tolist()
+        for one in (i for i in members if i < len(train)):
+            for other in (i for i in members if i >= len(train)):
+                if same_geometry(crystal(one), crystal(other), turned=False):
+                    refused.append(groups.pair(one, other))
+                else:
+                    turned.setdefault(one, other)
+    if refused:
+        raise BadInput(_refusal(refused))
+    notes = groups.notes()
+    if turned:
+        pairs = _listed([groups.pair(*pair) for pair in turned.items()])
+        notes.append(
+            f"the same structure, turned or mirrored, in two splits: {pairs}; left out of the training, or the test "
+            "errors would look better than they are"
         )
-    others = _across(places, geometry)
-    return [f"the same geometry with other energies in two splits: {_listed(others)}; {KEEP_APART}"] if others else []
+    return np.array(sorted(turned), dtype=np.int64), notes
 
 
-def _across(places: Sequence[tuple[str, int]], labels: NDArray[np.int64]) -> list[str]:
-    """Structures that are in another split than the first one of their group."""
-    pairs = ((places[label], place) for label, place in zip(labels.tolist(), places, strict=True))
-    return [f"{first[0]} image {first[1]} = {name} image {image}" for first, (name, image) in pairs if first[0] != name]
+class _Shared:
+    """Which structures of several splits are the same."""
+
+    def __init__(self, splits: Mapping[str, Geometries]) -> None:
+        self.atoms = [a for split in splits.values() for a in split.atoms]
+        self._places = [(name, image) for name, split in splits.items() for image in split.images.tolist()]
+        self._geometry = geometry_groups(self.atoms)
+        self.copy = self._geometry  # (n_structures,) index of the first of the same geometry and, if known, energy
+        labelled = [split for split in splits.values() if isinstance(split, Structures)]
+        if len(labelled) == len(splits):
+            energies = np.concatenate([split.energies for split in labelled])
+            self.copy = _by_energy(self._geometry, energies, np.array([len(a) for a in self.atoms]))
+
+    def copies(self) -> list[str]:
+        """Structures that are copies of the first one of their group, which is in another split."""
+        return [self.pair(first, i) for i, first in enumerate(self.copy.tolist()) if self._apart(first, i)]
+
+    def _apart(self, one: int, other: int) -> bool:
+        return self._places[one][0] != self._places[other][0]
+
+    def pair(self, one: int, other: int) -> str:
+        """Two structures, for a message."""
+        (name, image), (other_name, other_image) = self._places[one], self._places[other]
+        return f"{name} image {image} = {other_name} image {other_image}"
+
+    def notes(self) -> list[str]:
+        """What to know besides copies: the same geometry with other energies in two splits."""
+        pairs = ((first, i) for i, first in enumerate(self._geometry.tolist()) if self.copy[first] != self.copy[i])
+        others = [self.pair(first, i) for first, i in pairs if self._apart(first, i)]
+        what = f"the same geometry with other energies in two splits: {_listed(others)}; {KEEP_APART}"
+        return [what] if others else []
+
+
+def _refusal(shared: Sequence[str]) -> str:
+    return (
+        f"the same structure in two splits: {_listed(shared)}; "
+        "remove the copies, the errors would look better than they are"
+    )
 
 
 def _listed(items: Sequence[str]) -> str:

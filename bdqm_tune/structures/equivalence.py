@@ -124,13 +124,16 @@ def full_basis(atoms: Atoms) -> NDArray[np.float64]:
     return basis
 
 
-def same_geometry(one: Crystal, other: Crystal) -> bool:
+def same_geometry(one: Crystal, other: Crystal, turned: bool = True) -> bool:
     """Whether a motion (shift, rotation, reflection) makes the atoms of both the same to `TOLERANCE` a coordinate.
 
     Neither the order of the atoms counts, nor which cell of the same lattice is given, nor how often it is repeated;
     cell vectors along which a structure is not periodic do not count either. A potential cannot tell such structures
     apart. ASE's SymmetryEquivalenceCheck compares structures that are periodic along all vectors, and needs spglib to
     reduce repeated cells.
+
+    Args:
+        turned: also by rotations and reflections, else by shifts alone.
     """
     if one.pbc.sum() != other.pbc.sum():
         return False
@@ -145,7 +148,7 @@ def same_geometry(one: Crystal, other: Crystal) -> bool:
         if abs(lengths[0] - lengths[1]) * size > 2 * TOLERANCE:
             return False
     anchor = _rarest(one.numbers)
-    return any(_fits(one, other, anchor, *motion) for motion in _motions(one, other, anchor))
+    return any(_fits(one, other, anchor, *motion) for motion in _motions(one, other, anchor, turned))
 
 
 def _rarest(numbers: NDArray[np.integer]) -> int:
@@ -154,13 +157,15 @@ def _rarest(numbers: NDArray[np.integer]) -> int:
     return int(np.flatnonzero(numbers == elements[count.argmin()])[0])
 
 
-def _motions(one: Crystal, other: Crystal, anchor: int) -> Iterator[tuple[int, NDArray[np.float64]]]:
+def _motions(one: Crystal, other: Crystal, anchor: int, turned: bool) -> Iterator[tuple[int, NDArray[np.float64]]]:
     """Atoms of `other` that the anchor may be, and rotations that bring its neighbours to those of that atom."""
     if len(one.numbers) == len(other.numbers) and one.numbers[anchor] == other.numbers[anchor]:
         yield anchor, np.eye(3)
     alike = np.abs(other.surroundings - one.surroundings[anchor]).max(axis=1) <= 2 * APART
     chosen = np.flatnonzero(alike & (other.numbers == one.numbers[anchor])).tolist()
     yield from ((index, np.eye(3)) for index in chosen)
+    if not turned:
+        return
     vectors, kinds = one.neighbours(anchor)
     pair = _pair(vectors)
     vectors, kinds = vectors[pair], kinds[pair]

@@ -1,5 +1,6 @@
 """The training file of a study read again, split as it was for its trials."""
 
+import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from bdqm_tune.learning.training_data import read_training, split_training
 from bdqm_tune.structures import Structures, Unlabelled, digest, find_copies, shown_source
 from bdqm_tune.structures.sealed import is_sealed, read_sealed
 from bdqm_tune.study.descriptor_record import with_earlier
+from bdqm_tune.study.run_contents import LEFT_OUT
 from bdqm_tune.study.study import TEST
 
 
@@ -65,9 +67,10 @@ def study_data(config: Config, run: Run, train: str | None = None) -> StudyData:
             needed += f"; their validation file, {shown_source(data.validation_file)}, is needed where it was"
         raise BadInput(f"{error}; {needed}") from None
     then = [run.data.tags[f"{name}_digest"] for name in ("train", "validation")]
+    left_out = json.loads(run.data.tags.get(LEFT_OUT, "[]"))
     # Copies could be on both sides once, and most files have none: looking for them comes last, for it takes longer.
     for find in (lambda _: None, find_copies):
-        indices = split_training(given, config, find(structures))
+        indices = [part[~np.isin(part, left_out)] for part in split_training(given, config, find(structures))]
         now = [digest(structures.select(part)) for part in indices]
         if now == then:
             return StudyData(structures, *indices)

@@ -1,5 +1,6 @@
 """What the MLflow run of a training contains: of a trial, or of a configuration that is trained again."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from bdqm_tune.tracking.provenance import provenance_tags
 
 # The artifacts of a run: the model's folder, the curves, a configuration that trains this again, a traceback.
 MODEL, HISTORY, CONFIG, TRACEBACK = "model", "history.csv", "config.yaml", "traceback.txt"
+LEFT_OUT = "left_out"  # tag: indices of structures of the training file in neither split, as JSON; none: no tag
 
 
 def parameters(config: Config, tried: Suggestion, device: str) -> dict[str, Any]:
@@ -39,12 +41,14 @@ def parameters(config: Config, tried: Suggestion, device: str) -> dict[str, Any]
 
 def tags(study: str, dataset: Dataset, device: str) -> dict[str, str]:
     """The tags that every training of a study has."""
+    left_out = dataset.left_out.tolist()
     return {
         **provenance_tags(),
         "study": study,
         "device": device,
         "train_digest": dataset.train.digest,
         "validation_digest": dataset.validation.digest,
+        **({LEFT_OUT: json.dumps(left_out)} if left_out else {}),
     }
 
 

@@ -10,11 +10,13 @@ import optuna
 import pytest
 import sklearn.metrics
 import torch
+from ase.calculators.singlepoint import SinglePointCalculator
 from mlflow.tracking import MlflowClient
 
 import bdqm_tune as bt
 from bdqm_tune.config.config import Config
 from bdqm_tune.config.hyperparameters import Hyperparameters
+from bdqm_tune.confirmation.confirm import Options, confirm
 from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.evaluation.evaluation import evaluate_best
 from bdqm_tune.evaluation.measurement import predict
@@ -25,6 +27,8 @@ from bdqm_tune.models.prediction import predict_file
 from bdqm_tune.models.store import load_potential
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.study.selection import best_trial
+from bdqm_tune.study.study import RUN_ID
+from bdqm_tune.tracking.client import tracking_client
 
 Run = Callable[..., Any]
 
@@ -73,6 +77,25 @@ def test_the_best_trial_is_evaluated_and_recorded(
     assert recorded.data.tags["kind"] == "evaluation"
     assert recorded.data.tags["model_run_id"] == run_id
     assert recorded.info.experiment_id == MlflowClient().get_run(run_id).info.experiment_id
+
+
+def test_a_study_that_left_copies_out_is_resumed_evaluated_and_confirmed(
+    run: Run, configure: Callable[..., Config], stores: Stores, files: dict[str, str], tmp_path: Path
+) -> None:
+    images, test = ase.io.read(files["train"], ":"), ase.io.read(files["test"], ":")
+    copy = test[0].copy()
+    copy.rotate(33, (1, 1, 0), rotate_cell=True)
+    copy.calc = SinglePointCalculator(copy, energy=test[0].get_potential_energy())
+    ase.io.write(tmp_path / "with_a_copy.traj", [*images[:3], copy, *images[3:]])
+    data = {"train": str(tmp_path / "with_a_copy.traj"), "test": files["test"]}
+    run(data=data, study={"n_trials": 2, "pruner": "none"})
+    study, _ = run(data=data, study={"n_trials": 1, "pruner": "none"})
+    client = tracking_client(stores)
+    runs = [client.get_run(trial.user_attrs[RUN_ID]) for trial in study.get_trials()]
+    assert [run.data.tags["left_out"] for run in runs] == ["[3]"] * 3
+    made = confirm(stores, "small", Options(best=1, seeds=2, random="none"))
+    assert set(made.retrainings["state"]) == {"complete"}
+    assert np.isfinite(evaluate_best(stores, "small").metrics["test_energy_mae"])
 
 
 def test_the_test_split_is_evaluated_in_pieces(

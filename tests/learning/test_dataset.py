@@ -26,6 +26,15 @@ def relabelled(atoms: Atoms, by: float) -> Atoms:
     return copy
 
 
+def turned(image: Atoms, angle: float) -> Atoms:
+    """A rotated copy with the same energy."""
+    copy = image.copy()
+    copy.rotate(angle, (1, 2, 3), rotate_cell=True)
+    forces = np.zeros((len(copy), 3))
+    copy.calc = SinglePointCalculator(copy, energy=image.calc.results["energy"], forces=forces)
+    return copy
+
+
 def prepared(images: list[Atoms], config_for: ConfigFor, folder: Path, **groups: dict[str, object]) -> Dataset:
     folder.mkdir(parents=True, exist_ok=True)
     ase.io.write(folder / "train.traj", images)
@@ -144,6 +153,37 @@ def test_a_copy_in_the_test_split_is_refused_before_anything_is_computed(
     with pytest.raises(BadInput, match="training image 4 = test image 2"):
         prepare(config_for(tmp_path / "train.traj", data={"test": str(tmp_path / "test.extxyz")}), tmp_path / "home")
     assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize("with_file", [False, True])
+def test_turned_copies_of_test_structures_are_in_neither_split(
+    tmp_path: Path, alloys: Alloys, config_for: ConfigFor, with_file: bool
+) -> None:
+    images, test = alloys(), alloys(n=3, seed=9)
+    for place, image in ((2, test[0]), (11, test[0]), (20, test[2])):
+        images[place] = turned(image, 10.0 * (place + 1))
+    ase.io.write(tmp_path / "test.traj", test)
+    options: dict[str, object] = {"test": str(tmp_path / "test.traj")}
+    if with_file:
+        ase.io.write(tmp_path / "held.traj", images[18:])
+        options["validation_file"] = str(tmp_path / "held.traj")
+    data = prepared(images[:18] if with_file else images, config_for, tmp_path, data=options)
+    kept = np.concatenate([data.train.indices, data.validation.indices])
+    assert sorted(kept.tolist()) == [i for i in range(24) if i not in (2, 11, 20)]
+    assert data.left_out.tolist() == [2, 11, 20]
+    assert summary(data)["left_out"] == 3
+    assert data.test is not None
+    assert len(data.test) == 3
+    assert any("left out of the training" in warning for warning in data.warnings)
+
+
+def test_where_the_test_is_the_training_turned_nothing_is_left_to_train_on(
+    tmp_path: Path, alloys: Alloys, config_for: ConfigFor
+) -> None:
+    images = alloys(n=6)
+    ase.io.write(tmp_path / "test.traj", [turned(image, 30.0) for image in images])
+    with pytest.raises(BadInput, match="without the copies of test structures nothing is left"):
+        prepared(images, config_for, tmp_path, data={"test": str(tmp_path / "test.traj")})
 
 
 def test_copies_in_the_training_file_stay_on_one_side_and_are_reported_for_every_seed(

@@ -10,7 +10,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from scipy.spatial.transform import Rotation
 
 from bdqm_tune.errors import BadInput
-from bdqm_tune.structures import Structures, find_copies, refuse_shared, without_labels
+from bdqm_tune.structures import Structures, find_copies, refuse_shared, turned_copies, without_labels
 from bdqm_tune.structures.copies import geometry_groups
 from bdqm_tune.structures.read import from_atoms
 
@@ -189,6 +189,36 @@ def test_another_energy_makes_no_copy_but_a_note_unless_labels_are_sealed() -> N
     assert "other energies in two splits: training image 0 = test image 0, training image 1 = test image 1" in note
     with pytest.raises(BadInput, match="training image 1 = test image 1"):
         refuse_shared({"training": train, "test": without_labels(test)})
+
+
+def sheared(axis: int, angle: float) -> Atoms:
+    """A cell whose vectors are at 90° but for one pair: another axis or the negative angle is the same, turned."""
+    atoms = bulk("Si", cubic=True)
+    cell = np.array(atoms.cell)
+    cell[axis, (axis + 1) % 3] = 5.43 * np.tan(np.radians(angle))
+    atoms.set_cell(cell, scale_atoms=True)
+    return atoms
+
+
+def test_turned_copies_of_the_test_are_found_in_the_training_and_others_refused() -> None:
+    """Elastic constants need strains along all axes, which crystals do not tell apart."""
+    test = labelled([sheared(0, 4), sheared(0, 7)], [0.0, -1.0])
+    strains = [sheared(0, 5), sheared(1, 4), sheared(2, -4), sheared(1, 7).repeat((2, 1, 1))]
+    train = labelled(strains, [0.0, 0.001, 0.0, -2.0])
+    found, (note,) = turned_copies(train, test)
+    assert found.tolist() == [1, 2, 3]
+    assert "training image 1 = test image 0, training image 2 = test image 0, training image 3 = test image 1" in note
+    assert "turned or mirrored, in two splits" in note
+    shifted = sheared(0, 4)
+    shifted.translate([0.3, 0.1, 0.2])
+    with pytest.raises(BadInput, match=r"two splits: training image 4 = test image 0; remove"):
+        turned_copies(labelled([*strains, shifted], [0.0, 0.001, 0.0, -2.0, 0.0]), test)
+
+
+def test_a_turned_structure_of_another_energy_is_kept_with_a_note() -> None:
+    found, (note,) = turned_copies(labelled([sheared(1, 4)], [0.5]), labelled([sheared(0, 4)], [0.0]))
+    assert not len(found)
+    assert "the same geometry with other energies in two splits: training image 0 = test image 0" in note
 
 
 def test_copies_within_one_split_are_allowed() -> None:
