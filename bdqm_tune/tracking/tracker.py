@@ -137,6 +137,8 @@ class Tracker:
     def finish(self, status: str, interrupted: bool = False) -> bool:
         """Wait until everything is sent, and end the study's run unless `mlflow run` does; True if all was sent.
 
+        An interruption makes it hurry, and has no other effect: there is nothing else left to interrupt.
+
         Args:
             status: FINISHED, FAILED or KILLED.
             interrupted: do not wait long.
@@ -153,7 +155,12 @@ class Tracker:
             self.hurry()
         try:
             self.study.send(end)
-            self._sender.close()
+            try:
+                self._sender.close()
+            except KeyboardInterrupt:
+                interrupted = True
+                self.hurry()
+                self._sender.close()
         except TrackingFailed as error:
             if not interrupted:
                 raise

@@ -93,12 +93,20 @@ class Heartbeat(threading.Thread):
         self._is_left = True
 
     def close(self) -> None:
-        """Stop, and end the worker in the registry, so that its running trials are requeued."""
+        """Stop, and end the worker in the registry, so that its running trials are requeued.
+
+        Raises:
+            KeyboardInterrupt: the process was told to end meanwhile; the worker is ended nevertheless.
+        """
         self._ended.set()
         if self._is_left:
             return
         with suppress(StorageInternalError):  # others will notice
-            self._workers.end(self.worker)
+            try:
+                self._workers.end(self.worker)
+            except KeyboardInterrupt:  # from now on the database has a few seconds
+                self._workers.end(self.worker)
+                raise
 
     def send(self) -> None:
         """Send a heartbeat, and check the other workers. If this one was declared dead, register it again."""

@@ -254,6 +254,22 @@ def test_the_claim_is_looked_at_before_every_request(stores: Stores) -> None:
     assert not client.list_artifacts(left.info.run_id)
 
 
+def test_told_to_end_at_its_end_it_sends_all_nevertheless(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    tracker, close = open_tracker(stores, "late", SOON), Sender.close
+    run = tracker.start_trial(0, {}, {"trial_number": "0"}, {})
+
+    def interrupted(self: Sender) -> None:
+        monkeypatch.setattr(Sender, "close", close)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Sender, "close", interrupted)
+    run.finish("complete", {}, write_files)
+    assert tracker.finish("FINISHED")
+    (sent,) = trial_runs(stores, tracker)
+    assert sent.info.status == "FINISHED"
+    assert tracking_client(stores).get_run(tracker.run.info.run_id).info.status == "FINISHED"
+
+
 def test_who_has_lost_a_trial_opens_no_run_of_it(stores: Stores) -> None:
     tracker = open_tracker(stores, "lost", SOON)
     ours = tracker.start_trial(0, {}, {"trial_number": "0"}, {})

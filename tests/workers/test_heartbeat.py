@@ -358,3 +358,19 @@ def test_the_thread_counts_until_it_is_closed(workdir: Any, monkeypatch: pytest.
     heartbeat.join(10)
     assert not heartbeat.is_alive()
     assert workers.all(RUNNING) == []
+
+
+def test_told_to_end_while_it_is_closed_it_is_ended_nevertheless(workdir: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = open_storage(Stores(workdir))
+    optuna.create_study(storage=storage, study_name="s")
+    workers = Workers(storage.backend.engine, storage.backend.retry, 1)
+    heartbeat, end = Heartbeat(storage.backend, 1, {}), Workers.end
+
+    def interrupted(self: Workers, *given: Any) -> bool:
+        monkeypatch.setattr(Workers, "end", end)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Workers, "end", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        heartbeat.close()
+    assert workers.all(RUNNING) == []
