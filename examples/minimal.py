@@ -31,7 +31,7 @@ def main() -> float:
     descriptor = GMP(orders=(0, 1, 2, 3), sigmas=(0.4, 0.8, 1.2, 1.6, 2.0))
     features = np.concatenate([descriptor.compute(atoms) for atoms in train.atoms])  # (total atoms, n_features)
     numbers = np.concatenate([atoms.numbers for atoms in train.atoms])  # (total atoms,)
-    scaler = fit_scaler(lambda: iter([(features, numbers)]), "log")
+    scaler = fit_scaler(lambda: iter([(features, numbers)]), "whiten")
 
     # 2. Targets: what the energies of the elements do not explain, in units of its spread.
     references = fit_reference_energies(train.atoms, train.energies)

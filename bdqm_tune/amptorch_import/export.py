@@ -142,6 +142,8 @@ def _dataset(config: Config, unsupported: list[Unsupported]) -> dict[str, Any]:
     options = config.descriptor
     if options.scaling == "log":
         unsupported.append(Unsupported("descriptor.scaling", "amptorch takes no logarithm; standardize is written"))
+    elif options.scaling == "whiten":
+        unsupported.append(Unsupported("descriptor.scaling", "amptorch does not whiten; standardize is written"))
     scaling: dict[str, Any] = {"type": "standardize"}
     if options.scaling == "normalise":
         scaling = {"type": "normalize", "range": options.scaling_range}

@@ -18,6 +18,7 @@ from bdqm_tune.descriptors import GMP, Descriptor, GMPGroups, SymmetryFunctions
 from bdqm_tune.descriptors.amptorch_faults import wrong_without_derivatives
 from bdqm_tune.errors import BadInput, one_line
 from bdqm_tune.learning.dataset import Dataset, Split
+from bdqm_tune.learning.scalers import Scaler
 
 # Largest difference of its features from ours, relative to the largest of their column; one below `ZERO` is rounding.
 TOLERANCE, ZERO = 1e-6, 1e-6
@@ -58,17 +59,23 @@ def split_images(dataset: Dataset, split: Split, dtype: torch.dtype, forces: boo
     data, differing = _described(dataset, split, forces, own)
     features = np.concatenate([image.fingerprint.numpy() for image in data])
     scaled = dataset.scaler(features, split.numbers)
-    slope = dataset.scaler.slope(features, split.numbers)
     ends = np.cumsum(split.structures.n_atoms)[:-1]
-    for i, (image, target, rows, slopes) in enumerate(
-        zip(data, dataset.scaled_targets(split), np.split(scaled, ends), np.split(slope, ends), strict=True)
+    for i, (image, target, rows, own_features, numbers) in enumerate(
+        zip(
+            data,
+            dataset.scaled_targets(split),
+            np.split(scaled, ends),
+            np.split(features, ends),
+            np.split(split.numbers, ends),
+            strict=True,
+        )
     ):
         image.fingerprint = torch.as_tensor(rows, dtype=dtype)
         image.energy = torch.tensor(target, dtype=dtype)
         if forces:
             assert split.structures.forces is not None
             image.forces = torch.as_tensor(split.structures.forces[i] / dataset.scale, dtype=dtype)
-            image.fprimes = _scaled(image.fprimes, slopes, dtype)
+            image.fprimes = _scaled(image.fprimes, dataset.scaler, own_features, numbers, dtype)
         elif "fprimes" in image:
             del image.fprimes
     return Images(data, differing)
@@ -216,8 +223,14 @@ def _functions(descriptor: SymmetryFunctions, element: str) -> dict[str, Any]:
     return functions
 
 
-def _scaled(derivatives: torch.Tensor, slope: NDArray[np.float64], dtype: torch.dtype) -> torch.Tensor:
-    """Derivatives (n_atoms · n_features, 3 n_atoms) of the scaled features, sparse; slope (n_atoms, n_features)."""
-    places, values = derivatives._indices(), derivatives._values()
-    values = values * torch.as_tensor(slope.ravel())[places[0]]
-    return torch.sparse_coo_tensor(places, values.to(dtype), derivatives.shape, check_invariants=False)
+def _scaled(
+    derivatives: torch.Tensor,
+    scaler: Scaler,
+    features: NDArray[np.float64],
+    numbers: NDArray[np.int64],
+    dtype: torch.dtype,
+) -> torch.Tensor:
+    """Derivatives (n_atoms · n_features, 3 n_atoms) of the scaled features, sparse, from those of the features."""
+    by_atom = derivatives.to_dense().numpy().reshape(*features.shape, -1).transpose(0, 2, 1)
+    scaled = scaler.of_inputs(by_atom, features, numbers).transpose(0, 2, 1).reshape(derivatives.shape)
+    return torch.as_tensor(scaled, dtype=dtype).to_sparse_coo()

@@ -30,9 +30,12 @@ CONDITIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     },
     "gamma": ("cutoff_function", ("polynomial",)),
     "scaling_range": ("scaling", ("normalise",)),
+    "axis_floor": ("scaling", ("whiten",)),
 }
 # What an option was before it existed: records of that time, of studies and runs, do not have it.
-BEFORE: dict[str, Any] = {"smooth_cutoff": False}
+BEFORE: dict[str, Any] = {"smooth_cutoff": False, "axis_floor": 1e-3}
+# Defaults that changed: a study of the time before goes on with its own.
+EARLIER_DEFAULTS: dict[str, Any] = {"scaling": "log"}
 # The options that `DescriptorOptions` compares with each other.
 DEPENDENT = ("name", "cutoff", "square", "scaling", "cutoff_function", "gamma")
 
@@ -77,13 +80,21 @@ class DescriptorFields(Options):
     g5: dict[str, Any] | None = None
     cutoff_function: Literal["cosine", "polynomial"] = "cosine"
     gamma: float | None = Field(None, gt=0, description="of the polynomial cutoff function, which needs it")
-    scaling: Literal["log", "standardise", "normalise"] = Field(
-        "log",
-        description="of the features, fitted on the training split; log: their logarithm, standardised; "
-        "standardise: to mean 0 and standard deviation 1; normalise: to scaling_range",
+    scaling: Literal["whiten", "standardise", "normalise", "log"] = Field(
+        "whiten",
+        description="of the features, fitted on the training split; whiten: uncorrelated with each other, each of "
+        "mean 0 and standard deviation 1; standardise: the same without taking out the correlations; normalise: to "
+        "scaling_range; log: their logarithm, standardised",
     )
     scaling_range: list[float] = Field(
         [0.0, 1.0], min_length=2, max_length=2, description="normalise: of a feature in the training split"
+    )
+    axis_floor: float = Field(
+        1e-3,
+        gt=0,
+        le=1,
+        description="whiten: least variance that a principal axis of the standardised features counts with, their mean "
+        "being 1; smaller ones amplify what lies off the training split",
     )
     scaling_per_element: bool = Field(False, description="scale the atoms of each element for themselves")
 

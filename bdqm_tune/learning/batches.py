@@ -12,7 +12,7 @@ from bdqm_tune.errors import BadInput
 from bdqm_tune.learning.dataset import Dataset, Split
 from bdqm_tune.learning.forces import ForceBatch, ForceTensors
 from bdqm_tune.learning.memory_budget import MemoryBudget
-from bdqm_tune.learning.scaled_features import Inputs, ScaledFeatures
+from bdqm_tune.learning.scaled_features import ScaledDerivatives, ScaledFeatures
 from bdqm_tune.threads import in_threads
 
 # Features and derivatives held at once while a split is read in order.
@@ -36,7 +36,7 @@ class Batch:
 class Read(NamedTuple):
     """The part of a batch that is read from the disk."""
 
-    inputs: Inputs | None
+    features: torch.Tensor | None
     derivatives: torch.Tensor | None
 
 
@@ -48,7 +48,7 @@ class SplitTensors:
 
     def __init__(
         self,
-        features: NDArray[np.float64] | Inputs | ScaledFeatures,
+        features: NDArray[np.float64] | torch.Tensor | ScaledFeatures,
         n_atoms: NDArray[np.int64],
         targets: NDArray[np.float64],
         device: torch.device,
@@ -65,8 +65,8 @@ class SplitTensors:
             forces: of the same structures, on the same device, for training on forces.
         """
         if isinstance(features, np.ndarray):
-            features = Inputs(torch.as_tensor(features, dtype=dtype, device=device))
-        self.inputs, self.device, self.dtype = features, device, dtype
+            features = torch.as_tensor(features, dtype=dtype, device=device)
+        self._inputs, self.device, self.dtype = features, device, dtype
         self._total_atoms, self.n_features = features.shape
         self.n_atoms = torch.as_tensor(n_atoms, device=device)
         # Energies keep float64, as what they are compared with: sums over all atoms of a structure.
@@ -81,7 +81,7 @@ class SplitTensors:
     @property
     def features(self) -> torch.Tensor | None:
         """(total atoms, n_features), scaled; None if they are on the disk."""
-        return self.inputs.features if isinstance(self.inputs, Inputs) else None
+        return self._inputs if isinstance(self._inputs, torch.Tensor) else None
 
     @property
     def components(self) -> int:
@@ -136,12 +136,12 @@ class SplitTensors:
             yield self._batch(structures, read, by_element)
 
     def _read(self, structures: torch.Tensor) -> Read:
-        inputs, derivatives, pinned = None, None, self.device.type == "cuda"
-        if isinstance(self.inputs, ScaledFeatures):
-            inputs = self.inputs.read(structures.numpy(force=True), pinned)
+        features, derivatives, pinned = None, None, self.device.type == "cuda"
+        if isinstance(self._inputs, ScaledFeatures):
+            features = self._inputs.read(structures.numpy(force=True), pinned)
         if self.forces is not None and not self.forces.loaded:
             derivatives = self.forces.read(structures.tolist(), pinned)
-        return Read(inputs, derivatives)
+        return Read(features, derivatives)
 
     def _batch(self, structures: torch.Tensor, read: Read, by_element: bool) -> Batch:
         n_atoms = self.n_atoms[structures]
@@ -149,13 +149,12 @@ class SplitTensors:
         start = torch.cumsum(n_atoms, 0) - n_atoms
         atoms = torch.arange(len(structure), device=n_atoms.device) + (self.first[structures] - start)[structure]
         numbers = self.numbers[atoms] if by_element and self.numbers is not None else None
-        inputs = self.inputs.at(atoms) if isinstance(self.inputs, Inputs) else read.inputs
-        assert inputs is not None
-        inputs, forces = inputs.to(self.device), None
+        features, forces = self._inputs[atoms] if isinstance(self._inputs, torch.Tensor) else read.features, None
+        assert features is not None
         if self.forces is not None:
-            assert inputs.slope is not None
-            forces = self.forces.batch(structures.tolist(), start, atoms, inputs.slope, read.derivatives)
-        return Batch(inputs.features, structure, self.targets[structures], n_atoms, numbers, forces)
+            forces = self.forces.batch(structures.tolist(), start, atoms, read.derivatives)
+        features = features.to(self.device, non_blocking=True)
+        return Batch(features, structure, self.targets[structures], n_atoms, numbers, forces)
 
 
 def batch_sizes(n_structures: int, batch_size: int) -> list[int]:
@@ -190,13 +189,14 @@ def split_tensors(
         BadInput: `with_forces`, and the dataset has no forces or no derivatives.
     """
     structures, numbers, forces = split.structures, split.numbers, None
-    features = ScaledFeatures(split.features, numbers, dataset.scaler, dtype, with_slope=with_forces)
+    features = ScaledFeatures(split.features, numbers, dataset.scaler, dtype)
     fits = room is None or room.take(features.n_bytes)
     if with_forces:
         if split.derivatives is None or structures.forces is None:
             raise BadInput("training.forces: the data was prepared without derivatives; prepare it with the option set")
         labels = np.concatenate(structures.forces) / dataset.scale
-        forces = ForceTensors(labels, split.derivatives, device, dtype, room)
+        derivatives = ScaledDerivatives(split.derivatives, split.features, numbers, dataset.scaler)
+        forces = ForceTensors(labels, derivatives, device, dtype, room)
     return SplitTensors(
         features.load(device) if fits else features,
         structures.n_atoms,

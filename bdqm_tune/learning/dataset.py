@@ -108,7 +108,9 @@ class Dataset:
     def scaler(self) -> Scaler:
         """The scaler of the features, fitted on the training split."""
         options, (low, high) = self.config.descriptor, self.config.descriptor.scaling_range
-        return fit_scaler(self.train.pieces, options.scaling, (low, high), options.scaling_per_element)
+        return fit_scaler(
+            self.train.pieces, options.scaling, (low, high), options.scaling_per_element, options.axis_floor
+        )
 
     def described_by(self, options: DescriptorOptions) -> "Dataset":
         """The same dataset with features of another descriptor, which are computed when they are used.

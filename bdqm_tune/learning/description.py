@@ -23,21 +23,24 @@ class ColumnScaling(Options):
     offset: list[float]
     divisor: list[Annotated[float, Field(gt=0)]]
     floor: list[Annotated[float, Field(gt=0)]] | None
+    matrix: list[list[float]] | None = None  # of a whitening; an earlier version has none
 
     @classmethod
     def of(cls, scaler: FeatureScaler) -> "ColumnScaling":
         """The plain values of a scaler."""
-        floor = None if scaler.floor is None else scaler.floor.tolist()
-        return cls(offset=scaler.offset.tolist(), divisor=scaler.divisor.tolist(), floor=floor)
+        floor, matrix = (None if part is None else part.tolist() for part in (scaler.floor, scaler.matrix))
+        return cls(offset=scaler.offset.tolist(), divisor=scaler.divisor.tolist(), floor=floor, matrix=matrix)
 
     def scaler(self) -> FeatureScaler:
         """The scaler with these values."""
-        floor = None if self.floor is None else np.array(self.floor)
-        return FeatureScaler(np.array(self.offset), np.array(self.divisor), floor)
+        floor, matrix = (None if part is None else np.array(part) for part in (self.floor, self.matrix))
+        return FeatureScaler(np.array(self.offset), np.array(self.divisor), floor, matrix)
 
     def check_width(self, n_features: int) -> None:
         """Raise BadInput unless there are values for `n_features` features."""
         columns = [self.offset, self.divisor, *([] if self.floor is None else [self.floor])]
+        if self.matrix is not None:
+            columns += [[0.0] * len(self.matrix), *self.matrix]
         if any(len(column) != n_features for column in columns):
             raise BadInput(f"the scaler is not for the descriptor's {n_features} features")
 

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from bdqm_tune.descriptors import StoredDerivatives
 from bdqm_tune.learning.memory_budget import MemoryBudget
+from bdqm_tune.learning.scaled_features import ScaledDerivatives
 from bdqm_tune.learning.shared_memory import on_device
 
 
@@ -24,8 +24,7 @@ class ForceBatch:
 
     centre: torch.Tensor  # (n_entries,) atom of the batch whose features change
     atom: torch.Tensor  # (n_entries,) atom of the batch that is moved
-    values: torch.Tensor  # (n_entries, 3, n_features) of the unscaled features, 1/Å
-    slope: torch.Tensor  # (n_atoms, n_features) of the scaled features by the unscaled ones
+    values: torch.Tensor  # (n_entries, 3, n_features) of the scaled features, 1/Å
     targets: torch.Tensor  # (n_atoms, 3), 1/Å: in units of the energy scale; 0 where they are not known
     known: torch.Tensor | None = None  # (n_atoms, 1) 1 where forces are known, else 0; None: all are
 
@@ -41,7 +40,7 @@ class ForceBatch:
 
     def forces(self, gradient: torch.Tensor) -> torch.Tensor:
         """Forces (n_atoms, 3), 1/Å, from the gradient (n_atoms, n_features) of the energy by the scaled features."""
-        felt = (gradient * self.slope).index_select(0, self.centre)
+        felt = gradient.index_select(0, self.centre)
         pulls = torch.bmm(self.values, felt[:, :, None])[:, :, 0]
         return -gradient.new_zeros(len(gradient), 3).index_add(0, self.atom, pulls)
 
@@ -52,7 +51,7 @@ class ForceTensors:
     def __init__(
         self,
         forces: NDArray[np.float64],
-        derivatives: StoredDerivatives,
+        derivatives: ScaledDerivatives,
         device: torch.device,
         dtype: torch.dtype,
         room: MemoryBudget | None = None,
@@ -60,18 +59,18 @@ class ForceTensors:
         """
         Args:
             forces: (total atoms, 3), 1/Å, in units of the energy scale; NaN where they are not known.
-            derivatives: of the split's structures.
+            derivatives: of the split's scaled features.
             room: memory budget of the device; None: unlimited.
         """
         known = ~np.isnan(forces).any(axis=1, keepdims=True)
         self.n_known = int(known.sum())  # atoms
         self._known = None if known.all() else torch.as_tensor(known, dtype=dtype, device=device)
         self._targets = torch.as_tensor(np.where(known, forces, 0.0), dtype=dtype, device=device)
-        self._stored = derivatives
+        self._derivatives, stored = derivatives, derivatives.stored
         self._values: torch.Tensor | None = None
-        self._first, self._count = derivatives.first.tolist(), derivatives.count.tolist()
-        self._pairs = torch.as_tensor(np.stack([derivatives.centre, derivatives.atom], axis=1), device=device)
-        n_numbers = 3 * sum(self._count) * derivatives.values.shape[1]
+        self._first, self._count = stored.first.tolist(), stored.count.tolist()
+        self._pairs = torch.as_tensor(np.stack([stored.centre, stored.atom], axis=1), device=device)
+        n_numbers = 3 * sum(self._count) * stored.values.shape[1]
         self.numbers_an_image = n_numbers / max(1, len(self._count))
         if room is None or room.take(n_numbers * dtype.itemsize):
             self._load()
@@ -83,8 +82,9 @@ class ForceTensors:
 
     def _load(self) -> None:
         """Bring the split's own entries to the device, one after the other; see `shared_memory`."""
-        stored, targets = self._stored, self._targets
-        shape, key = (sum(self._count), 3, stored.values.shape[1]), (stored.first.tobytes(), stored.count.tobytes())
+        stored, targets = self._derivatives.stored, self._targets
+        shape = sum(self._count), 3, stored.values.shape[1]
+        key = stored.first.tobytes(), stored.count.tobytes(), self._derivatives.key
         self._values = on_device(self._rows, shape, targets.dtype, targets.device, stored.values.path, key)
         pairs = [self._pairs[begin : begin + n] for begin, n in zip(self._first, self._count, strict=True)]
         self._pairs, self._first = torch.cat(pairs), (np.cumsum(stored.count) - stored.count).tolist()
@@ -92,7 +92,7 @@ class ForceTensors:
     def _rows(self) -> Iterator[tuple[slice, NDArray[np.float64]]]:
         place = 0
         for i, count in enumerate(self._count):
-            yield slice(place, place + count), self._entries(i)
+            yield slice(place, place + count), self._derivatives.of_structure(i)
             place += count
 
     def read(self, structures: Sequence[int], pinned: bool = False) -> torch.Tensor:
@@ -103,18 +103,16 @@ class ForceTensors:
         """
         values, place = self._empty(sum(self._count[i] for i in structures), pin_memory=pinned), 0
         for i in structures:
-            values.numpy()[place : place + self._count[i]] = self._entries(i)
+            values.numpy()[place : place + self._count[i]] = self._derivatives.of_structure(i)
             place += self._count[i]
         return values
 
     def _empty(self, n_entries: int, **options: Any) -> torch.Tensor:
-        return torch.empty((n_entries, 3, self._stored.values.shape[1]), dtype=self._targets.dtype, **options)
+        return torch.empty(
+            (n_entries, 3, self._derivatives.stored.values.shape[1]), dtype=self._targets.dtype, **options
+        )
 
-    def _entries(self, i: int) -> NDArray[np.float64]:
-        own = slice(i, i + 1)
-        return self._stored.values.read(self._stored.first[own], self._stored.count[own]).transpose(0, 2, 1)
-
-    def arrays(self, slope: torch.Tensor, first: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
+    def arrays(self, first: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
         """The loaded arrays, in the order of `compiled.kernel.Data`.
 
         Args:
@@ -129,7 +127,6 @@ class ForceTensors:
             np.ascontiguousarray(pairs[:, 0]),
             np.ascontiguousarray(pairs[:, 1]),
             self._values.numpy(),
-            slope.numpy(),
             self._targets.numpy(),
             known,
         )
@@ -139,7 +136,6 @@ class ForceTensors:
         structures: Sequence[int],
         start: torch.Tensor,
         atoms: torch.Tensor,
-        slope: torch.Tensor,
         read: torch.Tensor | None = None,
     ) -> ForceBatch:
         """Forces and derivatives of the structures at these indices, in this order.
@@ -147,7 +143,6 @@ class ForceTensors:
         Args:
             start: (n_structures,) index in the batch of each structure's first atom.
             atoms: (n_atoms,) index in the split of each of the batch's atoms.
-            slope: (n_atoms, n_features) of the scaled features by the unscaled ones.
             read: their derivatives from `read`, if the derivatives are not on the device.
         """
         counts = [self._count[i] for i in structures]
@@ -158,6 +153,6 @@ class ForceTensors:
             values = torch.cat([self._values[piece] for piece in pieces])
         else:
             assert read is not None
-            values = read.to(slope.device, non_blocking=True)
+            values = read.to(start.device, non_blocking=True)
         known = None if self._known is None else self._known[atoms]
-        return ForceBatch(pairs[:, 0], pairs[:, 1], values, slope, self._targets[atoms], known)
+        return ForceBatch(pairs[:, 0], pairs[:, 1], values, self._targets[atoms], known)

@@ -113,8 +113,7 @@ class Potential:
         numbers = _numbers([atoms])
         inputs = torch.as_tensor(self.scaler(features, numbers), dtype=self._dtype).requires_grad_()
         (gradient,) = torch.autograd.grad(self.network(inputs, torch.as_tensor(numbers)).sum(), inputs)
-        scaled: NDArray[np.float64] = gradient.double().numpy() * self.scaler.slope(features, numbers)
-        return self.scale * scaled
+        return self.scale * self.scaler.by_features(gradient.double().numpy(), features, numbers)
 
     def stress(self, atoms: Atoms, allow_unknown_elements: bool = False) -> NDArray[np.float64]:
         """Stress (6,) of a periodic structure, eV/Å³, in the order xx, yy, zz, yz, xz, xy.

@@ -1,27 +1,44 @@
 """Feature scalers: from features to dimensionless inputs of a network."""
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-Scaling = Literal["standardise", "normalise", "log"]
+Scaling = Literal["whiten", "standardise", "normalise", "log"]
 # Gives features (n_atoms, n_features) and atomic numbers (n_atoms,) piece by piece; each call starts from the first.
 Pieces = Callable[[], Iterable[tuple[NDArray[np.float64], NDArray[np.int64]]]]
 ALL = 0  # in the place of an atomic number: all elements
+# Spread of a feature below which it counts as constant. Symmetry functions of neighbours that are never there reach
+# 1e-136; divided by that, a derivative is infinite in single precision, which ends at 1e-38.
+NEGLIGIBLE = 1e-20
+ROUNDING = 1e-12  # eigenvalue of a correlation matrix, the mean being 1, below which it is rounding
 
 
 class Scaler(Protocol):
-    """Unscaled → scaled features, atom by atom and column by column."""
+    """Features → inputs of a network, atom by atom."""
 
     def __call__(self, features: NDArray[np.float64], numbers: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Scaled features (n_atoms, n_features), dimensionless, of atoms with these atomic numbers (n_atoms,)."""
+        """Inputs (n_atoms, n_features), dimensionless, from features of that shape and atomic numbers (n_atoms,)."""
         ...
 
-    def slope(self, features: NDArray[np.float64], numbers: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Derivative (n_atoms, n_features) of each scaled feature by the feature."""
+    def by_features(
+        self, by_inputs: NDArray[np.float64], features: NDArray[np.float64], numbers: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """Derivatives (n_atoms, n_features) of a quantity by the features, from those by the inputs."""
+        ...
+
+    def of_inputs(
+        self, of_features: NDArray[np.float64], features: NDArray[np.float64], numbers: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """Derivatives (n, k, n_features) of the inputs by any k numbers, from those of the features.
+
+        Args:
+            features: (n, n_features) of the atom whose derivatives they are, for each of them.
+            numbers: (n,) its atomic number.
+        """
         ...
 
     @property
@@ -32,24 +49,46 @@ class Scaler(Protocol):
 
 @dataclass(frozen=True)
 class FeatureScaler:
-    """(x - offset) / divisor; with `floor`, log(max(x, 0) + floor) in the place of x."""
+    """(x - offset) / divisor; with `floor`, log(max(x, 0) + floor) in the place of x; then a product with `matrix`."""
 
     offset: NDArray[np.float64]  # (n_features,)
     divisor: NDArray[np.float64]  # (n_features,), positive
     floor: NDArray[np.float64] | None = None  # (n_features,), positive; None: no logarithm
+    matrix: NDArray[np.float64] | None = None  # (n_features, n_features); None: no product
 
     def __call__(self, features: NDArray[np.float64], numbers: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
         values = features if self.floor is None else np.log(np.maximum(features, 0) + self.floor)
-        return (values - self.offset) / self.divisor
+        scaled = (values - self.offset) / self.divisor
+        return scaled if self.matrix is None else scaled @ self.matrix
 
-    def slope(self, features: NDArray[np.float64], numbers: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
+    def by_features(
+        self,
+        by_inputs: NDArray[np.float64],
+        features: NDArray[np.float64],
+        numbers: NDArray[np.int64] | None = None,
+    ) -> NDArray[np.float64]:
+        by_scaled = by_inputs if self.matrix is None else by_inputs @ self.matrix.T
+        return by_scaled * self._slope(features)
+
+    def of_inputs(
+        self,
+        of_features: NDArray[np.float64],
+        features: NDArray[np.float64],
+        numbers: NDArray[np.int64] | None = None,
+    ) -> NDArray[np.float64]:
+        of_scaled = of_features * self._slope(features)[:, None, :]
+        return of_scaled if self.matrix is None else of_scaled @ self.matrix
+
+    def _slope(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Derivative (n_atoms, n_features) of each feature, before the product with the matrix, by itself."""
         if self.floor is None:
-            return np.tile(1 / self.divisor, (len(features), 1))
+            return np.broadcast_to(1 / self.divisor, features.shape)
         return np.where(features > 0, 1 / (np.maximum(features, 0) + self.floor), 0.0) / self.divisor
 
     @property
     def key(self) -> bytes:
-        return self.offset.tobytes() + self.divisor.tobytes() + (b"" if self.floor is None else self.floor.tobytes())
+        parts = (self.offset, self.divisor, self.floor, self.matrix)
+        return b"|".join(b"" if part is None else part.tobytes() for part in parts)
 
 
 @dataclass(frozen=True)
@@ -60,24 +99,36 @@ class ElementScaler:
     others: FeatureScaler  # for elements that the training split does not have
 
     def __call__(self, features: NDArray[np.float64], numbers: NDArray[np.int64]) -> NDArray[np.float64]:
-        scaled = np.empty(features.shape)
-        for z in np.unique(numbers):
-            scaled[numbers == z] = self._of(z)(features[numbers == z])
-        return scaled
+        inputs = np.empty(features.shape)
+        for own, scaler in self._parts(numbers):
+            inputs[own] = scaler(features[own])
+        return inputs
 
-    def slope(self, features: NDArray[np.float64], numbers: NDArray[np.int64]) -> NDArray[np.float64]:
-        slope = np.empty(features.shape)
-        for z in np.unique(numbers):
-            slope[numbers == z] = self._of(z).slope(features[numbers == z])
-        return slope
+    def by_features(
+        self, by_inputs: NDArray[np.float64], features: NDArray[np.float64], numbers: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        result = np.empty(features.shape)
+        for own, scaler in self._parts(numbers):
+            result[own] = scaler.by_features(by_inputs[own], features[own])
+        return result
+
+    def of_inputs(
+        self, of_features: NDArray[np.float64], features: NDArray[np.float64], numbers: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        result = np.empty(of_features.shape)
+        for own, scaler in self._parts(numbers):
+            result[own] = scaler.of_inputs(of_features[own], features[own])
+        return result
 
     @property
     def key(self) -> bytes:
         own = [str(z).encode() + b":" + scaler.key for z, scaler in sorted(self.per_element.items())]
         return b"".join([self.others.key, *own])
 
-    def _of(self, z: int) -> FeatureScaler:
-        return self.per_element.get(int(z), self.others)
+    def _parts(self, numbers: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.bool_], FeatureScaler]]:
+        """For each element, which of the atoms are of it, and its scaler."""
+        for z in np.unique(numbers).tolist():
+            yield numbers == z, self.per_element.get(z, self.others)
 
 
 class Columns:
@@ -116,22 +167,32 @@ class Columns:
 
 
 def fit_scaler(
-    pieces: Pieces, scaling: Scaling, limits: tuple[float, float] = (0.0, 1.0), per_element: bool = False
+    pieces: Pieces,
+    scaling: Scaling,
+    limits: tuple[float, float] = (0.0, 1.0),
+    per_element: bool = False,
+    axis_floor: float = 1e-3,
 ) -> Scaler:
     """Fit a scaler to the columns of features.
 
     Args:
-        pieces: gives all features in pieces; called once, with `log` twice.
+        pieces: gives all features in pieces; called once, with `log` and `whiten` twice.
         scaling: `standardise` brings each column to mean 0 and standard deviation 1; `log` does so with log(x + floor),
-            the floor being a thousandth of the column's mean; `normalise` brings it to `limits`.
+            the floor being a thousandth of the column's mean; `normalise` brings it to `limits`; `whiten` standardises,
+            then turns to the principal axes and divides by the deviation along each (Lee et al., Comput. Phys. Commun.
+            242, 95 (2019)), see `_whitening`.
         limits: lowest and highest value of a normalised column.
         per_element: a scaler for the atoms of each element.
+        axis_floor: of `whiten`.
     """
     by_element = _columns(pieces, per_element, {})
     if scaling == "log":
-        floors = {z: np.where(columns.mean > 0, 1e-3 * columns.mean, 1.0) for z, columns in by_element.items()}
+        floors = {z: np.where(columns.mean > NEGLIGIBLE, 1e-3 * columns.mean, 1.0) for z, columns in by_element.items()}
         by_element = _columns(pieces, per_element, floors)
     scalers = {z: _scaler(columns, scaling, limits) for z, columns in by_element.items()}
+    if scaling == "whiten":
+        varying = {z: ~_is_constant(columns, columns.deviation) for z, columns in by_element.items()}
+        scalers = _whitened(pieces, scalers, varying, axis_floor)
     others = scalers.pop(ALL)
     return ElementScaler(scalers, others) if per_element else others
 
@@ -146,12 +207,50 @@ def _columns(pieces: Pieces, per_element: bool, floors: Mapping[int, NDArray[np.
     return by_element
 
 
+def _is_constant(columns: Columns, spread: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which columns do not vary: they carry nothing, and rounding alone must not blow them up."""
+    return spread <= np.maximum(1e-9 * np.maximum(np.abs(columns.lowest), np.abs(columns.highest)), NEGLIGIBLE)
+
+
 def _scaler(columns: Columns, scaling: Scaling, limits: tuple[float, float]) -> FeatureScaler:
     lowest, highest = columns.lowest, columns.highest
     spread = highest - lowest if scaling == "normalise" else columns.deviation
-    # A column that does not vary carries nothing; rounding alone must not blow it up.
-    constant = spread <= 1e-9 * np.maximum(np.abs(lowest), np.abs(highest))
+    constant = _is_constant(columns, spread)
     if scaling == "normalise":
         divisor = np.where(constant, 1.0, spread / (limits[1] - limits[0]))
         return FeatureScaler(lowest - limits[0] * divisor, divisor)
     return FeatureScaler(columns.mean, np.where(constant, 1.0, spread), columns.floor)
+
+
+def _whitened(
+    pieces: Pieces, scalers: Mapping[int, FeatureScaler], varying: Mapping[int, NDArray[np.bool_]], axis_floor: float
+) -> dict[int, FeatureScaler]:
+    """The same scalers, each followed by the whitening of what it gives."""
+    products = {z: np.zeros((len(scaler.offset),) * 2) for z, scaler in scalers.items()}
+    for features, numbers in pieces():
+        for z, scaler in scalers.items():
+            scaled = scaler(features if z == ALL else features[numbers == z])
+            products[z] += scaled.T @ scaled
+    return {z: replace(scaler, matrix=_whitening(products[z], varying[z], axis_floor)) for z, scaler in scalers.items()}
+
+
+def _whitening(products: NDArray[np.float64], varying: NDArray[np.bool_], axis_floor: float) -> NDArray[np.float64]:
+    """The matrix (n_features, n_features) that brings standardised features to uncorrelated ones of variance 1.
+
+    Its columns are the eigenvectors of the correlation matrix over the roots of their eigenvalues λ (principal axes).
+    Descriptors are almost linearly dependent: λ falls over fourteen orders of magnitude, and what an atom off the
+    training split has along the small axes would be blown up. So λ counts as `axis_floor` times the mean λ, which is 1,
+    at least. An axis of rounding alone is left out: its column is 0.
+
+    Args:
+        products: (n_features, n_features) sums of the products of standardised features.
+        varying: (n_features,) which features vary; the others have no part in the inputs.
+    """
+    matrix = np.zeros(products.shape)
+    if varying.any():
+        eigenvalues, axes = np.linalg.eigh(products[np.ix_(varying, varying)] / np.diag(products)[varying].mean())
+        # An eigenvector's sign is the library's; the same on all machines makes the same training.
+        axes *= np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(len(axes))])
+        scaled = axes / np.sqrt(np.maximum(eigenvalues, axis_floor)) * (eigenvalues > ROUNDING)
+        matrix[np.ix_(varying, np.arange(len(axes)))] = scaled[:, ::-1]
+    return matrix

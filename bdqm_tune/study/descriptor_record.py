@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bdqm_tune.config.config import Config
-from bdqm_tune.config.descriptor_options import BEFORE, DescriptorFields, as_before, completed
+from bdqm_tune.config.descriptor_options import BEFORE, EARLIER_DEFAULTS, DescriptorFields, as_before, completed
 from bdqm_tune.config.descriptor_search import with_option
 
 
@@ -30,16 +30,18 @@ def same_descriptor(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
 
 
 def with_earlier(config: Config, record: Mapping[str, Any]) -> Config:
-    """The configuration with the values that options had before they existed, if the record is of that time.
+    """The configuration with the values that options had, by default or by themselves, at the time of the record.
 
     Options that the configuration gives or searches keep their values. The same object where nothing changes.
 
     Args:
         record: options of the descriptor, by `descriptor_record` or all of one.
     """
-    missing = {option: value for option, value in completed(record).items() if option not in record}
+    earlier = {option: value for option, value in completed(record).items() if option not in record}
+    earlier |= {option: value for option, value in EARLIER_DEFAULTS.items() if record.get(option) == value}
+    earlier = {option: v for option, v in earlier.items() if v != DescriptorFields.model_fields[option].default}
     content: Mapping[str, Any] = config.model_dump(exclude_unset=True)
     before = content
-    for option, value in missing.items():
+    for option, value in earlier.items():
         content = with_option(content, option, value)
     return config if content is before else Config(**content)

@@ -449,7 +449,10 @@ def test_parse_space_gives_the_value_as_its_type() -> None:
         ({"name": "gmp_groups", "groups": {10: [1]}}, ["descriptor.groups.10", "less than or equal to 9"]),
         ({"name": "gmp_groups", "groups": {1: 1}}, ["descriptor.groups.1", "list"]),
         ({"name": "gmp_groups", "cutoff": None}, ["cutoff: gmp_groups needs a distance"]),
-        ({"name": "gmp_groups", "square": False}, ["scaling: without square the features may be negative"]),
+        (
+            {"name": "gmp_groups", "square": False, "scaling": "log"},
+            ["scaling: without square the features may be negative"],
+        ),
         (
             {"name": "symmetry_functions", "sigmas": 3},
             ["sigmas does not belong to symmetry_functions", "g4", "scaling"],

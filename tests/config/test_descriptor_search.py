@@ -87,7 +87,10 @@ def test_a_plain_value_for_one_of_the_searched_descriptors_is_a_choice_of_one() 
             {"name": BOTH, "cutoff": {"choice": [6, None]}},
             "name=gmp_groups, descriptor.cutoff=null: cutoff: gmp_groups",
         ),
-        ({"name": BOTH, "square": {"choice": [True, False]}}, "square=False: scaling: without square the features may"),
+        (
+            {"name": BOTH, "square": {"choice": [True, False]}, "scaling": {"choice": ["log", "whiten"]}},
+            "square=False, descriptor.scaling=log: scaling: without square the features may",
+        ),
         (
             {"name": "symmetry_functions", "cutoff_function": {"choice": ["cosine", "polynomial"]}},
             "cutoff_function=polynomial: gamma belongs to cutoff_function: polynomial, which needs it",
@@ -132,7 +135,7 @@ def test_a_chosen_descriptor_has_its_own_options_only() -> None:
 
 def test_every_option_has_its_descriptors() -> None:
     """A new option that is not in the table would be taken for one of all descriptors."""
-    common = {"name", "scaling", "scaling_range", "scaling_per_element"}
+    common = {"name", "scaling", "scaling_range", "scaling_per_element", "axis_floor"}
     assert set().union(*DESCRIPTORS.values()) | common == DescriptorFields.model_fields.keys()
 
 

@@ -278,13 +278,16 @@ def test_where_amptorch_loses_atoms_it_is_given_a_shifted_copy(
         theirs = np.concatenate([image.fingerprint.numpy() for image in found])
         np.testing.assert_allclose(theirs, ours, atol=1e-8)
         if forces:
-            slopes = at_faces.scaler.slope(np.asarray(split.features), split.numbers)
-            ends = np.cumsum(split.structures.n_atoms)[:-1]
-            for atoms, image, slope in zip(split.structures.atoms, found, np.split(slopes, ends), strict=True):
-                derivatives = at_faces.descriptor.sparse_derivatives(atoms)[1].dense(len(atoms))
-                expected = (derivatives * slope[:, :, None, None]).reshape(slope.size, -1)
+            for atoms, image in zip(split.structures.atoms, found, strict=True):
+                features, sparse = at_faces.descriptor.sparse_derivatives(atoms)
+                n, width = features.shape
+                by_position = sparse.dense(n).reshape(n, width, 3 * n).transpose(0, 2, 1)
+                expected = at_faces.scaler.of_inputs(by_position, features, atoms.numbers).transpose(0, 2, 1)
                 # amptorch sets what is below 1e-5, before it is scaled, to 0.
-                np.testing.assert_allclose(image.fprimes.to_dense(), expected, atol=1.1e-5 * slope.max())
+                unit = np.broadcast_to(np.eye(width), (n, width, width))
+                grows = np.abs(at_faces.scaler.of_inputs(unit, features, atoms.numbers)).sum(axis=1).max()
+                ours = image.fprimes.to_dense().reshape(n, width, 3 * n)
+                np.testing.assert_allclose(ours, expected, atol=1.1e-5 * grows)
 
 
 def test_its_own_features_are_taken_as_they_are_where_that_is_wanted(

@@ -100,7 +100,7 @@ def test_what_fits_the_device_is_kept_there(
 ) -> None:
     data = prepared(alloys, config_for, tmp_path, training={"forces": forces})
     rows, columns = data.train.features.shape
-    n_bytes = 4 * rows * columns * (2 if forces else 1)  # with forces, the slope of the scaling as well
+    n_bytes = 4 * rows * columns
 
     def kept(room: MemoryBudget | None) -> SplitTensors:
         return split_tensors(data, data.train, torch.device("cpu"), torch.float32, forces, room)
@@ -125,7 +125,7 @@ def test_room_is_given_to_who_comes_first() -> None:
 def test_scalers_do_not_depend_on_the_pieces(
     alloys: Alloys, config_for: ConfigFor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    in_pieces = prepared(alloys, config_for, tmp_path)
+    in_pieces = prepared(alloys, config_for, tmp_path, descriptor={"scaling": "log"})
     assert len(list(in_pieces.train.pieces())) > 3
     monkeypatch.undo()
     whole = prepare(in_pieces.config, tmp_path / "home")

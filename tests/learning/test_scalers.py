@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bdqm_tune.learning.scalers import ElementScaler, FeatureScaler, Scaler, Scaling, fit_scaler
 
-SCALINGS: list[Scaling] = ["standardise", "normalise", "log"]
+SCALINGS: list[Scaling] = ["whiten", "standardise", "normalise", "log"]
 NUMBERS = np.random.default_rng(4).choice([1, 8, 29], 200)
 COLUMNS = np.random.default_rng(3).lognormal(size=(200, 5)) * [1e-6, 1e-2, 1.0, 1e3, 1e8]
 
@@ -26,7 +26,7 @@ def fitted_per_element(scaling: Scaling) -> Scaler:
     return fit_scaler(lambda: [(COLUMNS, NUMBERS)], scaling, per_element=True)
 
 
-@pytest.mark.parametrize("scaling", ["standardise", "log"])
+@pytest.mark.parametrize("scaling", ["whiten", "standardise", "log"])
 def test_scaled_training_columns_have_mean_zero_and_deviation_one(scaling: Scaling) -> None:
     scaled = fitted(COLUMNS, scaling)(COLUMNS)
     np.testing.assert_allclose(scaled.mean(axis=0), 0, atol=1e-10)
@@ -129,16 +129,74 @@ def test_in_whatever_pieces_the_features_come_the_scaler_is_the_same(
         assert (pieces[z].floor is None) == (expected.floor is None) == (scaling != "log")
         if expected.floor is not None:
             np.testing.assert_allclose(pieces[z].floor, expected.floor, rtol=1e-12)
+        assert (pieces[z].matrix is None) == (expected.matrix is None) == (scaling != "whiten")
+        if pieces[z].matrix is not None and expected.matrix is not None:
+            # The axes of equal eigenvalues are any: what holds is the metric of the inputs.
+            ours, theirs = (matrix @ matrix.T for matrix in (pieces[z].matrix, expected.matrix))
+            np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("scaling", SCALINGS)
-def test_slopes_are_those_of_finite_differences(scaling: Scaling) -> None:
-    step = 1e-6 * COLUMNS
+def test_derivatives_are_those_of_finite_differences(scaling: Scaling) -> None:
+    step = 1e-6 * COLUMNS * np.random.default_rng(7).normal(size=COLUMNS.shape)
     for scaler in (fitted(COLUMNS, scaling), fitted_per_element(scaling)):
-        difference = scaler(COLUMNS + step, NUMBERS) - scaler(COLUMNS - step, NUMBERS)
-        np.testing.assert_allclose(scaler.slope(COLUMNS, NUMBERS), difference / (2 * step), rtol=1e-5)
+        difference = (scaler(COLUMNS + step, NUMBERS) - scaler(COLUMNS - step, NUMBERS)) / 2
+        found = scaler.of_inputs(step[:, None, :], COLUMNS, NUMBERS)[:, 0]
+        np.testing.assert_allclose(found, difference, rtol=1e-4, atol=1e-4 * np.abs(difference).mean())
 
 
-def test_below_zero_where_the_logarithm_is_cut_the_slope_is_zero() -> None:
-    scaler = fitted(COLUMNS, "log")
-    assert not scaler.slope(np.full((1, 5), -1.0)).any()
+@pytest.mark.parametrize("scaling", SCALINGS)
+def test_a_quantity_changes_the_same_by_features_and_by_inputs(scaling: Scaling) -> None:
+    by_inputs, steps = np.random.default_rng(8).normal(size=(2, *COLUMNS.shape))
+    steps = 1e-3 * COLUMNS * steps
+    for scaler in (fitted(COLUMNS, scaling), fitted_per_element(scaling)):
+        of_inputs = scaler.of_inputs(steps[:, None, :], COLUMNS, NUMBERS)[:, 0]
+        change = (scaler.by_features(by_inputs, COLUMNS, NUMBERS) * steps).sum(axis=1)
+        np.testing.assert_allclose(change, (by_inputs * of_inputs).sum(axis=1), rtol=1e-9, atol=1e-12)
+
+
+def test_below_zero_where_the_logarithm_is_cut_nothing_changes() -> None:
+    scaler, below = fitted(COLUMNS, "log"), np.full((1, 5), -1.0)
+    assert not scaler.by_features(np.ones((1, 5)), below).any()
+    assert not scaler.of_inputs(np.ones((1, 3, 5)), below).any()
+
+
+def dependent(n: int = 400) -> NDArray[np.float64]:
+    """Features (n, 6) of four degrees of freedom, as symmetry functions are: one all but a multiple of another."""
+    free = np.random.default_rng(5).normal(size=(n, 4))
+    near = free[:, 0] + 1e-3 * free[:, 1]
+    return 3 + np.stack([free[:, 0], near, free[:, 2], free[:, 2] - free[:, 0], 10 * free[:, 3], free[:, 3]], axis=1)
+
+
+def test_whitened_inputs_are_uncorrelated_with_variance_one_down_to_the_floor() -> None:
+    features = dependent()
+    numbers = np.ones(len(features), dtype=np.int64)
+    for axis_floor in (1e-8, 1e-3):
+        scaler = fit_scaler(lambda: [(features, numbers)], "whiten", axis_floor=axis_floor)
+        variances = np.linalg.eigvalsh(np.corrcoef(features.T))[::-1]
+        covariance = np.cov(scaler(features, numbers).T, bias=True)
+        expected = np.where(variances > 1e-12, variances / np.maximum(variances, axis_floor), 0)
+        np.testing.assert_allclose(covariance, np.diag(expected), atol=1e-6)
+
+
+def test_the_inputs_do_not_depend_on_the_units_of_the_features() -> None:
+    features = dependent()
+    inputs = fitted(features, "whiten")(features)
+    scaled = features * [1e-9, 1.0, 1e5, 3.0, 1e-3, 0.1]
+    np.testing.assert_allclose(fitted(scaled, "whiten")(scaled), inputs, atol=1e-6)
+
+
+@pytest.mark.parametrize("scaling", SCALINGS)
+def test_a_negligible_feature_has_no_part_in_the_inputs_and_a_small_one_has(scaling: Scaling) -> None:
+    """Functions of neighbours that are never there reach 1e-136, those of narrow probes 1e-9; these are needed."""
+    features = COLUMNS / COLUMNS.mean(axis=0) * [1e-136, 1e-30, 1e-18, 1e-9, 1.0]
+    scaler = fitted(features, scaling)
+    steps = scaler.of_inputs(np.eye(5)[None, :, :].repeat(len(features), axis=0), features)
+    assert (np.abs(steps) < 1e30).all(), "single precision holds them"
+    changed = features.copy()
+    changed[:, :2] *= 5
+    np.testing.assert_allclose(scaler(changed), scaler(features), atol=1e-12)
+    for column in (2, 3):
+        changed = features.copy()
+        changed[:, column] *= 5
+        assert np.abs(scaler(changed) - scaler(features)).mean() > 0.01

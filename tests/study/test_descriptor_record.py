@@ -17,7 +17,9 @@ def config(descriptor: dict[str, Any] | None = None, **search: Any) -> Config:
 
 
 # What the version before the option recorded.
-EARLIER = {option: value for option, value in config().descriptor.model_dump().items() if option != SMOOTH}
+EARLIER = {
+    option: value for option, value in config().descriptor.model_dump().items() if option not in (SMOOTH, "axis_floor")
+}
 
 
 def test_without_a_smooth_cutoff_the_record_is_that_of_earlier_versions() -> None:
@@ -60,6 +62,18 @@ def test_a_study_of_now_goes_on_as_it_began(made: Config) -> None:
     record = descriptor_record(made)
     assert with_earlier(made, record) is made
     assert same_descriptor(record, record)
+
+
+def test_a_study_whose_default_was_the_logarithm_goes_on_with_it() -> None:
+    earlier = {**EARLIER, "scaling": "log"}
+    assert with_earlier(config(), earlier).descriptor.scaling == "log"
+    for given in ({"scaling": "whiten"}, {"scaling": "standardise"}):
+        kept = with_earlier(config(given | {SMOOTH: False}), earlier)
+        assert kept.descriptor.scaling == given["scaling"]
+    assert (
+        with_earlier(config({SMOOTH: True}), {**earlier, SMOOTH: True, "scaling": "normalise"}).descriptor.scaling
+        == "whiten"
+    )
 
 
 def test_records_agree_where_the_features_do() -> None:

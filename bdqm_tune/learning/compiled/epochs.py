@@ -16,7 +16,6 @@ from bdqm_tune.learning.compiled.kernel import SEED_STEP, TILE, Data, Options, S
 from bdqm_tune.learning.compiled.passes import Net
 from bdqm_tune.learning.networks import AtomicNetwork, borrowed_random_numbers, make_network
 from bdqm_tune.learning.plain_network import check_plain
-from bdqm_tune.learning.scaled_features import Inputs
 from bdqm_tune.progress import GRACE, check
 
 # Multiply-adds of a compiled call, at most, unless one batch has more: two seconds where they are slowest (narrow
@@ -189,12 +188,11 @@ def _sizes(network: AtomicNetwork) -> list[int]:
 
 
 def _data(split: SplitTensors) -> Data:
-    assert isinstance(split.inputs, Inputs)
-    features, forces = split.inputs.features.numpy(), split.forces
+    assert split.features is not None
+    features, forces = split.features.numpy(), split.forces
     common = features, split.first.numpy(), split.n_atoms.numpy(), split.targets.numpy()
     if forces is None:
         no_places, nothing = np.zeros(0, np.int64), np.zeros((0, 0), features.dtype)
         no_forces = np.zeros(0, np.bool_)
-        return Data(*common, False, *(no_places,) * 4, np.zeros((0, 0, 0), features.dtype), nothing, nothing, no_forces)
-    assert split.inputs.slope is not None
-    return Data(*common, True, *forces.arrays(split.inputs.slope, split.first.numpy()))
+        return Data(*common, False, *(no_places,) * 4, np.zeros((0, 0, 0), features.dtype), nothing, no_forces)
+    return Data(*common, True, *forces.arrays(split.first.numpy()))

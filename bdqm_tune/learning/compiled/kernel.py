@@ -32,8 +32,7 @@ class Data(NamedTuple):
     entry_count: NDArray[np.int64]  # (n_structures,)
     centre: NDArray[np.int64]  # (n_entries,) atom of its structure whose features change
     atom: NDArray[np.int64]  # (n_entries,) atom of its structure that is moved
-    derivatives: NDArray[Any]  # (n_entries, 3, n_features), 1/Å, of the unscaled features
-    slope: NDArray[Any]  # (total atoms, n_features) of the scaled features by the unscaled ones
+    derivatives: NDArray[Any]  # (n_entries, 3, n_features), 1/Å, of the scaled features
     force_targets: NDArray[Any]  # (total atoms, 3), 1/Å
     known: NDArray[np.bool_]  # (n_structures,) whether its forces are known
 
@@ -206,10 +205,8 @@ def _forces(data, structures, by_features, direction, forces, absolute, weight, 
             start += n
             continue
         entries = range(data.entry_first[s], data.entry_first[s] + data.entry_count[s])
-        # In units of the unscaled features, for which the derivatives are.
         for a in range(n):
             for f in range(n_features):
-                by_features[start + a, f] *= data.slope[first + a, f]
                 direction[start + a, f] = 0
             for axis in range(3):
                 forces[start + a, axis] = -data.force_targets[first + a, axis]
@@ -236,9 +233,6 @@ def _forces(data, structures, by_features, direction, forces, absolute, weight, 
             for axis in range(3):
                 for f in range(n_features):
                     row[f] -= by_force[axis] * data.derivatives[e, axis, f]
-        for a in range(n):
-            for f in range(n_features):
-                along[a, f] *= data.slope[first + a, f]
         start += n
     return loss
 

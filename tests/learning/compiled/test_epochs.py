@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bdqm_tune.config.config import Training
 from bdqm_tune.config.hyperparameters import Hyperparameters
-from bdqm_tune.descriptors import StoredDerivatives
+from bdqm_tune.descriptors import StoredDerivatives, StoredFeatures
 from bdqm_tune.descriptors.memmap_rows import RowFile
 from bdqm_tune.learning.batches import SplitTensors, batch_sizes
 from bdqm_tune.learning.compiled import CompiledEpochs
@@ -20,7 +20,8 @@ from bdqm_tune.learning.compiled.kernel import epoch
 from bdqm_tune.learning.compiled.passes import _drop
 from bdqm_tune.learning.fit import EpochRecord, Fit
 from bdqm_tune.learning.forces import ForceTensors
-from bdqm_tune.learning.scaled_features import Inputs
+from bdqm_tune.learning.scaled_features import ScaledDerivatives
+from bdqm_tune.learning.scalers import FeatureScaler
 
 CPU, N_FEATURES = torch.device("cpu"), 5
 
@@ -36,15 +37,17 @@ def split(seed: int, n: int, with_forces: bool, dtype: torch.dtype = torch.float
         owner = np.repeat(sizes, count)
         centre, atom = (random.integers(0, owner) for _ in range(2))
         values = random.normal(size=(count.sum(), N_FEATURES, 3))
-        with NamedTemporaryFile() as file:
+        scaler = FeatureScaler(np.zeros(N_FEATURES), random.uniform(0.5, 2, N_FEATURES))
+        with NamedTemporaryFile() as file, NamedTemporaryFile() as rows:
             values.tofile(file.name)
+            features.tofile(rows.name)
             stored = StoredDerivatives(
                 np.cumsum(count) - count, count, centre, atom, RowFile(Path(file.name), values.shape)
             )
-        slope = torch.as_tensor(random.uniform(0.5, 2, size=features.shape), dtype=dtype)
-        forces = ForceTensors(random.normal(size=(len(features), 3)), stored, CPU, dtype)
-        inputs = Inputs(torch.as_tensor(features, dtype=dtype), slope)
-        return SplitTensors(inputs, sizes, targets, CPU, dtype, forces=forces)
+            of_atoms = StoredFeatures(RowFile(Path(rows.name), features.shape), np.cumsum(sizes) - sizes, sizes)
+            derivatives = ScaledDerivatives(stored, of_atoms, np.ones(len(features), dtype=np.int64), scaler)
+            forces = ForceTensors(random.normal(size=(len(features), 3)), derivatives, CPU, dtype)
+        return SplitTensors(scaler(features), sizes, targets, CPU, dtype, forces=forces)
     return SplitTensors(features, sizes, targets, CPU, dtype)
 
 
