@@ -5,7 +5,17 @@ from collections.abc import Mapping
 MEV = 1000.0  # meV an eV
 
 # Objectives: errors of the validation split, and the cost of a prediction.
-OBJECTIVE_UNITS = {"val_energy_mae": "eV", "val_forces_mae": "eV/Å", "n_parameters": "", "time_per_atom": "s"}
+OBJECTIVE_UNITS = {
+    "val_energy_mae": "eV",
+    "val_energy_mae_per_atom": "eV/atom",
+    "val_forces_mae": "eV/Å",
+    "val_energy_forces": "eV/atom",
+    "n_parameters": "",
+    "time_per_atom": "s",
+}
+# Å: how far a force acts in `val_energy_forces`, the error of the energy per atom plus that of the work of a force on
+# that way. 0.1 Å is an atom's thermal displacement at some 300 K.
+FORCE_LENGTH = 0.1
 
 
 def metric_unit(name: str) -> str:
@@ -29,18 +39,26 @@ def shown(value: float, unit: str) -> tuple[float, str]:
 def error_text(errors: Mapping[str, float | None], objective: str, digits: str = ".4f") -> str:
     """The error of a training as a reader quotes it: `166.4 meV/atom (12.1218 eV)`, or `0.0918 eV/Å`.
 
+    Of energies and forces together: `13.82 meV/atom (3.021 meV/atom, 0.1080 eV/Å)`.
+
     Args:
         errors: by name; `val_energy_mae_per_atom` (eV/atom) is missing, None or NaN where an earlier version trained.
         objective: the error to show.
         digits: format of its value; an energy per atom has four digits.
     """
-    value = errors[objective]
-    assert value is not None
-    text = f"{value:{digits}} {OBJECTIVE_UNITS[objective]}"
-    per_atom = errors.get(f"{objective}_per_atom")
-    if per_atom is None or per_atom != per_atom:
-        return text
-    return f"{f'{MEV * per_atom:#.4g}'.rstrip('.')} meV/atom ({text})"
+
+    def text(name: str) -> str:
+        value = errors.get(name)
+        if value is None or value != value:
+            return ""
+        value, unit = shown(value, OBJECTIVE_UNITS[name])
+        return f"{f'{value:#.4g}'.rstrip('.') if unit == 'meV/atom' else f'{value:{digits}}'} {unit}"
+
+    if objective == "val_energy_forces":
+        parts = [part for part in map(text, ("val_energy_mae_per_atom", "val_forces_mae")) if part]
+        return f"{text(objective)} ({', '.join(parts)})" if parts else text(objective)
+    per_atom = text("val_energy_mae_per_atom") if objective == "val_energy_mae" else ""
+    return f"{per_atom} ({text(objective)})" if per_atom else text(objective)
 
 
 def bytes_text(count: int) -> str:

@@ -58,7 +58,7 @@ class StudyStatus:
     best_trial: int | None
     best_value: float | None
     best_run_id: str | None
-    best_per_atom: float | None  # eV/atom, of the same trial, where energies are the objective
+    best_per_atom: float | None  # eV/atom, of the energies of the same trial
     front: list[int]  # of several objectives, the trials on the Pareto front
     trials_per_hour: float | None  # in the last hour; None: none was ever begun
     seconds_left: float | None  # None: it cannot be said
@@ -123,7 +123,7 @@ def summarise(
         best_trial=best.number if best else None,
         best_value=error_of(best) if best else None,
         best_run_id=best.user_attrs.get(RUN_ID) if best else None,
-        best_per_atom=errors_of(best, objectives).get(f"{objectives[0]}_per_atom") if best else None,
+        best_per_atom=errors_of(best, objectives).get("val_energy_mae_per_atom") if best else None,
         front=[trial.number for trial in pareto_front(complete)] if len(objectives) > 1 else [],
         trials_per_hour=pace,
         seconds_left=3600 * left / pace if pace and left and someone else None,
@@ -190,7 +190,7 @@ def status_lines(status: StudyStatus) -> list[str]:
 
 def _best_text(status: StudyStatus) -> str:
     name = status.objective or ""
-    return error_text({name: status.best_value, f"{name}_per_atom": status.best_per_atom}, name)
+    return error_text({"val_energy_mae_per_atom": status.best_per_atom, name: status.best_value}, name)
 
 
 def _worker_line(worker: WorkerStatus) -> str:

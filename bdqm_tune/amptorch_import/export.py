@@ -12,7 +12,7 @@ from bdqm_tune.amptorch_import.translation import NETWORKS, PRECISIONS
 from bdqm_tune.config.config import Config
 from bdqm_tune.config.descriptor_options import DescriptorOptions
 from bdqm_tune.config.descriptor_search import apart, chosen_descriptor
-from bdqm_tune.config.hyperparameters import Hyperparameters, excluded_by
+from bdqm_tune.config.hyperparameters import Hyperparameters, Scheduler, excluded_by
 from bdqm_tune.config.spaces import DESCRIPTOR
 from bdqm_tune.descriptors.amptorch_faults import wrong_always, wrong_without_derivatives
 from bdqm_tune.descriptors.multipoles import probe_widths
@@ -36,9 +36,9 @@ def export_config(config: Config) -> tuple[dict[str, Any], list[Unsupported]]:
         unsupported.append(Unsupported(f"search.{name}", f"amptorch takes one value; {values[name]} is written"))
     exported = {
         "model": _model(hyperparameters, config, unsupported),
-        "optim": _optimisation(hyperparameters, config),
+        "optim": _optimisation(hyperparameters, config, unsupported),
         "dataset": _dataset(config, unsupported),
-        "cmd": _command(config),
+        "cmd": _command(config, hyperparameters.scheduler),
     }
     if config.target.reference_energies != "none":
         unsupported.append(Unsupported("target.reference_energies", "amptorch learns the total energies"))
@@ -76,7 +76,11 @@ def _model(hyperparameters: Hyperparameters, config: Config, unsupported: list[U
     }
 
 
-def _optimisation(hyperparameters: Hyperparameters, config: Config) -> dict[str, Any]:
+def _optimisation(hyperparameters: Hyperparameters, config: Config, unsupported: list[Unsupported]) -> dict[str, Any]:
+    if config.objective not in OBJECTIVES.values():
+        unsupported.append(Unsupported("target.objective", "amptorch's is of energies or of forces; energy is written"))
+    if config.training.energy_loss == "per_atom":
+        unsupported.append(Unsupported("training.energy_loss", "amptorch's loss is of the total energies"))
     exported: dict[str, Any] = {
         "gpus": 1 if config.device.startswith("cuda") else 0,
         "lr": hyperparameters.lr,
@@ -85,7 +89,7 @@ def _optimisation(hyperparameters: Hyperparameters, config: Config) -> dict[str,
         "loss": config.training.loss,
         "force_coefficient": hyperparameters.force_coefficient if config.training.forces else 0.0,
         "metric": "mae",
-        "cp_metric": _theirs(OBJECTIVES, config.target.objective),
+        "cp_metric": "forces" if config.objective == "val_forces_mae" else "energy",
         "optimizer": f"torch.optim.{_theirs(OPTIMIZERS, hyperparameters.optimizer)}",
     }
     if hyperparameters.optimizer == "adamw":
@@ -110,8 +114,8 @@ def _schedule(hyperparameters: Hyperparameters, epochs: int) -> dict[str, Any] |
             return None
 
 
-def _command(config: Config) -> dict[str, Any]:
-    patience = config.training.early_stopping
+def _command(config: Config, scheduler: Scheduler) -> dict[str, Any]:
+    patience = config.training.patience(scheduler)
     exported = {
         "seed": config.study.seed,
         "identifier": config.study.name,

@@ -45,6 +45,7 @@ def translate(config: Mapping[str, Any]) -> Translation:
     for option, value in (
         ("target.reference_energies", "none"),
         ("target.scaling", "mean_deviation"),
+        ("training.energy_loss", "total"),
         ("study.n_trials", 1),
         ("study.pruner", "none"),
     ):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 STATES = ("complete", "pruned", "failed", "running", "waiting")
 WIDTH = 120  # columns, where the output is no terminal
 MAE, PER_ATOM = "val_energy_mae", "val_energy_mae_per_atom"
+FORCES, BOTH = "val_forces_mae", "val_energy_forces"
 
 
 def best_first(trials: pd.DataFrame, objective: str = MAE) -> pd.DataFrame:
@@ -100,19 +101,19 @@ def _table(rows: pd.DataFrame, hyperparameters: list[str], caption: str, objecti
 
 
 def errors_first(objective: str) -> list[str]:
-    """The errors that a table of trials shows: the objective, of energies per atom before it, and then the other."""
-    energies = [PER_ATOM, MAE]
-    return energies if objective == MAE else [objective, PER_ATOM]
+    """The errors that a table of trials shows: the objective, total energies after those per atom, and the others."""
+    further = {MAE: [PER_ATOM, MAE], PER_ATOM: [PER_ATOM], BOTH: [BOTH, PER_ATOM, FORCES]}
+    return further.get(objective, [objective, PER_ATOM])
 
 
 def error_unit(name: str) -> str:
     """The unit of an error of the validation split, as it is stored."""
-    return "eV/atom" if name == PER_ATOM else OBJECTIVE_UNITS[name]
+    return OBJECTIVE_UNITS[name]
 
 
 def _error_heading(name: str) -> str:
     unit = shown(0.0, error_unit(name))[1]
-    what = {"val_forces_mae": "force\n", PER_ATOM: "energy\n"}.get(name, "")
+    what = {FORCES: "force\n", PER_ATOM: "energy\n", BOTH: "both\n"}.get(name, "")
     return f"{what}MAE\n({unit})"
 
 

@@ -55,7 +55,7 @@ class AmptorchRun:
             network = make_network(dataset.descriptor.n_features, hyperparameters, numbers)
         check_plain(network, dataset.descriptor.n_features, hyperparameters)  # amptorch trains one that it makes itself
         self._network = network.to(self._dtype)
-        self._errors = EpochErrors(config.target.objective)
+        self._errors = EpochErrors(config.objective)
         with amptorchs_globals(self._dtype), redirect_stdout(io.StringIO()):  # it prints what it does
             trainer = import_amptorch().AtomsTrainer(trainer_config(config, hyperparameters, seed))
             trainer.elements = [chemical_symbols[z] for z in numbers]
@@ -76,7 +76,7 @@ class AmptorchRun:
         self.n_parameters = network.n_parameters
         self.records: list[EpochRecord] = []
         self.key: dict[str, Any] = {}
-        self._best = BestEpoch(config.training, config.target.objective)
+        self._best = BestEpoch(config.training, config.objective, hyperparameters.scheduler)
 
     @property
     def best(self) -> EpochRecord | None:

@@ -5,6 +5,9 @@ from typing import Any
 import torch
 from skorch.callbacks import Callback
 
+from bdqm_tune.config.config import Objective
+from bdqm_tune.units import FORCE_LENGTH
+
 
 class EpochErrors(Callback):  # type: ignore[misc]
     """Sums over the structures of an epoch, in units of the scaled targets, in training (True) and validation (False).
@@ -13,7 +16,7 @@ class EpochErrors(Callback):  # type: ignore[misc]
     working directory at every best one.
     """
 
-    def __init__(self, objective: str) -> None:
+    def __init__(self, objective: Objective) -> None:
         self.objective = objective
         self.sums: dict[bool, dict[str, float]] = {}
 
@@ -34,7 +37,13 @@ class EpochErrors(Callback):  # type: ignore[misc]
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         # For a schedule that follows it.
-        net.history.record("objective", self.mean("forces" if self.objective == "val_forces_mae" else "energy", False))
+        net.history.record("objective", self._validation(self.objective))
+
+    def _validation(self, objective: Objective) -> float:
+        if objective == "val_energy_forces":
+            return self.mean("energy_per_atom", False) + FORCE_LENGTH * self.mean("forces", False)
+        names = {"val_energy_mae_per_atom": "energy_per_atom", "val_forces_mae": "forces"}
+        return self.mean(names.get(objective, "energy"), False)
 
     def mean(self, name: str, training: bool) -> float:
         """The mean of a sum over structures, or over the components of forces."""

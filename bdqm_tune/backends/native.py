@@ -10,7 +10,9 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from bdqm_tune.backends.sizes import trial_of
+from bdqm_tune.config import earlier_training
 from bdqm_tune.config.config import Config
+from bdqm_tune.config.descriptor_options import as_before
 from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.errors import BadInput
 from bdqm_tune.learning.batched import BatchedTrainer, can_batch
@@ -120,7 +122,7 @@ class NativeBackend:
             data.validation,
             data.dataset.scale,
             seed,
-            self._config.target.objective,
+            self._config.objective,
             trainer=self._trainer,
         )
         key = {
@@ -128,9 +130,9 @@ class NativeBackend:
             "engine": fit.engine,
             "device": self._place.type,
             "hyperparameters": hyperparameters.model_dump(mode="json"),
-            "training": self._config.training.model_dump(mode="json"),
-            "target": self._config.target.model_dump(mode="json"),
-            "descriptor": data.dataset.config.descriptor.model_dump(mode="json"),
+            "training": earlier_training.as_before(self._config.training.model_dump(mode="json")),
+            "target": self._config.target.model_dump(mode="json") | {"objective": self._config.objective},
+            "descriptor": as_before(data.dataset.config.descriptor.model_dump(mode="json")),
             "seed": seed,
             "data": data.dataset.digest,
         }

@@ -322,7 +322,9 @@ def _report_study(study: "optuna.Study", stores: "Stores", as_json: bool) -> Non
         if as_json:
             record |= {f"best_{name}": error for name, error in errors.items()} | run_id
         else:
-            judged_by = [name for name in names if name in errors and not name.endswith("_per_atom")]
+            # An error of total energies is shown with that per atom, one of energies and forces with both.
+            shown = {"val_energy_mae_per_atom", "val_forces_mae"} if "val_energy_forces" in errors else set[str]()
+            judged_by = [name for name in names if name in errors and name not in shown | {"val_energy_mae_per_atom"}]
             record |= {f"best_{name}": error_text(errors, name) for name in judged_by} | run_id
     several = len(study.directions) > 1
     if several:

@@ -15,7 +15,14 @@ from bdqm_tune.config.descriptor_search import (
     with_fixed_options,
     with_option,
 )
-from bdqm_tune.config.hyperparameters import DEFAULT_SEARCH, Options, excluded_by, refuse_two_ways
+from bdqm_tune.config.hyperparameters import (
+    DEFAULT_SEARCH,
+    FORCE_SEARCH,
+    Options,
+    Scheduler,
+    excluded_by,
+    refuse_two_ways,
+)
 from bdqm_tune.config.reference_energies import ReferenceOption, parse_reference_energies
 from bdqm_tune.config.spaces import DESCRIPTOR, Space, check_value, parse_space
 from bdqm_tune.config.yaml_files import parse_yaml
@@ -23,8 +30,9 @@ from bdqm_tune.errors import BadInput, located, one_line, printable, shown
 
 Sampler = Literal["tpe", "cmaes", "random", "gp", "grid", "qmc", "nsgaii"]
 Pruner = Literal["hyperband", "halving", "median", "none"]
-Objective = Literal["val_energy_mae", "val_forces_mae"]
-StudyObjective = Literal["val_energy_mae", "val_forces_mae", "n_parameters", "time_per_atom"]
+Objective = Literal["val_energy_mae", "val_energy_mae_per_atom", "val_forces_mae", "val_energy_forces"]
+StudyObjective = Literal[Objective, "n_parameters", "time_per_atom"]
+OF_FORCES = ("val_forces_mae", "val_energy_forces")
 ONE_OBJECTIVE_ONLY = ("cmaes",)  # samplers that cannot weigh several
 
 
@@ -92,8 +100,11 @@ class Target(Options):
         description="the energies that are left are divided by their standard deviation; mean_deviation: less their "
         "mean, which without reference energies is what amptorch does",
     )
-    objective: Objective = Field(
-        "val_energy_mae", description="eV or, of the forces, eV/Å; its best epoch is kept; minimised"
+    objective: Objective | Literal["auto"] = Field(
+        "auto",
+        description="minimised; its best epoch is kept. val_energy_mae, eV; val_energy_mae_per_atom, eV/atom; "
+        "val_forces_mae, eV/Å; val_energy_forces: that of the energy per atom and 0.1 Å times that of the forces, "
+        "eV/atom; auto: the last where forces are trained, else the first",
     )
 
     @field_validator("reference_energies", mode="before")
@@ -106,16 +117,34 @@ class Training(Options):
     """What all trials of a study share."""
 
     epochs: int = Field(100, ge=1, le=1_000_000, description="passes over the training split, at most")
-    loss: Literal["mae", "mse"] = Field("mae", description="of the total energies, and of the forces")
+    loss: Literal["mae", "mse"] = Field("mae", description="of the energies, and of the components of the forces")
+    energy_loss: Literal["per_atom", "total"] = Field(
+        "per_atom",
+        description="of what energies: per_atom: of those per atom, so that large structures weigh no more than small "
+        "ones; total: of the structures', as in amptorch",
+    )
     forces: bool | Literal["partial"] = Field(
         False,
         description="train on the forces as well, see search.force_coefficient; true: every structure must have them; "
         "partial: structures without forces count with their energies alone",
     )
-    early_stopping: int | None = Field(
-        30, ge=1, le=1_000_000, description="epochs without a better objective; null: off"
+    early_stopping: Annotated[int, Field(ge=1, le=1_000_000)] | Literal["auto"] | None = Field(
+        "auto",
+        description="epochs without a better objective; null: off; auto: 30, but off with the schedules cosine and "
+        "one_cycle, which bring the error down at their end",
     )
     precision: Literal["float32", "float64"] = "float32"
+
+    def patience(self, scheduler: Scheduler) -> int | None:
+        """Epochs without a better objective after which training ends, with this schedule; None: never."""
+        if self.early_stopping == "auto":
+            return None if scheduler in ("cosine", "one_cycle") else 30
+        return self.early_stopping
+
+    @property
+    def weighs_forces(self) -> bool:
+        """Whether forces are trained, and weighed against energies per atom: the search space is then another."""
+        return bool(self.forces) and self.energy_loss == "per_atom"
 
 
 class Study(Options):
@@ -126,7 +155,7 @@ class Study(Options):
         None,
         min_length=1,
         description="what trials are judged by, all of it minimised; of several there is a Pareto front to choose "
-        "from, and nothing is pruned; null: target.objective alone",
+        "from, and nothing is pruned; null: target.objective alone; auto is then the first error among them",
     )
     sampler: Sampler = "tpe"
     pruner: Pruner = "hyperband"
@@ -209,14 +238,16 @@ class Config(Options):
             return content
         if content.get("backend") == "amptorch":
             content = with_option(content, "smooth_cutoff", False)  # which amptorch does not have
+            content = with_training_option(content, "energy_loss", "total")
         return with_fixed_options(content)
 
     @field_validator("search")
     @classmethod
-    def _complete_search(cls, search: dict[str, Any]) -> dict[str, Any]:
+    def _complete_search(cls, search: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         refuse_two_ways(search)
+        default = _default_search(info.data.get("training"))
         merged = {
-            **{name: entry for name, entry in DEFAULT_SEARCH.items() if name not in excluded_by(search)},
+            **{name: entry for name, entry in default.items() if name not in excluded_by(search)},
             **search,
         }
         for name, entry in merged.items():
@@ -224,22 +255,32 @@ class Config(Options):
         return merged
 
     @model_validator(mode="after")
+    def _search_of_forces(self) -> "Config":
+        if "search" not in self.model_fields_set:  # and so it stays, for what is not given depends on the rest
+            object.__setattr__(self, "search", _default_search(self.training))
+        return self
+
+    @model_validator(mode="after")
     def _check_forces(self) -> "Config":
-        if self.target.objective == "val_forces_mae" and not self.training.forces:
-            raise ValueError("target.objective: val_forces_mae needs training.forces: true")
-        if "val_forces_mae" in self.objectives and not self.training.forces:
-            raise ValueError("study.objectives: val_forces_mae needs training.forces: true")
+        if not self.training.forces:
+            for option, names in (("target.objective", [self.objective]), ("study.objectives", self.objectives)):
+                if of_forces := [name for name in names if name in OF_FORCES]:
+                    raise ValueError(f"{option}: {of_forces[0]} needs training.forces: true")
         if "force_coefficient" in self.spaces and not self.training.forces:
             raise ValueError("search.force_coefficient: a range needs training.forces: true")
+        if self.backend == "amptorch" and self.training.energy_loss == "per_atom":
+            raise ValueError(
+                "training.energy_loss: amptorch's loss is of total energies; leave it out or set it to total"
+            )
         if self.backend == "amptorch" and self.training.forces == "partial":
             raise ValueError("training.forces: partial needs backend: native; amptorch trains on the forces of all")
         return self
 
     @model_validator(mode="after")
     def _check_objectives(self) -> "Config":
-        if self.target.objective not in self.objectives:
+        if self.objective not in self.objectives:
             raise ValueError(
-                f"study.objectives: must have {self.target.objective} among them, the error that picks the best "
+                f"study.objectives: must have {self.objective} among them, the error that picks the best "
                 f"epoch (target.objective), got {', '.join(self.objectives)}"
             )
         return self
@@ -279,13 +320,31 @@ class Config(Options):
         Raises:
             BadInput: what comes out is not valid.
         """
-        return _build(_merge(self.model_dump(exclude_unset=True), overrides, "options"), "options")
+        return _build(_merge(self.given(), overrides, "options"), "options")
+
+    def given(self) -> dict[str, Any]:
+        """The options without those that have their defaults, which depend on others."""
+        content = self.model_dump(exclude_unset=True)
+        if "search" in content:
+            default = _default_search(self.training)
+            content["search"] = {name: e for name, e in content["search"].items() if default.get(name) != e}
+        return content
+
+    @property
+    def objective(self) -> Objective:
+        """The validation error that picks the best epoch: `target.objective`, or what its `auto` comes to."""
+        if self.target.objective != "auto":
+            return self.target.objective
+        named = [name for name in get_args(Objective) if name in (self.study.objectives or [])]
+        if named:
+            return named[0]
+        return "val_energy_forces" if self.training.forces else "val_energy_mae"
 
     @property
     def objectives(self) -> list[StudyObjective]:
         """What trials are judged by: first the error that picks the best epoch, then the others in a fixed order."""
-        named = self.study.objectives or [self.target.objective]
-        return sorted(named, key=lambda name: (name != self.target.objective, get_args(StudyObjective).index(name)))
+        named = self.study.objectives or [self.objective]
+        return sorted(named, key=lambda name: (name != self.objective, get_args(StudyObjective).index(name)))
 
     @property
     def trained_by(self) -> str:
@@ -311,6 +370,20 @@ class Config(Options):
     @cached_property  # read many times a trial
     def _parsed_search(self) -> dict[str, Any]:
         return {name: parse_space(name, entry) for name, entry in self.search.items()}
+
+
+def _default_search(training: Training | None) -> dict[str, Any]:
+    """What is searched where the configuration says nothing; None: its options of the training are refused."""
+    return FORCE_SEARCH if training is not None and training.weighs_forces else DEFAULT_SEARCH
+
+
+def with_training_option(content: Mapping[str, Any], option: str, value: Any) -> Mapping[str, Any]:
+    """The content of a configuration with a value for an option of the training that it does not give."""
+    given = content.get("training", {})
+    given = given.model_dump(exclude_unset=True) if isinstance(given, BaseModel) else given
+    if not isinstance(given, Mapping):
+        return content  # which is refused later
+    return content if option in given else {**content, "training": {**given, option: value}}
 
 
 def load_config(path: str | Path | None = None, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> Config:

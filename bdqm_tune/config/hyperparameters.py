@@ -73,7 +73,11 @@ class Hyperparameters(Options):
         description="step: epochs between two changes; plateau: epochs without a better objective that bring one",
     )
     force_coefficient: float = Field(
-        0.01, ge=0, le=1e6, description="weight of the forces' loss, that of the energies being 1; with training.forces"
+        3.0,
+        ge=0,
+        le=1e6,
+        description="weight of the forces' loss (eV/Å), that of the energies' (eV/atom) being 1: in Å, with loss mse "
+        "in Å²; with training.forces",
     )
 
     @field_validator("hidden_layers", mode="before")
@@ -112,6 +116,18 @@ DEFAULT_SEARCH: dict[str, Any] = {
     "gamma": {"float": [0.1, 1.0]},
     "step_size": {"int": [5, 100]},
 }
+# Where forces are trained, with energies per atom: a structure says a hundred times as much as by its energy alone,
+# and small networks in many small steps learn it.
+FORCE_SEARCH: dict[str, Any] = {
+    "num_layers": {"int": [1, 3]},
+    "num_nodes": {"int": [8, 64], "log": True},
+    "activation": {"choice": ["tanh", "relu", "gelu", "silu"]},
+    "lr": {"float": [1e-3, 1e-2], "log": True},
+    "batch_size": {"int": [1, 16], "log": True},
+    "force_coefficient": {"float": [1.0, 30.0], "log": True},
+    "scheduler": "cosine",
+}
+FORCE_DEFAULTS: dict[str, Any] = {"batch_size": 4}  # of the configuration that is tried first there
 
 
 def excluded_by(given: Mapping[str, Any]) -> tuple[str, ...]:

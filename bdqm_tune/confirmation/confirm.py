@@ -181,7 +181,7 @@ def _confirmation(
     described: str,
     run_id: str,
 ) -> Confirmation:
-    objective = candidates[0].config.target.objective
+    objective = candidates[0].config.objective
     verdict = decide(candidates, trained, OBJECTIVE_UNITS[objective])
     of_champion = trained[verdict.champion.name]
     assert verdict.champion.trial is not None
@@ -296,7 +296,7 @@ def _finished(study: optuna.Study) -> int:
 
 
 def _line(job: Job, result: Retraining) -> str:
-    objective = job.config.target.objective
+    objective = job.config.objective
     errors: dict[str, float | None] = {objective: result.value, f"{objective}_per_atom": result.value_per_atom}
     found = f"val MAE {error_text(errors, objective)}"
     if result.state != "complete":

@@ -13,6 +13,7 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from bdqm_tune.backends import Backend, TrainingRun, make_backend
+from bdqm_tune.config import earlier_training
 from bdqm_tune.config.config import Config
 from bdqm_tune.config.descriptor_options import as_before
 from bdqm_tune.learning.dataset import Dataset
@@ -62,6 +63,8 @@ def identity(config: Config, dataset: Dataset) -> str:
     content = config.model_dump(mode="json", include={"descriptor", "target", "training"})
     content["backend"] = config.trained_by
     content["descriptor"] = as_before(content["descriptor"])
+    content["target"]["objective"] = config.objective
+    content["training"] = earlier_training.as_before(content["training"])
     tried = training_record.tried_by(config).hyperparameters.model_dump(mode="json")
     text = json.dumps([content, tried, dataset.digest], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -129,7 +132,7 @@ class Retrainer:
     def _from_run(self, run: Run) -> Retraining:
         tags, metrics = run.data.tags, run.data.metrics
         complete = tags["trial_state"] == "complete"
-        objective = self._dataset.config.target.objective
+        objective = self._dataset.config.objective
         return Retraining(
             seed=int(tags["seed"]),
             run_id=run.info.run_id,
@@ -172,7 +175,7 @@ class Retrainer:
             lambda folder: training_record.write_artifacts(folder, training, job.config, error),
         )
         best = training.best if training is not None and state == "complete" else None
-        objective = job.config.target.objective
+        objective = job.config.objective
         return Retraining(
             seed=job.seed,
             run_id=run.wait().info.run_id,

@@ -118,10 +118,14 @@ class Dataset:
         Raises:
             BadInput: an option of the descriptor is outside its range.
         """
-        described = self.train.described.with_options(options)
+        return self.configured(self.config.model_copy(update={"descriptor": options}))
+
+    def configured(self, config: Config) -> "Dataset":
+        """The same dataset with another descriptor, and other options of the training. Raises as `described_by`."""
+        described = self.train.described.with_options(config.descriptor)
         return replace(
             self,
-            config=self.config.model_copy(update={"descriptor": options}),
+            config=config,
             train=replace(self.train, described=described),
             validation=replace(self.validation, described=described),
         )

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 
 from bdqm_tune.config.config import Objective, Training
-from bdqm_tune.config.hyperparameters import Hyperparameters
+from bdqm_tune.config.hyperparameters import Hyperparameters, Scheduler
 from bdqm_tune.errors import BdqmError
 from bdqm_tune.learning.batched import BatchedEpochs, BatchedTrainer, can_batch
 from bdqm_tune.learning.batches import SplitTensors, batch_sizes
@@ -19,6 +19,7 @@ from bdqm_tune.learning.networks import AtomicNetwork
 from bdqm_tune.learning.optimisation import make_scheduler
 from bdqm_tune.learning.plain_network import OtherNetwork
 from bdqm_tune.learning.torch_epochs import TorchEpochs
+from bdqm_tune.units import FORCE_LENGTH
 
 LONG_EPOCH = 0.1  # seconds; before a longer epoch the state is copied, which takes far less
 
@@ -32,7 +33,7 @@ class EpochRecord:
     """The metrics of an epoch; energies in eV, forces in eV/Å."""
 
     epoch: int  # counts from 1
-    train_loss: float  # of the scaled energies and forces, mean over the structures
+    train_loss: float  # of the scaled energies (per atom or not) and forces, mean over the structures
     train_energy_mae: float  # during the epoch, that is with dropout and moving weights
     val_energy_mae: float
     val_energy_mae_per_atom: float
@@ -41,13 +42,20 @@ class EpochRecord:
     train_forces_mae: float | None = None  # of a component, during the epoch; None: not trained on forces
     val_forces_mae: float | None = None
 
+    @property
+    def val_energy_forces(self) -> float | None:
+        """Error of the energy per atom and, over `FORCE_LENGTH`, of the forces, eV/atom; None: no forces."""
+        forces = self.val_forces_mae
+        return None if forces is None else self.val_energy_mae_per_atom + FORCE_LENGTH * forces
+
     def metrics(self) -> dict[str, float]:
         """The metrics under the names that are logged."""
-        return {name: value for name, value in asdict(self).items() if name != "epoch" and value is not None}
+        found = asdict(self) | {"val_energy_forces": self.val_energy_forces}
+        return {name: value for name, value in found.items() if name != "epoch" and value is not None}
 
     def value(self, objective: Objective) -> float:
-        """The value of the objective, eV or eV/Å. Raises BdqmError if it is of forces and the record has none."""
-        error = self.val_energy_mae if objective == "val_energy_mae" else self.val_forces_mae
+        """The value of the objective, in its unit. Raises BdqmError if it is of forces and the record has none."""
+        error: float | None = getattr(self, objective)
         if error is None:
             raise BdqmError(f"the objective {objective} needs training.forces: true")
         return error
@@ -56,8 +64,8 @@ class EpochRecord:
 class BestEpoch:
     """Finds the best epoch of a training by the objective, and when early stopping ends the training."""
 
-    def __init__(self, training: Training, objective: Objective) -> None:
-        self._patience, self.objective = training.early_stopping, objective
+    def __init__(self, training: Training, objective: Objective, scheduler: Scheduler) -> None:
+        self._patience, self.objective = training.patience(scheduler), objective
         self.record: EpochRecord | None = None
 
     def improves(self, record: EpochRecord) -> bool:
@@ -79,7 +87,7 @@ class BestEpoch:
         return True
 
     def is_over(self, epoch: int) -> bool:
-        """Whether early stopping ends the training: `early_stopping` epochs without a better one."""
+        """Whether early stopping ends the training: `Training.patience` epochs without a better one."""
         assert self.record is not None
         return self._patience is not None and epoch - self.record.epoch >= self._patience
 
@@ -139,7 +147,7 @@ class Fit:
     """Iterating trains a network and yields one `EpochRecord` an epoch; `best_network` is that of the best epoch.
 
     The best epoch has the least objective. Training ends after `training.epochs` epochs, or by early stopping after
-    `training.early_stopping` epochs without a better one. Iterating again resumes after the last epoch.
+    `Training.patience` epochs without a better one. Iterating again resumes after the last epoch.
     """
 
     def __init__(
@@ -185,7 +193,7 @@ class Fit:
             self._epochs = TorchEpochs(*options)
         self.n_parameters = self._epochs.kept_network.n_parameters
         self._scheduler = make_scheduler(self._epochs.optimizer, hyperparameters, training.epochs)
-        self._best = BestEpoch(training, objective)
+        self._best = BestEpoch(training, objective, hyperparameters.scheduler)
         self.records: list[EpochRecord] = []  # of all epochs so far
         self._in_epoch = False
         self._beginning: Checkpoint | None = None  # the state before the current epoch, if that may take long

@@ -39,6 +39,7 @@ class TorchEpochs:
         self._network = network.to(train.device, train.dtype)
         self.optimizer = make_optimizer(self._network.parameters(), hyperparameters)
         self._loss = nn.L1Loss() if training.loss == "mae" else nn.MSELoss()
+        self._per_atom = training.energy_loss == "per_atom"
         self.keep()
 
     def keep(self) -> None:
@@ -121,7 +122,10 @@ class TorchEpochs:
         def closure() -> torch.Tensor:  # L-BFGS calls it more than once
             check(GRACE)
             energies, forces = self._predict(batch, train=True)
-            loss: torch.Tensor = self._loss(energies, batch.targets)
+            errors = energies - batch.targets
+            if self._per_atom:
+                errors = errors / batch.n_atoms
+            loss: torch.Tensor = self._loss(errors, torch.zeros_like(errors))
             if batch.forces is not None:
                 assert forces is not None
                 loss = loss + self._force_coefficient * batch.forces.loss(self._loss, forces)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bdqm_tune.config.config import Config
+from bdqm_tune.config.config import OF_FORCES, Config
 from bdqm_tune.errors import BadInput
 from bdqm_tune.structures import (
     Copies,
@@ -107,8 +107,11 @@ def check_split_forces(train: Structures, validation: Structures, config: Config
     if not empty:
         return []
     what = f"{train.source}: no structure of the {empty[0]} split has forces"
-    if empty[0] == "training" or "val_forces_mae" in config.objectives:
-        raise BadInput(f"{what}; another data.validation.seed or a larger data.validation.fraction may give it some")
+    if empty[0] == "training" or any(name in OF_FORCES for name in config.objectives):
+        raise BadInput(
+            f"{what}; another data.validation.seed or a larger data.validation.fraction may give it some"
+            f"{'' if empty[0] == 'training' else ', or target.objective may be val_energy_mae_per_atom'}"
+        )
     return [f"{what}: there will be no val_forces_mae"]
 
 

@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import get_args
 
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from bdqm_tune.config.config import Objective
 from bdqm_tune.study.study import RESULT
 
-ERRORS = ("val_energy_mae", "val_energy_mae_per_atom", "val_forces_mae")  # eV, eV/atom, eV/Å
+ERRORS = get_args(Objective)  # of the validation split
 
 
 @dataclass(frozen=True)

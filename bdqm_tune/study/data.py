@@ -13,6 +13,7 @@ from mlflow.tracking import MlflowClient
 from numpy.typing import NDArray
 
 from bdqm_tune.config.config import Config, load_config
+from bdqm_tune.config.earlier_training import with_earlier_training
 from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.learning.dataset import Dataset, prepare
 from bdqm_tune.learning.training_data import read_training, split_training
@@ -43,7 +44,8 @@ def trial_config(client: MlflowClient, run: Run) -> Config:
         )
         config = load_config(path, {})
     # The file has all options of its descriptor.
-    return with_earlier(config, config.descriptor.model_dump(include={"name", *config.descriptor.model_fields_set}))
+    config = with_earlier(config, config.descriptor.model_dump(include={"name", *config.descriptor.model_fields_set}))
+    return with_earlier_training(config, config.training.model_dump(include=config.training.model_fields_set))
 
 
 def study_data(config: Config, run: Run, train: str | None = None) -> StudyData:

@@ -40,7 +40,7 @@ def with_earlier(config: Config, record: Mapping[str, Any]) -> Config:
     earlier = {option: value for option, value in completed(record).items() if option not in record}
     earlier |= {option: value for option, value in EARLIER_DEFAULTS.items() if record.get(option) == value}
     earlier = {option: v for option, v in earlier.items() if v != DescriptorFields.model_fields[option].default}
-    content: Mapping[str, Any] = config.model_dump(exclude_unset=True)
+    content: Mapping[str, Any] = config.given()
     before = content
     for option, value in earlier.items():
         content = with_option(content, option, value)

@@ -9,9 +9,8 @@ from bdqm_tune.services.connection import Stores
 from bdqm_tune.study.objectives import best_first, objectives_of, pareto_front
 from bdqm_tune.study.search_space import SEARCHABLE, tried_values
 from bdqm_tune.study.study import RESULT, RUN_ID, SIGNATURE, load_study
-from bdqm_tune.units import MEV, OBJECTIVE_UNITS
+from bdqm_tune.units import OBJECTIVE_UNITS, shown
 
-PER_ATOM = "val_energy_mae_per_atom"
 WIDTH = 120  # columns of the table, at most
 
 
@@ -66,7 +65,8 @@ def study_pareto_front(stores: Stores, name: str) -> ParetoFront:
 
 def _measured(result: dict[str, Any]) -> dict[str, float]:
     """What was measured of a trial of all possible objectives, by their names; energies per atom (eV/atom) first."""
-    return {name: result[name] for name in (PER_ATOM, *OBJECTIVE_UNITS) if result.get(name) is not None}
+    names = dict.fromkeys(("val_energy_mae_per_atom", *OBJECTIVE_UNITS))
+    return {name: result[name] for name in names if result.get(name) is not None}
 
 
 def pareto_front_lines(front: ParetoFront) -> list[str]:
@@ -115,15 +115,16 @@ def _width(column: list[str]) -> int:
 
 
 def _heading(name: str) -> str:
-    units = {"n_parameters": "", "time_per_atom": " (µs)", PER_ATOM: " (meV/atom)"}
-    return f"{name}{units[name] if name in units else f' ({OBJECTIVE_UNITS[name]})'}"
+    units = {"n_parameters": "", "time_per_atom": " (µs)"}
+    return f"{name}{units[name] if name in units else f' ({shown(0.0, OBJECTIVE_UNITS[name])[1]})'}"
 
 
 def _value(name: str, value: float) -> str:
     if name == "n_parameters":
         return f"{value:.0f}"
-    if name == PER_ATOM:
-        return f"{MEV * value:.4g}"
+    quoted, unit = shown(value, OBJECTIVE_UNITS[name])
+    if unit == "meV/atom":
+        return f"{quoted:.4g}"
     return f"{1e6 * value:.3f}" if name == "time_per_atom" else f"{value:.4f}"
 
 

@@ -17,6 +17,7 @@ from bdqm_tune.services.connection import Stores
 from bdqm_tune.services.optuna_private import id_of
 from bdqm_tune.storage.cache import cache_of
 from bdqm_tune.storage.study_tables import TrialTables, is_searched
+from bdqm_tune.study.best_so_far import ERRORS
 from bdqm_tune.study.objectives import objectives_of
 from bdqm_tune.study.search_space import SEARCHABLE, tried_values
 from bdqm_tune.study.study import EXPERIMENT, RESULT, RUN_ID, SIGNATURE, STATES, load_study
@@ -25,8 +26,8 @@ from bdqm_tune.tracking.metric_history import read_curves
 from bdqm_tune.tracking.recoverable_run import active_run
 
 MEASURED = (
-    *("val_energy_mae", "val_energy_mae_per_atom", "val_forces_mae", "best_epoch", "epochs", "n_parameters"),
-    *("time_per_atom", "trial_seconds", "reason"),
+    *ERRORS,
+    *("best_epoch", "epochs", "n_parameters", "time_per_atom", "trial_seconds", "reason"),
 )
 TIMES = ("started", "ended")  # by the last worker that ran it; local time
 DESCRIBED = ("host", "device", "run_id")  # of a worker
@@ -45,7 +46,7 @@ class StudyResults:
     # sampler, pruner
     trials: pd.DataFrame
     curves: pd.DataFrame  # trial, epoch, and the objective
-    objective: str  # the error by which training goes: val_energy_mae (eV) or val_forces_mae (eV/Å), as in the frames
+    objective: str  # the error by which training goes, a column of both frames
     hyperparameters: list[str]  # those that were searched, of the descriptor as `descriptor.OPTION`
     study: optuna.Study
     spaces: Mapping[str, Sequence[BaseDistribution]] = field(default_factory=dict)  # what each was searched in

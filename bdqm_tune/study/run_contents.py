@@ -32,7 +32,7 @@ def parameters(config: Config, tried: Suggestion, device: str) -> dict[str, Any]
         **{key: value for key, value in config.training.model_dump().items() if value is not None},
         "reference_energies": plain(config.target.reference_energies),
         "target_scaling": config.target.scaling,
-        "objective": config.target.objective,
+        "objective": config.objective,
         "seed": tried.seed,
         "backend": config.trained_by,
         "device": device,

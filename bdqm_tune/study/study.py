@@ -15,6 +15,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from bdqm_tune.config.config import Config
+from bdqm_tune.config.earlier_training import same_training, with_earlier_training
 from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.services.connection import Stores, has_servers, services_folder
 from bdqm_tune.services.optuna_private import FrozenStudy, forget_trials, id_of
@@ -162,7 +163,12 @@ def as_it_was_made(stores: Stores, config: Config) -> Config:
     with opened(stores) as storage:
         study_id = study_id_of(storage, config.study.name)
         attributes = {} if study_id is None else storage.get_study_user_attrs(study_id)
-    return with_earlier(config, attributes[SIGNATURE]["descriptor"]) if SIGNATURE in attributes else config
+    if SIGNATURE not in attributes:
+        return config
+    made = attributes[SIGNATURE]
+    if "objective" not in config.target.model_fields_set and config.objective != made["objective"]:
+        config = config.updated({"target": {"objective": made["objective"]}})
+    return with_earlier_training(with_earlier(config, made["descriptor"]), made["training"])
 
 
 def study_id_of(storage: Cache, name: str) -> int | None:
@@ -200,7 +206,7 @@ def signature(config: Config, dataset: "Dataset") -> dict[str, Any]:
     """The search-space signature of a study: runs under one name must agree in it, or trials could not be compared."""
     return {
         "data": dataset.digest,
-        "objective": config.target.objective,
+        "objective": config.objective,
         **({"objectives": config.objectives} if len(config.objectives) > 1 else {}),
         "descriptor": descriptor_record(config),
         "reference energies": _reference_energies(config, dataset),
@@ -337,6 +343,8 @@ def _refuse_other_signature(name: str, attributes: dict[str, Any], requested: di
         then = then_and_now[0].get(key)
         if key == "descriptor" and isinstance(then, dict):
             same = same_descriptor(then, value)
+        elif key == "training" and isinstance(then, dict):
+            same = same_training(then, value)
         else:
             same = then == value
         if not same:

@@ -31,6 +31,7 @@ class TrialResult:
     val_forces_mae: float | None = None  # eV/Å, of the best epoch, where forces are trained
     value: float | None = None  # the error by which training goes, of the best epoch
     val_energy_mae_per_atom: float | None = None  # eV/atom, of the best epoch
+    val_energy_forces: float | None = None  # eV/atom, of the best epoch, where forces are trained
     time_per_atom: float | None = None  # s, of a prediction; measured where a study has several objectives
 
     def values(self, objectives: Sequence[str]) -> list[float]:

@@ -239,7 +239,8 @@ class TrialRunner:
             reason=without_secrets(reason, self._tracker.stores),
             error=without_secrets(error, self._tracker.stores),
             val_forces_mae=best.val_forces_mae if best else None,
-            value=best.value(self._config.target.objective) if best else None,
+            val_energy_forces=best.val_energy_forces if best else None,
+            value=best.value(self._config.objective) if best else None,
             time_per_atom=time_per_atom,
         )
         run.log_metrics(training_record.summary_metrics(training, result.trial_seconds, time_per_atom), result.epochs)
@@ -285,7 +286,7 @@ class TrialRunner:
 
     def _best_value(self, training: TrainingRun, epoch: int) -> float:
         """The least objective of the epochs up to this one."""
-        return min(record.value(self._config.target.objective) for record in training.records[:epoch])
+        return min(record.value(self._config.objective) for record in training.records[:epoch])
 
     def _open_run(self, trial: optuna.Trial, tried: Suggestion) -> TrialRun:
         config, data = self._config, self._dataset

@@ -74,8 +74,8 @@ def tune(
     n_train = len(dataset.train.structures)
     made = as_it_was_made(stores, config)
     if made is not config:
-        note(f"bdqm-tune: study {config.study.name!r} continues without a smooth cutoff, as it was made")
-        config, dataset = made, dataset.described_by(made.descriptor)
+        note(f"bdqm-tune: study {config.study.name!r} goes on with the defaults of the version that made it")
+        config, dataset = made, dataset.configured(made)
     backend = make_backend(config, dataset)
     before = check_study(stores, config, dataset)
     known_parameters(config, n_train, before)

@@ -12,7 +12,7 @@ from bdqm_tune.cli.main import app
 from bdqm_tune.config.config import Config
 from bdqm_tune.errors import BadInput
 
-AMPTORCHS = {"reference_energies": "none", "scaling": "mean_deviation"}
+AMPTORCHS = {"objective": "val_energy_mae", "reference_energies": "none", "scaling": "mean_deviation"}
 FIXED: dict[str, Any] = {
     "num_layers": 3,
     "num_nodes": 20,
@@ -68,7 +68,11 @@ def config(descriptor: dict[str, Any], search: dict[str, Any] | None = None, **t
         data={"train": "train.traj", "validation": {"fraction": 0.2}},  # type: ignore[arg-type]
         descriptor=descriptor,  # type: ignore[arg-type]
         target=AMPTORCHS,  # type: ignore[arg-type]
-        training={"epochs": 40, "loss": "mse", "forces": True, "precision": "float64", **training},  # type: ignore[arg-type]
+        training={
+            **{"epochs": 40, "loss": "mse", "energy_loss": "total", "forces": True, "precision": "float64"},
+            "early_stopping": 30,
+            **training,
+        },  # type: ignore[arg-type]
         search={**FIXED, **(search or {})},
         study={"name": "water", "seed": 3, "n_trials": 1, "pruner": "none"},  # type: ignore[arg-type]
         device="cpu",

@@ -41,7 +41,7 @@ def test_without_a_file_everything_has_its_default() -> None:
     assert config.training.epochs == 100
     assert config.study.n_trials == 20
     assert (config.study.sampler, config.study.pruner) == ("tpe", "hyperband")
-    assert config.target.objective == "val_energy_mae"
+    assert config.objective == "val_energy_mae"
     assert (config.backend, config.device) == ("native", "auto")
 
 

@@ -192,13 +192,17 @@ def test_no_schedule() -> None:
 
 
 @pytest.mark.parametrize(("loss", "power"), [("mae", 1), ("mse", 2)])
+@pytest.mark.parametrize("energy_loss", ["per_atom", "total"])
 @pytest.mark.parametrize("batch_size", [7, 64])
-def test_losses_are_means_over_all_structures_whatever_the_batches(loss: str, power: int, batch_size: int) -> None:
+def test_losses_are_means_over_all_structures_whatever_the_batches(
+    loss: str, power: int, batch_size: int, energy_loss: str
+) -> None:
     # The network gives 0 at first, and such a small learning rate leaves it there.
-    fit = make_fit({"batch_size": batch_size, "lr": 1e-13}, {"epochs": 1, "loss": loss})
+    fit = make_fit({"batch_size": batch_size, "lr": 1e-13}, {"epochs": 1, "loss": loss, "energy_loss": energy_loss})
     (record,) = fit
     train, validation = split(1), split(2, n=11)
-    assert record.train_loss == pytest.approx(float((train.targets.abs() ** power).mean()), rel=1e-9)
+    errors = train.targets.abs() / (train.n_atoms if energy_loss == "per_atom" else 1)
+    assert record.train_loss == pytest.approx(float((errors**power).mean()), rel=1e-9)
     assert record.train_energy_mae == pytest.approx(SCALE * float(train.targets.abs().mean()), rel=1e-9)
     assert record.val_energy_mae == pytest.approx(SCALE * float(validation.targets.abs().mean()), rel=1e-9)
     per_atom = (validation.targets.abs() / validation.n_atoms).mean()
@@ -323,20 +327,34 @@ def test_a_record_with_forces_has_their_errors_too(force_data: Dataset) -> None:
     assert {"train_forces_mae", "val_forces_mae"} < set(record.metrics())
 
 
+def test_the_error_of_energies_and_forces_is_that_of_a_step_of_a_tenth_of_an_angstrom(force_data: Dataset) -> None:
+    records = list(force_fit(force_data, {"force_coefficient": 3.0}, {"epochs": 8}, "val_energy_forces"))
+    for record in records:
+        assert record.val_forces_mae is not None
+        expected = record.val_energy_mae_per_atom + 0.1 * record.val_forces_mae
+        assert record.value("val_energy_forces") == record.metrics()["val_energy_forces"] == pytest.approx(expected)
+    fit = force_fit(force_data, {"force_coefficient": 3.0}, {"epochs": 8}, "val_energy_forces")
+    list(fit)
+    assert fit.best is not None
+    assert fit.best.epoch == min(records, key=lambda record: record.value("val_energy_forces")).epoch
+
+
 @pytest.mark.parametrize("loss", ["mae", "mse"])
+@pytest.mark.parametrize("energy_loss", ["per_atom", "total"])
 @pytest.mark.parametrize("coefficient", [0.0, 0.3])
 def test_the_loss_is_that_of_the_energies_and_a_share_of_that_of_the_forces(
-    force_data: Dataset, loss: str, coefficient: float
+    force_data: Dataset, loss: str, coefficient: float, energy_loss: str
 ) -> None:
     # The network gives 0 at first, and such a small learning rate leaves it there.
     options = {"initialization": "zero", "lr": 1e-13, "force_coefficient": coefficient, "batch_size": 64}
-    (record,) = force_fit(force_data, options, {"epochs": 1, "loss": loss})
+    (record,) = force_fit(force_data, options, {"epochs": 1, "loss": loss, "energy_loss": energy_loss})
     structures, power = force_data.train.structures, {"mae": 1, "mse": 2}[loss]
     assert structures.forces is not None
     labels = np.concatenate(structures.forces)
-    energy_loss = np.mean(np.abs(force_data.scaled_targets(force_data.train)) ** power)
+    targets = force_data.scaled_targets(force_data.train) / (structures.n_atoms if energy_loss == "per_atom" else 1)
+    of_energies = np.mean(np.abs(targets) ** power)
     force_loss = np.mean(np.abs(labels / force_data.scale) ** power)
-    assert record.train_loss == pytest.approx(energy_loss + coefficient * force_loss, rel=1e-9)
+    assert record.train_loss == pytest.approx(of_energies + coefficient * force_loss, rel=1e-9)
     assert record.train_forces_mae == pytest.approx(np.abs(labels).mean(), rel=1e-9)
     held_out = force_data.validation.structures.forces
     assert held_out is not None
@@ -410,3 +428,12 @@ def test_a_plateau_of_the_objective_lowers_the_rate() -> None:
         if since == 4:
             expected, since = 0.1 * expected, 0
     assert expected < 0.03
+
+
+@pytest.mark.parametrize(("scheduler", "epochs"), [("none", 31), ("step", 31), ("cosine", 60), ("one_cycle", 60)])
+def test_a_training_whose_schedule_anneals_goes_to_its_end(scheduler: str, epochs: int) -> None:
+    # Such a small learning rate changes no bit: no epoch is better than the first.
+    options = {"scheduler": scheduler, "lr": 1e-30, "step_size": 5, "initialization": "xavier"}
+    assert len(list(make_fit(options, {"epochs": 60, "early_stopping": "auto"}))) == epochs
+    assert len(list(make_fit(options, {"epochs": 60, "early_stopping": 4}))) == 5, "what is given counts"
+    assert len(list(make_fit(options, {"epochs": 60, "early_stopping": None}))) == 60

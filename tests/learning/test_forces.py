@@ -174,7 +174,7 @@ def test_images_without_forces_count_with_their_energies_alone(
     known = [
         np.concatenate([f for i in part.images if (f := labels[int(i)]) is not None]) for part in (train, validation)
     ]
-    targets = data.scaled_targets(data.train)
+    targets = data.scaled_targets(data.train) / train.n_atoms
     for compiled in (False, True):
         (record,) = list(Fit(options, Training(epochs=1, forces="partial"), *splits, data.scale, 0, compiled=compiled))
         assert record.train_forces_mae == pytest.approx(np.abs(known[0]).mean())
@@ -206,12 +206,13 @@ def test_what_has_no_forces_at_all_is_said(alloys: Alloys, config_for: ConfigFor
     ase.io.write(tmp_path / "train.traj", without_some_forces(alloys, 12, held_out))
     ase.io.write(tmp_path / "test.traj", without_some_forces(lambda n: alloys(n, seed=7), 4, [2]))
     given = {**partial, "data": {"test": str(tmp_path / "test.traj")}}
-    data = prepare(config_for(tmp_path / "train.traj", **given), tmp_path / "home")
+    by_energies = {**given, "target": {"objective": "val_energy_mae_per_atom"}}
+    data = prepare(config_for(tmp_path / "train.traj", **by_energies), tmp_path / "home")
     missing, no_validation = data.warnings
     assert "test.traj: 1 of 4 test structures have no forces, image 2 the first: test_forces_mae" in missing
     assert "no structure of the validation split has forces: there will be no val_forces_mae" in no_validation
     with pytest.raises(BadInput, match=r"no structure of the validation split has forces; another data\.validation"):
-        prepare(config_for(tmp_path / "train.traj", **given, target={"objective": "val_forces_mae"}), tmp_path / "home")
+        prepare(config_for(tmp_path / "train.traj", **given), tmp_path / "home")
 
 
 def test_the_digest_of_images_without_forces_stays(alloys: Alloys, config_for: ConfigFor, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 
 from bdqm_tune.backends import NativeBackend
 from bdqm_tune.backends.native import NativeRun
+from bdqm_tune.config.config import Objective
 from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.learning.checkpoint import NoCheckpoint, read_checkpoint, write_checkpoint
 from bdqm_tune.learning.dataset import Dataset, prepare
@@ -85,7 +86,8 @@ def test_a_training_goes_on_bit_for_bit(start: Start, tmp_path: Path, number: in
         assert [record.epoch for record in other.records] == list(range(1, EPOCHS + 1))
         assert numbers(other.records) == numbers(undisturbed.records)
         assert_same_weights(other, undisturbed)
-    assert resumed.best == min(resumed.records, key=lambda record: record.val_energy_mae)
+    objective: Objective = "val_energy_forces" if options.get("forces") else "val_energy_mae"
+    assert resumed.best == min(resumed.records, key=lambda record: record.value(objective))
 
 
 def assert_same_weights(a: NativeRun, b: NativeRun) -> None:
@@ -183,7 +185,8 @@ def test_it_ends_early_when_it_would_have() -> None:
 def test_it_diverges_when_it_would_have() -> None:
     def again() -> Fit:
         wild = {"lr": 1.0, "num_layers": 20, "num_nodes": 32, "activation": "relu", "initialization": "xavier"}
-        return make_fit({**wild, "batch_size": 30}, {"epochs": 50, "loss": "mse"}, dtype=torch.float32)
+        wild |= {"batch_size": 30, "scheduler": "none"}
+        return make_fit(wild, {"epochs": 50, "loss": "mse", "energy_loss": "total"}, dtype=torch.float32)
 
     with pytest.raises(Diverged) as expected:
         list(again())

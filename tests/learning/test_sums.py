@@ -70,18 +70,20 @@ def test_trainers_sum_and_compare_energies_in_double_precision() -> None:
         "CompiledEpochs": {"compiled": True},
         "BatchedEpochs": {"trainer": BatchedTrainer()},
     }
-    for (engine, how), loss in itertools.product(trainers.items(), ("mae", "mse")):
-        fit = Fit(options, Training(epochs=1, loss=loss), split, split, SCALE, 0, **how)
+    for (engine, how), loss, energy_loss in itertools.product(trainers.items(), ("mae", "mse"), ("per_atom", "total")):
+        training = Training(epochs=1, loss=loss, energy_loss=energy_loss)
+        fit = Fit(options, training, split, split, SCALE, 0, **how)
         assert fit.engine == engine
         (record,) = fit
+        compared = errors / N_ATOMS if energy_loss == "per_atom" else errors
         expected = {
-            "train_loss": np.mean(errors if loss == "mae" else errors**2),
+            "train_loss": np.mean(compared if loss == "mae" else compared**2),
             "train_energy_mae": SCALE * errors.mean(),
             "val_energy_mae": SCALE * errors.mean(),
             "val_energy_mae_per_atom": SCALE * (errors / N_ATOMS).mean(),
         }
         wrong += [
-            (engine, loss, name, record.metrics()[name], value)
+            (engine, loss, energy_loss, name, record.metrics()[name], value)
             for name, value in expected.items()
             if record.metrics()[name] != pytest.approx(value, rel=1e-13)
         ]

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogFormatterMathtext, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from bdqm_tune.files import written_whole
-from bdqm_tune.units import OBJECTIVE_UNITS
+from bdqm_tune.units import FORCE_LENGTH, OBJECTIVE_UNITS
 
 COLUMN = 3.4  # inches: one column of a two-column page
 PAGE = 7.0  # inches: both columns
@@ -27,7 +27,12 @@ MANY = 500  # points or lines of a figure; what is more becomes an image in the 
 LETTERS, HANDLE = 16, 7  # of a legend, that find room in an inch; that a line or a mark takes the room of
 SCORED = ("complete", "pruned")  # the states with a value that means something
 BOX = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1.0}  # behind a text on data
-OBJECTIVES = {MAE: "validation energy MAE", "val_forces_mae": "validation force MAE"}
+OBJECTIVES = {
+    MAE: "validation energy MAE",
+    "val_energy_mae_per_atom": "validation energy MAE",
+    "val_forces_mae": "validation force MAE",
+    "val_energy_forces": f"energy + {FORCE_LENGTH} Å · force MAE",
+}
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from bdqm_tune.analysis.reporting.document import (
 )
 from bdqm_tune.analysis.reporting.evaluation import INTERVAL, tested
 from bdqm_tune.analysis.reporting.facts import StudyFacts
-from bdqm_tune.analysis.tables import PER_ATOM, STATES, best_first, error_unit, errors_first
+from bdqm_tune.analysis.tables import BOTH, FORCES, PER_ATOM, STATES, best_first, error_unit, errors_first
 from bdqm_tune.confirmation import seeds
 from bdqm_tune.units import MEV, OBJECTIVE_UNITS, duration_text, shown
 
@@ -143,14 +143,14 @@ def search(facts: StudyFacts, found: Frames, drawn: Sequence[str]) -> Section:
         **{name: name for name in results.hyperparameters},
     }
     ordered = best_first(found["trials"], results.objective)
-    factors = {PER_ATOM: MEV} if PER_ATOM in errors else {}
+    factors = {name: MEV for name in errors if shown(0.0, error_unit(name))[1] == "meV/atom"}
     found_table = table(ordered, "trials.csv", "Trials, the best first", headings, TOP, factors=factors)
     return Section("search", "Search", [*blocks, found_table])
 
 
 def _error_heading(name: str, objective: str) -> str:
-    what = "" if objective == "val_energy_mae" else "energy " if name == PER_ATOM else "force "
-    return f"{what}MAE ({shown(0.0, error_unit(name))[1]})"
+    what = {PER_ATOM: "energy ", FORCES: "force ", BOTH: "energy and force "}.get(name, "")
+    return f"{'' if objective == 'val_energy_mae' else what}MAE ({shown(0.0, error_unit(name))[1]})"
 
 
 def hyperparameters(drawn: Sequence[str]) -> Section | None:

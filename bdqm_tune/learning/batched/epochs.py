@@ -51,6 +51,7 @@ class BatchedEpochs:
         self._state = State(weights.to(self._device), _running(network).to(self._device), 0)
         self._kept_state = self._state
         self._hyperparameters, self._absolute = hyperparameters, training.loss == "mae"
+        self._per_atom = training.energy_loss == "per_atom"
         self._trainer, self._data = trainer, trainer.data(train, validation)
         self._tile = self._data.tile(hyperparameters)
         rate = hyperparameters.dropout_rate if hyperparameters.dropout else 0.0
@@ -118,6 +119,7 @@ class BatchedEpochs:
             lr=float(self.optimizer.param_groups[0]["lr"]),
             decay=options.weight_decay if options.optimizer == "adamw" else 0.0,
             absolute=self._absolute,
+            per_atom=self._per_atom,
             dropout=self._dropout,
             generator=self._generator,
         )

@@ -93,19 +93,21 @@ class Step:
         energies = running.gather(1, stop) - running.gather(1, stop - structures.n_atoms)
         error = energies - self._data.targets[structures.which]
         error = torch.where(structures.exists, error, 0)
-        absolute = self._slots.options[:, 2:3] != 0
-        size = error.abs()
-        loss = torch.where(absolute, size, error * error)
-        sums = [values.sum(1) for values in (loss, size, size / structures.n_atoms.clamp(min=1))]
+        absolute, per_atom = (self._slots.options[:, i : i + 1] != 0 for i in (2, 3))
+        size, n_atoms = error.abs(), structures.n_atoms.clamp(min=1)
+        share = torch.where(per_atom, 1 / n_atoms.to(error.dtype), 1)
+        own = error * share
+        loss = torch.where(absolute, own.abs(), own * own)
+        sums = [values.sum(1) for values in (loss, size, size / n_atoms)]
         errors = torch.stack([sums[0], sums[1], sums[1], sums[2]], 1)
         self._slots.sums.add_(torch.where(torch.cat([trains, trains, validates, validates], 1), errors, 0))
-        return torch.where(trains, torch.where(absolute, error.sign(), 2 * error), 0).to(contributions.dtype)
+        return torch.where(trains, torch.where(absolute, own.sign(), 2 * own) * share, 0).to(contributions.dtype)
 
     def _adam(self, now: torch.Tensor) -> None:
         """A step of Adam or AdamW (Loshchilov and Hutter, arXiv:1711.05101) for the slots where it is time."""
         slots = self._slots
         parameters, first, second = slots.weights
-        lr, decay, _, steps = slots.options.unsqueeze(2).unbind(1)
+        lr, decay, _, _, steps = slots.options.unsqueeze(2).unbind(1)
         steps.add_(now)
         taken = steps.clamp(min=1)
         size = lr / (1 - BETA1**taken) * now

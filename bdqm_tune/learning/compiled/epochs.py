@@ -64,7 +64,8 @@ class CompiledEpochs:
             atoms = max(atoms, int(largest.sum()))
         self._tile = make_tile(n_features, widths, atoms, self._state.p.dtype)
         decay = hyperparameters.weight_decay if hyperparameters.optimizer == "adamw" else 0.0
-        self._options = Options(training.loss == "mae", hyperparameters.force_coefficient, decay)
+        per_atom = training.energy_loss == "per_atom"
+        self._options = Options(training.loss == "mae", per_atom, hyperparameters.force_coefficient, decay)
         self._seed, self._seeds = seed, np.random.Generator(np.random.PCG64(seed))
         self._steps = self._n_seeds = 0
         self._kept_weights = self._weights()

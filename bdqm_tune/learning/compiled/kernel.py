@@ -51,6 +51,7 @@ class Options(NamedTuple):
     """Options of training."""
 
     absolute: bool  # the loss is of absolute errors, else of squared ones
+    per_atom: bool  # of energies per atom, else of whole structures
     force_coefficient: float
     decay: float  # of the weights, as AdamW takes it
 
@@ -116,7 +117,7 @@ def epoch(net, state, data, order, sizes, tile, options, train, lr, steps, seed)
             key = np.uint64(seed) + np.uint64(SEED_STEP * (start + begin))
             block, curved = (atoms if data.with_forces else small), train and data.with_forces
             forward(net, state.p, state.running, x, tile.work, tile.energies, train, curved, key, block)
-            _energies(data, structures, tile.energies, options.absolute, size, tile.outer, totals)
+            _energies(data, structures, tile.energies, options, size, tile.outer, totals)
             if train or data.with_forces:
                 outer = tile.ones if data.with_forces else tile.outer
                 by_features, weights_too = tile.by_features[:atoms], not data.with_forces
@@ -173,7 +174,7 @@ def _gather(data, structures, x):  # type: ignore[no-untyped-def]
 
 
 @compiled_fast
-def _energies(data, structures, energies, absolute, n_batch, outer, totals):  # type: ignore[no-untyped-def]
+def _energies(data, structures, energies, options, n_batch, outer, totals):  # type: ignore[no-untyped-def]
     """Add the errors of the structures' energies to the totals; `outer` becomes the derivative of the loss by them."""
     dtype, at = energies.dtype, 0
     for s in structures:
@@ -183,8 +184,10 @@ def _energies(data, structures, energies, absolute, n_batch, outer, totals):  # 
             error += energies[a]
         totals[1] += abs(error)
         totals[2] += abs(error) / n
-        totals[0] += abs(error) if absolute else error * error
-        slope = dtype.type((np.sign(error) if absolute else 2 * error) / n_batch)
+        share = 1 / n if options.per_atom else 1.0
+        error *= share
+        totals[0] += abs(error) if options.absolute else error * error
+        slope = dtype.type((np.sign(error) if options.absolute else 2 * error) * share / n_batch)
         for a in range(at, at + n):
             outer[a] = slope
         at += n

@@ -60,5 +60,5 @@ def test_memory_grows_with_the_network_and_what_it_leaves() -> None:
     # 2048 atoms, 16 nodes of which two numbers stay, four times the width in passing
     assert small == pytest.approx(2048 * (2 * 16 + 4 * 8) * 4, rel=0.3)
     assert bytes_a_trial(data(), Hyperparameters(num_layers=20, num_nodes=8)) > 4 * small
-    batch = bytes_a_trial(data(200), Hyperparameters(num_layers=2, num_nodes=8, batchnorm=True))
+    batch = bytes_a_trial(data(200), Hyperparameters(num_layers=2, num_nodes=8, batchnorm=True, batch_size=32))
     assert batch > 4 * small  # 33 structures of 200 atoms go in one tile

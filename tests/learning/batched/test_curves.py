@@ -42,7 +42,7 @@ def _small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def fit(options: dict[str, Any], trainer: BatchedTrainer | None) -> Fit:
-    training = {name: options[name] for name in ("epochs", "loss") if name in options}
+    training = {name: options[name] for name in ("epochs", "loss", "energy_loss") if name in options}
     others = {name: value for name, value in options.items() if name not in training}
     return Fit(
         Hyperparameters(**{"batch_size": 8, "initialization": "xavier", **others}),
@@ -97,6 +97,7 @@ def some_trials(seed: int, n: int) -> list[dict[str, Any]]:
             "scheduler": str(random.choice(["step", "cosine", "one_cycle", "plateau", "none"])),
             "step_size": 2,
             "loss": str(random.choice(["mae", "mse"])),
+            "energy_loss": str(random.choice(["per_atom", "total"])),
             "epochs": int(random.integers(2, 21)),
         }
         found.append(trial)

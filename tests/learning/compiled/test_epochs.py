@@ -98,8 +98,10 @@ def test_curves_are_those_of_torch(activation: str, batchnorm: bool, with_forces
     ],
 )
 @pytest.mark.parametrize("loss", ["mae", "mse"])
-def test_options_do_what_they_do_in_torch(options: dict[str, Any], loss: str) -> None:
-    compare(*(records(compiled, options, True, {"loss": loss, "epochs": 6}) for compiled in (True, False)), rel=1e-6)
+@pytest.mark.parametrize("energy_loss", ["per_atom", "total"])
+def test_options_do_what_they_do_in_torch(options: dict[str, Any], loss: str, energy_loss: str) -> None:
+    training = {"loss": loss, "energy_loss": energy_loss, "epochs": 6}
+    compare(*(records(compiled, options, True, training) for compiled in (True, False)), rel=1e-6)
 
 
 @pytest.mark.parametrize("with_forces", [False, True])

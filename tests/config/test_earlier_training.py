@@ -1,0 +1,100 @@
+"""Training options in what studies and runs record, and records of the time before one of them existed."""
+
+from typing import Any
+
+import pytest
+
+from bdqm_tune.config.config import Config, load_config
+from bdqm_tune.config.earlier_training import as_before, same_training, with_earlier_training
+from bdqm_tune.errors import BadInput
+
+
+def config(training: dict[str, Any] | None = None, **search: Any) -> Config:
+    return load_config(None, {"training": training or {}, "search": search})
+
+
+def earlier(training: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What the version before `energy_loss` recorded."""
+    record = config(training).training.model_dump()
+    return {option: value for option, value in record.items() if option != "energy_loss"}
+
+
+def test_a_record_of_earlier_versions_agrees_with_total_energies_alone() -> None:
+    total, per_atom = (config({"energy_loss": loss}).training.model_dump() for loss in ("total", "per_atom"))
+    assert same_training(earlier(), total)
+    assert as_before(total) == earlier()
+    assert not same_training(earlier(), per_atom)
+    assert as_before(per_atom) == per_atom
+    assert not same_training({**earlier(), "loss": "mse"}, total)
+
+
+def test_a_study_of_an_earlier_version_goes_on_with_its_loss_and_weight() -> None:
+    made = with_earlier_training(config({"forces": True}), earlier({"forces": True}))
+    assert made.training.energy_loss == "total"
+    assert made.fixed["force_coefficient"] == 0.01
+    assert "num_layers" in made.spaces, "the search space of then"
+    assert made.spaces["num_layers"].high == 30
+    of_energies = with_earlier_training(config(), earlier())
+    assert of_energies.training.energy_loss == "total"
+    assert "force_coefficient" not in of_energies.fixed
+
+
+def test_a_study_that_stopped_early_by_default_does_so_whatever_its_schedule() -> None:
+    record = {**config().training.model_dump(), "early_stopping": 30}
+    assert with_earlier_training(config(), record).training.early_stopping == 30
+    assert with_earlier_training(config({"early_stopping": None}), record).training.early_stopping is None
+    assert with_earlier_training(config(), {**record, "early_stopping": 7}).training.early_stopping == "auto"
+
+
+def test_what_is_given_stays_and_what_is_recorded_now_changes_nothing() -> None:
+    given = with_earlier_training(config({"energy_loss": "per_atom", "forces": True}), earlier({"forces": True}))
+    assert given.training.energy_loss == "per_atom", "which is refused, as it differs"
+    weighed = with_earlier_training(config({"forces": True}, force_coefficient=0.5), earlier({"forces": True}))
+    assert weighed.fixed["force_coefficient"] == 0.5
+    now = config({"forces": True})
+    assert with_earlier_training(now, now.training.model_dump()) is now
+
+
+@pytest.mark.parametrize(
+    ("training", "study", "objective"),
+    [
+        ({}, {}, "val_energy_mae"),
+        ({"forces": True}, {}, "val_energy_forces"),
+        ({"forces": "partial"}, {}, "val_energy_forces"),
+        ({"forces": True}, {"objectives": ["val_forces_mae", "n_parameters"]}, "val_forces_mae"),
+        ({}, {"objectives": ["val_energy_mae_per_atom", "time_per_atom"]}, "val_energy_mae_per_atom"),
+    ],
+)
+def test_the_objective_is_chosen_by_what_is_trained(
+    training: dict[str, Any], study: dict[str, Any], objective: str
+) -> None:
+    made = load_config(None, {"training": training, "study": study})
+    assert made.objective == objective
+    assert made.objectives[0] == objective
+
+
+@pytest.mark.parametrize("name", ["val_forces_mae", "val_energy_forces"])
+def test_an_objective_of_forces_needs_them(name: str) -> None:
+    with pytest.raises(BadInput, match=f"target.objective: {name} needs training.forces: true"):
+        load_config(None, {"target": {"objective": name}})
+    with pytest.raises(BadInput, match=f"{name} needs training.forces: true"):
+        load_config(None, {"study": {"objectives": [name, "n_parameters"]}})
+
+
+def test_where_forces_are_trained_the_search_space_is_one_in_which_they_are_learned() -> None:
+    spaces = config({"forces": True}).spaces
+    assert spaces["force_coefficient"].low == 1.0
+    assert spaces["num_layers"].high == 3
+    assert config({"forces": True}).fixed["scheduler"] == "cosine"
+    assert config({"forces": True, "energy_loss": "total"}).spaces["num_layers"].high == 30
+    changed = config({"forces": True}).updated({"training": {"forces": False}})
+    assert "force_coefficient" not in changed.spaces, "what is not given depends on the rest"
+    given = config({"forces": True}, num_layers=2)
+    assert given.fixed["num_layers"] == 2
+    assert "force_coefficient" in given.spaces
+
+
+def test_amptorch_has_the_loss_of_total_energies() -> None:
+    assert load_config(None, {"": {"backend": "amptorch"}}).training.energy_loss == "total"
+    with pytest.raises(BadInput, match=r"training\.energy_loss: amptorch's loss is of total energies"):
+        load_config(None, {"": {"backend": "amptorch"}, "training": {"energy_loss": "per_atom"}})
