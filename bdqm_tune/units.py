@@ -36,6 +36,11 @@ def shown(value: float, unit: str) -> tuple[float, str]:
     return (MEV * value, "meV/atom") if unit == "eV/atom" else (value, unit)
 
 
+def error_name(objective: str) -> str:
+    """What kind of error an objective is: `val_energy_forces` is no mean of one quantity."""
+    return "error" if objective == "val_energy_forces" else "MAE"
+
+
 def error_text(errors: Mapping[str, float | None], objective: str, digits: str = ".4f") -> str:
     """The error of a training as a reader quotes it: `166.4 meV/atom (12.1218 eV)`, or `0.0918 eV/Å`.
 

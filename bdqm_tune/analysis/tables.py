@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from bdqm_tune.units import OBJECTIVE_UNITS, error_text, shown
+from bdqm_tune.units import OBJECTIVE_UNITS, error_name, error_text, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,7 +114,7 @@ def error_unit(name: str) -> str:
 def _error_heading(name: str) -> str:
     unit = shown(0.0, error_unit(name))[1]
     what = {FORCES: "force\n", PER_ATOM: "energy\n", BOTH: "both\n"}.get(name, "")
-    return f"{what}MAE\n({unit})"
+    return f"{what}{error_name(name)}\n({unit})"
 
 
 def _heading(name: str) -> str:

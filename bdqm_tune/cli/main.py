@@ -280,11 +280,11 @@ def _trial_line(result: "TrialResult", study: "optuna.Study") -> str:
     """How a trial ended, and the best one of the study."""
     from bdqm_tune.study.objectives import pareto_front
     from bdqm_tune.study.study import SIGNATURE, errors_of
-    from bdqm_tune.units import error_text
+    from bdqm_tune.units import error_name, error_text
 
     objective, found = study.user_attrs[SIGNATURE]["objective"], "no result"
     if result.value is not None:
-        found = f"val MAE {error_text(vars(result), objective)} at epoch {result.best_epoch}"
+        found = f"val {error_name(objective)} {error_text(vars(result), objective)} at epoch {result.best_epoch}"
     why = f" ({result.reason})" if result.reason else ""
     if len(study.directions) > 1:
         if result.time_per_atom is not None:

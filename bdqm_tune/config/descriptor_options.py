@@ -82,9 +82,9 @@ class DescriptorFields(Options):
     gamma: float | None = Field(None, gt=0, description="of the polynomial cutoff function, which needs it")
     scaling: Literal["whiten", "standardise", "normalise", "log"] = Field(
         "whiten",
-        description="of the features, fitted on the training split; whiten: uncorrelated with each other, each of "
-        "mean 0 and standard deviation 1; standardise: the same without taking out the correlations; normalise: to "
-        "scaling_range; log: their logarithm, standardised",
+        description="of the features, fitted on the training split; whiten: log(x + mean), or x where features are "
+        "negative, uncorrelated, each of mean 0 and standard deviation 1; standardise: x to mean 0 and deviation 1; "
+        "normalise: to scaling_range; log: log(x + mean / 1000), standardised",
     )
     scaling_range: list[float] = Field(
         [0.0, 1.0], min_length=2, max_length=2, description="normalise: of a feature in the training split"

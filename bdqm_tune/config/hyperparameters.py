@@ -73,7 +73,7 @@ class Hyperparameters(Options):
         description="step: epochs between two changes; plateau: epochs without a better objective that bring one",
     )
     force_coefficient: float = Field(
-        3.0,
+        1.0,
         ge=0,
         le=1e6,
         description="weight of the forces' loss (eV/Å), that of the energies' (eV/atom) being 1: in Å, with loss mse "
@@ -124,7 +124,7 @@ FORCE_SEARCH: dict[str, Any] = {
     "activation": {"choice": ["tanh", "relu", "gelu", "silu"]},
     "lr": {"float": [1e-3, 1e-2], "log": True},
     "batch_size": {"int": [1, 16], "log": True},
-    "force_coefficient": {"float": [1.0, 30.0], "log": True},
+    "force_coefficient": {"float": [0.1, 10.0], "log": True},
     "scheduler": "cosine",
 }
 FORCE_DEFAULTS: dict[str, Any] = {"batch_size": 4}  # of the configuration that is tried first there

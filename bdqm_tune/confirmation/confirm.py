@@ -42,7 +42,7 @@ from bdqm_tune.tracking.client import reason, tracking_client
 from bdqm_tune.tracking.provenance import provenance_tags
 from bdqm_tune.tracking.quiet import quiet_libraries
 from bdqm_tune.tracking.tracker import Tracker, adopt_run, context_tags
-from bdqm_tune.units import OBJECTIVE_UNITS, error_text
+from bdqm_tune.units import OBJECTIVE_UNITS, error_name, error_text
 
 KIND = "confirmation"  # tag of the run under which all trainings of a study's finalists come
 BEST, SEEDS, MOST = 5, 5, 100
@@ -298,7 +298,7 @@ def _finished(study: optuna.Study) -> int:
 def _line(job: Job, result: Retraining) -> str:
     objective = job.config.objective
     errors: dict[str, float | None] = {objective: result.value, f"{objective}_per_atom": result.value_per_atom}
-    found = f"val MAE {error_text(errors, objective)}"
+    found = f"val {error_name(objective)} {error_text(errors, objective)}"
     if result.state != "complete":
         found = f"{result.state}, {result.reason}"
     return f"{job.name}: {found}, " + ("trained before" if result.known else f"{result.seconds:.1f} s")

@@ -13,8 +13,9 @@ from bdqm_tune.evaluation.evaluation import Choose
 from bdqm_tune.evaluation.measurement import measure, measure_unlabelled, predict
 from bdqm_tune.evaluation.record import objective_of
 from bdqm_tune.files import write_whole
+from bdqm_tune.learning.training_data import read_labelled
 from bdqm_tune.services.connection import Stores
-from bdqm_tune.structures import digest, read_structures, refuse_shared
+from bdqm_tune.structures import digest, refuse_shared
 from bdqm_tune.study.data import load_test_split, study_data, trial_config
 from bdqm_tune.study.study import TEST, load_study
 from bdqm_tune.tracking.client import reason, tracking_client
@@ -50,7 +51,8 @@ def evaluate_file(
     the sealed test split.
 
     Args:
-        file: structures with energies, perhaps forces.
+        file: structures with energies, perhaps forces; read as the study's own: labels of the same names, and without
+            frames of isolated atoms where the reference energies are theirs.
         choose: gives the model.
         train: the training file, where it is no longer where it was; empty: it is.
         allow_unknown_elements: also of elements that the model was not trained on, with a warning.
@@ -61,7 +63,12 @@ def evaluate_file(
     """
     quiet_libraries()
     study, client = load_study(stores, name), tracking_client(stores)
-    given = read_structures(file).with_some_forces()
+    try:
+        candidate = choose(study, client, stores)
+        config = trial_config(client, candidate.trained)
+    except (MlflowException, OSError) as error:
+        raise BdqmError(f"cannot evaluate through the MLflow tracking store: {reason(error)}") from None
+    given = read_labelled(file, config).with_some_forces()
     if TEST in study.user_attrs:
         try:
             refuse_shared({"test": load_test_split(study, stores.home), file: given})
@@ -70,8 +77,7 @@ def evaluate_file(
                 f"{file}: has structures of the sealed test split, which only `evaluate` without --file opens ({error})"
             ) from None
     try:
-        candidate = choose(study, client, stores)
-        data = study_data(trial_config(client, candidate.trained), candidate.trained, train or None)
+        data = study_data(config, candidate.trained, train or None)
         predicted = predict(candidate.model, given, stores.home, allow_unknown_elements)
         found = measure(candidate.model, predicted, given, data.structures.select(data.train))
         found |= measure_unlabelled(candidate.model, given, data, stores.home)

@@ -173,7 +173,13 @@ def prepare(config: Config, home: Path, indices: Indices | None = None) -> Datas
             warnings.append(note)
     train_indices, validation_indices = indices or split_training(given, config, copies)
     if labelled is not None:
-        turned, notes = turned_copies(structures, labelled)
+        trained = {"training": structures}
+        if given.indices is not None:  # of two files, whose images are numbered each for itself
+            trained = {
+                name: structures.select(part)
+                for name, part in zip(("training", "validation"), given.indices, strict=True)
+            }
+        turned, notes = turned_copies(trained, labelled)
         warnings += notes
         train_indices, validation_indices = (
             part[~np.isin(part, turned)] for part in (train_indices, validation_indices)

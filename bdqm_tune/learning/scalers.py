@@ -176,18 +176,22 @@ def fit_scaler(
     """Fit a scaler to the columns of features.
 
     Args:
-        pieces: gives all features in pieces; called once, with `log` and `whiten` twice.
+        pieces: gives all features in pieces; called once, with `log` twice, with `whiten` three times at most.
         scaling: `standardise` brings each column to mean 0 and standard deviation 1; `log` does so with log(x + floor),
-            the floor being a thousandth of the column's mean; `normalise` brings it to `limits`; `whiten` standardises,
-            then turns to the principal axes and divides by the deviation along each (Lee et al., Comput. Phys. Commun.
-            242, 95 (2019)), see `_whitening`.
+            the floor being a thousandth of the column's mean; `normalise` brings it to `limits`; `whiten` standardises
+            log(x + mean of the column), or x where a feature is negative, then turns to the principal axes and divides
+            by the deviation along each (Lee et al., Comput. Phys. Commun. 242, 95 (2019)), see `_whitening`. This
+            logarithm is nearly linear below the mean, and keeps the few atoms far above it near the others.
         limits: lowest and highest value of a normalised column.
         per_element: a scaler for the atoms of each element.
         axis_floor: of `whiten`.
     """
     by_element = _columns(pieces, per_element, {})
-    if scaling == "log":
-        floors = {z: np.where(columns.mean > NEGLIGIBLE, 1e-3 * columns.mean, 1.0) for z, columns in by_element.items()}
+    if scaling == "log" or (scaling == "whiten" and not any(map(_is_negative, by_element.values()))):
+        share = 1e-3 if scaling == "log" else 1.0
+        floors = {
+            z: np.where(columns.mean > NEGLIGIBLE, share * columns.mean, 1.0) for z, columns in by_element.items()
+        }
         by_element = _columns(pieces, per_element, floors)
     scalers = {z: _scaler(columns, scaling, limits) for z, columns in by_element.items()}
     if scaling == "whiten":
@@ -205,6 +209,11 @@ def _columns(pieces: Pieces, per_element: bool, floors: Mapping[int, NDArray[np.
         for z in np.unique(numbers).tolist() if per_element else ():
             by_element.setdefault(z, Columns(floors.get(z))).add(features[numbers == z])
     return by_element
+
+
+def _is_negative(columns: Columns) -> bool:
+    """Whether a feature is negative, by more than rounding."""
+    return bool((columns.lowest < -1e-9 * np.maximum(columns.highest, 0)).any())
 
 
 def _is_constant(columns: Columns, spread: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bdqm_tune.config.config import OF_FORCES, Config
+from bdqm_tune.config.config import OF_FORCES, Config, Files
 from bdqm_tune.errors import BadInput
 from bdqm_tune.structures import (
     Copies,
@@ -62,6 +62,11 @@ def read_test(config: Config) -> Structures | None:
     if not data.test:
         return None
     return _with_forces(_to_train(read_structures(data.test, data), config), config)
+
+
+def read_labelled(file: Files, config: Config) -> Structures:
+    """The structures of a further file, read as those of a configuration. Raises BadInput if it is not valid."""
+    return _to_train(read_structures(file, config.data), config)
 
 
 def split_training(data: TrainingData, config: Config, copies: Copies | None) -> Indices:

@@ -22,6 +22,7 @@ from bdqm_tune.services.connection import Stores
 from bdqm_tune.services.secrets import without_secrets
 from bdqm_tune.structures import digest
 from bdqm_tune.study import run_contents as training_record
+from bdqm_tune.study.best_so_far import ERRORS
 from bdqm_tune.study.data import StudyData, study_data, trial_config
 from bdqm_tune.tracking.client import reason
 from bdqm_tune.tracking.quiet import quiet_libraries
@@ -60,7 +61,7 @@ To train it again, with the training file ({source}, {structures} images) at TRA
     bdqm-tune tune --config config.yaml --train TRAIN --study again --pruner none
 
 `bdqm-tune prepare --config config.yaml --train TRAIN` prints the digests, which must be those of `data.json`. The best
-epoch's validation error was {error}.
+epoch's validation error ({objective}) was {error}.
 """
 
 
@@ -176,7 +177,7 @@ def _file_names(source: str) -> str:
 
 def _readme(run: Run, data: StudyData) -> str:
     objective = run.data.params["objective"]
-    errors = {name: run.data.metrics.get(f"best_{name}") for name in (objective, f"{objective}_per_atom")}
+    errors = {name: run.data.metrics.get(f"best_{name}") for name in ERRORS}
     return README.format(
         name=run.info.run_name,
         study=run.data.tags["study"],
@@ -184,6 +185,7 @@ def _readme(run: Run, data: StudyData) -> str:
         source=_file_names(data.structures.source),
         structures=len(data.structures),
         error=error_text(errors, objective, ".6g"),
+        objective=objective,
     )
 
 

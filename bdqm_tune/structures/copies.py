@@ -110,21 +110,25 @@ def refuse_shared(splits: Mapping[str, Geometries]) -> list[str]:
     return groups.notes()
 
 
-def turned_copies(train: Structures, test: Structures) -> tuple[NDArray[np.int64], list[str]]:
-    """The training structures (n,) that a rotation or a reflection makes a test structure, and what to know.
+def turned_copies(trained: Mapping[str, Structures], test: Structures) -> tuple[NDArray[np.int64], list[str]]:
+    """The structures (n,) of some splits that a rotation or a reflection makes a test structure, and what to know.
 
     Calculations of strained cells along several axes have such structures in good faith: published splits do. Without
     them in the training, the test says what it should. A copy that is not turned comes of a mistake with the files.
 
+    Args:
+        trained: to train and to validate on, by name; they are counted through.
+
     Raises:
         BadInput: there are copies that are not turned; the message has their indices.
     """
-    groups, refused, turned = _Shared({"training": train, "test": test}), [], dict[int, int]()
+    groups, refused, turned = _Shared({**trained, "test": test}), [], dict[int, int]()
+    n_trained = sum(map(len, trained.values()))
     crystal = cache(lambda i: Crystal(groups.atoms[i]))
-    for label in np.unique(groups.copy[len(train) :]).tolist():
+    for label in np.unique(groups.copy[n_trained:]).tolist():
         members = np.flatnonzero(groups.copy == label).tolist()
-        for one in (i for i in members if i < len(train)):
-            for other in (i for i in members if i >= len(train)):
+        for one in (i for i in members if i < n_trained):
+            for other in (i for i in members if i >= n_trained):
                 if same_geometry(crystal(one), crystal(other), turned=False):
                     refused.append(groups.pair(one, other))
                 else:

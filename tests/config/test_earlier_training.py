@@ -83,7 +83,7 @@ def test_an_objective_of_forces_needs_them(name: str) -> None:
 
 def test_where_forces_are_trained_the_search_space_is_one_in_which_they_are_learned() -> None:
     spaces = config({"forces": True}).spaces
-    assert spaces["force_coefficient"].low == 1.0
+    assert spaces["force_coefficient"].low == 0.1
     assert spaces["num_layers"].high == 3
     assert config({"forces": True}).fixed["scheduler"] == "cosine"
     assert config({"forces": True, "energy_loss": "total"}).spaces["num_layers"].high == 30

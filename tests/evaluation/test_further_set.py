@@ -7,6 +7,7 @@ from typing import Any
 import ase.io
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from bdqm_tune.errors import BadInput
@@ -52,3 +53,21 @@ def test_a_file_is_evaluated_on_record_and_the_test_split_stays_sealed(
     with pytest.raises(BadInput, match=r"copy\.traj: has structures of the sealed test split.*test image 3"):
         evaluate_file(stores, "small", "copy.traj", chosen())
     assert evaluate_best(stores, "small").opening.number == 1
+
+
+def test_a_file_is_read_as_the_studys_own(run: Run, stores: Stores, files: dict[str, str], workdir: Path) -> None:
+    """Labels of the names that the study was trained on, and no frames of isolated atoms where those are references."""
+    images = ase.io.read(files["train"], ":")
+    isolated = [Atoms(symbol, info={"config_type": "IsolatedAtom"}) for symbol in ("Au", "Cu")]
+    energies = [-3.0, -3.5, *(atoms.get_potential_energy() for atoms in images)]
+    given = [*isolated, *images]
+    for atoms, energy in zip(given, energies, strict=True):
+        atoms.info["REF_energy"] = energy
+        atoms.calc = SinglePointCalculator(atoms, energy=energy + 100.0)  # of another code
+    ase.io.write("train.xyz", given)
+    ase.io.write("more.xyz", given[:5])
+    options = {"train": "train.xyz", "test": None, "energy_key": "REF_energy"}
+    run(study={"n_trials": 1}, data=options, target={"reference_energies": "isolated_atoms"})
+    errors = evaluate_file(stores, "small", "more.xyz", chosen()).tables["errors"]
+    assert errors["image"].tolist() == [2, 3, 4]
+    assert errors["energy"].tolist() == pytest.approx(energies[2:5])

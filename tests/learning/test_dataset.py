@@ -86,7 +86,9 @@ def test_features_are_the_rows_of_each_splits_atoms(dataset: Dataset) -> None:
 def test_scaled_training_features_have_mean_zero_and_deviation_one(dataset: Dataset) -> None:
     scaled = dataset.scaler(dataset.train.features)
     np.testing.assert_allclose(scaled.mean(axis=0), 0, atol=1e-9)
-    np.testing.assert_allclose(scaled.std(axis=0), 1, rtol=1e-9)
+    # A principal axis of less than a thousandth of the mean variance stays below.
+    assert (scaled.std(axis=0) <= 1 + 1e-9).all()
+    assert (scaled.std(axis=0)[:5] >= 1 - 1e-9).all()
     assert np.abs(dataset.scaler(dataset.validation.features).mean(axis=0)).max() > 1e-6
 
 

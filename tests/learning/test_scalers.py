@@ -126,7 +126,7 @@ def test_in_whatever_pieces_the_features_come_the_scaler_is_the_same(
     for z, expected in whole.items():
         np.testing.assert_allclose(pieces[z].offset, expected.offset, rtol=1e-12)
         np.testing.assert_allclose(pieces[z].divisor, expected.divisor, rtol=1e-7)
-        assert (pieces[z].floor is None) == (expected.floor is None) == (scaling != "log")
+        assert (pieces[z].floor is None) == (expected.floor is None) == (scaling not in ("log", "whiten"))
         if expected.floor is not None:
             np.testing.assert_allclose(pieces[z].floor, expected.floor, rtol=1e-12)
         assert (pieces[z].matrix is None) == (expected.matrix is None) == (scaling != "whiten")
@@ -177,6 +177,16 @@ def test_whitened_inputs_are_uncorrelated_with_variance_one_down_to_the_floor() 
         covariance = np.cov(scaler(features, numbers).T, bias=True)
         expected = np.where(variances > 1e-12, variances / np.maximum(variances, axis_floor), 0)
         np.testing.assert_allclose(covariance, np.diag(expected), atol=1e-6)
+
+
+def test_of_features_that_are_never_negative_the_logarithms_are_whitened() -> None:
+    scaler = fitted(COLUMNS, "whiten")
+    assert scaler.floor is not None
+    np.testing.assert_allclose(scaler.floor, COLUMNS.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(np.cov(scaler(COLUMNS).T, bias=True), np.eye(5), atol=1e-9)
+    below = COLUMNS.copy()
+    below[7, 2] = -0.1
+    assert fitted(below, "whiten").floor is None, "of such features there is none"
 
 
 def test_the_inputs_do_not_depend_on_the_units_of_the_features() -> None:

@@ -205,18 +205,18 @@ def test_turned_copies_of_the_test_are_found_in_the_training_and_others_refused(
     test = labelled([sheared(0, 4), sheared(0, 7)], [0.0, -1.0])
     strains = [sheared(0, 5), sheared(1, 4), sheared(2, -4), sheared(1, 7).repeat((2, 1, 1))]
     train = labelled(strains, [0.0, 0.001, 0.0, -2.0])
-    found, (note,) = turned_copies(train, test)
+    found, (note,) = turned_copies({"training": train}, test)
     assert found.tolist() == [1, 2, 3]
     assert "training image 1 = test image 0, training image 2 = test image 0, training image 3 = test image 1" in note
     assert "turned or mirrored, in two splits" in note
     shifted = sheared(0, 4)
     shifted.translate([0.3, 0.1, 0.2])
     with pytest.raises(BadInput, match=r"two splits: training image 4 = test image 0; remove"):
-        turned_copies(labelled([*strains, shifted], [0.0, 0.001, 0.0, -2.0, 0.0]), test)
+        turned_copies({"training": labelled([*strains, shifted], [0.0, 0.001, 0.0, -2.0, 0.0])}, test)
 
 
 def test_a_turned_structure_of_another_energy_is_kept_with_a_note() -> None:
-    found, (note,) = turned_copies(labelled([sheared(1, 4)], [0.5]), labelled([sheared(0, 4)], [0.0]))
+    found, (note,) = turned_copies({"training": labelled([sheared(1, 4)], [0.5])}, labelled([sheared(0, 4)], [0.0]))
     assert not len(found)
     assert "the same geometry with other energies in two splits: training image 0 = test image 0" in note
 
