@@ -23,7 +23,8 @@ def blocks(file: str, language: str) -> list[str]:
 
 
 def test_the_documented_configuration_is_the_default_one() -> None:
-    text, _ = blocks("docs/configuration.md", "yaml")
+    text, of_forces, _ = blocks("docs/configuration.md", "yaml")
+    assert yaml.safe_load(of_forces) == {"search": load_config(None, {"training": {"forces": True}}).search}
     documented = Config(**yaml.safe_load(text))
     assert documented.model_dump() == Config().model_dump()
     assert set(yaml.safe_load(text)) == set(Config.model_fields)
@@ -44,7 +45,7 @@ def test_the_tests_of_the_promises_are_there() -> None:
 
 
 def test_the_documented_search_of_descriptors_is_one() -> None:
-    _, text = blocks("docs/configuration.md", "yaml")
+    _, _, text = blocks("docs/configuration.md", "yaml")
     documented = Config(**yaml.safe_load(text))
     assert documented.descriptor == Config().descriptor
     assert documented.descriptor_spaces.keys() == {name.removeprefix("descriptor.") for name in re.findall(
