@@ -17,6 +17,7 @@ from urllib.parse import urlencode
 import optuna
 from optuna.trial import TrialState
 from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import TimeoutError as PageTimeout
 
 from bdqm_tune.services.connection import Connection, find_stores, read_connection
 from bdqm_tune.study.study import EXPERIMENT, RUN_ID, load_study
@@ -60,7 +61,13 @@ def opened_page(connection: Connection, height: int = 800) -> Iterator[Page]:
 def show_runs(page: Page, uri: str, experiment_id: str) -> None:
     """The experiment's list of runs, with the trials under the study's newest run."""
     page.goto(f"{uri}/#/experiments/{experiment_id}/runs?workflowType=machine_learning")
-    page.get_by_role("gridcell").get_by_role("button").first.click()  # the plus sign of the study
+    plus = page.get_by_role("gridcell").get_by_role("button").first  # the plus sign of the study
+    try:
+        plus.click(timeout=WAIT / 2)
+    except PageTimeout:  # seen once, for a minute: MLflow's page does not ask again by itself
+        print(f"the list of runs did not come; the page had: {page.inner_text('body')[:2000]}", file=sys.stderr)
+        page.reload()
+        plus.click()
     expect(page.get_by_text(re.compile(r"^trial-\d{3}$")).first).to_be_visible()
 
 
