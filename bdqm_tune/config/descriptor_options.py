@@ -140,9 +140,13 @@ def conditions(option: str) -> Iterator[tuple[str, tuple[str, ...]]]:
         yield option, needed
 
 
-def as_before(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options without those that say what was so before they existed: equal to a record of that time."""
-    return {option: value for option, value in options.items() if option not in BEFORE or value != BEFORE[option]}
+def as_before(options: Mapping[str, Any], before: Mapping[str, Any] = BEFORE) -> dict[str, Any]:
+    """The options without those that say what was so before they existed: equal to a record of that time.
+
+    Args:
+        before: what each option was before it existed.
+    """
+    return {option: value for option, value in options.items() if option not in before or value != before[option]}
 
 
 def completed(record: Mapping[str, Any]) -> dict[str, Any]:

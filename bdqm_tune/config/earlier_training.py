@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from bdqm_tune.config import descriptor_options
 from bdqm_tune.config.config import Config, with_training_option
 
 # What an option was before it existed: records of that time, of studies and runs, do not have it.
@@ -19,7 +20,7 @@ def same_training(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
 
 def as_before(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options without those that say what was so before they existed: equal to a record of that time."""
-    return {option: value for option, value in options.items() if option not in BEFORE or value != BEFORE[option]}
+    return descriptor_options.as_before(options, BEFORE)
 
 
 def with_earlier_training(config: Config, record: Mapping[str, Any]) -> Config:

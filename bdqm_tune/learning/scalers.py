@@ -1,6 +1,6 @@
 """Feature scalers: from features to dimensionless inputs of a network."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
@@ -99,36 +99,39 @@ class ElementScaler:
     others: FeatureScaler  # for elements that the training split does not have
 
     def __call__(self, features: NDArray[np.float64], numbers: NDArray[np.int64]) -> NDArray[np.float64]:
-        inputs = np.empty(features.shape)
-        for own, scaler in self._parts(numbers):
-            inputs[own] = scaler(features[own])
-        return inputs
+        return self._joined(features.shape, numbers, lambda scaler, own: scaler(features[own]))
 
     def by_features(
         self, by_inputs: NDArray[np.float64], features: NDArray[np.float64], numbers: NDArray[np.int64]
     ) -> NDArray[np.float64]:
-        result = np.empty(features.shape)
-        for own, scaler in self._parts(numbers):
-            result[own] = scaler.by_features(by_inputs[own], features[own])
-        return result
+        return self._joined(
+            features.shape, numbers, lambda scaler, own: scaler.by_features(by_inputs[own], features[own])
+        )
 
     def of_inputs(
         self, of_features: NDArray[np.float64], features: NDArray[np.float64], numbers: NDArray[np.int64]
     ) -> NDArray[np.float64]:
-        result = np.empty(of_features.shape)
-        for own, scaler in self._parts(numbers):
-            result[own] = scaler.of_inputs(of_features[own], features[own])
-        return result
+        return self._joined(
+            of_features.shape, numbers, lambda scaler, own: scaler.of_inputs(of_features[own], features[own])
+        )
 
     @property
     def key(self) -> bytes:
         own = [str(z).encode() + b":" + scaler.key for z, scaler in sorted(self.per_element.items())]
         return b"".join([self.others.key, *own])
 
-    def _parts(self, numbers: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.bool_], FeatureScaler]]:
-        """For each element, which of the atoms are of it, and its scaler."""
+    def _joined(
+        self,
+        shape: tuple[int, ...],
+        numbers: NDArray[np.int64],
+        part: Callable[[FeatureScaler, NDArray[np.bool_]], NDArray[np.float64]],
+    ) -> NDArray[np.float64]:
+        """An array of this shape, whose rows of each element `part` gives from its scaler and which rows they are."""
+        result = np.empty(shape)
         for z in np.unique(numbers).tolist():
-            yield numbers == z, self.per_element.get(z, self.others)
+            own = numbers == z
+            result[own] = part(self.per_element.get(z, self.others), own)
+        return result
 
 
 class Columns:
