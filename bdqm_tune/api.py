@@ -86,7 +86,7 @@ def tune(data: Dataset, study: str | None = None, n_trials: int | None = None, *
         "study": {key: value for key, value in options_of_study.items() if value is not None},
         "training": training,
     }
-    return _tune(data, data.config.updated(overrides), find_stores())
+    return _tune(data, data.given.updated(overrides), find_stores())
 
 
 def load_results(study: str | optuna.Study) -> StudyResults:

@@ -70,7 +70,7 @@ def configure(files: dict[str, str]) -> Callable[..., Config]:
         defaults: dict[str, dict[str, Any]] = {
             "data": {"train": files["train"], "test": files["test"]},
             "descriptor": {"orders": [0, 1], "sigmas": 3, "cutoff": 4.0},
-            "training": {"epochs": 9},
+            "training": {"epochs": 9, "forces": False},
             "search": SEARCH,
             "study": {"name": "small", "n_trials": 3},
             "": {"cohort": 1},  # so that they end one after the other, and the same numbers come out

@@ -13,6 +13,7 @@ from bdqm_tune.cli.main import app
 from bdqm_tune.cli.shared import assignments
 from bdqm_tune.config.config import Config, load_config
 from bdqm_tune.config.descriptor_options import DESCRIPTORS
+from bdqm_tune.config.hyperparameters import AMPOPT_SEARCH
 from bdqm_tune.structures import builtin_structures
 
 PROJECT = Path(__file__).parents[1]
@@ -23,8 +24,8 @@ def blocks(file: str, language: str) -> list[str]:
 
 
 def test_the_documented_configuration_is_the_default_one() -> None:
-    text, of_forces, _ = blocks("docs/configuration.md", "yaml")
-    assert yaml.safe_load(of_forces) == {"search": load_config(None, {"training": {"forces": True}}).search}
+    text, predecessors, _ = blocks("docs/configuration.md", "yaml")
+    assert yaml.safe_load(predecessors) == {"search": AMPOPT_SEARCH}
     documented = Config(**yaml.safe_load(text))
     assert documented.model_dump() == Config().model_dump()
     assert set(yaml.safe_load(text)) == set(Config.model_fields)

@@ -15,6 +15,7 @@ from mlflow.tracking import MlflowClient
 
 from bdqm_tune.services.connection import find_stores
 from bdqm_tune.study.results import load_results
+from bdqm_tune.study.study import load_study
 from tests.commands import Call
 
 ARCHIVE = Path(__file__).with_name("earlier_study.tar.xz")
@@ -53,7 +54,11 @@ def test_a_study_of_an_earlier_version_is_read_goes_on_and_is_evaluated(call: Ca
     assert [metric.step for metric in history] == [1, 2, 3, 4, 5, 6]
     added = MlflowClient().get_run(after.trials["run_id"][3]).data.params
     then = {"descriptor_smooth_cutoff": "False", "descriptor_scaling": "log", "energy_loss": "total", "forces": "False"}
+    then |= {"descriptor_orders": "[0, 1, 2, 3]", "descriptor_sigmas": "8", "scheduler": "step", "smoothing": "1"}
     assert {name: added[name] for name in then} == then
+    drawn = load_study(find_stores(), "old").trials[3].distributions
+    assert {"batchnorm", "dropout"} <= drawn.keys(), "the search space of then"
+    assert drawn["activation"].choices == ("tanh", "relu", "gelu", "silu")
     assert added["objective"] == "val_energy_mae"
     status, out, err = call("tune", *OPTIONS, "--n-trials", "1", "--set", "descriptor.smooth_cutoff=true")
     assert (status, out) == (2, ""), err

@@ -6,7 +6,6 @@ from bdqm_tune.services.connection import Stores
 from bdqm_tune.study.study import EXPERIMENT, RUN_ID, load_study
 from bdqm_tune.tracking.client import tracking_client
 
-BEST = "best_val_energy_mae"
 ARTIFACTS = {"model", "config.yaml", "history.csv"}
 
 
@@ -24,7 +23,8 @@ def assert_once(stores: Stores, name: str, n_trials: int, epochs: int) -> None:
         for metric in ("train_loss", "val_energy_mae", "lr"):
             history = client.get_metric_history(run.info.run_id, metric)
             assert sorted(value.step for value in history) == list(range(1, epochs + 1))
-        (last,) = client.get_metric_history(run.info.run_id, "best_val_energy_mae")
+        objective = run.data.tags["objectives"]
+        (last,) = client.get_metric_history(run.info.run_id, f"best_{objective}")
         assert last.value == trial.value
         assert run.data.params.items() >= {key: str(value) for key, value in trial.params.items()}.items()
         assert run.data.params.keys() >= {"num_nodes", "seed"}
@@ -33,7 +33,8 @@ def assert_once(stores: Stores, name: str, n_trials: int, epochs: int) -> None:
         assert len(client.list_artifacts(run.info.run_id, "model")) == 2
     best = []
     for run in client.search_runs([experiment], "tags.kind = 'study'"):
-        history = sorted((value.step, value.value) for value in client.get_metric_history(run.info.run_id, BEST))
+        metric = f"best_{run.data.tags['objectives']}"
+        history = sorted((value.step, value.value) for value in client.get_metric_history(run.info.run_id, metric))
         assert [value for _, value in history] == sorted((value for _, value in history), reverse=True)
-        best.append(run.data.metrics.get(BEST))
+        best.append(run.data.metrics.get(metric))
     assert min(trial.value for trial in trials) in best

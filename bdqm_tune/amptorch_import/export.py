@@ -81,6 +81,8 @@ def _optimisation(hyperparameters: Hyperparameters, config: Config, unsupported:
         unsupported.append(Unsupported("target.objective", "amptorch's is of energies or of forces; energy is written"))
     if config.training.energy_loss == "per_atom":
         unsupported.append(Unsupported("training.energy_loss", "amptorch's loss is of the total energies"))
+    if config.training.window > 1:
+        unsupported.append(Unsupported("training.smoothing", "amptorch judges each epoch for itself"))
     exported: dict[str, Any] = {
         "gpus": 1 if config.device.startswith("cuda") else 0,
         "lr": hyperparameters.lr,

@@ -46,6 +46,7 @@ def translate(config: Mapping[str, Any]) -> Translation:
         ("target.reference_energies", "none"),
         ("target.scaling", "mean_deviation"),
         ("training.energy_loss", "total"),
+        ("training.smoothing", 1),
         ("study.n_trials", 1),
         ("study.pruner", "none"),
     ):

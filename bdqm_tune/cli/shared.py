@@ -139,7 +139,7 @@ def tune_overrides(parameters: Mapping[str, str]) -> dict[str, dict[str, str]]:
     overrides: dict[str, dict[str, str]] = {"search": {}}
     for name, value in assignments(parameters.get("set", "")).items():
         group, dot, option = name.partition(".")
-        place = (group, option) if dot and group in SETTABLE else ("search", name)
+        place = (group, option) if dot and group in SETTABLE else ("" if name == "search" else "search", name)
         overrides.setdefault(place[0], {})[place[1]] = value
     for name, (group, option) in PLACES.items():
         if parameters.get(name):

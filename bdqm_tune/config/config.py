@@ -16,15 +16,15 @@ from bdqm_tune.config.descriptor_search import (
     with_option,
 )
 from bdqm_tune.config.hyperparameters import (
+    AMPOPT_SEARCH,
     DEFAULT_SEARCH,
-    FORCE_SEARCH,
     Options,
     Scheduler,
     excluded_by,
     refuse_two_ways,
 )
 from bdqm_tune.config.reference_energies import ReferenceOption, parse_reference_energies
-from bdqm_tune.config.spaces import DESCRIPTOR, Space, check_value, parse_space
+from bdqm_tune.config.spaces import DESCRIPTOR, Space, check_value, is_space, parse_space
 from bdqm_tune.config.yaml_files import parse_yaml
 from bdqm_tune.errors import BadInput, located, one_line, printable, shown
 
@@ -32,6 +32,7 @@ Sampler = Literal["tpe", "cmaes", "random", "gp", "grid", "qmc", "nsgaii"]
 Pruner = Literal["hyperband", "halving", "median", "none"]
 Objective = Literal["val_energy_mae", "val_energy_mae_per_atom", "val_forces_mae", "val_energy_forces"]
 StudyObjective = Literal[Objective, "n_parameters", "time_per_atom"]
+AMPOPT = "ampopt"  # as `search`: the predecessor's search space
 OF_FORCES = ("val_forces_mae", "val_energy_forces")
 ONE_OBJECTIVE_ONLY = ("cmaes",)  # samplers that cannot weigh several
 
@@ -123,17 +124,28 @@ class Training(Options):
         description="of what energies: per_atom: of those per atom, so that large structures weigh no more than small "
         "ones; total: of the structures', as in amptorch",
     )
-    forces: bool | Literal["partial"] = Field(
-        False,
+    forces: bool | Literal["partial", "auto"] = Field(
+        "auto",
         description="train on the forces as well, see search.force_coefficient; true: every structure must have them; "
-        "partial: structures without forces count with their energies alone",
+        "partial: structures without forces count with their energies alone; auto: true where every structure has "
+        "them and their derivatives fit into memory, else false; with backend amptorch false",
     )
     early_stopping: Annotated[int, Field(ge=1, le=1_000_000)] | Literal["auto"] | None = Field(
         "auto",
         description="epochs without a better objective; null: off; auto: 30, but off with the schedules cosine and "
         "one_cycle, which bring the error down at their end",
     )
+    smoothing: Annotated[int, Field(ge=1, le=1_000_000)] | Literal["auto"] = Field(
+        "auto",
+        description="the best epoch has the least mean objective of itself and those before it, so many in all, for "
+        "that of one epoch is noisy; auto: a twentieth of epochs; 1: each for itself",
+    )
     precision: Literal["float32", "float64"] = "float32"
+
+    @property
+    def window(self) -> int:
+        """Epochs whose mean objective picks the best one."""
+        return max(1, self.epochs // 20) if self.smoothing == "auto" else self.smoothing
 
     def patience(self, scheduler: Scheduler) -> int | None:
         """Epochs without a better objective after which training ends, with this schedule; None: never."""
@@ -143,7 +155,7 @@ class Training(Options):
 
     @property
     def weighs_forces(self) -> bool:
-        """Whether forces are trained, and weighed against energies per atom: the search space is then another."""
+        """Whether forces are trained, and weighed against energies per atom: their weight is then searched."""
         return bool(self.forces) and self.energy_loss == "per_atom"
 
 
@@ -239,26 +251,29 @@ class Config(Options):
         if content.get("backend") == "amptorch":
             content = with_option(content, "smooth_cutoff", False)  # which amptorch does not have
             content = with_training_option(content, "energy_loss", "total")
+            content = with_training_option(content, "forces", False)  # with which it takes many times longer
         return with_fixed_options(content)
+
+    @field_validator("search", mode="before")
+    @classmethod
+    def _ranges(cls, search: Any) -> Any:
+        if isinstance(search, str):
+            raise ValueError(f"must be ranges and values of hyperparameters, or {AMPOPT}, got {shown(search)}")
+        return search
 
     @field_validator("search")
     @classmethod
-    def _complete_search(cls, search: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+    def _complete_search(cls, search: dict[str, Any]) -> dict[str, Any]:
         refuse_two_ways(search)
-        default = _default_search(info.data.get("training"))
         merged = {
-            **{name: entry for name, entry in default.items() if name not in excluded_by(search)},
+            **{name: entry for name, entry in DEFAULT_SEARCH.items() if name not in excluded_by(search)},
             **search,
         }
+        if "scheduler" not in search and {"gamma", "step_size"} & search.keys():
+            merged["scheduler"] = "step"  # of which they are
         for name, entry in merged.items():
             parse_space(name, entry)
         return merged
-
-    @model_validator(mode="after")
-    def _search_of_forces(self) -> "Config":
-        if "search" not in self.model_fields_set:  # and so it stays, for what is not given depends on the rest
-            object.__setattr__(self, "search", _default_search(self.training))
-        return self
 
     @model_validator(mode="after")
     def _check_forces(self) -> "Config":
@@ -266,7 +281,8 @@ class Config(Options):
             for option, names in (("target.objective", [self.objective]), ("study.objectives", self.objectives)):
                 if of_forces := [name for name in names if name in OF_FORCES]:
                     raise ValueError(f"{option}: {of_forces[0]} needs training.forces: true")
-        if "force_coefficient" in self.spaces and not self.training.forces:
+        weight, default = self.search["force_coefficient"], DEFAULT_SEARCH["force_coefficient"]
+        if not self.training.forces and is_space("force_coefficient", weight) and weight != default:
             raise ValueError("search.force_coefficient: a range needs training.forces: true")
         if self.backend == "amptorch" and self.training.energy_loss == "per_atom":
             raise ValueError(
@@ -279,9 +295,10 @@ class Config(Options):
     @model_validator(mode="after")
     def _check_objectives(self) -> "Config":
         if self.objective not in self.objectives:
+            errors = get_args(Objective) if self.target.objective == "auto" else [self.target.objective]
             raise ValueError(
-                f"study.objectives: must have {self.objective} among them, the error that picks the best "
-                f"epoch (target.objective), got {', '.join(self.objectives)}"
+                f"study.objectives: must have the error among them that picks the best epoch, {' or '.join(errors)} "
+                f"(target.objective), got {', '.join(self.objectives)}"
             )
         return self
 
@@ -322,13 +339,17 @@ class Config(Options):
         """
         return _build(_merge(self.given(), overrides, "options"), "options")
 
+    def decided(self, forces: bool) -> "Config":
+        """A copy in which `training.forces: auto`, which the data decide, is true or false; itself if it is not auto.
+
+        Raises:
+            BadInput: what comes out is not valid.
+        """
+        return self.updated({"training": {"forces": forces}}) if self.training.forces == "auto" else self
+
     def given(self) -> dict[str, Any]:
-        """The options without those that have their defaults, which depend on others."""
-        content = self.model_dump(exclude_unset=True)
-        if "search" in content:
-            default = _default_search(self.training)
-            content["search"] = {name: e for name, e in content["search"].items() if default.get(name) != e}
-        return content
+        """The options that were given."""
+        return self.model_dump(exclude_unset=True)
 
     @property
     def objective(self) -> Objective:
@@ -355,7 +376,10 @@ class Config(Options):
     @property
     def spaces(self) -> dict[str, Space]:
         """The hyperparameters that are searched."""
-        return {name: space for name, space in self._parsed_search.items() if isinstance(space, Space)}
+        spaces = {name: space for name, space in self._parsed_search.items() if isinstance(space, Space)}
+        if not self.training.weighs_forces:
+            spaces.pop("force_coefficient", None)
+        return spaces
 
     @property
     def descriptor_spaces(self) -> dict[str, Space]:
@@ -370,11 +394,6 @@ class Config(Options):
     @cached_property  # read many times a trial
     def _parsed_search(self) -> dict[str, Any]:
         return {name: parse_space(name, entry) for name, entry in self.search.items()}
-
-
-def _default_search(training: Training | None) -> dict[str, Any]:
-    """What is searched where the configuration says nothing; None: its options of the training are refused."""
-    return FORCE_SEARCH if training is not None and training.weighs_forces else DEFAULT_SEARCH
 
 
 def with_training_option(content: Mapping[str, Any], option: str, value: Any) -> Mapping[str, Any]:
@@ -411,9 +430,12 @@ def load_config(path: str | Path | None = None, overrides: Mapping[str, Mapping[
 def _merge(content: Mapping[str, Any], overrides: Mapping[str, Mapping[str, Any]], source: str) -> dict[str, Any]:
     # A group without options, `study:` alone on its line, is read as None.
     merged = {str(key): {} if value is None else value for key, value in content.items()}
+    top = overrides.get("", {})
+    if AMPOPT in (content.get("search"), top.get("search")):
+        merged["search"], top = AMPOPT_SEARCH, {option: value for option, value in top.items() if option != "search"}
     for group, values in overrides.items():
         if group == "":
-            merged.update(values)
+            merged.update(top)
         elif isinstance(merged.get(group, {}), dict):
             options = merged.get(group, {})
             if group == "search":

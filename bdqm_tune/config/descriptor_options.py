@@ -35,7 +35,7 @@ CONDITIONS: dict[str, tuple[str, tuple[str, ...]]] = {
 # What an option was before it existed: records of that time, of studies and runs, do not have it.
 BEFORE: dict[str, Any] = {"smooth_cutoff": False, "axis_floor": 1e-3}
 # Defaults that changed: a study of the time before goes on with its own.
-EARLIER_DEFAULTS: dict[str, Any] = {"scaling": "log"}
+EARLIER_DEFAULTS: dict[str, Any] = {"scaling": "log", "orders": [0, 1, 2, 3], "sigmas": 8}
 # The options that `DescriptorOptions` compares with each other.
 DEPENDENT = ("name", "cutoff", "square", "scaling", "cutoff_function", "gamma")
 
@@ -53,14 +53,17 @@ class DescriptorFields(Options):
         description="gmp: Gaussian multipoles, normalised per order; gmp_groups: single groups of their harmonics; "
         "symmetry_functions: Behler–Parrinello",
     )
-    orders: list[Annotated[int, Field(ge=0, le=9)]] = Field([0, 1, 2, 3], min_length=1)
+    orders: list[Annotated[int, Field(ge=0, le=9)]] = Field([0, 1, 2, 3, 4, 5], min_length=1)
     groups: Annotated[dict[Annotated[int, Field(ge=0, le=9)], list[int]], PlainSerializer(_with_text_keys)] = Field(
         {0: [1], 1: [1], 2: [1, 2]}, min_length=1, description="order: numbers of its groups of harmonics, from 1"
     )
     sigmas: (
         Annotated[int, Field(ge=1, le=40)]
         | Annotated[list[Annotated[float, Field(gt=0, le=LONGEST)]], Field(min_length=1)]
-    ) = Field(8, description="probe widths, Å; a number: as many from 0.1 to 2 Å, evenly spaced in their logarithm")
+    ) = Field(
+        [0.2, 0.28, 0.39, 0.54, 0.75, 1.04, 1.44, 2.0],
+        description="probe widths, Å; a number: as many from 0.1 to 2 Å, evenly spaced in their logarithm",
+    )
     cutoff: float | None = Field(
         6.0, gt=0, le=LONGEST, description="Å; null: where the widest probe has decayed to 1e-8"
     )

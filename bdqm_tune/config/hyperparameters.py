@@ -49,7 +49,7 @@ class Hyperparameters(Options):
     network: Literal["single", "per_element"] = Field(
         "single", description="one network for all atoms, or one for each element"
     )
-    activation: Activation = "tanh"
+    activation: Activation = "silu"
     batchnorm: bool = Field(False, description="batch normalisation before each activation")
     dropout: bool = Field(False, description="dropout after each activation")
     dropout_rate: float = Field(0.1, ge=0, lt=1, description="used with dropout only")
@@ -63,8 +63,8 @@ class Hyperparameters(Options):
         0.01, ge=0, le=1e6, description="adamw: share of the weights taken away, times lr, in a step"
     )
     lr: float = Field(3e-3, gt=0, le=10, description="the optimizer's learning rate at the start; one_cycle: at most")
-    batch_size: int = Field(32, ge=1, le=1_000_000_000, description="structures in a step")
-    scheduler: Scheduler = Field("step", description="of the learning rate, per epoch")
+    batch_size: int = Field(4, ge=1, le=1_000_000_000, description="structures in a step")
+    scheduler: Scheduler = Field("cosine", description="of the learning rate, per epoch; cosine: down to 0")
     gamma: float = Field(0.5, gt=0, le=1, description="step: factor every step_size epochs; plateau: see there")
     step_size: int = Field(
         30,
@@ -104,7 +104,17 @@ class Hyperparameters(Options):
         return self.hidden_layers or [self.num_nodes] * self.num_layers
 
 
+# What small networks learn in: few layers, many small steps, a learning rate that falls to 0.
 DEFAULT_SEARCH: dict[str, Any] = {
+    "num_layers": {"int": [1, 3]},
+    "num_nodes": {"int": [8, 64], "log": True},
+    "activation": {"choice": ["tanh", "gelu", "silu"]},
+    "lr": {"float": [1e-3, 1e-2], "log": True},
+    "batch_size": {"int": [1, 32], "log": True},
+    "force_coefficient": {"float": [0.1, 10.0], "log": True},
+}
+# What AmpOpt searched, the predecessor: `search: ampopt`.
+AMPOPT_SEARCH: dict[str, Any] = {
     "num_layers": {"int": [3, 30]},
     "num_nodes": {"int": [4, 50]},
     "activation": {"choice": ["tanh", "relu", "gelu", "silu"]},
@@ -113,21 +123,10 @@ DEFAULT_SEARCH: dict[str, Any] = {
     "dropout_rate": {"float": [0.05, 0.5]},
     "lr": {"float": [1e-5, 1e-2], "log": True},
     "batch_size": {"int": [16, 512], "log": True},
+    "scheduler": "step",
     "gamma": {"float": [0.1, 1.0]},
     "step_size": {"int": [5, 100]},
 }
-# Where forces are trained, with energies per atom: a structure says a hundred times as much as by its energy alone,
-# and small networks in many small steps learn it.
-FORCE_SEARCH: dict[str, Any] = {
-    "num_layers": {"int": [1, 3]},
-    "num_nodes": {"int": [8, 64], "log": True},
-    "activation": {"choice": ["tanh", "relu", "gelu", "silu"]},
-    "lr": {"float": [1e-3, 1e-2], "log": True},
-    "batch_size": {"int": [1, 16], "log": True},
-    "force_coefficient": {"float": [0.1, 10.0], "log": True},
-    "scheduler": "cosine",
-}
-FORCE_DEFAULTS: dict[str, Any] = {"batch_size": 4}  # of the configuration that is tried first there
 
 
 def excluded_by(given: Mapping[str, Any]) -> tuple[str, ...]:

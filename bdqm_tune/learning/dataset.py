@@ -22,6 +22,7 @@ from bdqm_tune.learning.training_data import (
     Indices,
     check_forces,
     check_split_forces,
+    decide_forces,
     missing_in_test,
     other_energy,
     read_test,
@@ -89,7 +90,8 @@ class Split:
 class Dataset:
     """The data of a training; the test structures are neither featurised nor labelled."""
 
-    config: Config  # what it was made from
+    given: Config  # what it was made from
+    config: Config  # the same, with what it leaves to the data decided
     train: Split
     validation: Split
     test: Unlabelled | None
@@ -122,7 +124,7 @@ class Dataset:
 
     def configured(self, config: Config) -> "Dataset":
         """The same dataset with another descriptor, and other options of the training. Raises as `described_by`."""
-        described = self.train.described.with_options(config.descriptor)
+        described = self.train.described.with_options(config.descriptor, bool(config.training.forces))
         return replace(
             self,
             config=config,
@@ -164,8 +166,10 @@ def prepare(config: Config, home: Path, indices: Indices | None = None) -> Datas
     given = read_training(config)
     structures = given.structures
     test = None if labelled is None else without_labels(labelled)
+    requested, (config, warnings) = config, decide_forces(config, structures)
     check_forces(structures, config)
-    warnings, copies = [] if labelled is None else missing_in_test(labelled, config), None
+    warnings += [] if labelled is None else missing_in_test(labelled, config)
+    copies = None
     if indices is None and given.indices is None:
         copies = find_copies(structures)
         warnings += copies.notes(structures)
@@ -210,6 +214,7 @@ def prepare(config: Config, home: Path, indices: Indices | None = None) -> Datas
     if labelled is not None:
         seal(labelled, home)
     return Dataset(
+        given=requested,
         config=config,
         train=Split(train, digest(train), described, train_indices),
         validation=Split(held_out, digest(held_out), described, validation_indices),

@@ -37,9 +37,9 @@ class StructureFeatures:
         self.structures, self._folder, self._forces, self._device = structures, folder, forces, device
         self.descriptor = descriptor_from_options(options, structures.elements)
 
-    def with_options(self, options: DescriptorOptions) -> "StructureFeatures":
-        """The features of the same structures by another descriptor."""
-        return StructureFeatures(self.structures, options, self._folder, self._forces, self._device)
+    def with_options(self, options: DescriptorOptions, forces: bool = False) -> "StructureFeatures":
+        """The features of the same structures by another descriptor, with derivatives or without."""
+        return StructureFeatures(self.structures, options, self._folder, forces, self._device)
 
     @cached_property
     def features(self) -> StoredFeatures:

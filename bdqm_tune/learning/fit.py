@@ -3,6 +3,7 @@
 import copy
 import math
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
@@ -62,14 +63,20 @@ class EpochRecord:
 
 
 class BestEpoch:
-    """Finds the best epoch of a training by the objective, and when early stopping ends the training."""
+    """Finds the best epoch of a training by the smoothed objective, and when early stopping ends the training.
+
+    A few dozen validation structures judge a hundred epochs, and at a constant learning rate the error goes up and down
+    from one to the next: the least of all is one that was lucky. See `Training.window`.
+    """
 
     def __init__(self, training: Training, objective: Objective, scheduler: Scheduler) -> None:
         self._patience, self.objective = training.patience(scheduler), objective
+        self._last: deque[float] = deque(maxlen=training.window)
+        self._least = math.inf
         self.record: EpochRecord | None = None
 
     def improves(self, record: EpochRecord) -> bool:
-        """Whether this is the best record so far; if so, it becomes `record`.
+        """Whether this record, of the next epoch, is the best so far; if so, it becomes `record`.
 
         Raises:
             Diverged: the training loss or the validation error is not finite.
@@ -80,10 +87,11 @@ class BestEpoch:
                 f"diverged in epoch {record.epoch}: training loss {record.train_loss}, "
                 f"validation MAE {record.val_energy_mae} eV"
             )
-        value = record.value(self.objective)
-        if self.record is not None and value >= self.record.value(self.objective):
+        self._last.append(record.value(self.objective))
+        value = sum(self._last) / len(self._last)
+        if self.record is not None and value >= self._least:
             return False
-        self.record = record
+        self.record, self._least = record, value
         return True
 
     def is_over(self, epoch: int) -> bool:
@@ -146,8 +154,8 @@ class Epochs(Protocol):
 class Fit:
     """Iterating trains a network and yields one `EpochRecord` an epoch; `best_network` is that of the best epoch.
 
-    The best epoch has the least objective. Training ends after `training.epochs` epochs, or by early stopping after
-    `Training.patience` epochs without a better one. Iterating again resumes after the last epoch.
+    The best epoch has the least smoothed objective, see `BestEpoch`. Training ends after `training.epochs` epochs, or
+    by early stopping after `Training.patience` epochs without a better one. Iterated again, it goes on after the last.
     """
 
     def __init__(

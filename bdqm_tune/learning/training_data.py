@@ -3,10 +3,13 @@
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from bdqm_tune.config.config import OF_FORCES, Config, Files
-from bdqm_tune.errors import BadInput
+from bdqm_tune.descriptors import descriptor_from_options
+from bdqm_tune.errors import BadInput, located
+from bdqm_tune.learning.memory_budget import MemoryBudget
 from bdqm_tune.structures import (
     Copies,
     Structures,
@@ -16,7 +19,9 @@ from bdqm_tune.structures import (
     split_indices,
     without_isolated_atoms,
 )
+from bdqm_tune.units import bytes_text
 
+SAMPLED = 5  # structures whose derivatives are counted to estimate those of all
 LARGEST_GAP = 1e-3  # eV an atom, between energy and free energy, without a warning
 Indices = tuple[NDArray[np.int64], NDArray[np.int64]]  # of the training and of the validation structures
 
@@ -77,6 +82,34 @@ def split_training(data: TrainingData, config: Config, copies: Copies | None) ->
     """
     options, labels = config.data.validation, None if copies is None else copies.copy
     return data.indices or split_indices(data.structures, options.fraction, options.split, options.seed, labels)
+
+
+def decide_forces(config: Config, structures: Structures) -> tuple[Config, list[str]]:
+    """The configuration with `training.forces: auto` decided, and what to know about it.
+
+    Forces are trained where they are an objective, or where every structure has them and their derivatives fit into
+    the memory of the configuration, whatever this machine has: all workers of a study decide alike.
+
+    Raises:
+        BadInput: the descriptor refuses a structure.
+    """
+    if config.training.forces != "auto":
+        return config, []
+    named = {config.target.objective, *(config.study.objectives or [])}
+    if not named.isdisjoint(OF_FORCES):
+        return config.decided(True), []
+    if missing := structures.without_forces():
+        some = len(structures) - len(missing)
+        note = f"{structures.source}: {some} of {len(structures)} images have forces, which are not trained on"
+        return config.decided(False), [f"{note}; training.forces: partial trains on them"] if some else []
+    n_bytes = _bytes_of_derivatives(structures, config)
+    if n_bytes <= MemoryBudget.on(torch.device("cpu"), config.memory).n_bytes:
+        return config.decided(True), []
+    return config.decided(False), [
+        f"{structures.source}: the forces are not trained on, as their derivatives, about {bytes_text(int(n_bytes))}, "
+        f"do not fit into `memory: {config.memory:g}` (GiB); a larger one in the configuration keeps them, and "
+        "training.forces: true reads them from the disk"
+    ]
 
 
 def check_forces(structures: Structures, config: Config) -> None:
@@ -140,6 +173,19 @@ def other_energy(structures: Structures, config: Config) -> list[str]:
         f"the free energies differ from the energies by up to {1000 * gap:.1f} meV/atom, and forces are derivatives of "
         "the free energy; data.energy_key: free_energy trains on it"
     ]
+
+
+def _bytes_of_derivatives(structures: Structures, config: Config) -> float:
+    """What the derivatives take in memory, bytes, by those of a few structures from the smallest to the largest."""
+    descriptor = descriptor_from_options(config.descriptor, structures.elements)
+    order = np.argsort(structures.n_atoms, kind="stable")
+    chosen = order[np.linspace(0, len(order) - 1, min(SAMPLED, len(order))).astype(int)]
+    n_numbers = 0
+    for i in chosen:
+        with located(f"{structures.source}, image {structures.images[i]}"):
+            n_numbers += descriptor.sparse_derivatives(structures.atoms[i])[1].values.size
+    share = structures.n_atoms[chosen].sum() / structures.n_atoms.sum()
+    return n_numbers / share * np.dtype(config.training.precision).itemsize
 
 
 def _to_train(structures: Structures, config: Config) -> Structures:

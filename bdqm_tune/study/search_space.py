@@ -14,7 +14,7 @@ from bdqm_tune.config import descriptor_options
 from bdqm_tune.config.config import Config
 from bdqm_tune.config.descriptor_options import DescriptorOptions
 from bdqm_tune.config.descriptor_search import OPTIONS, apart, chosen_descriptor
-from bdqm_tune.config.hyperparameters import FORCE_DEFAULTS, Hyperparameters
+from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.config.spaces import DESCRIPTOR, Space, check_value, plain
 from bdqm_tune.errors import BadInput
 from bdqm_tune.services.optuna_private import suggest as suggest_value
@@ -195,8 +195,7 @@ def _contains(distribution: BaseDistribution, value: Any) -> bool:
 def _defaults(config: Config) -> dict[str, Any]:
     """The values of what is not searched, and of the rest those that are tried first."""
     options = {DESCRIPTOR + option: getattr(config.descriptor, option) for option in OPTIONS}
-    of_forces = FORCE_DEFAULTS if config.training.weighs_forces else {}
-    values = {**options, **DEFAULTS.model_dump(), **of_forces, **config.fixed}
+    values = {**options, **DEFAULTS.model_dump(), **config.fixed}
     return {name: plain(value) for name, value in values.items()}
 
 

@@ -15,8 +15,9 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from bdqm_tune.config.config import Config
-from bdqm_tune.config.earlier_training import same_training, with_earlier_training
+from bdqm_tune.config.earlier_training import same_training, with_earlier_search, with_earlier_training
 from bdqm_tune.errors import BadInput, BdqmError
+from bdqm_tune.progress import note
 from bdqm_tune.services.connection import Stores, has_servers, services_folder
 from bdqm_tune.services.optuna_private import FrozenStudy, forget_trials, id_of
 from bdqm_tune.services.secrets import without_secrets
@@ -162,13 +163,23 @@ def as_it_was_made(stores: Stores, config: Config) -> Config:
         return config
     with opened(stores) as storage:
         study_id = study_id_of(storage, config.study.name)
-        attributes = {} if study_id is None else storage.get_study_user_attrs(study_id)
+        if study_id is None:
+            return config
+        attributes, drawn = storage.get_study_user_attrs(study_id), dict(storage.backend.distributions(study_id))
     if SIGNATURE not in attributes:
         return config
     made = attributes[SIGNATURE]
+    if made["training"]["forces"] in (True, False):  # not partial, for which the structures are read in another way
+        config = config.decided(made["training"]["forces"])
     if "objective" not in config.target.model_fields_set and config.objective != made["objective"]:
         config = config.updated({"target": {"objective": made["objective"]}})
-    return with_earlier_training(with_earlier(config, made["descriptor"]), made["training"])
+    searched = {name: getattr(distribution, "choices", None) for name, distribution in drawn.items()}
+    earlier = with_earlier_search(
+        with_earlier_training(with_earlier(config, made["descriptor"]), made["training"]), searched
+    )
+    if earlier is not config:
+        note(f"bdqm-tune: study {config.study.name!r} goes on with the defaults of the version that made it")
+    return earlier
 
 
 def study_id_of(storage: Cache, name: str) -> int | None:

@@ -63,6 +63,7 @@ def tune(
     """Add the configuration's trials to its study and run until no trial waits.
 
     Args:
+        config: what it leaves to the data is decided as in the study, or else as in `dataset`.
         on_trial: called after every trial.
 
     Raises:
@@ -72,10 +73,9 @@ def tune(
     quiet_libraries()
     refuse_secrets(config.model_dump())
     n_train = len(dataset.train.structures)
-    made = as_it_was_made(stores, config)
-    if made is not config:
-        note(f"bdqm-tune: study {config.study.name!r} goes on with the defaults of the version that made it")
-        config, dataset = made, dataset.configured(made)
+    config = as_it_was_made(stores, config).decided(bool(dataset.config.training.forces))
+    if (config.descriptor, config.training) != (dataset.config.descriptor, dataset.config.training):
+        dataset = dataset.configured(config)
     backend = make_backend(config, dataset)
     before = check_study(stores, config, dataset)
     known_parameters(config, n_train, before)

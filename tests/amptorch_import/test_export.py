@@ -69,7 +69,14 @@ def config(descriptor: dict[str, Any], search: dict[str, Any] | None = None, **t
         descriptor=descriptor,  # type: ignore[arg-type]
         target=AMPTORCHS,  # type: ignore[arg-type]
         training={
-            **{"epochs": 40, "loss": "mse", "energy_loss": "total", "forces": True, "precision": "float64"},
+            **{
+                "epochs": 40,
+                "loss": "mse",
+                "energy_loss": "total",
+                "smoothing": 1,
+                "forces": True,
+                "precision": "float64",
+            },
             "early_stopping": 30,
             **training,
         },  # type: ignore[arg-type]

@@ -137,7 +137,7 @@ def options(files: dict[str, str], **study: Any) -> Any:
     groups = {
         "data": {"train": files["train"], "test": files["test"], "validation": {"fraction": 0.3}},
         "descriptor": {"orders": [0, 1], "sigmas": 3, "cutoff": 4.0},
-        "training": {"epochs": 9},
+        "training": {"epochs": 9, "forces": False},
         "search": SEARCH,
         "study": {"name": NAME, "n_trials": 4, **study},
         "": {"cohort": 1},

@@ -41,7 +41,9 @@ def test_without_a_file_everything_has_its_default() -> None:
     assert config.training.epochs == 100
     assert config.study.n_trials == 20
     assert (config.study.sampler, config.study.pruner) == ("tpe", "hyperband")
-    assert config.objective == "val_energy_mae"
+    assert config.training.forces == "auto"
+    assert config.decided(False).objective == "val_energy_mae"
+    assert config.decided(True).objective == "val_energy_forces"
     assert (config.backend, config.device) == ("native", "auto")
 
 
@@ -51,7 +53,28 @@ def test_an_empty_file_is_the_default(tmp_path: Path, content: str) -> None:
 
 
 def test_the_default_space_is_the_one_that_is_asked_for() -> None:
-    assert Config().spaces == {
+    of_forces = {
+        "num_layers": Space(kind="int", low=1, high=3),
+        "num_nodes": Space(kind="int", low=8, high=64, log=True),
+        "activation": Space(kind="choice", choices=("tanh", "gelu", "silu")),
+        "lr": Space(kind="float", low=1e-3, high=1e-2, log=True),
+        "batch_size": Space(kind="int", low=1, high=32, log=True),
+        "force_coefficient": Space(kind="float", low=0.1, high=10.0, log=True),
+    }
+    assert Config().decided(True).spaces == of_forces
+    assert Config().decided(False).spaces.keys() == of_forces.keys() - {"force_coefficient"}
+    assert Config().fixed == {}
+    assert Config().study.enqueue == [{}]
+
+
+@pytest.mark.parametrize("where", ["file", "option", "option over a file"])
+def test_the_space_of_the_predecessor_has_a_name(tmp_path: Path, where: str) -> None:
+    content = {"search": "ampopt"} if where == "file" else {"search": {"lr": 1e-4}} if where != "option" else {}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(content))
+    over = {} if where == "file" else {"": {"search": "ampopt"}}
+    config = load_config(tmp_path / "config.yaml", {**over, "search": {"gamma": 0.5}})
+    assert config.fixed == {"scheduler": "step", "gamma": 0.5}
+    assert config.decided(False).spaces == {
         "num_layers": Space(kind="int", low=3, high=30),
         "num_nodes": Space(kind="int", low=4, high=50),
         "activation": Space(kind="choice", choices=("tanh", "relu", "gelu", "silu")),
@@ -60,11 +83,10 @@ def test_the_default_space_is_the_one_that_is_asked_for() -> None:
         "dropout_rate": Space(kind="float", low=0.05, high=0.5),
         "lr": Space(kind="float", low=1e-5, high=1e-2, log=True),
         "batch_size": Space(kind="int", low=16, high=512, log=True),
-        "gamma": Space(kind="float", low=0.1, high=1.0),
         "step_size": Space(kind="int", low=5, high=100),
     }
-    assert Config().fixed == {}
-    assert Config().study.enqueue == [{}]
+    with pytest.raises(BadInput, match="search: must be ranges and values of hyperparameters, or ampopt, got"):
+        load_config(None, {"": {"search": "amptorch"}})
 
 
 @pytest.mark.parametrize("name", DEFAULT_SEARCH)
@@ -160,12 +182,18 @@ def test_an_unknown_hyperparameter_is_named_and_the_known_ones_are_listed(tmp_pa
         ({"descriptor": {"scaling_range": [0]}}, ["descriptor.scaling_range"]),
         ({"target": {"scaling": "mean"}}, ["target.scaling", "'mean_deviation'", "got 'mean'"]),
         ({"target": {"objective": "val_loss"}}, ["target.objective", "'val_forces_mae'", "got 'val_loss'"]),
-        ({"target": {"objective": "val_forces_mae"}}, ["target.objective", "needs training.forces: true"]),
+        (
+            {"target": {"objective": "val_forces_mae"}, "training": {"forces": False}},
+            ["target.objective", "needs training.forces: true"],
+        ),
         ({"training": {"forces": "some"}}, ["training.forces", "got 'some'"]),
         ({"study": {"objectives": []}}, ["study.objectives"]),
         ({"study": {"objectives": 5}}, ["study.objectives", "got 5"]),
         ({"study": {"objectives": ["val_energy_mae", "size"]}}, ["study.objectives.1", "'n_parameters'", "got 'size'"]),
-        ({"study": {"objectives": ["n_parameters"]}}, ["study.objectives: must have val_energy_mae among them"]),
+        (
+            {"study": {"objectives": ["n_parameters"]}},
+            ["study.objectives: must have the error among them", "val_forces_mae"],
+        ),
         ({"device": "gpu"}, ["device", "got 'gpu'"]),
         ({"device": "cuda:x"}, ["device"]),
         ({"backend": "amptorch2"}, ["backend", "'native'"]),
@@ -235,7 +263,6 @@ def test_several_problems_are_told_at_once(tmp_path: Path) -> None:
         ("optimizer", "sgd", ["optimizer", "'lbfgs'", "got 'sgd'"]),
         ("scheduler", "cosin", ["scheduler", "'plateau'", "got 'cosin'"]),
         ("force_coefficient", -0.1, ["force_coefficient", "greater than or equal to 0"]),
-        ("force_coefficient", {"float": [0.01, 1.0], "log": True}, ["force_coefficient", "needs training.forces"]),
     ],
 )
 def test_a_search_entry_that_cannot_be_is_refused(tmp_path: Path, name: str, entry: Any, named: list[str]) -> None:
@@ -261,12 +288,23 @@ def test_a_search_entry_is_a_space(tmp_path: Path, name: str, entry: dict[str, A
     assert name not in config.fixed
 
 
+def test_a_range_of_the_forces_weight_needs_forces(tmp_path: Path) -> None:
+    entry = {"force_coefficient": {"float": [0.01, 1.0], "log": True}}
+    message = refused({"search": entry, "training": {"forces": False}}, tmp_path)
+    assert message == "search.force_coefficient: a range needs training.forces: true"
+    config = load_config(None, {"search": entry})
+    assert config.decided(True).spaces["force_coefficient"].low == 0.01
+    with pytest.raises(BadInput, match="a range needs training.forces: true"):
+        config.decided(False)
+
+
 @pytest.mark.parametrize(
     ("name", "value"), [("lr", 1e-3), ("num_layers", 4), ("activation", "relu"), ("batchnorm", True), ("gamma", 1.0)]
 )
 def test_a_plain_value_fixes_a_hyperparameter(tmp_path: Path, name: str, value: Any) -> None:
     config = load({"search": {name: value}}, tmp_path)
-    assert config.fixed == {name: value}
+    schedule = {"scheduler": "step"} if name == "gamma" else {}
+    assert config.fixed == {name: value} | schedule, "which counts with that schedule only"
     assert type(config.fixed[name]) is type(value)
     assert config.spaces.keys() == DEFAULT_SEARCH.keys() - {name}
 
@@ -301,7 +339,7 @@ def test_numbers_that_yaml_reads_as_text_are_numbers(tmp_path: Path) -> None:
     text = "search:\n  lr: 1e-3\n  gamma: {float: [1e-1, 5e-1]}\ndescriptor: {sigmas: [1e-1, 2]}\n"
     assert yaml.safe_load(text)["search"]["lr"] == "1e-3"
     config = load(text, tmp_path)
-    assert config.fixed == {"lr": 0.001}
+    assert config.fixed == {"lr": 0.001, "scheduler": "step"}
     assert config.spaces["gamma"] == Space(kind="float", low=0.1, high=0.5)
     assert config.descriptor.sigmas == [0.1, 2.0]
 
@@ -365,7 +403,7 @@ def test_an_updated_copy_has_other_options_and_the_original_keeps_its_own() -> N
     original = load_config(None, {"study": {"name": "mine"}, "search": {"lr": 1e-3}})
     changed = original.updated({"study": {"n_trials": 3}, "search": {"gamma": 0.5}, "": {"device": "cpu"}})
     assert (changed.study.name, changed.study.n_trials, changed.device) == ("mine", 3, "cpu")
-    assert changed.fixed == {"lr": 1e-3, "gamma": 0.5}
+    assert changed.fixed == {"lr": 1e-3, "gamma": 0.5, "scheduler": "step"}
     assert (original.study.n_trials, original.device, original.fixed) == (20, "auto", {"lr": 1e-3})
     assert original.updated({}) == original
 
@@ -383,7 +421,8 @@ def test_several_objectives_go_without_a_pruner(tmp_path: Path) -> None:
         assert (changed.study.pruner, changed.objectives) == ("none", several[::-1])
     for one in (None, ["val_energy_mae"], "val_energy_mae"):
         changed = Config().updated({"study": {"objectives": one}})
-        assert (changed.study.pruner, changed.objectives) == ("hyperband", ["val_energy_mae"])
+        assert changed.study.pruner == "hyperband"
+        assert changed.decided(False).objectives == ["val_energy_mae"]
     with pytest.raises(BadInput, match="pruner must be none, got median"):
         Config().updated({"study": {"objectives": several, "pruner": "median"}})
     with pytest.raises(BadInput, match="sampler cmaes knows one objective only; of several do tpe, random"):

@@ -5,7 +5,14 @@ from typing import Any
 import pytest
 
 from bdqm_tune.config.config import Config, load_config
-from bdqm_tune.config.earlier_training import as_before, same_training, with_earlier_training
+from bdqm_tune.config.earlier_training import (
+    EARLIER_SEARCHES,
+    as_before,
+    same_training,
+    with_earlier_search,
+    with_earlier_training,
+)
+from bdqm_tune.config.hyperparameters import AMPOPT_SEARCH, DEFAULT_SEARCH
 from bdqm_tune.errors import BadInput
 
 
@@ -16,15 +23,18 @@ def config(training: dict[str, Any] | None = None, **search: Any) -> Config:
 def earlier(training: dict[str, Any] | None = None) -> dict[str, Any]:
     """What the version before `energy_loss` recorded."""
     record = config(training).training.model_dump()
-    return {option: value for option, value in record.items() if option != "energy_loss"}
+    return {option: value for option, value in record.items() if option not in ("energy_loss", "smoothing")}
 
 
 def test_a_record_of_earlier_versions_agrees_with_total_energies_alone() -> None:
-    total, per_atom = (config({"energy_loss": loss}).training.model_dump() for loss in ("total", "per_atom"))
+    each = {"smoothing": 1}
+    total, per_atom = (config({"energy_loss": loss} | each).training.model_dump() for loss in ("total", "per_atom"))
     assert same_training(earlier(), total)
     assert as_before(total) == earlier()
     assert not same_training(earlier(), per_atom)
-    assert as_before(per_atom) == per_atom
+    assert as_before(per_atom) == earlier() | {"energy_loss": "per_atom"}
+    smoothed = config({"energy_loss": "total"}).training.model_dump()
+    assert not same_training(earlier(), smoothed)
     assert not same_training({**earlier(), "loss": "mse"}, total)
 
 
@@ -32,11 +42,36 @@ def test_a_study_of_an_earlier_version_goes_on_with_its_loss_and_weight() -> Non
     made = with_earlier_training(config({"forces": True}), earlier({"forces": True}))
     assert made.training.energy_loss == "total"
     assert made.fixed["force_coefficient"] == 0.01
-    assert "num_layers" in made.spaces, "the search space of then"
-    assert made.spaces["num_layers"].high == 30
-    of_energies = with_earlier_training(config(), earlier())
+    assert made.training.smoothing == 1
+    of_energies = with_earlier_training(config({"forces": False}), earlier())
     assert of_energies.training.energy_loss == "total"
     assert "force_coefficient" not in of_energies.fixed
+
+
+RANGES = {"num_layers": None, "num_nodes": None, "lr": None, "batch_size": None, "gamma": None, "step_size": None}
+CHOICES = {"activation": ("tanh", "relu", "gelu", "silu"), "batchnorm": (True, False), "dropout": (True, False)}
+FEW = {"num_layers": None, "lr": None, "force_coefficient": None}
+
+
+@pytest.mark.parametrize(
+    ("searched", "space"),
+    [
+        (RANGES | CHOICES, AMPOPT_SEARCH),
+        (FEW | {"activation": ("tanh", "relu", "gelu", "silu")}, EARLIER_SEARCHES[1]),
+        (FEW | {"activation": ("tanh", "gelu", "silu")}, DEFAULT_SEARCH),
+        ({}, DEFAULT_SEARCH),
+    ],
+)
+def test_a_study_goes_on_in_the_default_search_space_of_its_version(
+    searched: dict[str, Any], space: dict[str, Any]
+) -> None:
+    space = {"force_coefficient": DEFAULT_SEARCH["force_coefficient"]} | space
+    assert with_earlier_search(config(), searched).search == space
+    given = {"lr": 1e-3, "num_nodes": {"int": [5, 6]}}
+    assert with_earlier_search(config(**given), searched).search == space | given
+    layers = with_earlier_search(config(hidden_layers=[5, 5]), {k: v for k, v in searched.items() if k[:3] != "num"})
+    assert layers.fixed["hidden_layers"] == [5, 5]
+    assert "num_layers" not in layers.search
 
 
 def test_a_study_that_stopped_early_by_default_does_so_whatever_its_schedule() -> None:
@@ -58,7 +93,7 @@ def test_what_is_given_stays_and_what_is_recorded_now_changes_nothing() -> None:
 @pytest.mark.parametrize(
     ("training", "study", "objective"),
     [
-        ({}, {}, "val_energy_mae"),
+        ({"forces": False}, {}, "val_energy_mae"),
         ({"forces": True}, {}, "val_energy_forces"),
         ({"forces": "partial"}, {}, "val_energy_forces"),
         ({"forces": True}, {"objectives": ["val_forces_mae", "n_parameters"]}, "val_forces_mae"),
@@ -76,19 +111,18 @@ def test_the_objective_is_chosen_by_what_is_trained(
 @pytest.mark.parametrize("name", ["val_forces_mae", "val_energy_forces"])
 def test_an_objective_of_forces_needs_them(name: str) -> None:
     with pytest.raises(BadInput, match=f"target.objective: {name} needs training.forces: true"):
-        load_config(None, {"target": {"objective": name}})
+        load_config(None, {"target": {"objective": name}, "training": {"forces": False}})
     with pytest.raises(BadInput, match=f"{name} needs training.forces: true"):
-        load_config(None, {"study": {"objectives": [name, "n_parameters"]}})
+        load_config(None, {"study": {"objectives": [name, "n_parameters"]}, "training": {"forces": False}})
+    with pytest.raises(BadInput, match=f"{name} needs training.forces: true"):
+        load_config(None, {"target": {"objective": name}}).decided(False)
 
 
-def test_where_forces_are_trained_the_search_space_is_one_in_which_they_are_learned() -> None:
-    spaces = config({"forces": True}).spaces
-    assert spaces["force_coefficient"].low == 0.1
-    assert spaces["num_layers"].high == 3
-    assert config({"forces": True}).fixed["scheduler"] == "cosine"
-    assert config({"forces": True, "energy_loss": "total"}).spaces["num_layers"].high == 30
+def test_the_weight_of_forces_is_searched_where_it_has_a_unit_that_is_known() -> None:
+    assert config({"forces": True}).spaces["force_coefficient"].low == 0.1
+    assert "force_coefficient" not in config({"forces": True, "energy_loss": "total"}).spaces
     changed = config({"forces": True}).updated({"training": {"forces": False}})
-    assert "force_coefficient" not in changed.spaces, "what is not given depends on the rest"
+    assert "force_coefficient" not in changed.spaces
     given = config({"forces": True}, num_layers=2)
     assert given.fixed["num_layers"] == 2
     assert "force_coefficient" in given.spaces

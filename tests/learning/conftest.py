@@ -40,6 +40,7 @@ def small_config(train: Path | str, **groups: dict[str, object]) -> Config:
     given = {
         "data": {"train": str(train), "validation": {"fraction": 0.25}},
         "descriptor": {"orders": [0, 1, 2], "sigmas": [0.5, 1.0, 1.5], "cutoff": 4.1},
+        "training": {"forces": False},
     }
     return load_config(None, {**given, **{name: {**given.get(name, {}), **values} for name, values in groups.items()}})
 

@@ -10,7 +10,7 @@ import pytest
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from bdqm_tune.config.config import Config
+from bdqm_tune.config.config import Config, load_config
 from bdqm_tune.errors import BadInput
 from bdqm_tune.learning.dataset import Dataset, prepare, summary
 from bdqm_tune.learning.targets import NO_REFERENCES
@@ -342,3 +342,67 @@ def test_forces_under_another_name_and_another_energy_than_theirs_are_told(
     keys = {"forces_key": "REF_forces"}
     read = prepare(config_for(tmp_path / "train.extxyz", training=training, data=keys), tmp_path / "home")
     assert read.train.structures.forces is not None
+
+
+def without_forces(atoms: Atoms) -> Atoms:
+    copy = atoms.copy()
+    copy.calc = SinglePointCalculator(copy, energy=atoms.calc.results["energy"])
+    return copy
+
+
+AUTO: dict[str, object] = {"forces": "auto"}
+
+
+def test_forces_are_trained_where_every_structure_has_them(
+    alloys: Alloys, config_for: ConfigFor, tmp_path: Path
+) -> None:
+    images = alloys()
+    data = prepared(images, config_for, tmp_path / "all", training=AUTO)
+    assert (data.given.training.forces, data.config.training.forces) == ("auto", True)
+    assert data.config.objective == "val_energy_forces"
+    assert data.train.derivatives is not None
+    assert not any("forces" in warning for warning in data.warnings)
+    asked = prepared(images, config_for, tmp_path / "asked", training={"forces": True})
+    assert asked.digest == data.digest
+
+    some = prepared([without_forces(images[0]), *images[1:]], config_for, tmp_path / "some", training=AUTO)
+    assert some.config.training.forces is False
+    assert some.config.objective == "val_energy_mae"
+    (note,) = (warning for warning in some.warnings if "forces" in warning)
+    assert note.endswith(
+        "23 of 24 images have forces, which are not trained on; training.forces: partial trains on them"
+    )
+    none = prepared([without_forces(atoms) for atoms in images], config_for, tmp_path / "none", training=AUTO)
+    assert none.config.training.forces is False
+    assert not any("forces" in warning for warning in none.warnings)
+
+
+def test_forces_whose_derivatives_do_not_fit_are_left_alone(
+    alloys: Alloys, config_for: ConfigFor, tmp_path: Path
+) -> None:
+    images = alloys()
+    stored = prepared(images, config_for, tmp_path / "all", training={"forces": True}).train.described.derivatives
+    assert stored is not None
+    taken = stored.values.shape[0] * stored.values.shape[1] * 3 * 4 / 2**30  # GiB, in single precision
+    besides = 1.5  # GiB, for all else
+    for memory, fits in ((besides + 1.1 * taken, True), (besides + 0.9 * taken, False)):
+        data = prepared(images, config_for, tmp_path / str(fits), training=AUTO, **{"": {"memory": memory}})
+        assert data.config.training.forces is fits
+        assert any("do not fit into `memory:" in warning for warning in data.warnings) is not fits
+    short = {"": {"memory": besides}, "target": {"objective": "val_forces_mae"}}
+    assert prepared(images, config_for, tmp_path / "wanted", training=AUTO, **short).config.training.forces is True
+
+
+def test_an_objective_of_forces_needs_them_in_every_structure(
+    alloys: Alloys, config_for: ConfigFor, tmp_path: Path
+) -> None:
+    images = [without_forces(atoms) for atoms in alloys(6)]
+    with pytest.raises(BadInput, match="needs forces .* no image has any"):
+        prepared(images, config_for, tmp_path, training=AUTO, study={"objectives": ["val_energy_forces"]})
+
+
+def test_amptorch_trains_energies_alone_unless_forces_are_wanted(config_for: ConfigFor, tmp_path: Path) -> None:
+    amptorch = {"": {"backend": "amptorch"}}
+    for given, trained in ((False, False), (True, True)):
+        assert config_for(tmp_path / "x.traj", training={"forces": given}, **amptorch).training.forces is trained
+    assert load_config(None, amptorch).training.forces is False

@@ -105,7 +105,8 @@ def test_training_leaves_the_users_random_numbers_alone() -> None:
 @pytest.mark.parametrize("hyperparameters", [{}, {"batchnorm": True, "dropout": True}])
 def test_the_best_epoch_is_what_is_kept_and_scored(hyperparameters: dict[str, Any]) -> None:
     # Targets that cannot be learned: the validation error rises once the network overfits.
-    fit = make_fit({"lr": 0.03, "initialization": "xavier", **hyperparameters}, {"epochs": 20}, learnable=False)
+    options = {"lr": 0.03, "initialization": "xavier", "scheduler": "none", "activation": "tanh"}
+    fit = make_fit({**options, **hyperparameters}, {"epochs": 20}, learnable=False)
     records = list(fit)
     best = min(records, key=lambda record: record.val_energy_mae)
     assert best.epoch < 20
@@ -114,6 +115,37 @@ def test_the_best_epoch_is_what_is_kept_and_scored(hyperparameters: dict[str, An
     mae, mae_per_atom = by_hand(fit.best_network, split(2, n=11, learnable=False))
     assert mae == pytest.approx(best.val_energy_mae, rel=1e-10)
     assert mae_per_atom == pytest.approx(best.val_energy_mae_per_atom, rel=1e-10)
+
+
+@pytest.mark.parametrize(("smoothing", "window"), [(1, 1), (5, 5), (100, 100), ("auto", 2)])
+def test_the_best_epoch_has_the_least_mean_of_itself_and_those_before(smoothing: int | str, window: int) -> None:
+    fit = make_fit({"lr": 0.03, "scheduler": "none"}, {"epochs": 40, "smoothing": smoothing}, learnable=False)
+    errors = np.array([record.val_energy_mae for record in fit])
+    means = [errors[max(0, i - window + 1) : i + 1].mean() for i in range(len(errors))]
+    assert fit.best is not None
+    assert fit.best.epoch == 1 + int(np.argmin(means))
+    assert (fit.best.val_energy_mae == errors.min()) == (window == 1), "else the test shows nothing"
+    assert by_hand(fit.best_network, split(2, n=11, learnable=False))[0] == pytest.approx(fit.best.val_energy_mae)
+
+
+@pytest.mark.parametrize("epochs", [1, 19, 20, 59, 100, 2000])
+def test_by_default_a_twentieth_of_the_epochs_is_averaged(epochs: int) -> None:
+    assert Training(epochs=epochs).window == {1: 1, 19: 1, 20: 1, 59: 2, 100: 5, 2000: 100}[epochs]
+
+
+def test_a_resumed_training_has_the_best_epoch_of_an_undisturbed_one() -> None:
+    options = {"lr": 0.03, "scheduler": "none"}, {"epochs": 30, "smoothing": 4, "early_stopping": 9}
+    undisturbed, first, second = (make_fit(*options, learnable=False) for _ in range(3))
+    list(undisturbed)
+    list(islice(first, 5))
+    checkpoint = first.checkpoint()
+    assert checkpoint is not None
+    second.restore(checkpoint)
+    list(second)
+    assert second.best is not None
+    assert undisturbed.best is not None
+    assert second.best.epoch == undisturbed.best.epoch
+    assert len(second.records) == len(undisturbed.records)
 
 
 def test_the_best_so_far_is_at_hand_after_every_epoch() -> None:
@@ -379,7 +411,13 @@ def test_the_forces_that_are_scored_are_those_of_the_potential(force_data: Datas
     "options", [{}, {"network": "per_element"}, {"batchnorm": True}, {"optimizer": "lbfgs", "lr": 0.3, "batch_size": 9}]
 )
 def test_forces_are_learned(force_data: Dataset, options: dict[str, Any]) -> None:
-    records = list(force_fit(force_data, {"force_coefficient": 1.0, **options}, {"epochs": 30}))
+    records = list(
+        force_fit(
+            force_data,
+            {"force_coefficient": 1.0, "scheduler": "none", "activation": "tanh", "batch_size": 32, **options},
+            {"epochs": 30},
+        )
+    )
     errors = [record.train_forces_mae for record in records if record.train_forces_mae is not None]
     assert errors[-1] < 0.6 * errors[0]
 

@@ -167,7 +167,7 @@ def test_changed_settings_of_an_activation_hold(name: str, monkeypatch: pytest.M
 
 
 def test_another_activation_under_a_known_name_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(networks.ACTIVATIONS, "tanh", nn.Hardtanh)
+    monkeypatch.setitem(networks.ACTIVATIONS, "silu", nn.Hardswish)
     check(PLAIN)
 
 

@@ -261,10 +261,15 @@ def test_the_command_line(call: Callable[..., tuple[int, str, str]], files: dict
             "--sampler",
             "cmaes",
         ): "study: sampler cmaes knows one objective only; of several do tpe, random, gp, grid, qmc",
-        ("--objectives", "n_parameters"): "study.objectives: must have val_energy_mae among them",
+        ("--objectives", "n_parameters"): "study.objectives: must have the error among them",
         ("--objectives", "val_energy_mae,size"): "study.objectives.1: Input should be",
         ("--objectives", "n_parameters,n_parameters"): "study: objectives must differ from each other",
-        ("--objectives", "val_energy_mae,val_forces_mae"): "val_forces_mae needs training.forces: true",
+        (
+            "--objectives",
+            "val_energy_mae,val_forces_mae",
+            "--set",
+            "training.forces=false",
+        ): "val_forces_mae needs training.forces: true",
     }.items():
         code, out, err = call(*tune_, *options)
         assert (code, out, err.count("\n")) == (2, "", 1)

@@ -25,8 +25,24 @@ def suggestions(config: Config, n: int = 40, n_train: int = 270) -> list[tuple[d
     ]
 
 
-def test_the_default_space_is_the_predecessors() -> None:
-    assert distributions(load_config(), n_train=1000) == {
+AMPOPT = load_config(None, {"": {"search": "ampopt"}})
+
+
+def test_the_default_space_is_of_small_networks() -> None:
+    of_energies = {
+        "num_layers": IntDistribution(1, 3),
+        "num_nodes": IntDistribution(8, 64, log=True),
+        "activation": CategoricalDistribution(["tanh", "gelu", "silu"]),
+        "lr": FloatDistribution(1e-3, 1e-2, log=True),
+        "batch_size": IntDistribution(1, 32, log=True),
+    }
+    assert distributions(load_config().decided(False), n_train=1000) == of_energies
+    weight = {"force_coefficient": FloatDistribution(0.1, 10.0, log=True)}
+    assert distributions(load_config().decided(True), n_train=1000) == of_energies | weight
+
+
+def test_the_space_of_the_predecessor_is_its_own() -> None:
+    assert distributions(AMPOPT.decided(False), n_train=1000) == {
         "num_layers": IntDistribution(3, 30),
         "num_nodes": IntDistribution(4, 50),
         "activation": CategoricalDistribution(["tanh", "relu", "gelu", "silu"]),
@@ -41,28 +57,26 @@ def test_the_default_space_is_the_predecessors() -> None:
 
 
 def test_batches_are_no_larger_than_the_training_split() -> None:
-    assert distributions(load_config(), n_train=270)["batch_size"] == IntDistribution(16, 270, log=True)
-    assert distributions(load_config(), n_train=9)["batch_size"] == IntDistribution(9, 9, log=True)
+    assert distributions(AMPOPT, n_train=270)["batch_size"] == IntDistribution(16, 270, log=True)
+    assert distributions(AMPOPT, n_train=9)["batch_size"] == IntDistribution(9, 9, log=True)
 
 
 def test_the_dropout_rate_is_searched_only_with_dropout() -> None:
-    seen = {
-        (hyperparameters.dropout, "dropout_rate" in params) for params, hyperparameters in suggestions(load_config())
-    }
+    seen = {(hyperparameters.dropout, "dropout_rate" in params) for params, hyperparameters in suggestions(AMPOPT)}
     assert seen == {(True, True), (False, False)}
-    without = load_config(None, {"search": {"dropout": False}})
+    without = AMPOPT.updated({"search": {"dropout": False}})
     assert "dropout_rate" not in distributions(without, 270)
 
 
 def test_a_schedule_without_steps_has_no_step_hyperparameters() -> None:
-    cosine = distributions(load_config(None, {"search": {"scheduler": "cosine"}}), 270)
+    cosine = distributions(AMPOPT.updated({"search": {"scheduler": "cosine"}}), 270)
     assert "gamma" not in cosine
     assert "step_size" not in cosine
 
 
 @pytest.mark.parametrize("scheduler", ["step", "plateau"])
 def test_a_factor_and_its_epochs_are_searched_where_the_schedule_has_them(scheduler: str) -> None:
-    space = distributions(load_config(None, {"search": {"scheduler": scheduler}}), 270)
+    space = distributions(AMPOPT.updated({"search": {"scheduler": scheduler}}), 270)
     assert {"gamma", "step_size"} < space.keys()
 
 
@@ -104,7 +118,7 @@ def test_a_default_outside_the_space_is_left_to_the_sampler() -> None:
 
 
 def test_an_enqueued_value_outside_the_space_is_refused() -> None:
-    for entry, problem in (({"lr": 0.5}, "outside the search space"), ({"scheduler": "cosine"}, "fixes it to step")):
+    for entry, problem in (({"lr": 0.5}, "outside the search space"), ({"scheduler": "step"}, "fixes it to cosine")):
         config = load_config(None, {"study": {"enqueue": [entry]}})
         with pytest.raises(BadInput, match=problem):
             enqueued(config, n_train=270)
@@ -117,7 +131,7 @@ def test_the_grid_holds_each_combination_once_and_inside_the_space() -> None:
         "lr": {"float": [1e-4, 1e-2], "log": True},
     }
     rest = {"num_nodes": 8, "activation": "tanh", "batchnorm": False, "batch_size": 16, "gamma": 0.5, "step_size": 9}
-    config = load_config(None, {"search": search | rest})
+    config = AMPOPT.updated({"search": search | rest, "training": {"forces": False}})
     points = grid(config, n_train=270)
     # 3 depths × 3 learning rates × (no dropout, or dropout at 3 rates)
     assert len(points) == 36 == len({tuple(sorted(point.items())) for point in points})

@@ -62,7 +62,8 @@ def test_a_trial_that_was_handed_back_goes_on_as_if_it_had_never_been(
     run: Run, interrupted: Callable[[int], None], stores: Stores, pruner: str
 ) -> None:
     # With all of it given, no sampler's state matters.
-    options = {**SPACE, "training": {**SPACE["training"], "epochs": 30}}
+    rates = {"lr": {"float": [1e-5, 1e-2], "log": True}}
+    options = {"training": {**SPACE["training"], "epochs": 30}, "search": SPACE["search"] | rates}
     tried = [{"lr": lr} for lr in (1e-3, 1e-2, 1e-5, 3e-3)]
     reference, _ = run(study={"name": "whole", "n_trials": 4, "pruner": pruner, "enqueue": tried}, **options)
     interrupted(7)

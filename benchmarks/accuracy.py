@@ -1,0 +1,145 @@
+"""How good the potentials are that come out of `tune`, `confirm` and `evaluate` at their defaults, on published data.
+
+python -m benchmarks.accuracy [--data ../shared/data] [--only Mo Si OC20 water] [--seeds 3] [--set NAME=VALUE,...]
+
+For each data set, and each seed of the validation split, the sampler and the networks, it runs the three commands as a
+user does, in an empty folder, and prints the errors of the champion on the test split, which nothing was chosen by:
+their mean over the seeds, the range, the number of parameters, the CPU time of `tune` and `confirm` together, and the
+time that a prediction of energy and forces takes an atom. Published values stand beside them, from the README files of
+the data. `docs/accuracy.md` has the table.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+class Case(NamedTuple):
+    """One data set: its files below the folder of the data, and what is known about it."""
+
+    train: str
+    test: str
+    published: str  # "" where there is nothing
+    energies: str = "test_energy_mae_per_atom"  # the error of energies that is quoted for it
+    unit: float = 1000.0  # of it in eV/atom (or eV)
+
+
+CASES = {
+    "Mo": Case("mlearn/Mo_train.xyz", "mlearn/Mo_test.xyz", "n2p2 3.65 | 0.125, GAP 1.99 | 0.107"),
+    "Si": Case("mlearn/Si_train.xyz", "mlearn/Si_test.xyz", "n2p2 5.63 | 0.109, GAP 3.26 | 0.079"),
+    "OC20": Case("oc20_300_train.traj", "oc20_300_test.traj", "", "test_energy_mae", 1.0),
+}
+
+
+class Result(NamedTuple):
+    """What came out of one run of the commands."""
+
+    energies: float  # meV/atom, or eV
+    forces: float | None  # eV/Å
+    parameters: int
+    cpu_seconds: float
+    microseconds_per_atom: float
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what is wanted and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of the data sets")
+    parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), help="these data sets")
+    parser.add_argument("--train", type=Path, help="a training file of one's own in place of them, with --test")
+    parser.add_argument("--test", type=Path, help="its test file")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each")
+    parser.add_argument("--n-trials", default="", help="of each study; default: that of tune")
+    parser.add_argument("--set", default="", help="options, as of tune")
+    options = parser.parse_args(arguments)
+    cases = {name: CASES[name] for name in options.only}
+    if options.train is not None:
+        cases = {options.train.stem: Case(str(options.train.resolve()), str(options.test.resolve()), "")}
+    rows = []
+    for name, case in cases.items():
+        results = []
+        for seed in range(options.seeds):
+            results.append(run(case, options.data.resolve(), seed, options.set, options.n_trials))
+            print(f"{name}, seed {seed}: {results[-1]}", file=sys.stderr, flush=True)
+        rows.append(row(name, case, results))
+    print(pd.DataFrame(rows).to_string(index=False))
+    return 0
+
+
+def run(case: Case, data: Path, seed: int, settings: str, n_trials: str) -> Result:
+    """The three commands in a folder of their own."""
+    with TemporaryDirectory(prefix="accuracy-") as folder:
+        seeded = ",".join(part for part in (f"data.validation.seed={12 + seed}", settings) if part)
+        files = ["--train", str(data / case.train), "--test", str(data / case.test)]
+        trials = ["--n-trials", n_trials] if n_trials else []
+        before = _cpu_seconds()
+        command(folder, "tune", *files, "--study", "accuracy", "--seed", str(seed), "--set", seeded, *trials)
+        command(folder, "confirm", "--study", "accuracy")
+        cpu_seconds = _cpu_seconds() - before
+        found = json.loads(command(folder, "evaluate", "--study", "accuracy", "--json"))
+    return Result(
+        energies=case.unit * found[case.energies],
+        forces=found.get("test_forces_mae"),
+        parameters=found["n_parameters"],
+        cpu_seconds=cpu_seconds,
+        microseconds_per_atom=1e6
+        * found.get("inference_seconds_per_atom_with_forces", found["inference_seconds_per_atom"]),
+    )
+
+
+def command(folder: str, *arguments: str) -> str:
+    """What a command of the package prints. Raises CalledProcessError if it fails; its messages are shown then."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("BDQM_", "MLFLOW_"))}
+    done = subprocess.run(
+        [sys.executable, "-m", "bdqm_tune", *arguments],
+        cwd=folder,
+        env=environment | {"MLFLOW_DISABLE_TELEMETRY": "true"},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        print(done.stderr, file=sys.stderr)
+    done.check_returncode()
+    return done.stdout
+
+
+def _cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def row(name: str, case: Case, results: Sequence[Result]) -> dict[str, Any]:
+    """The line of a data set in the table."""
+    found = pd.DataFrame(results)
+    unit = "meV/atom" if case.unit > 1 else "eV"
+
+    def shown(column: str, digits: int) -> str:
+        values = found[column].dropna()
+        if values.empty:
+            return "-"
+        return f"{values.mean():.{digits}f} ({values.min():.{digits}f} to {values.max():.{digits}f})"
+
+    return {
+        "data": name,
+        "energy MAE": f"{shown('energies', 2)} {unit}",
+        "force MAE, eV/Å": shown("forces", 4),
+        "parameters": int(found["parameters"].median()),
+        "CPU s": f"{found['cpu_seconds'].mean():.0f}",
+        "µs/atom": f"{found['microseconds_per_atom'].mean():.0f}",
+        "published": case.published or "-",
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
