@@ -17,8 +17,8 @@ SHAPES: dict[str, tuple[Shape, ...]] = {
     "atomic numbers": ((PER_ATOM,),),
     "energy": ((),),
     "forces": ((PER_ATOM, 3),),
-    "stress": ((6,), (3, 3)),
-    "virial": ((6,), (3, 3)),
+    "stress": ((6,), (3, 3), (9,)),
+    "virial": ((6,), (3, 3), (9,)),
     "energies": ((PER_ATOM,),),
     "stresses": ((PER_ATOM, 6), (PER_ATOM, 3, 3)),
 }

@@ -52,6 +52,9 @@ def forces_of(atoms: Atoms, key: str | None) -> NDArray[np.float64] | None:
 def stress_of(atoms: Atoms, key: str | None) -> NDArray[np.float64] | None:
     """The stress (6,), eV/Å³, in Voigt's order (xx, yy, zz, yz, xz, xy); None where there is none.
 
+    The file may have six numbers in this order, a matrix (3, 3), or nine numbers, its rows one after the other, as ASE
+    reads a comment line of extended XYZ. Of a matrix that is not symmetric the mean with its transpose is taken.
+
     Args:
         key: its name; None: `stress`. A name with `virial` in it is taken for the virial, eV: -stress × volume, as
             QUIP and MACE have it.
@@ -65,7 +68,7 @@ def stress_of(atoms: Atoms, key: str | None) -> NDArray[np.float64] | None:
         return None
     virial = "virial" in name.lower()
     array = checked("virial" if virial else "stress", value, len(atoms), name)
-    array = full_3x3_to_voigt_6_stress(array) if array.shape == (3, 3) else array
+    array = array if array.shape == (6,) else full_3x3_to_voigt_6_stress(array.reshape(3, 3))
     if not virial:
         return array
     if atoms.cell.rank < 3:

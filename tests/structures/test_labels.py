@@ -65,7 +65,7 @@ def test_arrays_of_another_shape_or_not_finite_are_refused() -> None:
         "forces": [np.zeros((2, 2)), np.zeros((2, 1)), np.zeros((2, 6)), np.zeros((3, 3)), np.zeros((1, 3)),
                    np.zeros(6), np.zeros((1, 2, 3)), np.full((2, 3), np.inf), [["a", "b", "c"]] * 2, [[0.0], [0.0]],
                    np.zeros((2, 3), dtype=bool), np.zeros((2, 3), dtype=complex)],
-        "stress": [np.zeros(5), np.zeros(9), np.zeros((2, 3)), np.full(6, np.nan)],
+        "stress": [np.zeros(5), np.zeros(8), np.zeros((9, 1)), np.zeros((2, 3)), np.full(6, np.nan)],
         "energies": [np.zeros(3), np.zeros((2, 2)), np.array([0, np.nan])],
         "stresses": [np.zeros((3, 6)), np.zeros((2, 5))],
         "energy": [np.zeros(2), np.array([-1.0]), np.nan, None, True, "-1.0", 1j],
@@ -123,6 +123,31 @@ def test_labels_are_read_under_the_names_that_the_options_give(tmp_path: Path) -
     assert read.stress is not None
     assert read.stress[0] is not None
     np.testing.assert_allclose(read.stress[0], [0.1, 0.2, 0.3, 0, 0, 0], atol=1e-12)  # -virial / 5³ Å³
+
+
+NINE = "0.01 0.006 0.005 0.006 0.02 0.004 0.005 0.004 0.03"  # the rows of STRESS
+SKEW = "0.01 0.007 0.005 0.005 0.02 0.005 0.005 0.003 0.03"  # the same on average with its transpose
+
+
+ROWS = "_JSON [[0.01, 0.006, 0.005], [0.006, 0.02, 0.004], [0.005, 0.004, 0.03]]"
+
+
+@pytest.mark.parametrize("values", ["0.01 0.02 0.03 0.004 0.005 0.006", NINE, SKEW, ROWS])
+@pytest.mark.parametrize("name", ["REF_stress", "dft_virial"])
+def test_six_numbers_of_a_stress_are_voigts_and_nine_a_matrix(tmp_path: Path, name: str, values: str) -> None:
+    path = tmp_path / "a.extxyz"
+    path.write_text(frame(f'energy=-1 {name}="{values}"'))
+    (read,) = read_structures(path, Data(stress_key=name)).stress or []
+    expected = -STRESS / 125 if "virial" in name else STRESS
+    np.testing.assert_allclose(read, expected, atol=1e-15)
+
+
+@pytest.mark.parametrize("name", ["stress", "virial"])
+def test_the_names_that_ase_knows_are_read_as_before(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "a.extxyz"
+    path.write_text(frame(f'energy=-1 {name}="{NINE}"'))
+    (read,) = read_structures(path, Data(stress_key=name)).stress or []
+    np.testing.assert_allclose(read, -STRESS / 125 if name == "virial" else STRESS, atol=1e-15)
 
 
 @pytest.mark.parametrize("suffix", ["db", "json"])
