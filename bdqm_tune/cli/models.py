@@ -34,6 +34,14 @@ PREDICT_EXAMPLE = (
     "`bdqm-tune predict models:/oc20@champion slab.xyz`"
 )
 
+LabelName = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="Name in the file; a virial has `virial` in it.",
+        show_default="as the model's study had it",
+    ),
+]
 Reopen = Annotated[
     str, typer.Option(metavar="REASON", help="Why the test split is opened for one more model; stays on record.")
 ]
@@ -186,6 +194,9 @@ def predict(
     precision: Annotated[
         str, typer.Option(help="Of the network: `float32` or `float64`.", show_default="that of the training")
     ] = "",
+    energy_key: LabelName = "",
+    forces_key: LabelName = "",
+    stress_key: LabelName = "",
     as_json: Json = False,
 ) -> None:
     """Predict energies and forces of the structures in a file; with an ensemble also how sure they are.
@@ -209,9 +220,12 @@ def predict(
             precision=precision or None,
             allow_unknown_elements=allow_unknown_elements,
             min_covalent_ratio=ratio,
+            energy_key=energy_key,
+            forces_key=forces_key,
+            stress_key=stress_key,
         )
-    if done.note:
-        print(f"warning: {done.note}", file=sys.stderr, flush=True)
+    for line in filter(None, (done.note, *done.other_labels)):
+        print(f"warning: {line}", file=sys.stderr, flush=True)
     if as_json:
         print(json.dumps(asdict(done)))
         return
@@ -220,4 +234,6 @@ def predict(
         after = "_per_atom" if name == "energy" else ""
         if f"{name}_mae{after}" in done.errors:
             mae, rmse = (1000 * done.errors[f"{name}_{kind}{after}"] for kind in ("mae", "rmse"))
-            print(f"{name}: MAE {mae:.4g}, RMSE {rmse:.4g} {unit}")
+            label = done.compared_with[name]
+            called = name if label == name else f"{name} ({label})"
+            print(f"{called}: MAE {mae:.4g}, RMSE {rmse:.4g} {unit}")

@@ -1,17 +1,21 @@
 """What a file says of its structures before they are predicted: kept beside the predictions, and compared with them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import count
+from typing import TypeVar
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import PropertyNotImplementedError
-from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
+
+from bdqm_tune.config.config import Data
+from bdqm_tune.errors import BadInput
+from bdqm_tune.structures.labels import LABEL_FORMS, check_unchanged, energy_of, forces_of, other_names, stress_of
 
 # By ASE's names; of each atom or of the structure.
 ATOM_LABELS = ("forces", "energies", "stresses", "charges", "magmoms")
+USUAL = Data()  # names of labels, those of ASE
 LABELS = ("energy", "free_energy", "stress", *ATOM_LABELS)
 
 
@@ -24,24 +28,51 @@ class Labels:
     stress: NDArray[np.float64] | None  # (6,), eV/Å³: xx, yy, zz, yz, xz, xy
 
 
-def labels_of(atoms: Atoms) -> Labels:
-    """The energy, forces and stress that the file has of a structure."""
-    energy = _values(atoms, "energy", ())
-    stress = _values(atoms, "stress", (6,))
-    if stress is None and (full := _values(atoms, "stress", (3, 3))) is not None:
-        stress = full_3x3_to_voigt_6_stress(full)
-    return Labels(None if energy is None else float(energy), _values(atoms, "forces", (len(atoms), 3)), stress)
+NONE = Labels(None, None, None)
+Value = TypeVar("Value", float, NDArray[np.float64])
 
 
-def _values(atoms: Atoms, name: str, shape: tuple[int, ...]) -> NDArray[np.float64] | None:
-    if atoms.calc is None:
-        return None
+def labels_of(atoms: Atoms, names: Data = USUAL) -> Labels:
+    """The energy, forces and stress that the file has of a structure, under the names that the options give."""
     try:
-        given = atoms.calc.get_property(name, atoms, allow_calculation=False)
-        values = np.asarray(given, dtype=np.float64)
-    except (PropertyNotImplementedError, TypeError, ValueError, AttributeError):
+        check_unchanged(atoms)
+    except BadInput:  # labels of another structure are none of this
+        return NONE
+    energy = _usable(energy_of, atoms, names.energy_key)
+    return Labels(energy, _usable(forces_of, atoms, names.forces_key), _usable(stress_of, atoms, names.stress_key))
+
+
+def _usable(read: Callable[[Atoms, str | None], Value | None], atoms: Atoms, key: str | None) -> Value | None:
+    try:
+        return read(atoms, key)
+    except BadInput:
         return None
-    return values if values.shape == shape and np.isfinite(values).all() else None
+
+
+def name_of(kind: str, names: Data) -> str:
+    """Under which name the labels of a kind are read: `energy`, `forces` or `stress`, or what the options say."""
+    return getattr(names, f"{kind}_key") or kind
+
+
+def other_labels(images: Sequence[Atoms], labels: Sequence[Labels], names: Data, made: Collection[str]) -> list[str]:
+    """What to know of values that may be labels, under names that are not read; a line for each kind of them.
+
+    Args:
+        labels: those that were read.
+        made: names that a model gives to what it predicts.
+    """
+    lines = []
+    for kind in LABEL_FORMS:
+        name = name_of(kind, names)
+        has = any(getattr(given, kind) is not None for given in labels)
+        ignored = {*made, "kinetic_energy", *(["free_energy"] if has else [])}
+        others = list(dict.fromkeys(other for atoms in images for other in other_names(atoms, kind, name)))
+        if others := [other for other in others if other not in ignored]:
+            read = (
+                f"{kind} is compared with {name}" if has else f"{kind} is compared with nothing, as there is no {name}"
+            )
+            lines.append(f"{read}; the file also has {', '.join(others)}: --{kind}-key NAME says which is meant")
+    return lines
 
 
 def keep_labels(images: Sequence[Atoms]) -> None:

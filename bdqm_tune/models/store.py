@@ -8,6 +8,7 @@ from typing import TypeVar, cast, get_args
 
 import mlflow
 from mlflow.entities import LifecycleStage, Run
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.tracking import MlflowClient
@@ -128,6 +129,30 @@ def _client(model: str, stores: Stores) -> MlflowClient:
     return tracking_client(stores)
 
 
+def run_behind(model: str, stores: Stores) -> tuple[MlflowClient, Run]:
+    """The run that a tracked model was recorded in, and a client for the store that has it.
+
+    Raises:
+        BadInput: there is no such run.
+        BdqmError: the tracking store does not answer.
+    """
+    client = _client(model, stores)
+    try:
+        if found := REGISTRY_URI.fullmatch(model):
+            version = registered_version(client, model, found["name"], found["alias"], found["version"])
+            run_id = version.run_id or ""
+        else:
+            run_id = found["run"] if (found := RUN_URI.fullmatch(model)) else model
+        run = _found(lambda: client.get_run(run_id))
+    except (MlflowException, OSError) as error:
+        raise BdqmError(
+            f"{model}: cannot be read from {without_secrets(client.tracking_uri)}: {reason(error)}"
+        ) from None
+    if run is None:
+        raise BadInput(f"{model}: its run is not there")
+    return client, run
+
+
 def find_run(run_id: str, stores: Stores) -> tuple[MlflowClient, Run]:
     """A run that has its artifacts, and a client for the store that it is in.
 
@@ -204,6 +229,17 @@ def _folder_in(client: MlflowClient, run: Run) -> str:
 
 def _registered(client: MlflowClient, model: str, name: str, alias: str | None, version: str | None) -> str:
     """The address of what a version of a registered model was made from."""
+    version_there = registered_version(client, model, name, alias, version)
+    # What `register` made is a copy, which is there when `gc` has removed the run's.
+    if (run_id := version_there.run_id) and not str(version_there.source).startswith("models:"):
+        existing_run(client, model, run_id)
+    return str(client.get_model_version_download_uri(name, str(version_there.version)))
+
+
+def registered_version(
+    client: MlflowClient, model: str, name: str, alias: str | None, version: str | None
+) -> ModelVersion:
+    """A version of a registered model, by an alias or a number. Raises BadInput if there is none."""
     registered = _found(lambda: client.get_registered_model(name))
     if registered is None:
         names = [entry.name for entry in client.search_registered_models(max_results=20)]
@@ -219,10 +255,7 @@ def _registered(client: MlflowClient, model: str, name: str, alias: str | None, 
         number = max(versions, key=int)
     if number not in versions:
         raise BadInput(f"{model}: {name!r} has no version {number!r}; its versions are: {_list(versions)}")
-    # What `register` made is a copy, which is there when `gc` has removed the run's.
-    if (run_id := versions[number].run_id) and not str(versions[number].source).startswith("models:"):
-        existing_run(client, model, run_id)
-    return str(client.get_model_version_download_uri(name, number))
+    return versions[number]
 
 
 def quoted(text: str) -> str:

@@ -1,6 +1,6 @@
 """The labels of an image: its energy, forces and stress, under the names that a file gives them."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,19 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 
 from bdqm_tune.errors import BadInput
-from bdqm_tune.structures.arrays import checked
+from bdqm_tune.structures.arrays import PER_ATOM, SHAPES, Shape, checked
 
 MOST_NAMES = 12  # that a message lists
 CHANGED = "has changed since its energy was computed"
 NO_LABELS = ("numbers", "positions", "initial_magmoms", "initial_charges", "tags", "momenta", "masses")
 CALCULATED = ("energies", "stresses", "stress", "forces")  # arrays of a calculation that are checked wherever they are
+
+# Parts of names that say of a value that it is one of these labels, and the shapes that it then has.
+LABEL_FORMS = {
+    "energy": (("energy",), SHAPES["energy"]),
+    "forces": (("force",), SHAPES["forces"]),
+    "stress": (("stress", "virial"), SHAPES["stress"]),
+}
 
 
 def energy_of(atoms: Atoms, key: str | None) -> float:
@@ -106,6 +113,57 @@ def force_columns(atoms: Atoms) -> list[str]:
         for name, array in atoms.arrays.items()
         if array.shape == (len(atoms), 3) and array.dtype.kind == "f" and name not in NO_LABELS
     ]
+
+
+def remove_labels(atoms: Atoms, names: Collection[str] = ()) -> None:
+    """Remove the calculation of a structure in place, and of its other values those that are, or may be, labels.
+
+    Only text, truth values and whole numbers whose names say nothing of labels stay, as identifiers are.
+
+    Args:
+        names: of labels.
+    """
+    atoms.calc = None
+    for values in (atoms.info, atoms.arrays):
+        for name in [name for name in values if name not in NO_LABELS]:
+            called = any(word in str(name).lower() for words, _ in LABEL_FORMS.values() for word in words)
+            if called or name in names or (not isinstance(values[name], str) and _kind(values[name]) not in "biuUS"):
+                del values[name]
+
+
+def other_names(atoms: Atoms, kind: str, name: str) -> list[str]:
+    """The names of values that may be the energy, the forces or the stress of a structure, other than `name`.
+
+    They say so in their names, and have the shape of one.
+    """
+    words, shapes = LABEL_FORMS[kind]
+    values = {**_results(atoms), **atoms.info, **atoms.arrays}
+    return [
+        str(key)
+        for key, value in values.items()
+        if key != name and any(word in str(key).lower() for word in words) and _is_label(value, shapes, len(atoms))
+    ]
+
+
+def _is_label(value: Any, shapes: Sequence[Shape], n_atoms: int) -> bool:
+    if _kind(value) not in "iuf":
+        return False
+    shape = np.shape(value)
+    right = any(shape == tuple(n_atoms if n == PER_ATOM else n for n in each) for each in shapes)
+    return right and bool(np.isfinite(value).all())
+
+
+def _kind(value: Any) -> str:
+    """What NumPy takes a value for: b, i, u, f, U or S; O where it is nothing of these."""
+    try:
+        return np.asarray(value).dtype.kind
+    except ValueError:  # rows of different lengths
+        return "O"
+
+
+def has_values(atoms: Atoms) -> bool:
+    """Whether a structure has anything besides its geometry, as labels would be."""
+    return bool(_results(atoms) or atoms.info or any(name not in NO_LABELS for name in atoms.arrays))
 
 
 def _results(atoms: Atoms) -> Mapping[str, Any]:

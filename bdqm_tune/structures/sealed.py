@@ -1,6 +1,6 @@
 """The sealed test split: structures that anyone may read, and their labels in a file that only `open_labels` reads."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 
 from bdqm_tune.errors import BdqmError
 from bdqm_tune.files import written_whole
+from bdqm_tune.structures.copies import geometry_groups
 from bdqm_tune.structures.digest import digest
 from bdqm_tune.structures.read import Geometries, Structures, read_images
 
 FOLDER = "test"  # of BDQM_HOME, which is `home` below
+LABELS = ".labels.npz"  # ends the name of a file
 NO_FORCES = np.zeros((0, 3))
 
 
@@ -85,6 +87,34 @@ def open_labels(sealed: Unlabelled, home: Path) -> Structures:
     return structures
 
 
+def sealed_among(home: Path, structures: Sequence[Atoms]) -> NDArray[np.bool_]:
+    """Which of some structures (n_structures,) are those of a test split that is sealed in `home`, or copies of them.
+
+    A copy is one of the same geometry, as `copies.geometry_groups` has it, whatever its labels, its file, and the order
+    of structures or atoms.
+
+    Raises:
+        BadInput: a sealed file is damaged.
+    """
+    kinds = {_composition(atoms) for atoms in structures}
+    sealed = [
+        atoms
+        for labels in sorted((home / FOLDER).glob(f"*{LABELS}"))
+        for atoms in read_images(_geometries(home, labels.name.removesuffix(LABELS)))
+        if _composition(atoms) in kinds
+    ]
+    if not sealed:
+        return np.zeros(len(structures), dtype=bool)
+    groups = geometry_groups([*sealed, *structures])
+    return np.isin(groups[len(sealed) :], groups[: len(sealed)])
+
+
+def _composition(atoms: Atoms) -> tuple[tuple[int, int], ...]:
+    """Elements and their proportions, which a repeated cell has as well."""
+    numbers, counts = np.unique(atoms.numbers, return_counts=True)
+    return tuple(zip(numbers.tolist(), (counts // np.gcd.reduce(counts)).tolist(), strict=True))
+
+
 def remove_sealed(home: Path, identity: str) -> None:
     """Remove the structures of this digest and their labels, which no study needs any more."""
     for path in (_labels(home, identity), _geometries(home, identity)):
@@ -96,7 +126,7 @@ def _geometries(home: Path, identity: str) -> Path:
 
 
 def _labels(home: Path, identity: str) -> Path:
-    return home / FOLDER / f"{identity}.labels.npz"
+    return home / FOLDER / f"{identity}{LABELS}"
 
 
 def _write(path: Path, write: Callable[[BinaryIO], object], mode: int) -> None:

@@ -11,9 +11,11 @@ import bdqm_tune as bt
 from bdqm_tune import api
 from bdqm_tune.admin.artifact_gc import remove_artifacts
 from bdqm_tune.errors import BadInput, BdqmError
+from bdqm_tune.evaluation.ensembling import assemble, record_ensemble
 from bdqm_tune.evaluation.evaluation import evaluate_best
 from bdqm_tune.learning.dataset import prepare
 from bdqm_tune.models.prediction import predict_file
+from bdqm_tune.models.registry import register
 from bdqm_tune.models.store import load_model, load_potential
 from bdqm_tune.services.connection import Stores, find_stores
 from bdqm_tune.tracking.client import tracking_client
@@ -144,3 +146,28 @@ def test_a_folder_comes_before_a_run(stores: Stores, configure: Configure) -> No
     Path(best).mkdir()
     with pytest.raises(BadInput, match=r"no potential there, potential\.json is missing"):
         load_model(best, stores)
+
+
+def test_labels_have_the_names_that_the_models_study_gave_them(
+    both: Stores, configure: Configure, files: dict[str, str], workdir: Path
+) -> None:
+    """Of a trial's run, of a registered model whose run has no files any more, and of an ensemble."""
+    for split in ("train", "test", "other"):
+        images = ase.io.read(files[split], ":")
+        for atoms in images:
+            atoms.info["REF_energy"] = atoms.get_potential_energy()
+            atoms.calc = None
+        ase.io.write(f"{split}.extxyz", images)
+    name = f"names-{both.connection_file is None}"
+    data = {"train": "train.extxyz", "test": "test.extxyz", "energy_key": "REF_energy"}
+    best, other = trained(both, configure, name, 2, data=data)
+    register(both, name)
+    ensemble = record_ensemble(both, assemble(both, name, 2, 0.8))
+    remove_artifacts(both, name, 1, dry_run=False)
+    with pytest.raises(BadInput, match="was removed by"):
+        load_model(other, both)
+    for model in (best, f"runs:/{best}/model", f"models:/{name}@champion", f"models:/{name}/latest", ensemble):
+        done = predict_file(model, "other.extxyz", Path("out.xyz"), both)
+        assert (done.compared_with, done.sealed) == ({"energy": "REF_energy"}, 0), model
+        done = predict_file(model, "test.extxyz", Path("out.xyz"), both)
+        assert (done.errors, done.sealed) == ({}, 12), model
