@@ -59,6 +59,7 @@ class StudyStatus:
     best_value: float | None
     best_run_id: str | None
     best_per_atom: float | None  # eV/atom, of the energies of the same trial
+    best_forces: float | None  # eV/Å, of its forces; None where none were trained
     front: list[int]  # of several objectives, the trials on the Pareto front
     trials_per_hour: float | None  # in the last hour; None: none was ever begun
     seconds_left: float | None  # None: it cannot be said
@@ -109,6 +110,7 @@ def summarise(
     objectives = objectives_of(attributes[SIGNATURE]) if SIGNATURE in attributes else []
     complete = best_first(trials) if objectives else []
     best = complete[0] if complete else None
+    errors = errors_of(best, objectives) if best else {}
     shown = [_worker(worker, trials, claims) for worker in workers]
     pace = trials_per_hour(trials, now)
     left = counts["waiting"] + counts["running"]
@@ -123,7 +125,8 @@ def summarise(
         best_trial=best.number if best else None,
         best_value=error_of(best) if best else None,
         best_run_id=best.user_attrs.get(RUN_ID) if best else None,
-        best_per_atom=errors_of(best, objectives).get("val_energy_mae_per_atom") if best else None,
+        best_per_atom=errors.get("val_energy_mae_per_atom"),
+        best_forces=errors.get("val_forces_mae"),
         front=[trial.number for trial in pareto_front(complete)] if len(objectives) > 1 else [],
         trials_per_hour=pace,
         seconds_left=3600 * left / pace if pace and left and someone else None,
@@ -190,7 +193,8 @@ def status_lines(status: StudyStatus) -> list[str]:
 
 def _best_text(status: StudyStatus) -> str:
     name = status.objective or ""
-    return error_text({"val_energy_mae_per_atom": status.best_per_atom, name: status.best_value}, name)
+    parts = {"val_energy_mae_per_atom": status.best_per_atom, "val_forces_mae": status.best_forces}
+    return error_text({**parts, name: status.best_value}, name)
 
 
 def _worker_line(worker: WorkerStatus) -> str:
@@ -278,7 +282,8 @@ def table(studies: Sequence[StudySummary]) -> list[str]:
     """What `bdqm-tune studies` prints: a line for each, below a line of headings."""
     rows = [("study", *STATES.values(), "best", "objective", "last activity", "workers")]
     for study in studies:
-        best = "-" if study.best_value is None else f"{study.best_value:.4f} {study.unit}"
+        objective = study.objective or ""
+        best = "-" if study.best_value is None else error_text({objective: study.best_value}, objective)
         last = "-" if study.last_activity is None else datetime.fromisoformat(study.last_activity)
         when = last if isinstance(last, str) else f"{duration_text((datetime.now(UTC) - last).total_seconds())} ago"
         counts = [str(getattr(study, state)) for state in STATES.values()]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bdqm_tune.analysis.statistics import SIGNIFICANT, RankTest, bootstrap_mean, holm, rank_test
 from bdqm_tune.errors import BadInput
-from bdqm_tune.units import OBJECTIVE_UNITS
+from bdqm_tune.units import OBJECTIVE_UNITS, shown
 
 if TYPE_CHECKING:
     from bdqm_tune.study.results import StudyResults
@@ -157,7 +157,7 @@ def _notes(results: Sequence[StudyResults], settings: Sequence[dict[str, str]], 
 
 def statements(comparison: Comparison) -> list[str]:
     """How every pair of groups differs, one line each, with the test of significance."""
-    unit = OBJECTIVE_UNITS[comparison.objective]
+    factor, unit = shown(1.0, OBJECTIVE_UNITS[comparison.objective])
     parts = {
         group: part.set_index("seed" if part["seed"].notna().all() else "study")["best"]
         for group, part in comparison.studies.groupby("group", sort=False)
@@ -167,7 +167,7 @@ def statements(comparison: Comparison) -> list[str]:
     corrected = holm([test.p for test in tests])
     lines = []
     for (one, other), test, p in zip(pairs, tests, corrected, strict=True):
-        difference = parts[other].mean() - parts[one].mean()
+        difference = factor * (parts[other].mean() - parts[one].mean())
         lines.append(
             f"{one} against {other}: {difference:.3g} {unit} lower on average; {_verdict(test, p, len(tests))}"
         )

@@ -154,14 +154,15 @@ def groups_table(groups: pd.DataFrame, objective: str) -> Table:
 
     result = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
     result.add_column("group")
-    for heading in ("repeats", f"best MAE ({OBJECTIVE_UNITS[objective]})", "95 % interval", "epochs", "hours"):
+    factor, unit = shown(1.0, error_unit(objective))
+    for heading in ("repeats", f"best {error_name(objective)} ({unit})", "95 % interval", "epochs", "hours"):
         result.add_column(heading, justify="right", no_wrap=True)
     for row in groups.to_dict("records"):
-        interval = f"{row['low']:.4g} – {row['high']:.4g}" if row["low"] == row["low"] else "–"
+        interval = f"{factor * row['low']:.4g} – {factor * row['high']:.4g}" if row["low"] == row["low"] else "–"
         result.add_row(
             row["group"],
             f"{row['repeats']}",
-            f"{row['best']:.4g}",
+            f"{factor * row['best']:.4g}",
             interval,
             f"{row['epochs']:.0f}",
             f"{row['hours']:.3g}",

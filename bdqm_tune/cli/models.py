@@ -208,6 +208,7 @@ def predict(
     from bdqm_tune.models.prediction import predict_file
     from bdqm_tune.models.store import is_tracked
     from bdqm_tune.services.connection import Stores, home_folder
+    from bdqm_tune.units import shown
 
     ratio = number("--min-covalent-ratio", min_covalent_ratio, float, Data().min_covalent_ratio)
     stores = stores_here() if is_tracked(model) else Stores(home_folder())
@@ -230,10 +231,11 @@ def predict(
         print(json.dumps(asdict(done)))
         return
     print(f"{done.structures} structures with {', '.join(done.columns)} (eV, eV/Å): {out}")
-    for name, unit in (("energy", "meV/atom"), ("forces", "meV/Å"), ("stress", "meV/Å³")):
+    for name, stored in (("energy", "eV/atom"), ("forces", "eV/Å"), ("stress", "eV/Å³")):
         after = "_per_atom" if name == "energy" else ""
         if f"{name}_mae{after}" in done.errors:
-            mae, rmse = (1000 * done.errors[f"{name}_{kind}{after}"] for kind in ("mae", "rmse"))
+            factor, unit = shown(1.0, stored)
+            mae, rmse = (factor * done.errors[f"{name}_{kind}{after}"] for kind in ("mae", "rmse"))
             label = done.compared_with[name]
             called = name if label == name else f"{name} ({label})"
             print(f"{called}: MAE {mae:.4g}, RMSE {rmse:.4g} {unit}")

@@ -161,9 +161,10 @@ def _digits(value: float) -> str:
 def confirmation_lines(made: "Confirmation") -> list[str]:
     """The table of a confirmation and what follows from it."""
     from bdqm_tune.confirmation.seeds import INTERVAL
-    from bdqm_tune.units import MEV, error_name
+    from bdqm_tune.units import MEV, error_name, error_text, shown
 
-    unit, frame = made.unit, made.table
+    frame, (factor, unit) = made.table, shown(1.0, made.unit)
+    quote = _digits if unit == "meV/atom" else "{:.4f}".format
     width = max(map(len, frame["name"]))
     per_atom = frame["mean_per_atom"] if "mean_per_atom" in frame else frame["mean"] * float("nan")
     head = f"  {'meV/atom':>9}" if per_atom.notna().any() else ""
@@ -174,9 +175,10 @@ def confirmation_lines(made: "Confirmation") -> list[str]:
         f"{'':>4}  {'':<{width}}{head}  {'mean':>9}  {'95 % interval':>21}  {'best':>9}  {'parameters':>10}",
     ]
     for row in frame.to_dict("records"):
-        mean = "" if row["mean"] != row["mean"] else f"{row['mean']:.4f}"
-        interval = "" if row["low"] != row["low"] else f"{row['low']:.4f} to {row['high']:.4f}"
-        best = "" if row["best"] != row["best"] else f"{row['best']:.4f}"
+        mean, low, high, best = (
+            "" if row[name] != row[name] else quote(factor * row[name]) for name in ("mean", "low", "high", "best")
+        )
+        interval = f"{low} to {high}" if low else ""
         missing = "" if row["seeds"] == len(made.seeds) else f"  {row['seeds']} of {len(made.seeds)} seeds"
         first = f"  {_digits(MEV * row.get('mean_per_atom', float('nan'))):>9}" if head else ""
         mark = "*" if row["name"] == made.name else ""
@@ -191,5 +193,6 @@ def confirmation_lines(made: "Confirmation") -> list[str]:
         f"champion  {made.name}: {champion.why}",
         *made.baselines,
         made.random,
-        f"its best model, with seed {champion.seed}: {champion.value:.4f} {unit}, run {champion.run_id}",
+        f"its best model, with seed {champion.seed}: {error_text({made.objective: champion.value}, made.objective)}, "
+        f"run {champion.run_id}",
     ]

@@ -12,6 +12,7 @@ from bdqm_tune.confirmation.candidates import FINALIST, Candidate
 from bdqm_tune.confirmation.retraining import Retraining
 from bdqm_tune.confirmation.seeds import LEAST_SEEDS, MOST_SEEDS, POWER, TEST, Comparison, compare, mean_of
 from bdqm_tune.errors import BdqmError
+from bdqm_tune.units import shown
 
 Trained = Mapping[str, Sequence[Retraining]]  # by the candidate's name, in the order of the seeds
 
@@ -163,7 +164,8 @@ def _against(champion: Candidate, other: Candidate, trained: Trained, unit: str)
 def _difference(compared: Comparison, unit: str) -> str:
     d = compared.difference
     p = "" if compared.p != compared.p else f", p = {compared.p:.2g}"
-    return f"{d.mean:+.4g} {unit} ({d.low:+.4g} to {d.high:+.4g}){p}"
+    factor, quoted = shown(1.0, unit)
+    return f"{factor * d.mean:+.4g} {quoted} ({factor * d.low:+.4g} to {factor * d.high:+.4g}){p}"
 
 
 def _needed(compared: Comparison) -> str:

@@ -7,12 +7,20 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from bdqm_tune.admin.status import all_studies, status_lines, study_status, summarise, table, trials_per_hour
+from bdqm_tune.admin.status import (
+    StudySummary,
+    all_studies,
+    status_lines,
+    study_status,
+    summarise,
+    table,
+    trials_per_hour,
+)
 from bdqm_tune.errors import BadInput
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.services.tables import has_tables
 from bdqm_tune.storage.database import open_storage
-from bdqm_tune.study.study import LOSSES, RUN_ID, SIGNATURE, add_trials, next_trial
+from bdqm_tune.study.study import LOSSES, RESULT, RUN_ID, SIGNATURE, add_trials, next_trial
 from bdqm_tune.units import duration_text
 from bdqm_tune.workers.registry import DEAD, Workers, describe_process
 from tests.places import Place
@@ -56,6 +64,34 @@ def test_time_left_is_said_only_while_somebody_works(place: Place) -> None:
 def test_of_a_study_that_is_not_ours_no_best_is_said() -> None:
     assert status_of([trial(2, 1)]).best_value is None
     assert status_of([trial(2, 1)], **{SIGNATURE: {"objective": "val_forces_mae"}}).unit == "eV/Å"
+
+
+def test_the_best_error_is_quoted_with_its_parts() -> None:
+    errors = {"val_energy_mae_per_atom": 0.003021, "val_forces_mae": 0.108, "val_energy_mae": 0.2}
+    both = create_trial(value=0.01382, user_attrs={RESULT: errors, RUN_ID: "r"})
+    both.number = 0
+    lines = {}
+    for objective in ("val_energy_forces", "val_energy_mae_per_atom", "val_forces_mae", "val_energy_mae"):
+        found = status_of([both], **{SIGNATURE: {"objective": objective}})
+        assert found.best_value == 0.01382
+        lines[objective] = next(line for line in status_lines(found) if line.startswith("best"))
+    assert lines == {
+        "val_energy_forces": "best     trial 0: val_energy_forces 13.82 meV/atom (3.021 meV/atom, 0.1080 eV/Å)",
+        "val_energy_mae_per_atom": "best     trial 0: val_energy_mae_per_atom 13.82 meV/atom",
+        "val_forces_mae": "best     trial 0: val_forces_mae 0.0138 eV/Å",
+        "val_energy_mae": "best     trial 0: val_energy_mae 3.021 meV/atom (0.0138 eV)",
+    }
+
+
+@pytest.mark.parametrize(
+    ("objective", "text"),
+    [("val_energy_forces", "13.82 meV/atom"), ("val_energy_mae_per_atom", "13.82 meV/atom"),
+     ("val_forces_mae", "0.0138 eV/Å"), ("val_energy_mae", "0.0138 eV")],
+)  # fmt: skip
+def test_studies_are_listed_in_the_units_of_the_field(objective: str, text: str) -> None:
+    unit = {"val_forces_mae": "eV/Å", "val_energy_mae": "eV"}.get(objective, "eV/atom")
+    summary = StudySummary("s", 0, 0, 1, 0, 0, objective, [objective], unit, 0.01382, None, 0)
+    assert f" {text}  {objective} " in table([summary])[1]
 
 
 @pytest.fixture

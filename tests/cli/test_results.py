@@ -78,6 +78,25 @@ def test_the_table_shows_what_is_missing() -> None:
     assert "champion  trial-001: trial-001 is the only finalist" in lines
 
 
+@pytest.mark.parametrize(
+    ("objective", "stored", "words"),
+    [
+        ("val_energy_forces", "eV/atom", ["12.50", "10.00", "to", "15.00", "12.00"]),
+        ("val_energy_mae_per_atom", "eV/atom", ["12.50", "10.00", "to", "15.00", "12.00"]),
+        ("val_forces_mae", "eV/Å", ["0.0125", "0.0100", "to", "0.0150", "0.0120"]),
+    ],
+)
+def test_the_table_has_energies_per_atom_in_mev(objective: str, stored: str, words: list[str]) -> None:
+    columns = ["rank", "name", "kind", "n_parameters", "seeds", "mean", "low", "high", "best"]
+    frame = pd.DataFrame([(1, "trial-001", "finalist", 100, 2, 0.0125, 0.01, 0.015, 0.012)], columns=columns)
+    champion = Champion(1, 1, "abc", 0.012, 0.0125, ["abc"], "def", 2, "trial-001 is the only finalist")
+    made = Confirmation("s", objective, stored, [1, 2], frame, frame, champion, "trial-001", ["y"], "no search")
+    lines, unit = confirmation_lines(made), stored.replace("eV/atom", "meV/atom")
+    assert lines[0].endswith(f"mean, interval and best in {unit}")
+    assert lines[2].split() == ["*", "1", "trial-001", *words, "100"]
+    assert f"with seed 1: {words[-1]} {unit}, run abc" in lines[-1]
+
+
 @pytest.mark.parametrize("command", ["confirm", "register", "reproduce"])
 def test_help_has_an_example(command: str) -> None:
     done = call("bdqm_tune", command, "--help")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bdqm_tune.confirmation.ranking import order
+from bdqm_tune.confirmation.ranking import _difference, order
 from bdqm_tune.confirmation.seeds import compare, mean_of, power, seeds_needed
 
 
@@ -75,3 +75,9 @@ def test_the_least_mean_is_first_and_one_with_a_gap_last() -> None:
     nan = np.nan
     values = [np.array(one) for one in ([3.0, 3.0], [nan, nan], [1.0, nan], [2.0, 1.0], [2.0, 1.0])]
     assert order(values) == [3, 4, 0, 2, 1]
+
+
+def test_differences_of_energies_per_atom_are_quoted_in_mev() -> None:
+    compared = compare(np.array([0.0125, 0.0135]), np.array([0.0145, 0.0165]))
+    assert _difference(compared, "eV/atom").startswith("+2.5 meV/atom (-")
+    assert _difference(compared, "eV/Å").startswith("+0.0025 eV/Å (-")

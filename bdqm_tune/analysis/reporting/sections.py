@@ -39,7 +39,7 @@ def best_row(facts: StudyFacts) -> "pd.Series[Any] | None":
 def summary(facts: StudyFacts) -> Section:
     """What a reader wants to know first."""
     results = facts.results
-    unit = OBJECTIVE_UNITS[results.objective]
+    unit = shown(1.0, OBJECTIVE_UNITS[results.objective])[1]
     ways = [f"{key} {', '.join(_values_of(results.runs, f'study.{key}'))}" for key in ("sampler", "pruner")]
     seconds = float(facts.finished["trial_seconds"].astype(float).sum())
     rows = [
@@ -50,7 +50,7 @@ def summary(facts: StudyFacts) -> Section:
         Fact("how", pieces(", ".join(ways) if len(results.runs) else "not known: there is no run of a worker")),
         Fact("trials", _trials_by_state(results.trials)),
         Fact("best trial", _best(facts)),
-        Fact("confirmed", _confirmed(facts, unit)),
+        Fact("confirmed", _confirmed(facts)),
         Fact("on the test split", tested(facts)),
         Fact("test split opened", pieces(*_times(len(facts.openings)))),
         Fact("training took", pieces(f"{duration_text(seconds)}, all trials together")),
@@ -108,8 +108,8 @@ def _best(facts: StudyFacts) -> list[Piece]:
     return pieces("trial ", int(row["number"]), ": ", *parts, " at epoch ", epoch)
 
 
-def _confirmed(facts: StudyFacts, unit: str) -> list[Piece]:
-    champion = facts.champion
+def _confirmed(facts: StudyFacts) -> list[Piece]:
+    champion, (factor, unit) = facts.champion, shown(1.0, error_unit(facts.results.objective))
     if champion is None:
         return pieces("not yet; see Finalists")
     parts: list[str | float] = ["trial ", champion.trial, ": "]
@@ -118,8 +118,8 @@ def _confirmed(facts: StudyFacts, unit: str) -> list[Piece]:
         frame = facts.confirmation.finalists.reindex(columns=["trial", "mean_per_atom", "low", "high"])
         for _, per_atom, low, high in frame[frame["trial"] == champion.trial].head(1).itertuples(index=False):
             parts += [MEV * per_atom, " meV/atom, "] if per_atom == per_atom else []
-            interval = [" (95 %: ", low, " to ", high, ")"] if low == low else []
-    parts += [champion.mean, f" {unit}", *interval, " on average over ", len(champion.run_ids), " seeds"]
+            interval = [" (95 %: ", factor * low, " to ", factor * high, ")"] if low == low else []
+    parts += [factor * champion.mean, f" {unit}", *interval, " on average over ", len(champion.run_ids), " seeds"]
     few = "; of so few no winner is declared" if len(champion.run_ids) < seeds.LEAST_SEEDS else ""
     return pieces(*parts, f", on the validation split{few}")
 
