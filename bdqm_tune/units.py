@@ -41,6 +41,12 @@ def error_name(objective: str) -> str:
     return "error" if objective == "val_energy_forces" else "MAE"
 
 
+def error_title(objective: str) -> str:
+    """The same, and of what: `MAE of forces`."""
+    of = {"val_forces_mae": " of forces", "val_energy_forces": f" of energy + {FORCE_LENGTH} Å · forces"}
+    return f"{error_name(objective)}{of.get(objective, '')}"
+
+
 def error_text(errors: Mapping[str, float | None], objective: str, digits: str = ".4f") -> str:
     """The error of a training as a reader quotes it: `166.4 meV/atom (12.1218 eV)`, or `0.0918 eV/Å`.
 

@@ -161,16 +161,15 @@ def _digits(value: float) -> str:
 def confirmation_lines(made: "Confirmation") -> list[str]:
     """The table of a confirmation and what follows from it."""
     from bdqm_tune.confirmation.seeds import INTERVAL
-    from bdqm_tune.units import MEV, error_name, error_text, shown
+    from bdqm_tune.units import MEV, error_text, error_title, shown
 
     frame, (factor, unit) = made.table, shown(1.0, made.unit)
     quote = _digits if unit == "meV/atom" else "{:.4f}".format
     width = max(map(len, frame["name"]))
     per_atom = frame["mean_per_atom"] if "mean_per_atom" in frame else frame["mean"] * float("nan")
     head = f"  {'meV/atom':>9}" if per_atom.notna().any() else ""
-    kinds = {"val_forces_mae": " of forces", "val_energy_forces": " (energy + 0.1 Å · forces)"}
     lines = [
-        f"{made.study}: validation {error_name(made.objective)}{kinds.get(made.objective, '')} over "
+        f"{made.study}: validation {error_title(made.objective)} over "
         f"{len(made.seeds)} seeds; mean, interval and best in {unit}",
         f"{'':>4}  {'':<{width}}{head}  {'mean':>9}  {'95 % interval':>21}  {'best':>9}  {'parameters':>10}",
     ]

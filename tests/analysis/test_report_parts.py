@@ -1,13 +1,18 @@
 """Parts of the report by themselves: hours, numbers, and what Markdown is made of."""
 
+from types import SimpleNamespace
+from typing import cast
+
 import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
 
 from bdqm_tune.analysis.metrics_table import as_quoted, metrics_table
 from bdqm_tune.analysis.reporting.cost import costs
-from bdqm_tune.analysis.reporting.document import number_text, piece, table
+from bdqm_tune.analysis.reporting.document import Table, number_text, piece, table
+from bdqm_tune.analysis.reporting.facts import StudyFacts
 from bdqm_tune.analysis.reporting.render import code_block, escaped
+from bdqm_tune.analysis.reporting.sections import finalists
 
 T = pd.Timestamp("2026-01-01 10:00")
 
@@ -55,6 +60,37 @@ def test_a_device_that_is_not_known_has_hours_of_neither() -> None:
 )
 def test_numbers_have_four_digits(value: float, text: str) -> None:
     assert number_text(value) == text
+
+
+@pytest.mark.parametrize(
+    ("objective", "unit", "heading", "numbers"),
+    [
+        ("val_energy_mae", "eV", "mean MAE (eV)", [0.0125, 0.01, 0.015, 0.012]),
+        ("val_energy_mae_per_atom", "eV/atom", "mean MAE (meV/atom)", [12.5, 10.0, 15.0, 12.0]),
+        ("val_forces_mae", "eV/Å", "mean MAE of forces (eV/Å)", [0.0125, 0.01, 0.015, 0.012]),
+        ("val_energy_forces", "eV/atom", "mean error of energy + 0.1 Å · forces (meV/atom)", [12.5, 10.0, 15.0, 12.0]),
+    ],
+)
+def test_finalists_have_the_name_and_unit_of_the_objective(
+    objective: str, unit: str, heading: str, numbers: list[float]
+) -> None:
+    names = ["rank", "name", "mean", "low", "high", "best", "seeds", "n_parameters"]
+    names += ["difference", "difference_low", "difference_high", "p"]
+    row = [1, "trial-001", 0.0125, 0.01, 0.015, 0.012, 2, 100, 0.002, 0.001, 0.003, 0.5]
+    frame = pd.DataFrame([row], columns=names)
+    record = {"objective": objective, "unit": unit, "seeds": [0, 1], "yardsticks": [], "random": "none"}
+    champion = SimpleNamespace(why="it is the only one", trials=1)
+    facts = SimpleNamespace(
+        name="s", chosen=1, champion=champion, finished=[1], confirmation=SimpleNamespace(record=record)
+    )
+    section = finalists(cast(StudyFacts, facts), {"finalists": frame})
+    (found,) = (block for block in section.blocks if isinstance(block, Table))
+    place = [column.heading for column in found.columns].index(heading)
+    assert [piece.value for piece in found.rows[0][place : place + 4]] == pytest.approx(numbers)
+    factor = numbers[0] / 0.0125
+    (less,) = (i for i, column in enumerate(found.columns) if column.heading == "less the champion's")
+    differences = [piece.value for piece in found.rows[0][less : less + 3]]
+    assert differences == pytest.approx([0.002 * factor, 0.001 * factor, 0.003 * factor])
 
 
 def test_cells_keep_their_numbers() -> None:

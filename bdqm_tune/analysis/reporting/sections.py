@@ -23,7 +23,7 @@ from bdqm_tune.analysis.reporting.evaluation import INTERVAL, tested
 from bdqm_tune.analysis.reporting.facts import StudyFacts
 from bdqm_tune.analysis.tables import BOTH, FORCES, PER_ATOM, STATES, best_first, error_unit, errors_first
 from bdqm_tune.confirmation import seeds
-from bdqm_tune.units import MEV, OBJECTIVE_UNITS, duration_text, error_name, shown
+from bdqm_tune.units import MEV, OBJECTIVE_UNITS, duration_text, error_name, error_title, shown
 
 TOP = 20  # trials that the report shows; the file has all
 Frames = Mapping[str, pd.DataFrame]
@@ -177,14 +177,15 @@ def finalists(facts: StudyFacts, found: Frames) -> Section:
     if facts.champion is not None and facts.confirmation is None:
         blocks.append(Notice("The files of the confirmation are gone; to confirm again trains nothing twice.", command))
     elif facts.champion is not None and facts.confirmation is not None:
-        record, unit = facts.confirmation.record, facts.confirmation.record["unit"]
+        record = facts.confirmation.record
+        factor, unit = shown(1.0, record["unit"])
         per_atom = found["finalists"].get("mean_per_atom")
         quoted = {"mean_per_atom": "mean MAE (meV/atom)"} if per_atom is not None and per_atom.notna().any() else {}
         headings = {
             "rank": "rank",
             "name": "configuration",
             **quoted,
-            "mean": f"mean MAE ({unit})",
+            "mean": f"mean {error_title(record['objective'])} ({unit})",
             **INTERVAL,
             "best": "best seed's",
             **({} if (found["finalists"]["seeds"] == len(record["seeds"])).all() else {"seeds": "seeds"}),
@@ -197,10 +198,12 @@ def finalists(facts: StudyFacts, found: Frames) -> Section:
         }
         share = f"{100 * seeds.POWER:.0f} % of all cases"
         needed = f"With the seeds needed, a difference as large as the one seen is found in {share}."
+        values = ("mean", *INTERVAL, "best", "difference", "difference_low", "difference_high")
+        factors = dict.fromkeys(quoted, MEV) | (dict.fromkeys(values, factor) if factor != 1 else {})
         title = f"Finalists and baselines over {len(record['seeds'])} seeds"
         blocks += [
             Facts([Fact("champion", pieces(facts.champion.why)), *_baselines(record)]),
-            table(found["finalists"], "finalists.csv", title, headings, factors=dict.fromkeys(quoted, MEV)),
+            table(found["finalists"], "finalists.csv", title, headings, factors=factors),
             Text(pieces(f"Intervals: {seeds.INTERVAL}; p by a {seeds.TEST}, not corrected for their number. {needed}")),
         ]
     return Section("finalists", "Finalists", blocks)
