@@ -34,6 +34,8 @@ PREDICT_EXAMPLE = (
     "`bdqm-tune predict models:/oc20@champion slab.xyz`"
 )
 
+# The same as --allow-unknown-elements for MLproject, whose parameters all have a value.
+UnknownElements = Annotated[str, typer.Option("--unknown-elements", metavar="true|false", hidden=True)]
 LabelName = Annotated[
     str,
     typer.Option(
@@ -60,6 +62,7 @@ def evaluate(
     train: Train = "",
     out: Out = "",
     allow_unknown_elements: AllowUnknown = False,
+    unknown_elements: UnknownElements = "",
     as_json: Json = False,
 ) -> None:
     """Evaluate the best trial's model, or an ensemble, on the test split: for one model of a study, on record.
@@ -70,6 +73,9 @@ def evaluate(
     from bdqm_tune.evaluation.evaluation import evaluate_best, evaluate_ensemble
     from bdqm_tune.progress import note
 
+    if unknown_elements not in ("", "true", "false"):
+        raise BadInput(f"allow_unknown_elements must be true or false, got {unknown_elements!r}")
+    allow_unknown_elements |= unknown_elements == "true"
     picked = picked_trial(trial, ensemble)
     name = study or Study().name
     if file:

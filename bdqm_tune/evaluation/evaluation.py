@@ -139,7 +139,7 @@ def evaluate_ensemble(
         BadInput: as `evaluate`, and if there is no such ensemble.
         BdqmError: a store or a file cannot be read.
     """
-    return evaluate(stores, name, chosen_ensemble(which), reopen, train)
+    return evaluate(stores, name, chosen_ensemble(which), reopen, train, allow_unknown_elements)
 
 
 def chosen_ensemble(which: str = LATEST) -> Choose:

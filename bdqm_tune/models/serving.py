@@ -5,6 +5,7 @@ MLflow names this module in what it keeps of a registered model and calls `_load
 
 import io
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,13 @@ from mlflow.types.schema import AnyType, Array, ColSpec, DataType, ParamSchema, 
 from bdqm_tune.errors import BadInput, located, one_line, shown
 from bdqm_tune.learning.ensemble import Ensemble
 from bdqm_tune.learning.potential import Potential
-from bdqm_tune.models.store import load_folder
+from bdqm_tune.models.store import computed_in, load_folder
 from bdqm_tune.structures.read import check_geometry
 from bdqm_tune.structures.xyz_frames import check_frames
 
 FIELDS = ("extxyz", "symbols", "numbers", "positions", "cell", "pbc")  # of a structure
-PARAMETERS = {"forces": True, "allow_unknown_elements": False}  # of a request, with their defaults
+# Of a request, with their defaults; precision: float32 or float64, empty: that of the training, of an ensemble float64.
+PARAMETERS: dict[str, bool | str] = {"forces": True, "allow_unknown_elements": False, "precision": ""}
 FORMS = (
     '{"extxyz": "text of the file"}, or {"symbols" or "numbers": [...], "positions": [[x, y, z], ...]}, in a cell also '
     '"cell": [[...], [...], [...]] and "pbc": [true, true, true]'
@@ -37,34 +39,42 @@ class ServedModel:
 
     def __init__(self, model: Potential | Ensemble) -> None:
         self.model = model
+        self._in_precision = lru_cache(maxsize=2)(lambda precision: computed_in(model, precision or None))
 
     def predict(self, model_input: pd.DataFrame, params: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """Energies (eV) and, unless `params` say otherwise, forces (eV/Å) of every structure.
 
-        Elements that the model was not trained on are refused, unless `params` have `allow_unknown_elements`.
+        Elements that the model was not trained on are refused, unless `params` have `allow_unknown_elements`. The
+        network is computed in the `precision` that `params` have, `float32` or `float64`.
 
         Args:
             model_input: one row a structure, see `FORMS`; an extxyz text may hold several.
 
         Raises:
-            MlflowException: a structure cannot be read or described; for a server, status 400.
+            MlflowException: a structure cannot be read or described, or there is no such precision; for a server,
+                status 400.
         """
         try:
             structures = read_records(model_input.to_dict("records"))
-            forces, allowed = (bool((params or {}).get(name, default)) for name, default in PARAMETERS.items())
-            return [self._results(i, atoms, forces, allowed) for i, atoms in enumerate(structures)]
+            given = {**PARAMETERS, **(params or {})}
+            model = self._in_precision(given["precision"])
+            forces, allowed = bool(given["forces"]), bool(given["allow_unknown_elements"])
+            return [_results(model, i, atoms, forces, allowed) for i, atoms in enumerate(structures)]
         except BadInput as error:
             raise MlflowException.invalid_parameter_value(str(error)) from None
 
-    def _results(self, i: int, atoms: Atoms, forces: bool, allow_unknown_elements: bool) -> dict[str, Any]:
-        with located(f"structure {i}"):
-            check_geometry(atoms)
-            if isinstance(self.model, Potential):
-                found = self.model.predict([atoms], forces, allow_unknown_elements)
-                results = {"energy": float(found.energies[0])}
-                return results | ({"forces": found.forces[0].tolist()} if found.forces is not None else {})
-            values = self.model.results(atoms, forces, allow_unknown_elements)
-        return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in values.items()}
+
+def _results(
+    model: Potential | Ensemble, i: int, atoms: Atoms, forces: bool, allow_unknown_elements: bool
+) -> dict[str, Any]:
+    with located(f"structure {i}"):
+        check_geometry(atoms)
+        if isinstance(model, Potential):
+            found = model.predict([atoms], forces, allow_unknown_elements)
+            results = {"energy": float(found.energies[0])}
+            return results | ({"forces": found.forces[0].tolist()} if found.forces is not None else {})
+        values = model.results(atoms, forces, allow_unknown_elements)
+    return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in values.items()}
 
 
 def _load_pyfunc(data_path: str) -> ServedModel:
@@ -85,7 +95,8 @@ def signature(model: Potential | Ensemble) -> ModelSignature:
         outputs += [ColSpec(DataType.double, "energy_std"), ColSpec(per_atom, "forces_std", required=False)]
         if model.calibration is not None:
             outputs.append(ColSpec(Array(DataType.double), "energy_interval"))
-    parameters = [ParamSpec(name, DataType.boolean, default) for name, default in PARAMETERS.items()]
+    kinds = {bool: DataType.boolean, str: DataType.string}
+    parameters = [ParamSpec(name, kinds[type(default)], default) for name, default in PARAMETERS.items()]
     return ModelSignature(inputs, Schema(outputs), ParamSchema(parameters))
 
 

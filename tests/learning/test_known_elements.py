@@ -2,18 +2,22 @@
 
 import dataclasses
 import json
+import shlex
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from ase import Atoms
 from ase.build import bulk
 
 from bdqm_tune.cli.main import app
 from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.errors import BadInput
+from bdqm_tune.evaluation import evaluation
 from bdqm_tune.evaluation.measurement import predict
 from bdqm_tune.learning.calculator import make_calculator
 from bdqm_tune.learning.dataset import Dataset
@@ -125,3 +129,30 @@ def test_an_ensemble_knows_what_all_its_members_know(dataset: Dataset) -> None:
     assert isinstance(one, Potential)
     other = dataclasses.replace(one, known_elements=(29, 46))
     assert Ensemble({"a": one, "b": other}).known_elements == (29,)
+
+
+def test_every_way_to_evaluate_may_allow_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The command line by an option or, as MLproject calls it, a value; and of an ensemble as of a trial."""
+    asked: list[Any] = []
+
+    def note(stores: Stores, name: str, choose: Any, reopen: str = "", train: str = "", allow: bool = False) -> None:
+        asked.append(allow)
+        raise BadInput("that is all")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(evaluation, "evaluate", note)
+    entry = yaml.safe_load((Path(__file__).parents[2] / "MLproject").read_text())["entry_points"]["evaluate"]
+    for model in ({}, {"ensemble": "latest"}):
+        for value, allowed in {"": False, "false": False, "true": True}.items():
+            given = dict.fromkeys(entry["parameters"], "") | {"study": "s", "allow_unknown_elements": value} | model
+            command = entry["command"].replace("--out figures/", "")
+            words = command.format(**{name: shlex.quote(text) for name, text in given.items()})
+            with pytest.raises(BadInput, match="that is all"):
+                app(shlex.split(words)[3:], standalone_mode=False)
+            assert asked.pop() is allowed
+        words = [word for name, value in model.items() for word in (f"--{name}", value)]
+        with pytest.raises(BadInput, match="that is all"):
+            app(["evaluate", "--allow-unknown-elements", *words], standalone_mode=False)
+        assert asked.pop() is True
+    with pytest.raises(BadInput, match="must be true or false, got 'yes'"):
+        app(["evaluate", "--unknown-elements", "yes"], standalone_mode=False)

@@ -3,13 +3,17 @@
 from pathlib import Path
 
 import ase.io
+import mlflow
 import pytest
 import torch
 from ase.build import bulk
+from mlflow.exceptions import MlflowException
 
 import bdqm_tune as bt
 from bdqm_tune.errors import BadInput
 from bdqm_tune.learning.ensemble import Ensemble
+from bdqm_tune.models.registry import LOADER
+from bdqm_tune.models.serving import record_of, signature
 from tests.commands import Call
 from tests.learning.test_potential import random_potential
 
@@ -39,6 +43,29 @@ def test_a_model_predicts_in_the_precision_asked_for(workdir: Path, call: Call) 
         written = ase.io.read("out.xyz")
         assert written.get_potential_energy() == pytest.approx(energies[model, precision][0], abs=1e-8)
     assert abs(energies["single", None][0] - energies["single", "float64"][0]) > 1e-8
+
+
+def test_a_served_model_predicts_in_the_precision_asked_for(workdir: Path) -> None:
+    """By MLflow's own way, with the signature that `register` writes: a parameter that it lacks would be left out."""
+    single = random_potential(dtype=torch.float32)
+    atoms = bulk("Cu", cubic=True)
+    atoms.rattle(0.1, seed=1)
+    single.save(Path("model"))
+    mlflow.pyfunc.save_model(
+        "packed", loader_module=LOADER, data_path="model", signature=signature(single), pip_requirements=[]
+    )
+    served = mlflow.pyfunc.load_model("packed")
+    energies = {}
+    for precision in ("", "float32", "float64"):
+        (found,) = served.predict([record_of(atoms)], params={"precision": precision})
+        energies[precision] = found["energy"]
+        atoms.calc = bt.load_calculator("model", precision=precision or None)
+        assert found["energy"] == atoms.get_potential_energy()
+        assert found["forces"] == atoms.get_forces().tolist()
+    assert served.predict([record_of(atoms)])[0]["energy"] == energies[""] == energies["float32"] != energies["float64"]
+    with pytest.raises(MlflowException, match="'half': must be float32 or float64") as raised:
+        served.predict([record_of(atoms)], params={"precision": "half"})
+    assert raised.value.get_http_status_code() == 400
 
 
 def test_no_other_precision_is_taken(workdir: Path, call: Call) -> None:
