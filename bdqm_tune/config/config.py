@@ -23,6 +23,7 @@ from bdqm_tune.config.hyperparameters import (
     excluded_by,
     refuse_two_ways,
 )
+from bdqm_tune.config.problems import problems
 from bdqm_tune.config.reference_energies import ReferenceOption, parse_reference_energies
 from bdqm_tune.config.spaces import DESCRIPTOR, Space, check_value, is_space, parse_space
 from bdqm_tune.config.yaml_files import parse_yaml
@@ -466,15 +467,14 @@ def _build(content: dict[str, Any], source: str) -> Config:
 def describe(error: ValidationError, model: type[BaseModel] = Config) -> str:
     """The first problems of a validation of `model` in one line: where, what, and what is valid there."""
     parts = []
-    for problem in error.errors()[:3]:
-        where = ".".join(str(key)[:100] for key in problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            valid = ", ".join(_valid_keys(model, problem["loc"][:-1]))
+    for problem in problems(error, model)[:3]:
+        where = ".".join(str(key)[:100] for key in problem.place)
+        if problem.kind == "extra_forbidden":
+            valid = ", ".join(_valid_keys(model, problem.place[:-1]))
             parts.append(f"unknown option {where}; there are: {valid}")
             continue
-        message = problem["msg"].removeprefix("Value error, ")
-        got = f", got {shown(problem['input'])}" if where and problem["type"] not in ("missing", "value_error") else ""
-        parts.append(f"{where}: {message}{got}" if where else message)
+        got = f", got {shown(problem.value)}" if where and problem.kind not in ("missing", "value_error") else ""
+        parts.append(f"{where}: {problem.message}{got}" if where else problem.message)
     return printable("; ".join(parts))
 
 

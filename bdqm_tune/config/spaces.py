@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from bdqm_tune.config.descriptor_options import DescriptorFields
 from bdqm_tune.config.hyperparameters import Hyperparameters, Options
+from bdqm_tune.config.problems import problems
 from bdqm_tune.config.yaml_files import parse_yaml
 from bdqm_tune.errors import BadInput, shown
 
@@ -95,8 +96,7 @@ def check_value(name: str, value: Any) -> Any:
     try:
         return getattr(model(**{field: given}), field)
     except ValidationError as error:
-        message = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise ValueError(f"{name}: {message}, got {shown(value)}") from None
+        raise ValueError(f"{name}: {problems(error, model)[0].message}, got {shown(value)}") from None
 
 
 def plain(value: Any) -> Any:

@@ -1,14 +1,16 @@
 """Options: declared once, checked where they are given, and an error that names the key and what is valid."""
 
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from bdqm_tune.config.config import Config, load_config
+from bdqm_tune.config.config import Config, describe, load_config
 from bdqm_tune.config.hyperparameters import DEFAULT_SEARCH, Hyperparameters
 from bdqm_tune.config.spaces import Space, parse_space
 from bdqm_tune.errors import BadInput
@@ -522,3 +524,64 @@ def test_the_options_of_a_descriptor_are_those_that_it_has_and_come_back_from_js
     )
     assert json.loads(json.dumps(dumped)) == dumped
     assert load_config(None, {"descriptor": dumped}).descriptor == options
+
+
+def options_of(model: type[BaseModel], groups: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Every option, by its groups and its name."""
+    for name, field in model.model_fields.items():
+        yield (*groups, name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from options_of(field.annotation, (*groups, name))
+
+
+WRONG = [{"a": 1}, [1, {"b": 2}], [[]], -7.5, "nonsense", object(), None, True, [], "", {1: [1, "a"]}]
+INTERNAL = re.compile(
+    r"\.(str|int|float|bool|list|dict|constrained|function|literal|nullable|\[key\])\b", re.IGNORECASE
+)
+
+
+@pytest.mark.parametrize("option", list(options_of(Config)), ids=".".join)
+def test_a_message_names_an_option_once_and_no_type_of_pydantics(option: tuple[str, ...]) -> None:
+    refused = 0
+    for wrong in WRONG:
+        content: Any = wrong
+        for key in reversed(option):
+            content = {key: content}
+        try:
+            Config(**content)
+        except ValidationError as error:
+            message = describe(error)
+        except ValueError as error:
+            message = str(error)
+        else:
+            continue
+        refused += 1
+        places = [part.split(": ")[0] for part in message.split("; ")]
+        assert not INTERNAL.search(message), message
+        assert len(places) == len(set(places)), message
+    assert refused or option[-1] == "enqueue"
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ({"": {"cohort": "many"}}, "cohort: must be 'auto' or a whole number from 1 to 1000, got 'many'"),
+        ({"": {"cohort": 0}}, "cohort: must be 'auto' or a whole number from 1 to 1000, got 0"),
+        (
+            {"training": {"early_stopping": "never"}},
+            "training.early_stopping: must be a whole number from 1 to 1000000, 'auto' or null, got 'never'",
+        ),
+        ({"training": {"forces": 7}}, "training.forces: must be true or false or 'partial', got 7"),
+        (
+            {"descriptor": {"sigmas": "wide"}},
+            "descriptor.sigmas: must be a whole number from 1 to 40 or a list of numbers above 0 and at most 100.0, "
+            "got 'wide'",
+        ),
+        ({"descriptor": {"sigmas": [0.1, "a"]}}, "descriptor.sigmas.1: Input should be a valid number"),
+        ({"search": {"descriptor.sigmas": {"choice": ["wide"]}}}, "descriptor.sigmas: must be a whole number from 1"),
+    ],
+)  # fmt: skip
+def test_of_several_types_the_message_names_all(groups: Any, message: str) -> None:
+    with pytest.raises(BadInput) as raised:
+        load_config(None, groups)
+    assert message in str(raised.value)

@@ -102,7 +102,7 @@ def test_a_plain_value_for_one_of_the_searched_descriptors_is_a_choice_of_one() 
         ({"square": {"int": [0, 1]}}, "descriptor.square: int does not fit a bool"),
         ({"orders": {"choice": [[0, 12]]}}, r"descriptor.orders: .*less than or equal to 9, got \[0, 12\]"),
         ({"orders": "[0, 1"}, r"descriptor.orders: not a list or a mapping: '\[0, 1'"),
-        ({"sigmas": {"int": [0, 3]}}, "descriptor.sigmas: .*greater than or equal to 1, got 0"),
+        ({"sigmas": {"int": [0, 3]}}, "descriptor.sigmas: must be a whole number from 1 to 40 .*, got 0"),
         ({"cutoff": {"float": [None, 3]}}, "descriptor.cutoff: float needs two numbers"),
         ({"name": {"choice": ["gmp", "soap"]}}, "descriptor.name: .*'gmp_groups'.*, got 'soap'"),
         ({"cutof": 5}, "unknown option of the descriptor 'descriptor.cutof'; there are: name, orders"),
