@@ -124,6 +124,7 @@ def confirm(
         BadInput: no such study, no complete trial, a number is too small, or the training file is gone.
         BdqmError: a store failed, or no configuration could be trained.
     """
+    compile_ahead()
     options = confirmation.Options(best, seeds, random, None if train is None else str(train), trial=trial)
     return confirmation.confirm(find_stores(), _name(study), options)
 

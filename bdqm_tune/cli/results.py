@@ -53,6 +53,7 @@ def confirm(
     """Retrain the best configurations with other seeds, rank them, and choose the champion among them.
 
     Called again, it resumes: what was trained before is not trained again."""
+    from bdqm_tune.compilation.cache import compile_ahead
     from bdqm_tune.config.config import Study
     from bdqm_tune.confirmation.confirm import confirm as run
     from bdqm_tune.confirmation.confirm import write_confirmation
@@ -62,6 +63,7 @@ def confirm(
     name = study or Study().name
     folder = files_folder(name, out)  # before the work, so that nothing is trained whose files have no place
     stores = stores_here()
+    compile_ahead()
     made = run(stores, name, options, lambda line, done, n: note(f"{done}/{n} {line}"))
     print(json.dumps(made.record()) if as_json else "\n".join(confirmation_lines(made)))
     if folder is not None:
@@ -111,6 +113,7 @@ def reproduce(
     as_json: Json = False,
 ) -> None:
     """Train a run's configuration again with its data and seed, and compare: exit status 1 if the result differs."""
+    from bdqm_tune.compilation.cache import compile_ahead
     from bdqm_tune.models.archive import export as write
     from bdqm_tune.models.reproduction import DIFFERENT, TOLERANCE
     from bdqm_tune.models.reproduction import reproduce as run
@@ -120,6 +123,7 @@ def reproduce(
         names = write(stores, run_id, Path(export), train or None)
         print(json.dumps(names) if as_json else f"{export}: {', '.join(names)}")
         return
+    compile_ahead()  # what compiles in memory rounds otherwise than what is read from the cache
     found = run(stores, run_id, train or None, device, number("--tolerance", tolerance, float, TOLERANCE))
     for line in found.notes:
         print(f"warning: {line}", file=sys.stderr, flush=True)

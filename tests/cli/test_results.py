@@ -9,9 +9,13 @@ import pandas as pd
 import pytest
 import yaml
 
+from bdqm_tune import api
+from bdqm_tune.cli.main import app
 from bdqm_tune.cli.results import confirmation_lines
+from bdqm_tune.compilation import cache
 from bdqm_tune.config.config import Config
 from bdqm_tune.confirmation.confirm import Confirmation
+from bdqm_tune.errors import BadInput
 from bdqm_tune.learning.dataset import prepare
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.study.selection import Champion
@@ -95,6 +99,20 @@ def test_the_table_has_energies_per_atom_in_mev(objective: str, stored: str, wor
     assert lines[0].endswith(f"mean, interval and best in {unit}")
     assert lines[2].split() == ["*", "1", "trial-001", *words, "100"]
     assert f"with seed 1: {words[-1]} {unit}, run abc" in lines[-1]
+
+
+@pytest.mark.parametrize("way", ["confirm", "reproduce", "python"])
+def test_loops_are_compiled_ahead_of_a_training_again(way: str, workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that compiles them itself rounds otherwise, and a training that is repeated would seem different."""
+
+    def compile_ahead() -> None:
+        raise BadInput("compiled first")
+
+    monkeypatch.setattr(cache, "compile_ahead", compile_ahead)
+    monkeypatch.setattr(api, "compile_ahead", compile_ahead)
+    commands = {"confirm": ["confirm", "--study", "s"], "reproduce": ["reproduce", "0" * 32]}
+    with pytest.raises(BadInput, match="compiled first"):
+        api.confirm("s") if way == "python" else app(commands[way], standalone_mode=False)
 
 
 @pytest.mark.parametrize("command", ["confirm", "register", "reproduce"])
