@@ -47,7 +47,8 @@ def validation_curves(
         lowest = curves.groupby("trial", as_index=False)[objective].min()
         states = dict(zip(trials["number"], trials["state"], strict=True))
         if best is not None:
-            _draw(ax, curves[curves["trial"] == best], objective, style.BEST, f"best: trial {best}", linewidth=1.7)
+            kept = trials.loc[trials["number"] == best, "best_epoch"].iloc[0]
+            _draw(ax, curves[curves["trial"] == best], objective, style.BEST, f"best: trial {best}", 1.7, kept)
         for state, look in style.STATES.items():
             numbers = [n for n in curves["trial"].unique() if states.get(n) == state and n != best]
             if numbers:
@@ -74,8 +75,16 @@ def validation_curves(
     return ax
 
 
-def _draw(ax: Axes, curves: pd.DataFrame, objective: str, look: style.Look, label: str, linewidth: float) -> None:
-    """One line a trial, and a mark where each ends, or at its lowest point for the best trial."""
+def _draw(
+    ax: Axes,
+    curves: pd.DataFrame,
+    objective: str,
+    look: style.Look,
+    label: str,
+    linewidth: float,
+    kept: float | None = None,
+) -> None:
+    """One line a trial, and a mark where each ends, or at the epoch that is kept."""
     groups = [(part["epoch"].to_numpy(float), part[objective].to_numpy(float)) for _, part in curves.groupby("trial")]
     many = len(groups) > MANY_LINES
     alpha = 0.9 if len(groups) <= 15 else 0.15 if many else 0.5
@@ -84,8 +93,8 @@ def _draw(ax: Axes, curves: pd.DataFrame, objective: str, look: style.Look, labe
             x, y, color=look.color, linestyle=look.linestyle, linewidth=linewidth, zorder=look.z, rasterized=many,
             label=label if position == 0 else None, marker=look.marker,
         )  # fmt: skip
-        if look is style.BEST:
-            line.set(markersize=9, markevery=[int(y.argmin())], markeredgewidth=0.5)
+        if kept is not None:
+            line.set(markersize=9, markevery=[int(np.searchsorted(x, kept))], markeredgewidth=0.5)
         else:
             line.set(markersize=2 if many else 3.5, markevery=[len(x) - 1], alpha=alpha)
             line.set(markeredgecolor=look.color, markeredgewidth=0.8)
