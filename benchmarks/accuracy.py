@@ -4,9 +4,9 @@ python -m benchmarks.accuracy [--data ../shared/data] [--only Mo Si OC20] [--see
 
 For each data set, and each seed of the validation split, the sampler and the networks, it runs the three commands as a
 user does, in an empty folder, and prints the errors of the champion on the test split, which nothing was chosen by:
-their mean over the seeds, the range, the CPU time and the minutes of `tune` and `confirm` together, and the time that a
-prediction of energy and forces takes an atom. OC20's slabs get an ensemble in place of `confirm`. Published values stand
-beside them, from the README files of the data. `docs/accuracy.md` has the table.
+their mean over the seeds, the range, the CPU time and the minutes of `tune` and `confirm` together, and the time that
+a prediction of energy and forces takes an atom. OC20's slabs get an ensemble in place of `confirm`. Published values
+stand beside them, from the README files of the data. `docs/accuracy.md` has the table.
 """
 
 import argparse
@@ -87,7 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(case: Case, data: Path, seed: int, settings: str, n_trials: str) -> Result:
     """The three commands in a folder of their own."""
     with TemporaryDirectory(prefix="accuracy-") as folder:
-        (Path(folder) / "seeds.yaml").write_text(f"data: {{validation: {{seed: {12 + seed}}}}}\nstudy: {{seed: {seed}}}\n")
+        seeds = {"data": {"validation": {"seed": 12 + seed}}, "study": {"seed": seed}}
+        (Path(folder) / "seeds.yaml").write_text(json.dumps(seeds))
         files = ["--train", str(data / case.train), "--test", str(data / case.test), "--config", "seeds.yaml"]
         options = ",".join(part for part in (case.settings, settings) if part)
         trials = ["--n-trials", n_trials or case.n_trials] if n_trials or case.n_trials else []

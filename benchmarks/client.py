@@ -138,7 +138,7 @@ def work(order: Order) -> Measured:
     stores = Stores(Path(order.home), connection_file=Path(order.connection))
     options: dict[str, Any] = {
         "study": {"name": order.study, "n_trials": order.trials},
-        "training": {"epochs": order.epochs, "early_stopping": None},
+        "training": {"epochs": order.epochs, "early_stopping": None, "forces": False},
         "": {"cohort": 1},
     }
     config = load_config(None, options)

@@ -31,7 +31,7 @@ KINDS = {"a copy each": math.inf, "one for all": shared_memory.WORTH_A_FILE}
 
 
 def configuration(folder: Path) -> Config:
-    training = {"epochs": 10**6, "early_stopping": None}
+    training = {"epochs": 10**6, "early_stopping": None, "forces": False}
     groups = {"data": {"train": str(folder / "train.traj")}, "descriptor": DESCRIPTOR, "training": training}
     return load_config(None, groups | {"": {"device": "cpu", "memory": 64.0}})
 

@@ -127,7 +127,9 @@ def compare(trial: optuna.Trial) -> None:
 
 def measure(running: Servers, dataset: Dataset, finished: int, waiting: int, elsewhere: int) -> None:
     """Time what one worker does in a study of this size."""
-    config = load_config(None, {"study": {"name": f"size-{time.time():.0f}"}, "training": {"epochs": 100}})
+    config = load_config(
+        None, {"study": {"name": f"size-{time.time():.0f}"}, "training": {"epochs": 100, "forces": False}}
+    )
     stores, n_train, meter = running.stores, len(dataset.train.structures), Meter(running)
     study = open_study(stores, config, dataset)
     first_trial(study, config, n_train)

@@ -141,6 +141,7 @@ def study(data: Path, at_once: str) -> tuple[float, float]:
     """Seconds, and GiB of memory at most, of 50 trials of 100 epochs on OC20-300 with Hyperband: the whole command."""
     with TemporaryDirectory() as folder:
         options = f"--train {data / 'oc20_300_train.traj'} --n-trials 50 --epochs 100 --cohort {at_once}"
+        options += " --set search=ampopt,training.forces=false"
         command = [sys.executable, "-m", "bdqm_tune", "tune", *options.split()]
         environ = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "MLFLOW_DISABLE_TELEMETRY": "true"}
         environ = {name: value for name, value in environ.items() if name not in ("BDQM_HOME", "BDQM_STORAGE")}
