@@ -66,7 +66,7 @@ def packages(distribution: str = "bdqm-tune") -> Iterator[Finding]:
         return
     needed = [package for package in needed if package.marker is None or package.marker.evaluate({"extra": ""})]
     versions = [(package, _version(package.name)) for package in needed]
-    wrong = [(package, found) for package, found in versions if not package.specifier.contains(found, True)]
+    wrong = [(package, found) for package, found in versions if not (found and package.specifier.contains(found, True))]
     for package, found in wrong:
         name, specifier = package.name, package.specifier
         message = f"{name} {found} is here, {specifier} is needed" if found else f"{name} is missing"
