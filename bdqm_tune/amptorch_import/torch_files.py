@@ -46,7 +46,7 @@ def read_torch_file(path: Path) -> Any:
         raise
     except (ValueError, TypeError, AttributeError, KeyError, IndexError, OverflowError, RecursionError) as error:
         raise BadInput(f"{path}: damaged ({one_line(error)})") from None
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, MemoryError, struct.error) as error:
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, MemoryError, struct.error, EOFError) as error:
         raise BadInput(f"{path}: not a file of torch that can be read ({one_line(error)})") from None
 
 

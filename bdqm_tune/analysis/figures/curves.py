@@ -94,7 +94,7 @@ def _draw(
             label=label if position == 0 else None, marker=look.marker,
         )  # fmt: skip
         if kept is not None:
-            line.set(markersize=9, markevery=[int(np.searchsorted(x, kept))], markeredgewidth=0.5)
+            line.set(markersize=9, markevery=[min(int(np.searchsorted(x, kept)), len(x) - 1)], markeredgewidth=0.5)
         else:
             line.set(markersize=2 if many else 3.5, markevery=[len(x) - 1], alpha=alpha)
             line.set(markeredgecolor=look.color, markeredgewidth=0.8)
