@@ -42,14 +42,15 @@ class Measured:
 
 
 def measure_unlabelled(model: Potential | Ensemble, test: Geometries, data: StudyData, home: Path) -> Measured:
-    """What needs no labels: the overlap of the test split with the training file, and the cost of predictions."""
+    """What needs no labels: the overlap of the test split with the two others, and the cost of predictions."""
     first = model if isinstance(model, Potential) else next(iter(model.members.values()))
 
     def prints(structures: Geometries) -> NDArray[np.float64]:
         numbers = np.concatenate([atoms.numbers for atoms in structures.atoms])
         return fingerprints(stored_features(structures, first.descriptor, home / "features"), numbers, first.scaler)
 
-    overlap = find_overlap(test, prints(test), data.structures, prints(data.structures))
+    trained = data.structures.select(np.sort(np.concatenate([data.train, data.validation])))  # without those left out
+    overlap = find_overlap(test, prints(test), trained, prints(trained))
     cost = measure_cost(model, test.atoms)
     return Measured(
         overlap.metrics() | cost.metrics(),

@@ -95,7 +95,10 @@ def test_a_study_that_left_copies_out_is_resumed_evaluated_and_confirmed(
     assert [run.data.tags["left_out"] for run in runs] == ["[3]"] * 3
     made = confirm(stores, "small", Options(best=1, seeds=2, random="none"))
     assert set(made.retrainings["state"]) == {"complete"}
-    assert np.isfinite(evaluate_best(stores, "small").metrics["test_energy_mae"])
+    evaluation = evaluate_best(stores, "small")
+    assert np.isfinite(evaluation.metrics["test_energy_mae"])
+    assert evaluation.metrics["overlap_same"] == 0, "the one that was left out was not trained on"
+    assert 3 not in evaluation.tables["overlap"]["nearest"].tolist()
 
 
 def test_the_test_split_is_evaluated_in_pieces(
