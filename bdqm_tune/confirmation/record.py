@@ -44,7 +44,7 @@ def read_confirmation(client: MlflowClient, champion: Champion) -> RecordedConfi
 
         whole = dict.fromkeys(("trial", "n_parameters", "best_seed", "seeds_needed"), "Int64")
         return RecordedConfirmation(
-            pd.read_csv(fetched(FINALISTS), dtype=whole),
-            pd.read_csv(fetched(RETRAININGS), dtype={"n_parameters": "Int64"}),
+            pd.read_csv(fetched(FINALISTS), dtype=whole, float_precision="round_trip"),
+            pd.read_csv(fetched(RETRAININGS), dtype={"n_parameters": "Int64"}, float_precision="round_trip"),
             json.loads(fetched(RECORD).read_text(encoding="utf-8")),
         )

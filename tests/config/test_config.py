@@ -571,7 +571,7 @@ def test_a_message_names_an_option_once_and_no_type_of_pydantics(option: tuple[s
             {"training": {"early_stopping": "never"}},
             "training.early_stopping: must be a whole number from 1 to 1000000, 'auto' or null, got 'never'",
         ),
-        ({"training": {"forces": 7}}, "training.forces: must be true or false or 'partial', got 7"),
+        ({"training": {"forces": 7}}, "training.forces: must be true or false, 'partial' or 'auto', got 7"),
         (
             {"descriptor": {"sigmas": "wide"}},
             "descriptor.sigmas: must be a whole number from 1 to 40 or a list of numbers above 0 and at most 100.0, "
