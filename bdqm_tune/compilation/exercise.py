@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 
-def gaussian_multipoles(folder: Path) -> None:
+def gaussian_multipoles(_folder: Path) -> None:
     """Features of Gaussian multipoles and their derivatives."""
     from bdqm_tune.descriptors import GMP, GMPGroups
 
@@ -21,7 +21,7 @@ def gaussian_multipoles(folder: Path) -> None:
     _features(GMPGroups({0: [1], 1: [1], 2: [1, 2]}, [0.5, 1.0], 4.0))
 
 
-def symmetry_functions(folder: Path) -> None:
+def symmetry_functions(_folder: Path) -> None:
     """Symmetry functions of all kinds and their derivatives."""
     from bdqm_tune.descriptors import SymmetryFunctions
 

@@ -102,7 +102,7 @@ def export(stores: Stores, run_id: str, file: Path, train: str | None = None) ->
     contents |= {
         training_record.CONFIG: training_record.as_yaml(config.updated({"data": {**names, "test": None}})).encode(),
         "result.json": _json({"run_id": run_id, "parameters": run.data.params, "metrics": run.data.metrics}),
-        "data.json": _json(_data(run, data)),
+        "data.json": _json(_data(data)),
         "environment.json": _json({k: v for k, v in run.data.tags.items() if k.startswith(ENVIRONMENT)}),
         "README.md": _readme(run, data).encode(),
     }
@@ -151,7 +151,7 @@ def _evaluations(client: MlflowClient, run: Run) -> list[Run]:
     return [one for one in found if client.list_artifacts(one.info.run_id)]
 
 
-def _data(run: Run, data: StudyData) -> dict[str, Any]:
+def _data(data: StudyData) -> dict[str, Any]:
     source = data.structures
     splits = {"training": data.train, "validation": data.validation}
     return {

@@ -174,7 +174,7 @@ class TrialRunner:
         checkpoint, which has all epochs.
         """
 
-        def report(client: MlflowClient) -> bool:
+        def report(_client: MlflowClient) -> bool:
             return tell(trial, outcome.result, self._config.objectives, checkpoint, outcome.reports)
 
         run.finish(outcome.result.state, outcome.tags, outcome.write, outcome.ended)

@@ -19,6 +19,7 @@ from bdqm_tune.learning.calculator import EnsembleCalculator
 from bdqm_tune.learning.calibration import Calibration
 from bdqm_tune.learning.dataset import Dataset, prepare
 from bdqm_tune.learning.ensemble import Ensemble
+from bdqm_tune.learning.known_elements import UnknownElement
 from bdqm_tune.models.prediction import predict_file
 from bdqm_tune.models.store import load_model, load_potential
 from bdqm_tune.services.connection import Stores
@@ -211,6 +212,23 @@ def test_which_ensemble_is_evaluated(stores: Stores, tuned: Callable[..., Any]) 
     assert len(evaluate_ensemble(stores, "small", first, reopen="both are of interest").trials) == 2
     with pytest.raises(BadInput, match=rf"no ensemble 'none'; it has latest and .*{second}"):
         evaluate_ensemble(stores, "small", "none")
+
+
+def test_elements_not_trained_on_are_evaluated_where_that_is_allowed(
+    stores: Stores, tuned: Callable[..., Any], files: dict[str, str]
+) -> None:
+    images = ase.io.read(files["test"], ":")
+    for atoms in images:
+        atoms.numbers[0] = 78
+        atoms.calc.atoms = atoms.copy()  # so that its results still count
+    ase.io.write("platinum.traj", images)
+    tuned(stores, n_trials=2, data={"test": "platinum.traj"})
+    record_ensemble(stores, assemble(stores, "small", best=2))
+    with pytest.raises(BadInput, match="Pt"):
+        evaluate_ensemble(stores, "small")
+    with pytest.warns(UnknownElement, match="Pt"):
+        found = evaluate_ensemble(stores, "small", allow_unknown_elements=True)
+    assert len(found.errors) == len(images)
 
 
 def test_the_figures_of_coverage_are_those_of_the_intervals() -> None:
