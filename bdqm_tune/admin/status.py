@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from optuna.trial import FrozenTrial, TrialState
 
 from bdqm_tune.services.connection import Stores
-from bdqm_tune.services.optuna_private import id_of, models
+from bdqm_tune.services.optuna_private import id_of, models, trial_moments
 from bdqm_tune.storage.database import not_made_yet, opened
 from bdqm_tune.storage.queries import Claim
 from bdqm_tune.storage.retrying_storage import RetryingStorage
@@ -241,7 +241,7 @@ def _summaries(backend: RetryingStorage) -> list[StudySummary]:
     counts: dict[int, dict[str, int]] = defaultdict(lambda: dict.fromkeys(STATES.values(), 0))
     last: dict[int, list[datetime]] = defaultdict(list)
     trial = models.TrialModel
-    latest = sa.func.max(trial._datetime_start_utc), sa.func.max(trial._datetime_complete_utc)
+    latest = (sa.func.max(column) for column in trial_moments())
     per_state = sa.select(trial.study_id, trial.state, sa.func.count(), *latest)
     for study_id, state, count, *moments in backend.fetch(per_state.group_by(trial.study_id, trial.state)):
         counts[study_id][STATES[state]] = count

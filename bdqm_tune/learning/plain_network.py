@@ -24,6 +24,17 @@ KNOWN_ACTIVATIONS: dict[str, type[nn.Module]] = {
 }
 ROWS = 8  # atoms of the comparison by values
 ROUNDING = 1e-5  # of the largest value
+# By object, what is private of torch and read here, and why; nothing else reads such an attribute.
+BY_NAME = {
+    "torch.Tensor": (
+        "hooks, which the trainers would not run; torch has no public way to ask for them",
+        ("_backward_hooks", "_post_accumulate_grad_hooks"),
+    ),
+    "torch.nn.Module": (
+        "all that a module has, a hook of any kind included, by where it keeps it",
+        ("_modules", "_parameters", "_buffers"),
+    ),
+}
 
 
 class OtherNetwork(BdqmError):

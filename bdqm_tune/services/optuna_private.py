@@ -1,5 +1,7 @@
 """Every private name of Optuna that this package uses, and why; nothing else imports one, or reads such an attribute.
 
+But for `storage/`, whose classes are storages of Optuna: they replace and call methods of these, which are listed here.
+
 Optuna's public interface has no way to claim a trial, or to repeat a call whose answer was lost. `BY_NAME`
 lists what is used; its test names those that a new version of Optuna lacks.
 """
@@ -8,6 +10,7 @@ from typing import Any
 
 from optuna import Study, Trial
 from optuna._hypervolume import compute_hypervolume
+from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
 from optuna.storages._cached_storage import _CachedStorage as CachedStorage
 from optuna.storages._rdb import models
@@ -19,6 +22,7 @@ __all__ = [
     "CachedStorage",
     "FrozenStudy",
     "compute_hypervolume",
+    "contains",
     "forget_trials",
     "id_of",
     "models",
@@ -26,6 +30,8 @@ __all__ = [
     "scoped_session",
     "storage_of",
     "suggest",
+    "system_attributes",
+    "trial_moments",
 ]
 
 # By object, the names that are used of it, and why.
@@ -62,6 +68,8 @@ BY_NAME = {
         "the trial's id, and a claim on its way to the database",
         ("_trial_id", "_system_attrs"),
     ),
+    "optuna.distributions.FloatDistribution": ("whether a value is within it", ("_contains",)),
+    "optuna.distributions.IntDistribution": ("the same", ("_contains",)),
     "optuna.Trial": ("a value of any distribution", ("_suggest",)),
     "optuna.study._frozen.FrozenStudy": ("studies with their attributes, in one statement", ()),
     "optuna._hypervolume.compute_hypervolume": ("the hypervolume of a Pareto front", ()),
@@ -86,6 +94,21 @@ def storage_of(study: Study) -> BaseStorage:
 def suggest(trial: Trial, name: str, distribution: Any) -> Any:
     """A value for a hyperparameter, whatever its distribution is."""
     return trial._suggest(name, distribution)
+
+
+def contains(distribution: BaseDistribution, value: float) -> bool:
+    """Whether a number is within a distribution, and on its grid if it has one."""
+    return distribution._contains(distribution.to_internal_repr(value))
+
+
+def system_attributes(trial: FrozenTrial) -> dict[str, Any]:
+    """The attributes that a trial brings to the database and users do not see; they can be changed."""
+    return trial._system_attrs
+
+
+def trial_moments() -> tuple[Any, Any]:
+    """The columns of the beginning and the end of trials, UTC."""
+    return models.TrialModel._datetime_start_utc, models.TrialModel._datetime_complete_utc
 
 
 def forget_trials(study: Study) -> None:

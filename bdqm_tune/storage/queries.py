@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Query, Session
 
 from bdqm_tune.errors import BdqmError
-from bdqm_tune.services.optuna_private import id_of, models, scoped_session
+from bdqm_tune.services.optuna_private import id_of, models, scoped_session, system_attributes
 from bdqm_tune.storage.retry import Retry, reason
 
 Arguments = ParamSpec("Arguments")
@@ -65,7 +65,7 @@ class StudyQueries(RDBStorage):
 
     def _build_frozen_trial_from_trial_model(self, trial: models.TrialModel) -> FrozenTrial:
         frozen = super()._build_frozen_trial_from_trial_model(trial)
-        frozen._system_attrs.pop(CLAIM_TOKEN, None)
+        system_attributes(frozen).pop(CLAIM_TOKEN, None)
         return frozen
 
     @retrying

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.orm import Session
 
 from bdqm_tune.errors import BdqmError
-from bdqm_tune.services.optuna_private import models, scoped_session
+from bdqm_tune.services.optuna_private import models, scoped_session, system_attributes
 from bdqm_tune.storage.queries import CLAIM_TOKEN, Claim, StudyQueries, retrying
 from bdqm_tune.storage.retry import Retry
 
@@ -119,9 +119,9 @@ class RetryingStorage(StudyQueries):
         if template_trial is None:
             return self._add_trial(study_id)
         template_trial = copy.deepcopy(template_trial)
-        template_trial._system_attrs[CLAIM_TOKEN] = uuid4().hex
+        system_attributes(template_trial)[CLAIM_TOKEN] = uuid4().hex
         trial = self._add_trial(study_id, template_trial)
-        del trial._system_attrs[CLAIM_TOKEN]
+        del system_attributes(trial)[CLAIM_TOKEN]
         return trial
 
     _add_trial = retrying(RDBStorage._create_new_trial)  # which has five attempts of its own
@@ -129,7 +129,7 @@ class RetryingStorage(StudyQueries):
     def _get_prepared_new_trial(
         self, study_id: int, template_trial: FrozenTrial | None, session: Session
     ) -> models.TrialModel:
-        token = template_trial._system_attrs[CLAIM_TOKEN] if template_trial is not None else ""
+        token = system_attributes(template_trial)[CLAIM_TOKEN] if template_trial is not None else ""
         if token and self._again(token):
             added = session.query(models.TrialModel).filter_by(study_id=study_id).join(models.TrialSystemAttributeModel)
             existing = added.filter_by(key=CLAIM_TOKEN, value_json=json.dumps(token)).one_or_none()

@@ -17,6 +17,7 @@ from bdqm_tune.config.descriptor_search import OPTIONS, apart, chosen_descriptor
 from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.config.spaces import DESCRIPTOR, Space, check_value, plain
 from bdqm_tune.errors import BadInput
+from bdqm_tune.services.optuna_private import contains
 from bdqm_tune.services.optuna_private import suggest as suggest_value
 
 # A hyperparameter that counts only where another has one of the given values.
@@ -189,7 +190,7 @@ def _distribution(name: str, space: Space, n_train: int) -> BaseDistribution:
 def _contains(distribution: BaseDistribution, value: Any) -> bool:
     if isinstance(distribution, CategoricalDistribution):
         return any(value == choice and type(value) is type(choice) for choice in distribution.choices)
-    return not isinstance(value, str) and distribution._contains(distribution.to_internal_repr(value))
+    return not isinstance(value, str) and contains(distribution, value)
 
 
 def _defaults(config: Config) -> dict[str, Any]:
