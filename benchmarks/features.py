@@ -30,7 +30,7 @@ from bdqm_tune.descriptors.store import in_pieces
 from bdqm_tune.structures import builtin_structures
 from bdqm_tune.structures.read import read_images
 from bdqm_tune.threads import in_threads, usable_cores
-from benchmarks.parity import GMP_GROUPS, SYMMETRY
+from benchmarks.settings import GMP_GROUPS, SYMMETRY
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 EVERY = 5  # amptorch runs on every so many structures

@@ -13,7 +13,7 @@ from bdqm_tune import descriptors as ours
 from bdqm_tune.backends.amptorch_adapters import import_amptorch
 from bdqm_tune.descriptors.multipoles import Multipoles
 from bdqm_tune.errors import BadInput
-from benchmarks.parity import GMP_GROUPS, GMP_NORMALISED, SYMMETRY
+from benchmarks.settings import GMP_GROUPS, GMP_NORMALISED, SYMMETRY
 
 try:
     import_amptorch()  # with what it needs to be imported at all

@@ -3,7 +3,7 @@
 python scripts/rooms.py            a table
 python scripts/rooms.py --markdown the same for CONTRIBUTING.md
 
-Ends with status 1 if rooms import one another in a circle, naming the modules that do.
+Ends with status 1 if rooms or modules import one another in a circle, naming the modules that do.
 """
 
 import ast
@@ -23,14 +23,14 @@ def room_of(module: str) -> str:
     return name if (PACKAGE / name).is_dir() or name in FACES else GROUND
 
 
-def imported(path: Path) -> Iterator[str]:
-    """The modules of the package that a file imports, inside functions too."""
+def imported(path: Path, package: str = PACKAGE.name) -> Iterator[str]:
+    """The modules of the package that a file imports, inside functions too, and for type checkers."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == PACKAGE.name)
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == package)
         elif isinstance(node, ast.ImportFrom) and node.level:
             raise SystemExit(f"{path}:{node.lineno}: a relative import, which hides the room")
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == PACKAGE.name:
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == package:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
@@ -44,6 +44,33 @@ def arrows() -> dict[str, dict[str, set[str]]]:
             if room_of(name) != room_of(module):
                 found[room_of(module)][room_of(name)].add(module)
     return found
+
+
+def modules(folder: Path = PACKAGE) -> dict[str, set[str]]:
+    """By module of a package, or of a folder that is imported as one, the others that it imports."""
+    paths = {".".join(path.relative_to(folder.parent).with_suffix("").parts): path for path in folder.rglob("*.py")}
+    found: dict[str, set[str]] = {}
+    for module, path in paths.items():
+        names = {next(filter(paths.__contains__, _from(name)), module) for name in imported(path, folder.name)}
+        found[module] = names - {module}
+    return found
+
+
+def _from(name: str) -> tuple[str, ...]:
+    """What an imported name may be, in the order in which Python looks: a module, a package, or a name in either."""
+    parent = name.rpartition(".")[0]
+    return name, f"{name}.__init__", parent, f"{parent}.__init__"
+
+
+def circles(graph: dict[str, set[str]]) -> dict[str, set[str]]:
+    """Of modules and what they import, those that come back to themselves, and by which others."""
+    left = dict(graph)
+    while True:
+        inner = {name: others & left.keys() for name, others in left.items()}
+        wanted = set().union(*inner.values())
+        left = {name: others for name, others in inner.items() if others and name in wanted}
+        if left.keys() == inner.keys():
+            return left
 
 
 def in_order(graph: dict[str, dict[str, set[str]]]) -> list[str]:
@@ -96,6 +123,9 @@ def markdown(graph: dict[str, dict[str, set[str]]]) -> str:
 def main(arguments: list[str]) -> None:
     """Print the table."""
     graph = arrows()
+    if found := circles(modules()):
+        lines = (f"{module} imports {', '.join(sorted(others))}" for module, others in sorted(found.items()))
+        raise SystemExit("\n".join(["modules that import one another:", *lines]))
     if "--markdown" in arguments:
         print(markdown(graph))
         return

@@ -110,6 +110,18 @@ def test_no_rooms_import_one_another() -> None:
         rooms.in_order(graph)
 
 
+def test_no_modules_import_one_another() -> None:
+    """Not for type checkers either: what is shared belongs into a module of its own, or is a protocol."""
+    for folder in (PACKAGE, PACKAGE.parent / "benchmarks"):
+        graph = rooms.modules(folder)
+        assert rooms.circles(graph) == {}
+        assert sum(map(len, graph.values())) > 10
+    graph = rooms.modules()
+    graph["bdqm_tune.errors"].add("bdqm_tune.api")
+    assert {"bdqm_tune.errors", "bdqm_tune.api", "bdqm_tune.tuning.tune"} <= rooms.circles(graph).keys()
+    assert "bdqm_tune.cli.main" not in rooms.circles(graph)
+
+
 def test_contributing_shows_the_rooms_as_they_are() -> None:
     text = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
     assert rooms.markdown(rooms.arrows()) in text, "python scripts/rooms.py --markdown prints the table"

@@ -3,13 +3,10 @@
 import os
 import re
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from urllib.parse import unquote
 
 from bdqm_tune.errors import BadInput, BdqmError
-
-if TYPE_CHECKING:
-    from bdqm_tune.services.connection import Stores
 
 # user:password@ of a URL. To the last @, as a password that should have been encoded may have one.
 URL_PASSWORD = re.compile(r"(?<=://)([^\s/:'\"]*):[^\s'\"]+@")
@@ -25,7 +22,20 @@ PASSWORDS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "MLFLOW_AUTH_A
 ENCODE = "in a password write @ as %40, / as %2F, : as %3A, ? as %3F, # as %23, & as %26 and % as %25"
 
 
-def without_secrets(text: str, stores: "Stores | None" = None) -> str:
+class Addresses(Protocol):
+    """What may hold passwords: `services.connection.Stores`, which needs this module itself."""
+
+    @property
+    def storage_url(self) -> str: ...
+
+    @property
+    def tracking_uri(self) -> str | None: ...
+
+    @property
+    def tracking_environment(self) -> Mapping[str, str]: ...
+
+
+def without_secrets(text: str, stores: Addresses | None = None) -> str:
     """The text without the passwords of URLs, and without those that the environment and `stores` have."""
     known = _known(stores)
     for secret in sorted(known, key=len, reverse=True):
@@ -93,7 +103,7 @@ def _at_secret(url: str) -> tuple[str, str]:
     return (url, "") if found is None else (url[: found.start()], url[found.start() + 1 :])
 
 
-def _known(stores: "Stores | None") -> dict[str, str]:
+def _known(stores: Addresses | None) -> dict[str, str]:
     """What passwords in the environment and in the addresses of `stores` look like, and what is shown in its place."""
     urls = [os.environ.get(name, "") for name in URLS]
     alone = [os.environ.get(name, "") for name in PASSWORDS]

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from mlflow.entities import Dataset as MlflowDataset
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, Run, RunTag
@@ -15,13 +15,10 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.time import get_current_time_millis
 from optuna.exceptions import StorageInternalError
 
+from bdqm_tune.learning.fit import EpochRecord
 from bdqm_tune.progress import check
 from bdqm_tune.tracking.client import TrackingFailed
 from bdqm_tune.tracking.recoverable_run import RecoverableRun
-
-if TYPE_CHECKING:
-    from bdqm_tune.learning.fit import EpochRecord
-    from bdqm_tune.tracking.tracker import Tracker
 
 BATCHES_IN_TRIAL = 5
 MOST_METRICS = 1000  # in one request: MLflow's limit
@@ -48,6 +45,16 @@ class Opening:
     started: int  # timestamp (ms)
 
 
+class Requests(Protocol):
+    """What a run sends its requests by: a `Tracker`."""
+
+    def send(self, request: Callable[[MlflowClient], Any]) -> Future[Any]: ...
+
+    def wait(self, request: Future[Any]) -> Any: ...
+
+    def hurry(self) -> None: ...
+
+
 class TrialRun(RecoverableRun):
     """The MLflow run of one trial, which may not exist yet.
 
@@ -60,7 +67,7 @@ class TrialRun(RecoverableRun):
 
     def __init__(
         self,
-        tracker: "Tracker",
+        tracker: Requests,
         opening: Opening,
         open_: Callable[[MlflowClient], Run],
         renew: Callable[[Run, Opening], Callable[[MlflowClient], Run]],
@@ -91,7 +98,7 @@ class TrialRun(RecoverableRun):
         self._tracker.wait(self.send(lambda client, run: None))
         return self.run
 
-    def follow(self, records: "Iterable[EpochRecord]", epochs: int, before: int = 0) -> "Iterator[EpochRecord]":
+    def follow(self, records: Iterable[EpochRecord], epochs: int, before: int = 0) -> Iterator[EpochRecord]:
         """Log the epochs of a training as they come, in a few batches.
 
         Args:
