@@ -60,11 +60,11 @@ def study_drawings(results: StudyResults, random: StudyResults | None = None) ->
         "history": lambda: optimisation_history(trials, objective, baseline),
         "curves": lambda: validation_curves(results.curves, trials, objective),
         "importance": lambda: parameter_importance(importances),
-        "slices": lambda: slices(trials, names, objective),
         "contour": lambda: contour(trials, most_important(trials, names, importances), objective),
+        "slices": lambda: slices(trials, names, objective),
         "parallel": lambda: parallel_coordinates(trials, names, objective),
-        "pareto": lambda: pareto(with_costs(trials, atoms), objective, results.objectives),
         "durations": lambda: durations(trials),
+        "pareto": lambda: pareto(with_costs(trials, atoms), objective, results.objectives),
         "timeline": lambda: timeline(trials),
     }
     if len(results.objectives) > 1:

@@ -1,18 +1,25 @@
 """Parts of the report by themselves: hours, numbers, and what Markdown is made of."""
 
+from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import cast, get_args
 
+import optuna
 import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
 
+from bdqm_tune.analysis.drawings import evaluation_drawings, study_drawings
 from bdqm_tune.analysis.metrics_table import as_quoted, metrics_table
+from bdqm_tune.analysis.reporting.captions import FIGURES, Place, pictures
 from bdqm_tune.analysis.reporting.cost import costs
-from bdqm_tune.analysis.reporting.document import Table, number_text, piece, table
+from bdqm_tune.analysis.reporting.document import Picture, Table, number_text, piece, table
 from bdqm_tune.analysis.reporting.facts import StudyFacts
 from bdqm_tune.analysis.reporting.render import code_block, escaped
 from bdqm_tune.analysis.reporting.sections import finalists
+from bdqm_tune.evaluation.lockbox import Opening
+from bdqm_tune.evaluation.record import Evaluation
+from bdqm_tune.study.results import StudyResults
 
 T = pd.Timestamp("2026-01-01 10:00")
 
@@ -168,3 +175,20 @@ def test_metrics_of_the_objective_come_first_and_energies_per_atom_before_total_
     assert quoted["unit"].tolist() == ["eV/Å", "meV/atom", "eV", "eV"]
     assert quoted["value"].tolist() == [0.1, 20.0, 2.0, 1.0]
     assert (quoted["low"].iloc[0], quoted["high"].iloc[0]) == (0.05, 0.2)
+
+
+def test_every_figure_has_a_place_in_the_report() -> None:
+    trials = pd.DataFrame({"number": [0], "state": ["complete"], "val_energy_mae": [1.0]})
+    results = StudyResults("s", trials, pd.DataFrame(), "val_energy_mae", [], optuna.create_study(),
+                           objectives=("val_energy_mae", "n_parameters"))  # fmt: skip
+    table = pd.DataFrame({"n_atoms": [2, 3]})
+    tables = dict.fromkeys(("errors", "forces", "by_element", "coverage"), table)
+    metrics = dict.fromkeys(("coverage", "test_coverage", "test_coverage_low", "test_coverage_high"), 0.9)
+    opening = Opening(1, "", "", "", "", "")
+    evaluation = Evaluation("s", None, metrics, tables, "", lambda _file: None, opening)
+    drawn = [*study_drawings(results), *evaluation_drawings(evaluation)]
+    assert set(drawn) == FIGURES.keys()
+    placed = [block for section in get_args(Place) for block in pictures(section, drawn)]
+    assert {block.name for block in placed if isinstance(block, Picture)} == set(drawn)
+    page = (Path(__file__).parents[2] / "docs" / "figures.md").read_text(encoding="utf-8")
+    assert [name for name in drawn if f"**{name}**" not in page] == []

@@ -49,7 +49,7 @@ def cost(facts: StudyFacts, found: Frames, drawn: Sequence[str]) -> Section:
             Facts(rows),
             table(frame, "cost.csv", "Hours by device", headings),
             Text(pieces(f"{note}Preparing data, evaluating and the random search of another study are not in it.")),
-            *pictures(("durations", "pareto", "timeline"), drawn),
+            *pictures("cost", drawn),
         ],
     )
 

@@ -16,10 +16,6 @@ from bdqm_tune.units import metric_unit, shown
 
 INTERVAL = {"low": "95 % from", "high": "to"}
 GAINS = ("test_energy_mae_per_atom_gain", "test_energy_mae_gain")  # the latter of an earlier version
-EVALUATION = (
-    *("parity", "parity_per_atom", "error_distribution", "element_errors", "calibration", "spread"),
-    *("force_parity", "force_error_distribution", "element_force_errors"),
-)  # figures of an evaluation, which come in the order in which they are drawn
 Frames = Mapping[str, pd.DataFrame]
 
 
@@ -83,7 +79,7 @@ def test(facts: StudyFacts, found: Frames, drawn: Sequence[str]) -> Section:
         headings |= {"mean energy": "by the mean energy", "references": "by reference energies"}
         blocks += [
             Text(introduction),
-            *pictures([name for name in drawn if name in EVALUATION], drawn),
+            *pictures("test", drawn),
             table(
                 as_quoted(found["metrics"]),
                 "metrics.csv",

@@ -127,7 +127,7 @@ def _confirmed(facts: StudyFacts) -> list[Piece]:
 def search(facts: StudyFacts, found: Frames, drawn: Sequence[str]) -> Section:
     """How the search went, and its best trials."""
     results = facts.results
-    blocks: list[Block] = pictures(("history", "curves"), drawn)
+    blocks: list[Block] = pictures("search", drawn)
     if results.trials.empty:
         return Section("search", "Search", [Notice("The study has no trials yet.")])
     errors = [name for name in errors_first(results.objective) if results.trials[name].notna().any()]
@@ -155,7 +155,7 @@ def _error_heading(name: str, objective: str) -> str:
 
 def hyperparameters(drawn: Sequence[str]) -> Section | None:
     """What the hyperparameters do; None where nothing was drawn."""
-    blocks = pictures(("importance", "contour", "slices", "parallel"), drawn)
+    blocks = pictures("hyperparameters", drawn)
     return Section("hyperparameters", "Hyperparameters", blocks) if blocks else None
 
 
