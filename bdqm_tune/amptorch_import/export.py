@@ -12,11 +12,18 @@ from bdqm_tune.amptorch_import.translation import NETWORKS, PRECISIONS
 from bdqm_tune.config.config import Config
 from bdqm_tune.config.descriptor_options import DescriptorOptions
 from bdqm_tune.config.descriptor_search import apart, chosen_descriptor
-from bdqm_tune.config.hyperparameters import Hyperparameters, Scheduler, excluded_by
+from bdqm_tune.config.hyperparameters import Hyperparameters, Scheduler, excluded_by, left_out
 from bdqm_tune.config.spaces import DESCRIPTOR
 from bdqm_tune.descriptors.amptorch_faults import wrong_always, wrong_without_derivatives
 from bdqm_tune.descriptors.multipoles import probe_widths
 from bdqm_tune.learning.networks import ACTIVATIONS
+
+# The hyperparameters that are written, or reported where their value has no equal; another one is reported as unknown.
+KNOWN = {
+    *("num_layers", "num_nodes", "hidden_layers", "network", "activation", "batchnorm", "dropout", "dropout_rate"),
+    *("initialization", "optimizer", "weight_decay", "lr", "batch_size", "scheduler", "gamma", "step_size"),
+    "force_coefficient",
+}
 
 
 def export_config(config: Config) -> tuple[dict[str, Any], list[Unsupported]]:
@@ -34,6 +41,8 @@ def export_config(config: Config) -> tuple[dict[str, Any], list[Unsupported]]:
     values |= {DESCRIPTOR + option: value for option, value in config.descriptor.model_dump().items()}
     for name in sorted(config.spaces.keys() & values.keys() - _without_effect(hyperparameters)):
         unsupported.append(Unsupported(f"search.{name}", f"amptorch takes one value; {values[name]} is written"))
+    for name, value in left_out(hyperparameters, KNOWN).items():
+        unsupported.append(Unsupported(f"search.{name}", f"amptorch has no such option; {value} is lost"))
     exported = {
         "model": _model(hyperparameters, config, unsupported),
         "optim": _optimisation(hyperparameters, config, unsupported),
@@ -146,6 +155,18 @@ def _dataset(config: Config, unsupported: list[Unsupported]) -> dict[str, Any]:
     if config.data.validation.split != "random":
         unsupported.append(Unsupported("data.validation.split", "amptorch draws the structures at random"))
     options = config.descriptor
+    exported["scaling"] = _scaling(options, unsupported)
+    match options.name:
+        case "gmp" | "gmp_groups":
+            return exported | _multipoles(options, bool(config.training.forces), unsupported)
+        case "symmetry_functions":
+            return exported | _symmetry_functions(options)
+        case other:  # one that is added here
+            unsupported.append(Unsupported("descriptor.name", f"amptorch has no {other}; no fp_scheme is written"))
+            return exported
+
+
+def _scaling(options: DescriptorOptions, unsupported: list[Unsupported]) -> dict[str, Any]:
     if options.scaling == "log":
         unsupported.append(Unsupported("descriptor.scaling", "amptorch takes no logarithm; standardize is written"))
     elif options.scaling == "whiten":
@@ -153,18 +174,15 @@ def _dataset(config: Config, unsupported: list[Unsupported]) -> dict[str, Any]:
     scaling: dict[str, Any] = {"type": "standardize"}
     if options.scaling == "normalise":
         scaling = {"type": "normalize", "range": options.scaling_range}
-    exported["scaling"] = scaling | {"elementwise": options.scaling_per_element}
-    if options.name == "symmetry_functions":
-        return exported | _symmetry_functions(options)
+    return scaling | {"elementwise": options.scaling_per_element}
+
+
+def _multipoles(options: DescriptorOptions, forces: bool, unsupported: list[Unsupported]) -> dict[str, Any]:
     harmonics = {"groups": options.groups} if options.name == "gmp_groups" else options.model_dump()
-    wrong = wrong_always(harmonics) or ("" if config.training.forces else wrong_without_derivatives(harmonics))
+    wrong = wrong_always(harmonics) or ("" if forces else wrong_without_derivatives(harmonics))
     if wrong:
         option = "groups" if options.name == "gmp_groups" else "orders"
         unsupported.append(Unsupported(f"descriptor.{option}", f"amptorch gets wrong: {wrong}; docs/amptorch.md"))
-    return exported | _multipoles(options, unsupported)
-
-
-def _multipoles(options: DescriptorOptions, unsupported: list[Unsupported]) -> dict[str, Any]:
     sigmas = probe_widths(options.sigmas) if isinstance(options.sigmas, int) else options.sigmas
     params: dict[str, Any] = {"square": options.square}
     if options.name == "gmp_groups":

@@ -13,7 +13,7 @@ from bdqm_tune.backends.amptorch_adapters import amptorchs_globals, import_ampto
 from bdqm_tune.backends.amptorch_inputs import Images, split_images
 from bdqm_tune.backends.native import DTYPES
 from bdqm_tune.config.config import Config
-from bdqm_tune.config.hyperparameters import Hyperparameters
+from bdqm_tune.config.hyperparameters import Hyperparameters, left_out
 from bdqm_tune.config.spaces import DESCRIPTOR
 from bdqm_tune.descriptors.amptorch_faults import wrong_without_derivatives
 from bdqm_tune.errors import BadInput
@@ -26,6 +26,12 @@ from bdqm_tune.learning.potential import Potential
 from bdqm_tune.progress import note
 
 NAMED = 20  # images that a message names, at most
+# The hyperparameters that a training here follows; another is refused where it is not at its default.
+KNOWN = {
+    *("num_layers", "num_nodes", "hidden_layers", "network", "activation", "batchnorm", "dropout", "dropout_rate"),
+    *("initialization", "optimizer", "weight_decay", "lr", "batch_size", "scheduler", "gamma", "step_size"),
+    "force_coefficient",
+}
 
 
 class AmptorchRun:
@@ -192,7 +198,14 @@ def _remarks(config: Config, dataset: Dataset, differing: list[int]) -> list[str
 
 
 def trainer_config(config: Config, hyperparameters: Hyperparameters, seed: int) -> dict[str, Any]:
-    """The configuration of an `AtomsTrainer`. Optimizer and schedule are torch's own there, too."""
+    """The configuration of an `AtomsTrainer`. Optimizer and schedule are torch's own there, too.
+
+    Raises:
+        BadInput: a hyperparameter that it cannot express has another value than its default.
+    """
+    if others := left_out(hyperparameters, KNOWN):
+        named = ", ".join(f"{name}={value}" for name, value in others.items())
+        raise BadInput(f"backend amptorch: it does not know {named}; leave these at their defaults, or use native")
     epochs, options = config.training.epochs, hyperparameters
     return {
         "model": {

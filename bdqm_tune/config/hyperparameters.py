@@ -1,6 +1,6 @@
 """The hyperparameters of a trial, declared once, and the ranges in which they can be searched."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
@@ -141,3 +141,10 @@ def refuse_two_ways(given: Mapping[str, Any]) -> None:
     both = [name for name in NUMBERS_OF_LAYERS if name in given]
     if given.get("hidden_layers") is not None and both:
         raise ValueError(f"hidden_layers replaces {', '.join(both)}; give one or the other")
+
+
+def left_out(hyperparameters: Hyperparameters, known: Collection[str]) -> dict[str, Any]:
+    """The hyperparameters that are not among the known ones, and have another value than their default."""
+    fields = type(hyperparameters).model_fields
+    values = {name: getattr(hyperparameters, name) for name in fields if name not in known}
+    return {name: value for name, value in values.items() if value != fields[name].default}

@@ -28,37 +28,39 @@ def descriptor_from_options(options: DescriptorOptions, elements: Sequence[str] 
     Raises:
         BadInput: an option outside its range.
     """
-    if options.name == "symmetry_functions":
-        assert options.cutoff is not None
-        return SymmetryFunctions(
-            elements=elements if options.elements is None else options.elements,
-            cutoff=options.cutoff,
-            g2=options.g2,
-            g4=options.g4,
-            g5=options.g5,
-            cutoff_function=options.cutoff_function,
-            gamma=options.gamma,
-        )
     sigmas = probe_widths(options.sigmas) if isinstance(options.sigmas, int) else options.sigmas
-    if options.name == "gmp_groups":
-        assert options.cutoff is not None
-        return GMPGroups(
-            options.groups,
-            sigmas,
-            options.cutoff,
-            options.square,
-            options.pseudodensities,
-            smooth_cutoff=options.smooth_cutoff,
-        )
-    return GMP(
-        options.orders,
-        sigmas,
-        options.cutoff,
-        options.solid,
-        options.square,
-        options.pseudodensities,
-        smooth_cutoff=options.smooth_cutoff,
-    )
+    match options.name:
+        case "gmp":
+            return GMP(
+                options.orders,
+                sigmas,
+                options.cutoff,
+                options.solid,
+                options.square,
+                options.pseudodensities,
+                smooth_cutoff=options.smooth_cutoff,
+            )
+        case "gmp_groups":
+            assert options.cutoff is not None
+            return GMPGroups(
+                options.groups,
+                sigmas,
+                options.cutoff,
+                options.square,
+                options.pseudodensities,
+                smooth_cutoff=options.smooth_cutoff,
+            )
+        case "symmetry_functions":
+            assert options.cutoff is not None
+            return SymmetryFunctions(
+                elements=elements if options.elements is None else options.elements,
+                cutoff=options.cutoff,
+                g2=options.g2,
+                g4=options.g4,
+                g5=options.g5,
+                cutoff_function=options.cutoff_function,
+                gamma=options.gamma,
+            )
 
 
 def descriptor_from_settings(settings: dict[str, Any]) -> Descriptor:

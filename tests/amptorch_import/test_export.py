@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from bdqm_tune.amptorch_import import export_config, read_config, translate
+from bdqm_tune.amptorch_import import export, export_config, read_config, translate
+from bdqm_tune.amptorch_import.record import Unsupported
+from bdqm_tune.backends import amptorch
 from bdqm_tune.cli.main import app
 from bdqm_tune.config.config import Config
+from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.errors import BadInput
 
 AMPTORCHS = {"objective": "val_energy_mae", "reference_energies": "none", "scaling": "mean_deviation"}
@@ -157,6 +160,30 @@ def test_what_amptorch_cannot_hold_is_named() -> None:
     assert exported["optim"]["lr"] == 3e-3  # the default, which a study tries first
     enqueued = Config(study={"enqueue": [{"lr": 0.5}]})  # type: ignore[arg-type]
     assert export_config(enqueued)[0]["optim"]["lr"] == 0.5
+
+
+def test_a_hyperparameter_that_one_of_both_does_not_know_is_reported_and_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module in (export, amptorch):
+        assert Hyperparameters.model_fields.keys() >= module.KNOWN
+        monkeypatch.setattr(module, "KNOWN", module.KNOWN - {"batchnorm"})
+    for value, expected in ((True, ["search.batchnorm"]), (False, [])):
+        ours = config(GMP, {"batchnorm": value})
+        assert [entry.key for entry in export_config(ours)[1]] == expected
+    with pytest.raises(BadInput, match="backend amptorch: it does not know batchnorm=True"):
+        amptorch.trainer_config(ours, Hyperparameters(batchnorm=True), 0)
+    assert amptorch.trainer_config(ours, Hyperparameters(), 0)["optim"]["lr"] == Hyperparameters().lr
+
+
+def test_a_descriptor_that_amptorch_does_not_have_is_reported() -> None:
+    ours = config(GMP)
+    other = ours.model_copy(update={"descriptor": ours.descriptor.model_copy(update={"name": "soap"})})
+    unsupported: list[Unsupported] = []
+    assert "fp_scheme" not in export._dataset(other, unsupported)
+    assert [(entry.key, entry.why) for entry in unsupported] == [
+        ("descriptor.name", "amptorch has no soap; no fp_scheme is written")
+    ]
 
 
 def test_features_that_amptorch_gets_wrong_are_named() -> None:
