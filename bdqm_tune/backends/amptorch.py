@@ -20,7 +20,7 @@ from bdqm_tune.errors import BadInput
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.fit import BestEpoch, Checkpoint, EpochRecord
 from bdqm_tune.learning.networks import ACTIVATIONS, AtomicNetwork, make_network
-from bdqm_tune.learning.optimisation import make_optimizer, make_scheduler
+from bdqm_tune.learning.optimisation import make_optimizer, make_schedule
 from bdqm_tune.learning.plain_network import check_plain
 from bdqm_tune.learning.potential import Potential
 from bdqm_tune.progress import note
@@ -221,7 +221,7 @@ def trainer_config(config: Config, hyperparameters: Hyperparameters, seed: int) 
             "optimizer": lambda parameters, lr: make_optimizer(parameters, options),
             "lr": options.lr,
             "scheduler": {
-                "policy": lambda optimizer, last_epoch: make_scheduler(optimizer, options, epochs),
+                "policy": lambda optimizer, last_epoch: make_schedule(optimizer, options, epochs),
                 "params": {"monitor": "objective"},
             },
             "batch_size": options.batch_size,

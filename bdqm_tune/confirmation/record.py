@@ -3,15 +3,15 @@
 import json
 import tempfile
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
-import mlflow
 import pandas as pd
 from mlflow.tracking import MlflowClient
 
 from bdqm_tune.errors import BdqmError
 from bdqm_tune.study.selection import Champion
+from bdqm_tune.tracking.result_runs import run_file
 
 FINALISTS, RETRAININGS, RECORD = "finalists.csv", "retrainings.csv", "confirmation.json"
 
@@ -37,11 +37,7 @@ def read_confirmation(client: MlflowClient, champion: Champion) -> RecordedConfi
     if missing:
         raise BdqmError(f"{', '.join(sorted(missing))} are not in the confirmation's run {run_id} any more")
     with tempfile.TemporaryDirectory(prefix="bdqm-") as folder:
-
-        def fetched(name: str) -> Path:
-            uri = f"runs:/{run_id}/{name}"
-            return Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder, tracking_uri=client.tracking_uri))
-
+        fetched = partial(run_file, client, run_id, folder=folder)
         whole = dict.fromkeys(("trial", "n_parameters", "best_seed", "seeds_needed"), "Int64")
         return RecordedConfirmation(
             pd.read_csv(fetched(FINALISTS), dtype=whole, float_precision="round_trip"),

@@ -4,10 +4,10 @@ import json
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import optuna
 import pandas as pd
 from mlflow.entities import Run
@@ -20,7 +20,7 @@ from bdqm_tune.files import write_whole
 from bdqm_tune.study.objectives import objectives_of
 from bdqm_tune.study.study import SIGNATURE
 from bdqm_tune.tracking.provenance import provenance_tags
-from bdqm_tune.tracking.result_runs import record_run
+from bdqm_tune.tracking.result_runs import record_run, run_file
 from bdqm_tune.tracking.tracker import adopt_run
 from bdqm_tune.units import metric_unit
 
@@ -150,11 +150,7 @@ def read_evaluation(client: MlflowClient, study: optuna.Study, opening: Opening)
     if RECORD not in there:
         raise BdqmError(f"the files of the evaluation are not in its run {run_id} any more")
     with tempfile.TemporaryDirectory(prefix="bdqm-") as folder:
-
-        def fetched(name: str) -> Path:
-            uri = f"runs:/{run_id}/{name}"
-            return Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder, tracking_uri=client.tracking_uri))
-
+        fetched = partial(run_file, client, run_id, folder=folder)
         record = json.loads(fetched(RECORD).read_text(encoding="utf-8"))
         tables = {name: _read(fetched(f"{name}.csv")) for name in TABLES if f"{name}.csv" in there}
     return Evaluation(

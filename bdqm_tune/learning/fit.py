@@ -17,7 +17,7 @@ from bdqm_tune.learning.batched import BatchedEpochs, BatchedTrainer, can_batch
 from bdqm_tune.learning.batches import SplitTensors, batch_sizes
 from bdqm_tune.learning.compiled import CompiledEpochs, can_compile
 from bdqm_tune.learning.networks import AtomicNetwork
-from bdqm_tune.learning.optimisation import make_scheduler
+from bdqm_tune.learning.optimisation import make_schedule
 from bdqm_tune.learning.plain_network import OtherNetwork
 from bdqm_tune.learning.torch_epochs import TorchEpochs
 from bdqm_tune.units import FORCE_LENGTH
@@ -200,7 +200,7 @@ class Fit:
                 raise
             self._epochs = TorchEpochs(*options)
         self.n_parameters = self._epochs.kept_network.n_parameters
-        self._scheduler = make_scheduler(self._epochs.optimizer, hyperparameters, training.epochs)
+        self._scheduler = make_schedule(self._epochs.optimizer, hyperparameters, training.epochs)
         self._best = BestEpoch(training, objective, hyperparameters.scheduler)
         self.records: list[EpochRecord] = []  # of all epochs so far
         self._in_epoch = False

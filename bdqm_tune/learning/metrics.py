@@ -115,15 +115,6 @@ def energy_metrics(
     return energy_deviations(predicted, true, n_atoms).metrics()
 
 
-def force_metrics(predicted: Sequence[NDArray[np.float64]], true: Sequence[NDArray[np.float64]]) -> dict[str, float]:
-    """forces_mae, forces_rmse, forces_max_error (eV/Å) and forces_r2, of the components.
-
-    Args:
-        predicted, true: for each structure (n_atoms, 3), eV/Å.
-    """
-    return force_deviations(predicted, true).metrics()
-
-
 def _deviations(
     name: tuple[str, str],
     errors: NDArray[np.float64],

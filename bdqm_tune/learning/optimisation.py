@@ -25,7 +25,7 @@ def make_optimizer(parameters: Iterable[torch.nn.Parameter], hyperparameters: Hy
             return torch.optim.LBFGS(parameters, lr=hyperparameters.lr, line_search_fn="strong_wolfe")
 
 
-def make_scheduler(
+def make_schedule(
     optimizer: torch.optim.Optimizer, hyperparameters: Hyperparameters, epochs: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
     """The learning rate schedule, stepped once an epoch, with the objective if it is `plateau`.

@@ -106,7 +106,6 @@ ROUTES: tuple[tuple[str, str, Who], ...] = (
     ("DELETE", f"{MLFLOW_3}/roles/(?:delete|unassign|permissions/remove)", Who.ADMIN),
 )
 COMPILED = [(frozenset(methods.split()), re.compile(path), who) for methods, path, who in ROUTES]
-ASK = {"WWW-Authenticate": 'Basic realm="mlflow"'}  # so that a browser asks its user
 
 
 def whose(method: str, path: str) -> Who | None:

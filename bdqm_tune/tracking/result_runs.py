@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import mlflow
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
@@ -48,3 +49,9 @@ def record_run(
     if not in_place:
         client.set_terminated(run.info.run_id)
     return str(run.info.run_id)
+
+
+def run_file(client: MlflowClient, run_id: str, name: str, folder: str) -> Path:
+    """A file of a run, fetched into a folder. Raises MlflowException or OSError if the tracking store failed."""
+    uri = f"runs:/{run_id}/{name}"
+    return Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder, tracking_uri=client.tracking_uri))

@@ -17,7 +17,7 @@ from bdqm_tune.learning.batches import SplitTensors, split_tensors
 from bdqm_tune.learning.dataset import Dataset, prepare
 from bdqm_tune.learning.fit import Fit
 from bdqm_tune.learning.memory_budget import MemoryBudget
-from bdqm_tune.learning.metrics import force_metrics
+from bdqm_tune.learning.metrics import force_deviations
 from bdqm_tune.learning.networks import make_network
 
 Alloys = Callable[..., list[Atoms]]
@@ -192,7 +192,8 @@ def test_images_without_forces_count_with_their_energies_alone(
             assert one.val_forces_mae == pytest.approx(other.val_forces_mae, rel=1e-6)
     predicted = [np.zeros((len(atoms), 3)) for atoms in validation.atoms]
     assert validation.forces is not None
-    assert force_metrics(predicted, validation.forces)["forces_mae"] == pytest.approx(np.abs(known[1]).mean())
+    found = force_deviations(predicted, validation.forces).metrics()
+    assert found["forces_mae"] == pytest.approx(np.abs(known[1]).mean())
 
 
 def test_what_has_no_forces_at_all_is_said(alloys: Alloys, config_for: ConfigFor, tmp_path: Path) -> None:

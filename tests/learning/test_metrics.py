@@ -5,7 +5,7 @@ import pytest
 import sklearn.metrics
 
 from bdqm_tune.errors import BdqmError
-from bdqm_tune.learning.metrics import energy_metrics, force_deviations, force_metrics
+from bdqm_tune.learning.metrics import energy_metrics, force_deviations
 
 
 def test_metrics_are_those_by_hand() -> None:
@@ -37,7 +37,7 @@ def test_metrics_are_those_of_scikit_learn() -> None:
         assert found[f"energy_max_error{ending}"] == pytest.approx(sklearn.metrics.max_error(t, p))
     forces = [random.normal(size=(n, 3)) for n in n_atoms]
     off = [f + random.normal(scale=0.3, size=f.shape) for f in forces]
-    found, (t, p) = force_metrics(off, forces), (np.concatenate(each).ravel() for each in (forces, off))
+    found, (t, p) = force_deviations(off, forces).metrics(), (np.concatenate(each).ravel() for each in (forces, off))
     assert found == pytest.approx(
         {
             "forces_mae": sklearn.metrics.mean_absolute_error(t, p),
@@ -67,7 +67,8 @@ def test_errors_of_forces_are_those_of_all_components() -> None:
     predicted = [np.array([[1.0, 0.0, 0.0]]), np.array([[0.0, 2.0, 0.0], [0.0, 0.0, 0.0]])]
     true = [np.array([[0.0, 0.0, 0.0]]), np.array([[0.0, -1.0, 0.0], [0.0, 0.0, 0.5]])]
     expected = {"forces_mae": 4.5 / 9, "forces_rmse": (10.25 / 9) ** 0.5, "forces_max_error": 3.0}
-    assert force_metrics(predicted, true) == pytest.approx(expected | {"forces_r2": 1 - 10.25 / (1.25 - 0.25 / 9)})
+    expected |= {"forces_r2": 1 - 10.25 / (1.25 - 0.25 / 9)}
+    assert force_deviations(predicted, true).metrics() == pytest.approx(expected)
 
 
 def test_errors_of_forces_on_some_atoms_are_those_alone() -> None:
@@ -76,4 +77,4 @@ def test_errors_of_forces_on_some_atoms_are_those_alone() -> None:
     found = force_deviations(predicted, true, [np.array([True, False]), np.array([False])])
     assert found.metrics() == pytest.approx({"forces_mae": 1 / 3, "forces_rmse": 3**-0.5, "forces_max_error": 1.0})
     with pytest.raises(BdqmError, match="no structure"):
-        force_metrics([], [])
+        force_deviations([], [])

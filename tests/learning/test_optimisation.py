@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from bdqm_tune.config.hyperparameters import Hyperparameters
-from bdqm_tune.learning.optimisation import make_optimizer, make_scheduler
+from bdqm_tune.learning.optimisation import make_optimizer, make_schedule
 
 
 def weight(value: float = 2.0) -> torch.nn.Parameter:
@@ -15,7 +15,7 @@ def rates(epochs: int, objectives: list[float] | None = None, **options: object)
     """The learning rate of each epoch."""
     hyperparameters = Hyperparameters(**options)  # type: ignore[arg-type]
     optimizer = make_optimizer([weight()], hyperparameters)
-    scheduler, seen = make_scheduler(optimizer, hyperparameters, epochs), []
+    scheduler, seen = make_schedule(optimizer, hyperparameters, epochs), []
     for epoch in range(epochs):
         seen.append(float(optimizer.param_groups[0]["lr"]))
         optimizer.step(lambda: torch.zeros(()))  # type: ignore[arg-type, return-value]
