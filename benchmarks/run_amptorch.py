@@ -69,10 +69,10 @@ def descriptor(kind: type[Multipoles], given: dict[str, Any], elements: list[str
     files = {element: str(next(densities.glob(f"{element}_*.g"))) for element in elements}
     if kind is ours.GMPGroups:
         orders = {str(n): {"groups": numbers, "sigmas": given["sigmas"]} for n, numbers in given["groups"].items()}
-        options = {"cutoff": given["cutoff"], "square": given.get("square", False)}
+        options = {"cutoff": given["cutoff"], "square": given["square"]}
         return GMP({"MCSHs": orders, "atom_gaussians": files, **options}, elements)
     normalised = {"orders": list(given["orders"]), "sigmas": given["sigmas"]}
     options = {"square": given.get("square", True), "solid_harmonics": given.get("solid", True)}
-    if "cutoff" in given:
+    if given["cutoff"] is not None:
         options["cutoff"] = given["cutoff"]
     return GMPOrderNorm({"MCSHs": normalised, "atom_gaussians": files, **options}, elements)

@@ -11,16 +11,16 @@ G2 = {"etas": np.geomspace(0.05, 5, 4).tolist(), "rs": [0.0, 1.5]}
 G4 = {"etas": [0.005, 0.05], "zetas": [1.0, 4.0], "gammas": [1.0, -1.0]}
 
 GMP_GROUPS: dict[str, dict[str, Any]] = {
-    "gmp_ampopt": {"groups": {n: GROUPS[n] for n in range(3)}, "sigmas": S8, "cutoff": 5.0},
-    "gmp_order3": {"groups": GROUPS, "sigmas": S8, "cutoff": 8.0},
+    "gmp_ampopt": {"groups": {n: GROUPS[n] for n in range(3)}, "sigmas": S8, "cutoff": 5.0, "square": False},
+    "gmp_order3": {"groups": GROUPS, "sigmas": S8, "cutoff": 8.0, "square": False},
     "gmp_order3_square": {"groups": GROUPS, "sigmas": L5, "cutoff": 6.0, "square": True},
-    "gmp_orders_4_5": {"groups": {4: [1, 2, 3, 4], 5: [1, 2, 3, 4, 5]}, "sigmas": L5, "cutoff": 6.0},
+    "gmp_orders_4_5": {"groups": {4: [1, 2, 3, 4], 5: [1, 2, 3, 4, 5]}, "sigmas": L5, "cutoff": 6.0, "square": False},
 }
 GMP_NORMALISED: dict[str, dict[str, Any]] = {
     "gmpordernorm_solid_square": {"orders": range(5), "sigmas": L5, "cutoff": 6.0},
     "gmpordernorm_solid": {"orders": range(5), "sigmas": L5, "cutoff": 6.0, "square": False},
     "gmpordernorm_surface_square": {"orders": range(5), "sigmas": L5, "cutoff": 6.0, "solid": False},
-    "gmpordernorm_default_cutoff": {"orders": range(4), "sigmas": L5},
+    "gmpordernorm_default_cutoff": {"orders": range(4), "sigmas": L5, "cutoff": None},
     "gmpordernorm_solid_0_9": {"orders": range(10), "sigmas": L5, "cutoff": 6.0},
     "gmpordernorm_surface_0_8": {"orders": range(9), "sigmas": L5, "cutoff": 6.0, "solid": False},
 }

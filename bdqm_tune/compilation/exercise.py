@@ -18,7 +18,7 @@ def gaussian_multipoles(_folder: Path) -> None:
     from bdqm_tune.descriptors import GMP, GMPGroups
 
     _features(GMP([0, 1, 2], [0.5, 1.0], 4.0))
-    _features(GMPGroups({0: [1], 1: [1], 2: [1, 2]}, [0.5, 1.0], 4.0))
+    _features(GMPGroups({0: [1], 1: [1], 2: [1, 2]}, [0.5, 1.0], 4.0, square=False))
 
 
 def symmetry_functions(_folder: Path) -> None:

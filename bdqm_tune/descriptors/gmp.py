@@ -55,9 +55,9 @@ class GMP(Multipoles):
 
     def __init__(
         self,
-        orders: Sequence[int] = (0, 1, 2, 3),
-        sigmas: Sequence[float] = (0.4, 0.8, 1.2, 1.6, 2.0),
-        cutoff: float | None = None,
+        orders: Sequence[int],
+        sigmas: Sequence[float],
+        cutoff: float | None,
         solid: bool = True,
         square: bool = True,
         pseudodensities: str | Path | Table | None = None,

@@ -42,17 +42,17 @@ class GMPGroups(Multipoles):
 
     def __init__(
         self,
-        groups: Mapping[int, Sequence[int]] | None = None,
-        sigmas: Sequence[float] = (0.4, 0.8, 1.2, 1.6, 2.0),
-        cutoff: float = 6.0,
-        square: bool = False,
+        groups: Mapping[int, Sequence[int]],
+        sigmas: Sequence[float],
+        cutoff: float,
+        square: bool,
         pseudodensities: str | Path | Table | None = None,
         root_floor: float = 0.0,
         smooth_cutoff: bool = True,
     ) -> None:
         """
         Args:
-            groups: order, 0–9 → its groups, numbered from 1 as in `maxwell.groups`; None: all of orders 0 to 2.
+            groups: order, 0–9 → its groups, numbered from 1 as in `maxwell.groups`.
             sigmas: widths of the probes, Å, positive.
             cutoff: Å, positive.
             square: the sum of the squares itself; else its root, or the moment with its sign where the group has one
@@ -66,7 +66,7 @@ class GMPGroups(Multipoles):
             BadInput: a value outside its range.
         """
         super().__init__(sigmas, cutoff, square, root_floor, pseudodensities, smooth_cutoff)
-        self.groups = _checked({0: [1], 1: [1], 2: [1, 2]} if groups is None else groups)
+        self.groups = _checked(groups)
         self.channels = channels(list(self.groups), surface=True)
         self.kinds = []
         for place, (order, numbers) in enumerate(self.groups.items()):

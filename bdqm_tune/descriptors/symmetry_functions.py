@@ -44,7 +44,7 @@ class SymmetryFunctions(Descriptor):
     def __init__(
         self,
         elements: Sequence[str],
-        cutoff: float | Mapping[str, float] = 6.0,
+        cutoff: float | Mapping[str, float],
         g2: Mapping[str, Any] | None = None,
         g4: Mapping[str, Any] | None = None,
         g5: Mapping[str, Any] | None = None,

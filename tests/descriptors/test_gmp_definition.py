@@ -16,7 +16,7 @@ WIDTHS = [0.4, 0.8, 1.2, 1.6, 2.0]
 
 def test_the_default_cutoff_is_amptorchs() -> None:
     assert default_cutoff(WIDTHS) == 11.6
-    assert GMP(sigmas=WIDTHS).cutoff == 11.6
+    assert GMP([0], WIDTHS, None).cutoff == 11.6
     # There a probe of the widest sigma has decayed to the threshold.
     probe = math.exp(-(11.6**2) / (2 * 2.0**2)) / (2.0 * math.sqrt(2 * math.pi))
     assert probe == pytest.approx(1e-8, rel=0.05)
@@ -149,7 +149,7 @@ def test_the_feature_of_a_group_is_the_sum_over_its_harmonics(order: int, sigma:
 
 
 def test_a_group_of_one_harmonic_keeps_the_sign_of_its_moment() -> None:
-    groups = GMPGroups({3: [3]}, [0.8], CUTOFF, pseudodensities=TABLE, smooth_cutoff=False)
+    groups = GMPGroups({3: [3]}, [0.8], CUTOFF, square=False, pseudodensities=TABLE, smooth_cutoff=False)
     moment = integrated_moments(3, 0.8, solid=False)[1, 1, 1] * (0.8 * math.sqrt(2 * math.pi)) ** 2
     assert groups.compute(STRUCTURE)[CENTRE, 0] == pytest.approx(moment, rel=1e-9)
     mirrored = STRUCTURE.copy()

@@ -42,7 +42,7 @@ def test_the_weighted_sum_over_all_harmonics_is_the_norm_of_the_moments(order: i
 
 def test_columns_run_by_order_then_group_then_sigma_as_they_are_given() -> None:
     def columns(groups: dict[int, list[int]], sigmas: list[float]) -> np.ndarray:
-        return GMPGroups(groups, sigmas, 4.3, pseudodensities=TABLE).compute(ATOMS).T
+        return GMPGroups(groups, sigmas, 4.3, square=False, pseudodensities=TABLE).compute(ATOMS).T
 
     mixed = columns({3: [2, 1], 0: [1], 2: [2]}, [0.7, 0.3])
     wanted = [(3, 2), (3, 1), (0, 1), (2, 2)]
@@ -56,7 +56,7 @@ def test_a_rotation_changes_groups_but_not_orders_zero_and_one() -> None:
     turned = ATOMS.copy()
     turned.rotate(35, (1, 2, 3), rotate_cell=True)
     before, after = (
-        GMPGroups({0: [1], 1: [1], 2: [1, 2]}, [1.1], 4.3, pseudodensities=TABLE).compute(atoms)
+        GMPGroups({0: [1], 1: [1], 2: [1, 2]}, [1.1], 4.3, square=False, pseudodensities=TABLE).compute(atoms)
         for atoms in (ATOMS, turned)
     )
     np.testing.assert_allclose(before[:, :2], after[:, :2], rtol=1e-9)
@@ -81,4 +81,6 @@ def test_a_rotation_changes_groups_but_not_orders_zero_and_one() -> None:
 )
 def test_arguments_outside_their_range_are_refused(arguments: dict[str, Any], named: str) -> None:
     with pytest.raises(BadInput, match=named):
-        GMPGroups(pseudodensities=TABLE, **arguments)
+        GMPGroups(
+            **{"groups": {0: [1]}, "sigmas": [0.5], "cutoff": 4.3, "square": False, **arguments}, pseudodensities=TABLE
+        )

@@ -19,6 +19,12 @@ from bdqm_tune.errors import BadInput
 TABLE: Table = {z: PseudoDensity(np.array([1.0 + z, -0.5]), np.array([1.3, 2.4])) for z in (1, 6, 8, 29)}
 
 
+def gmp(**arguments: Any) -> GMP:
+    """One with these arguments, and something for the others."""
+    given = {"orders": (0, 1, 2, 3), "sigmas": (0.4, 0.8, 1.2), "cutoff": 6.0, "pseudodensities": TABLE}
+    return GMP(**given | arguments)
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -42,12 +48,12 @@ TABLE: Table = {z: PseudoDensity(np.array([1.0 + z, -0.5]), np.array([1.3, 2.4])
 )
 def test_arguments_outside_their_range_are_refused(arguments: dict[str, Any], named: str) -> None:
     with pytest.raises(BadInput, match=named):
-        GMP(pseudodensities=TABLE, **arguments)
+        gmp(**arguments)
 
 
 def test_an_unknown_element_is_named_and_the_known_ones_are_listed() -> None:
     with pytest.raises(BadInput, match=r"no pseudo-density for element N, Au; there are: H C O Cu$"):
-        GMP(pseudodensities=TABLE).compute(Atoms("CuAuN", positions=np.eye(3) * 2))
+        gmp().compute(Atoms("CuAuN", positions=np.eye(3) * 2))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -55,7 +61,7 @@ def test_positions_that_are_not_finite_are_refused(value: float) -> None:
     atoms = molecule("H2O")
     atoms.positions[1, 2] = value
     with pytest.raises(BadInput, match="positions and cell must be finite"):
-        GMP(pseudodensities=TABLE).compute(atoms)
+        gmp().compute(atoms)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +73,7 @@ def test_positions_that_are_not_finite_are_refused(value: float) -> None:
     ],
 )
 def test_settings_as_json_bring_the_same_descriptor_back(arguments: dict[str, Any]) -> None:
-    original = GMP(**{"pseudodensities": TABLE, **arguments})
+    original = gmp(**arguments)
     again = descriptor_from_settings(json.loads(json.dumps(original.settings)))
     structure = fcc111("Cu", size=(1, 1, 2), vacuum=4.0)
     assert again.settings == original.settings
@@ -87,12 +93,12 @@ def test_settings_tell_descriptors_apart() -> None:
         {"smooth_cutoff": False},
         {"pseudodensities": {**TABLE, 6: TABLE[8]}},
     ]
-    texts = {json.dumps(GMP(**{"pseudodensities": TABLE, **v}).settings, sort_keys=True) for v in variants}
+    texts = {json.dumps(gmp(**v).settings, sort_keys=True) for v in variants}
     assert len(texts) == len(variants)
 
 
 def test_settings_of_another_descriptor_are_refused() -> None:
-    settings = GMP(pseudodensities=TABLE).settings
+    settings = gmp().settings
     for other, named in (
         ({"name": "soap"}, r"'soap' version 1 is not known; there are: gmp version 1, gmp_groups version 1, symm"),
         ({"version": 2}, "'gmp' version 2 is not known"),
@@ -108,7 +114,7 @@ def test_settings_of_another_descriptor_are_refused() -> None:
 
 
 def test_the_number_of_features_is_the_width_of_what_is_computed() -> None:
-    descriptor: Descriptor = GMP(orders=[0, 2, 4], sigmas=[0.2, 0.4], pseudodensities=TABLE)
+    descriptor: Descriptor = gmp(orders=[0, 2, 4], sigmas=[0.2, 0.4])
     assert descriptor.n_features == 6
     assert descriptor.compute(molecule("H2O")).shape == (3, 6)
     assert descriptor.compute(molecule("H2O")).dtype == np.float64

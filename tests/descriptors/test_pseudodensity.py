@@ -61,7 +61,7 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
 def test_a_folder_without_tables_is_refused(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "missing"):
         with pytest.raises(BadInput, match=rf"{folder.name}: no pseudo-density files \(\*\.g\) there"):
-            GMP(pseudodensities=folder)
+            GMP([0], [1.0], 4.0, pseudodensities=folder)
 
 
 def test_electrons_are_the_integral_over_all_space() -> None:
@@ -91,7 +91,7 @@ def test_published_tables_are_read(shared: Path) -> None:
 def test_a_table_is_read_from_wherever_it_lies(shared: Path, tmp_path: Path) -> None:
     shutil.copytree(shared / "data" / "GMP" / "valence_gaussians", tmp_path / "copy")
     copied, original = (
-        GMP(pseudodensities=str(folder)).settings
+        GMP([0], [1.0], 4.0, pseudodensities=str(folder)).settings
         for folder in (tmp_path / "copy", shared / "data" / "GMP" / "valence_gaussians")
     )
     assert copied == original

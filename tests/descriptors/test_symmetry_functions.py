@@ -165,4 +165,4 @@ def test_features_come_smoothly_to_zero_at_the_cutoff() -> None:
 )
 def test_arguments_outside_their_range_are_refused(arguments: dict[str, Any], named: str) -> None:
     with pytest.raises(BadInput, match=named):
-        SymmetryFunctions(**{"elements": ["H", "O"], "g2": {"etas": [1.0], "rs": [0.0]}, **arguments})
+        SymmetryFunctions(**{"elements": ["H", "O"], "cutoff": 6.0, "g2": {"etas": [1.0], "rs": [0.0]}, **arguments})

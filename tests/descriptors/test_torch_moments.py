@@ -78,7 +78,7 @@ def test_any_orders_and_widths(arguments: dict[str, Any]) -> None:
 
 
 def test_the_table_of_the_package_does_as_well() -> None:
-    descriptor = GMP(cutoff=CUTOFF)
+    descriptor = GMP(range(4), [0.4, 1.1], CUTOFF)
     assert_equal(all_features(descriptor.on("cpu")), all_features(descriptor))
 
 
