@@ -8,7 +8,6 @@ schedules, compiled epochs, features that do not fit into memory, searches by ma
 
 import numpy as np
 import torch
-from ase import Atoms
 
 from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.descriptors import GMP
@@ -22,13 +21,13 @@ EPOCHS, BATCH = 60, 32
 
 
 def main() -> float:
-    """Train on the built-in data; the mean absolute error of the test energies, eV."""
+    """Train on the built-in data; the mean absolute error of the test energies, eV/atom."""
     torch.manual_seed(0)
     train, test = builtin_structures("train"), builtin_structures("test")
     elements = sorted({int(z) for atoms in train.atoms for z in atoms.numbers})
 
     # 1. Features: numbers that say what is around an atom, the same however the structure is turned.
-    descriptor = GMP(orders=(0, 1, 2, 3), sigmas=(0.4, 0.8, 1.2, 1.6, 2.0))
+    descriptor = GMP(orders=(0, 1, 2, 3), sigmas=(0.4, 0.8, 1.2, 1.6, 2.0), cutoff=6.0)
     features = np.concatenate([descriptor.compute(atoms) for atoms in train.atoms])  # (total atoms, n_features)
     numbers = np.concatenate([atoms.numbers for atoms in train.atoms])  # (total atoms,)
     scaler = fit_scaler(lambda: iter([(features, numbers)]), "whiten")
@@ -46,7 +45,7 @@ def main() -> float:
     n_atoms = torch.as_tensor(train.n_atoms)
     atoms_of = torch.split(torch.arange(len(numbers)), n_atoms.tolist())  # rows of each structure
 
-    # 4. The loop: batches of structures in a new order each epoch.
+    # 4. The loop: batches of structures in a new order each epoch. The loss is per atom, so that all sizes count alike.
     optimizer = torch.optim.Adam(network.parameters(), lr=hyperparameters.lr)
     for epoch in range(1, EPOCHS + 1):
         losses = []
@@ -54,19 +53,21 @@ def main() -> float:
             rows = torch.cat([atoms_of[i] for i in batch])
             owner = torch.repeat_interleave(torch.arange(len(batch)), n_atoms[batch])
             predicted = sum_per_structure(network(x[rows], torch.as_tensor(numbers)[rows]), owner, len(batch))
-            loss = (predicted - y[batch]).abs().mean()
+            loss = ((predicted - y[batch]) / n_atoms[batch]).abs().mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             losses.append(loss.item() * scale)
         if epoch % 10 == 0:
-            print(f"epoch {epoch:3d}: mean absolute error {np.mean(losses):.4f} eV")
+            print(f"epoch {epoch:3d}: mean absolute error {1000 * np.mean(losses):.1f} meV/atom")
 
     # 5. All of it together is a potential, with forces by the chain rule.
     potential = Potential(descriptor, scaler, references, scale, hyperparameters, network.eval())
-    error = float(np.abs(potential.predict(test.atoms, forces=False).energies - test.energies).mean())
-    atoms: Atoms = test.atoms[0]
-    print(f"test: {error:.4f} eV; force on the first atom: {potential.predict([atoms]).forces[0][0]} eV/Å")
+    predicted = potential.predict(test.atoms, forces=False).energies
+    for name, energies in (("reference energies alone", references.of(test.atoms)), ("test", predicted)):
+        error = float(np.mean(np.abs(energies - test.energies) / test.n_atoms))
+        print(f"{name}: {1000 * error:.1f} meV/atom")
+    print(f"force on the first atom: {potential.predict(test.atoms[:1]).forces[0][0]} eV/Å")
     return error
 
 

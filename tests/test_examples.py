@@ -17,8 +17,14 @@ def test_the_minimal_example_beats_the_reference_energies(capsys: pytest.Capture
     train, test = builtin_structures("train"), builtin_structures("test")
     of_elements = fit_reference_energies(train.atoms, train.energies).of(test.atoms)
     error = runpy.run_path(str(MINIMAL))["main"]()
-    assert error < 0.75 * np.abs(of_elements - test.energies).mean()
-    assert f"test: {error:.4f} eV; force on the first atom: [" in capsys.readouterr().out
+    baseline = np.mean(np.abs(of_elements - test.energies) / test.n_atoms)
+    assert error < 0.75 * baseline
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-3:-1] == [
+        f"reference energies alone: {1000 * baseline:.1f} meV/atom",
+        f"test: {1000 * error:.1f} meV/atom",
+    ]
+    assert lines[-1].startswith("force on the first atom: [")
 
 
 def test_it_is_one_page_and_uses_no_private_name() -> None:
