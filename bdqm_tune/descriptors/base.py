@@ -35,7 +35,8 @@ class SparseDerivatives:
 class Descriptor(ABC):
     """Features of the neighbourhood of every atom, invariant under translation and permutation of equal atoms.
 
-    They are also invariant under rotation, unless a subclass says otherwise, as `GMPGroups` does.
+    They are also invariant under rotation, unless a subclass says otherwise, as `GMPGroups` does. A descriptor knows
+    certain elements, and refuses others by name: features of an element that it was not made for would mean nothing.
     """
 
     device: str | None = None  # torch device on which features are computed; None: compiled code on the CPU
@@ -59,7 +60,7 @@ class Descriptor(ABC):
         """Features of shape (n_atoms, n_features), in the order of the atoms.
 
         Raises:
-            BadInput: the descriptor does not know an element, or a position is not finite.
+            BadInput: the descriptor does not know an element, and lists those it knows; or a position is not finite.
         """
 
     def compute_all(self, structures: Sequence[Atoms], names: Sequence[str]) -> NDArray[np.float64]:

@@ -22,7 +22,7 @@ TABLE: Table = {
 
 @dataclass
 class Case:
-    """What makes a descriptor; it knows H, C, O and Cu."""
+    """What makes a descriptor that knows H, C, O and Cu and, as `Descriptor` demands, no other element."""
 
     make: type[Descriptor]
     arguments: dict[str, Any] = field(default_factory=dict)
