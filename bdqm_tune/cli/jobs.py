@@ -28,14 +28,14 @@ CANCEL_EXAMPLE = "`bdqm-tune cancel oc20`, or a job's id, or `servers`"
 
 def submit(
     context: typer.Context,
-    job: Annotated[str, typer.Option(help=f"Which script of jobs/: {', '.join(JOBS)}.")] = "tune",
+    job: Annotated[str, typer.Option(metavar="NAME", help=f"Which script of jobs/: {', '.join(JOBS)}.")] = "tune",
     workers: Annotated[int, typer.Option(min=1, metavar="N", help="Workers on the study, a job each.")] = 1,
     n_trials: Annotated[str, typer.Option(metavar="N", help="Trials to add, by all workers together.")] = "",
     study: Annotated[str, typer.Option(metavar="NAME", help="Name of the study.")] = "",
     walltime: Annotated[str, typer.Option(metavar="H:MM:SS", help="In place of site.toml's.")] = "",
     wait: Annotated[float, typer.Option(metavar="MINUTES", help="To wait for the servers' job.")] = 30,
     site: Annotated[str, typer.Option(metavar="FILE", help="Default: jobs/site.toml, or $BDQM_SITE.")] = "",
-    scheduler: Annotated[str, typer.Option(help="slurm, pbs or local, in place of site.toml's.")] = "",
+    scheduler: Annotated[str, typer.Option(metavar="NAME", help="slurm, pbs or local, in place of site.toml's.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print scripts and commands, and submit nothing.")] = False,
     as_json: Json = False,
 ) -> None:

@@ -12,6 +12,7 @@ import typer
 
 from bdqm_tune.cli.amptorch import EXPORT_EXAMPLE, IMPORT_EXAMPLE, export_amptorch, import_amptorch
 from bdqm_tune.cli.compare import COMPARE_EXAMPLE, compare
+from bdqm_tune.cli.flags import show_plainly
 from bdqm_tune.cli.init import INIT_EXAMPLE, init
 from bdqm_tune.cli.interruption import INTERRUPTED, end, listen
 from bdqm_tune.cli.jobs import CANCEL_EXAMPLE, JOBS_EXAMPLE, SUBMIT_EXAMPLE, cancel, jobs, submit
@@ -93,12 +94,16 @@ def tune(
             help="What to minimise, several at once: `val_energy_mae,n_parameters`; default: the error alone.",
         ),
     ] = "",
-    sampler: Annotated[str, typer.Option(help="tpe (default), cmaes, random, gp, grid, qmc or nsgaii.")] = "",
-    pruner: Annotated[str, typer.Option(help="hyperband (default), halving, median or none.")] = "",
+    sampler: Annotated[
+        str, typer.Option(metavar="NAME", help="tpe (default), cmaes, random, gp, grid, qmc or nsgaii.")
+    ] = "",
+    pruner: Annotated[str, typer.Option(metavar="NAME", help="hyperband (default), halving, median or none.")] = "",
     seed: Annotated[str, typer.Option(metavar="N", help="Seed of the sampler and the networks; default: 0.")] = "",
-    backend: Annotated[str, typer.Option(help="What trains: native (default), or amptorch.")] = "",
-    device: Annotated[str, typer.Option(help="auto (default), cpu, cuda or cuda:N.")] = "",
-    cohort: Annotated[str, typer.Option(help="Trials trained at the same time: auto (default), or how many.")] = "",
+    backend: Annotated[str, typer.Option(metavar="NAME", help="What trains: native (default), or amptorch.")] = "",
+    device: Annotated[str, typer.Option(metavar="NAME", help="auto (default), cpu, cuda or cuda:N.")] = "",
+    cohort: Annotated[
+        str, typer.Option(metavar="N", help="Trials trained at the same time: auto (default), or how many.")
+    ] = "",
     patience: Annotated[
         str, typer.Option(metavar="MINUTES", help="To wait for a store that does not answer; default: 30.")
     ] = "",
@@ -202,6 +207,8 @@ def gc(
 
 
 app.command(epilog=f"Example: {DOCTOR_EXAMPLE}")(doctor)
+
+show_plainly(app, services)
 
 
 def main() -> NoReturn:

@@ -198,7 +198,10 @@ def predict(
     ] = "",
     allow_unknown_elements: AllowUnknown = False,
     precision: Annotated[
-        str, typer.Option(help="Of the network: `float32` or `float64`.", show_default="that of the training")
+        str,
+        typer.Option(
+            metavar="NAME", help="Of the network: `float32` or `float64`.", show_default="that of the training"
+        ),
     ] = "",
     energy_key: LabelName = "",
     forces_key: LabelName = "",

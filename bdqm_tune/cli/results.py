@@ -45,7 +45,7 @@ def confirm(
         ),
     ] = "",
     train: Train = "",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; default: as the study.")] = "",
+    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N; default: as the study.")] = "",
     registered: Annotated[bool, typer.Option("--register", help="Register the champion, as `register` does.")] = False,
     out: Out = "",
     as_json: Json = False,
@@ -105,7 +105,9 @@ def register(
 def reproduce(
     run_id: Annotated[str, typer.Argument(help="Id of the run of a trial, or of a training of `confirm`.")],
     train: Train = "",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; default: as it was configured.")] = "",
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N; default: as it was configured.")
+    ] = "",
     tolerance: Annotated[str, typer.Option(metavar="SHARE", help="Of each epoch's metrics; default: 0.001.")] = "",
     export: Annotated[
         str, typer.Option(metavar="FILE.tar.gz", help="Train nothing; write an archive for a paper's supplement.")

@@ -100,7 +100,7 @@ def renew_certificates() -> None:
 @app.command(epilog="Example: `bdqm-tune services logs mlflow --lines 100`")
 def logs(
     server: Annotated[str, typer.Argument(help=f"{', '.join(LOGS)}; none: the end of each.")] = "",
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many lines.")] = 20,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, metavar="N", help="How many lines.")] = 20,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it grows.")] = False,
 ) -> None:
     """Show the end of the servers' logs."""

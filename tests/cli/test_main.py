@@ -296,6 +296,17 @@ def test_help_and_mlproject_have_every_option_with_its_default() -> None:
             ), name
 
 
+def test_help_says_what_an_option_takes_and_that_a_flag_takes_nothing() -> None:
+    whole: Any = typer.main.get_command(app)
+    commands = {**whole.commands, **whole.commands["services"].commands}
+    assert len(commands) > 25
+    for name, command in commands.items():
+        parameters = command.get_params(command.make_context(name, [], resilient_parsing=True))
+        assert parameters[-1].name == "help"
+        options = [one for one in parameters if one.param_type_name == "option"]
+        assert [one.name for one in options if one.is_flag != (one.metavar == "") or one.metavar is None] == [], name
+
+
 def test_help_has_an_example_for_every_command(call: Call) -> None:
     for command in ("tune", "prepare", "evaluate", "ensemble", "predict"):
         code, out, _ = call(command, "--help")
