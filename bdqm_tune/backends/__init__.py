@@ -1,8 +1,9 @@
 """Backends: trainers behind one protocol.
 
 In: a configuration and a `Dataset`. Out: a `Backend`, whose `start(hyperparameters, seed, dataset)` gives a
-`TrainingRun`: one epoch at a time, with a state that can be saved and restored. Called by: `tuning` and
-`confirmation`. To add one: the two protocols of `backends.base`, and a case in `make_backend`.
+`TrainingRun`: one epoch at a time, with a state that can be saved and restored. Called by: `tuning`,
+`confirmation`, `models`, `study`, `compilation`. To add one: the two protocols of `backends.base`, and a case in
+`make_backend`.
 """
 
 from bdqm_tune.backends.base import Backend, TrainingRun
