@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from bdqm_tune.config.config import describe
 from bdqm_tune.errors import BadInput, one_line
 
+SchedulerName = Literal["slurm", "pbs", "local"]  # those of `submission.SCHEDULERS`
+
 
 class Table(BaseModel):
     """A table of site.toml; keys that are not known are refused."""
@@ -45,7 +47,7 @@ class Resources(Table):
 class Site(Table):
     """The whole file."""
 
-    scheduler: Literal["slurm", "pbs", "local"]
+    scheduler: SchedulerName
     account: str = ""
     queue: str = ""
     partition: str = ""

@@ -17,7 +17,7 @@ from bdqm_tune.services.slurm import Slurm
 from bdqm_tune.services.submissions import Submission, read_records, write_record
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-SCHEDULERS: Mapping[str, type[Scheduler]] = {"slurm": Slurm, "pbs": Pbs, "local": Local}
+SCHEDULERS: Mapping[str, type[Scheduler]] = {"slurm": Slurm, "pbs": Pbs, "local": Local}  # those of `site.py`
 
 
 def make_scheduler(name: str) -> Scheduler:

@@ -1,12 +1,16 @@
 """`jobs/site.toml`: what is read, and what is refused in one line."""
 
+import inspect
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from bdqm_tune.cli import jobs
 from bdqm_tune.errors import BadInput
-from bdqm_tune.services.site import Resources, load_site
+from bdqm_tune.services.site import Resources, SchedulerName, load_site
+from bdqm_tune.services.submission import SCHEDULERS
 
 EXAMPLE = Path(__file__).parents[2] / "jobs" / "site.toml"
 
@@ -52,3 +56,12 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 def test_resources_have_a_walltime_in_seconds() -> None:
     assert Resources(walltime="2:03", cores=1, memory="1G").seconds == 123
+
+
+def test_the_schedulers_that_can_be_named_are_those_that_there_are() -> None:
+    names = get_args(SchedulerName)
+    assert names == tuple(SCHEDULERS) == tuple(each.name for each in SCHEDULERS.values())
+    (comment,) = re.findall("^scheduler = .*# (.*)", EXAMPLE.read_text(encoding="utf-8"), re.MULTILINE)
+    (help_,) = re.findall("\"(.*), in place of site.toml's", inspect.getsource(jobs))
+    for text in (comment, help_):
+        assert set(names) <= set(re.findall("[a-z]+", text)), text
