@@ -29,7 +29,13 @@ def test_intervals_are_those_of_scipy() -> None:
     }
     for name, statistic in statistics.items():
         expected = stats.bootstrap(
-            (error, true), statistic, paired=True, vectorized=True, n_resamples=20_000, method="BCa", rng=2
+            (error, true),
+            statistic,
+            paired=True,
+            vectorized=True,
+            n_resamples=20_000,
+            method="BCa",
+            random_state=np.random.default_rng(2),
         ).confidence_interval
         width = expected.high - expected.low
         assert found[name] == pytest.approx((expected.low, expected.high), abs=0.05 * width), name
@@ -87,7 +93,9 @@ def test_errors_that_are_all_alike_leave_nothing_to_chance() -> None:
 def test_the_interval_of_a_mean_is_scipys() -> None:
     values = errors_like(np.random.default_rng(5), 60) + 0.5
     found = mean_with_interval("gain", values)
-    expected = stats.bootstrap((values,), np.mean, n_resamples=9999, method="BCa", rng=2).confidence_interval
+    expected = stats.bootstrap(
+        (values,), np.mean, n_resamples=9999, method="BCa", random_state=np.random.default_rng(2)
+    ).confidence_interval
     width = expected.high - expected.low
     assert found["gain"] == pytest.approx(values.mean())
     assert (found["gain_low"], found["gain_high"]) == pytest.approx((expected.low, expected.high), abs=0.07 * width)
