@@ -57,7 +57,8 @@ def evaluate(
     trial: PickedTrial = "",
     reopen: Reopen = "",
     file: Annotated[
-        str, typer.Option(metavar="FILE", help="Evaluate on this labelled file, and leave the test split sealed.")
+        str,
+        typer.Option("--file", metavar="FILE", help="Evaluate on this labelled file, and leave the test split sealed."),
     ] = "",
     train: Train = "",
     out: Out = "",
