@@ -44,7 +44,7 @@ CASES = {
     "Si": Case("mlearn/Si_train.xyz", "mlearn/Si_test.xyz", "n2p2 5.63 | 0.109, GAP 3.26 | 0.079"),
     # 300 slabs of 55 elements: nobody learns their forces, and what a single network says of the energies is noisy.
     "OC20": Case(
-        "oc20_300_train.traj", "oc20_300_test.traj", "", "test_energy_mae", 1.0, "training.forces=false", "60", 15
+        "oc20_300_train.traj", "oc20_300_test.traj", "", "test_energy_mae", 1.0, "training.forces=false", "150", 30
     ),
 }
 

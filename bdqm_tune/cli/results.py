@@ -81,7 +81,9 @@ def confirm(
 
 def register(
     study: StudyName = "",
-    name: Annotated[str, typer.Option(metavar="NAME", help="Of the registered model; default: the study's.")] = "",
+    name: Annotated[
+        str, typer.Option("--name", metavar="NAME", help="Of the registered model; default: the study's.")
+    ] = "",
     alias: Annotated[str, typer.Option(metavar="NAME", help="That points to it from now on.")] = "champion",
     trial: PickedTrial = "",
     train: Train = "",
