@@ -40,7 +40,7 @@ def read_confirmation(client: MlflowClient, champion: Champion) -> RecordedConfi
         fetched = partial(run_file, client, run_id, folder=folder)
         whole = dict.fromkeys(("trial", "n_parameters", "best_seed", "seeds_needed"), "Int64")
         return RecordedConfirmation(
-            pd.read_csv(fetched(FINALISTS), dtype=whole, float_precision="round_trip"),
-            pd.read_csv(fetched(RETRAININGS), dtype={"n_parameters": "Int64"}, float_precision="round_trip"),
+            pd.read_csv(fetched(FINALISTS), dtype=whole),
+            pd.read_csv(fetched(RETRAININGS), dtype={"n_parameters": "Int64"}),
             json.loads(fetched(RECORD).read_text(encoding="utf-8")),
         )

@@ -175,4 +175,4 @@ def objective_of(study: optuna.Study) -> str:
 
 def _read(file: Path) -> pd.DataFrame:
     # NaN is an empty cell; names such as that of sodium nitride are no NaN.
-    return pd.read_csv(file, keep_default_na=False, na_values=[""], float_precision="round_trip")
+    return pd.read_csv(file, keep_default_na=False, na_values=[""])

@@ -130,7 +130,7 @@ class Made:
         return PageRead(MarkdownIt("commonmark").enable("table").render(text))
 
     def csv(self, name: str) -> pd.DataFrame:
-        return pd.read_csv(self.folder / name, keep_default_na=False, na_values=[""], float_precision="round_trip")
+        return pd.read_csv(self.folder / name, keep_default_na=False, na_values=[""])
 
 
 def options(files: dict[str, str], **study: Any) -> Any:

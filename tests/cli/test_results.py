@@ -46,7 +46,7 @@ def test_from_confirm_to_a_registered_champion(stores: Stores, configure: Callab
     assert f"run {record['champion']['run_id']}" in done.stdout
     kept = json.loads(Path("figures/small/confirmation.json").read_text())
     assert kept == record
-    finalists = pd.read_csv("figures/small/finalists.csv", float_precision="round_trip")
+    finalists = pd.read_csv("figures/small/finalists.csv")
     assert finalists["mean"].tolist() == [one["mean"] for one in record["candidates"]]
 
     done = call("bdqm_tune", "register", "--study", "small", "--json")

@@ -75,6 +75,7 @@ def job(
         "study": "oc20",
         "n_trials": TRIALS,
         "epochs": EPOCHS,
+        "set": "training.forces=false",  # whose errors are no trouble to be looked for in logs
     }
     options = [f"-P{name}={value}" for name, value in parameters.items()]
     command = [scripts / "mlflow", "run", str(PROJECT), "--env-manager", "local", *options]
