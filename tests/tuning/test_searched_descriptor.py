@@ -271,7 +271,7 @@ def test_workers_compute_each_descriptor_once(workdir: Path, files: dict[str, st
     config = {
         "data": {"train": files["train"]},
         "descriptor": {"cutoff": 4.0},
-        "training": {"epochs": 2},
+        "training": {"epochs": 2, "forces": False},
         "search": search,
         "study": {"name": "workers", "n_trials": 5, "sampler": "random", "pruner": "none"},
     }
