@@ -93,7 +93,7 @@ class DescriptorFields(Options):
         [0.0, 1.0], min_length=2, max_length=2, description="normalise: of a feature in the training split"
     )
     axis_floor: float = Field(
-        1e-3,
+        1e-2,
         gt=0,
         le=1,
         description="whiten: least variance that a principal axis of the standardised features counts with, their mean "

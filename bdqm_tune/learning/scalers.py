@@ -174,7 +174,7 @@ def fit_scaler(
     scaling: Scaling,
     limits: tuple[float, float] = (0.0, 1.0),
     per_element: bool = False,
-    axis_floor: float = 1e-3,
+    axis_floor: float = 1e-2,
 ) -> Scaler:
     """Fit a scaler to the columns of features.
 

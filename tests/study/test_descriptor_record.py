@@ -16,10 +16,8 @@ def config(descriptor: dict[str, Any] | None = None, **search: Any) -> Config:
     return load_config(None, {"descriptor": descriptor or {}, "search": options})
 
 
-# What the version before the option recorded.
-EARLIER = {
-    option: value for option, value in config().descriptor.model_dump().items() if option not in (SMOOTH, "axis_floor")
-}
+# What a version before the option recorded, the defaults of all others being those of now.
+EARLIER = {option: value for option, value in config().descriptor.model_dump().items() if option != SMOOTH}
 
 
 def test_without_a_smooth_cutoff_the_record_is_that_of_earlier_versions() -> None:
@@ -74,6 +72,14 @@ def test_a_study_whose_default_was_the_logarithm_goes_on_with_it() -> None:
         with_earlier(config({SMOOTH: True}), {**earlier, SMOOTH: True, "scaling": "normalise"}).descriptor.scaling
         == "whiten"
     )
+
+
+def test_a_whitened_study_of_before_the_axis_floor_goes_on_with_the_floor_of_then() -> None:
+    earlier = {option: value for option, value in descriptor_record(config()).items() if option != "axis_floor"}
+    assert with_earlier(config(), earlier).descriptor.axis_floor == 1e-3
+    assert descriptor_record(with_earlier(config(), earlier)) == earlier
+    assert with_earlier(config({"axis_floor": 0.1}), earlier).descriptor.axis_floor == 0.1
+    assert not same_descriptor(earlier, descriptor_record(config()))
 
 
 def test_records_agree_where_the_features_do() -> None:
