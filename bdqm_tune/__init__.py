@@ -6,9 +6,11 @@ if TYPE_CHECKING:
     from bdqm_tune.api import (
         confirm,
         evaluate,
+        export_n2p2,
         load_amptorch_checkpoint,
         load_calculator,
         load_ensemble,
+        load_n2p2,
         load_results,
         prepare,
         register,
@@ -18,9 +20,11 @@ if TYPE_CHECKING:
 __all__ = [
     "confirm",
     "evaluate",
+    "export_n2p2",
     "load_amptorch_checkpoint",
     "load_calculator",
     "load_ensemble",
+    "load_n2p2",
     "load_results",
     "prepare",
     "register",

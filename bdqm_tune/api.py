@@ -11,6 +11,7 @@ from bdqm_tune.compilation.cache import compile_ahead
 from bdqm_tune.config.config import load_config
 from bdqm_tune.confirmation import confirm as confirmation
 from bdqm_tune.confirmation.confirm import Confirmation
+from bdqm_tune.errors import BadInput
 from bdqm_tune.evaluation.ensembling import BEST, COVERAGE, assemble
 from bdqm_tune.evaluation.evaluation import evaluate_best
 from bdqm_tune.evaluation.record import Evaluation
@@ -18,9 +19,12 @@ from bdqm_tune.learning.calculator import PotentialCalculator, make_calculator
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.dataset import prepare as _prepare
 from bdqm_tune.learning.ensemble import Ensemble
+from bdqm_tune.learning.potential import Potential
 from bdqm_tune.models.registry import ALIAS, Registered
 from bdqm_tune.models.registry import register as _register
 from bdqm_tune.models.store import computed_in, is_tracked, load_model
+from bdqm_tune.n2p2 import export_n2p2 as _export_n2p2
+from bdqm_tune.n2p2 import load_n2p2
 from bdqm_tune.services.connection import Stores, find_stores, home_folder
 from bdqm_tune.study.results import StudyResults
 from bdqm_tune.study.results import load_results as _load_results
@@ -29,9 +33,11 @@ from bdqm_tune.tuning.tune import tune as _tune
 __all__ = [
     "confirm",
     "evaluate",
+    "export_n2p2",
     "load_amptorch_checkpoint",
     "load_calculator",
     "load_ensemble",
+    "load_n2p2",
     "load_results",
     "prepare",
     "register",
@@ -215,6 +221,36 @@ def load_calculator(
     """
     stores = find_stores() if is_tracked(str(model)) else Stores(home_folder())
     return make_calculator(computed_in(load_model(str(model), stores), precision), allow_unknown_elements)
+
+
+def export_n2p2(
+    model: str | Path | Potential, folder: str | Path, length_unit: str = "bohr", energy_unit: str = "hartree"
+) -> list[str]:
+    """Write a model of symmetry functions as n2p2's files, which LAMMPS runs by `pair_style hdnnp`.
+
+    Args:
+        model: a potential, or as that of `load_calculator`.
+        folder: made where it is missing; files of these names that are there are replaced.
+        length_unit: of the files: `bohr` or `angstrom`.
+        energy_unit: `hartree` or `eV`.
+
+    Returns:
+        The lines with which LAMMPS, in its units `metal`, runs them.
+
+    Raises:
+        BadInput: there is no such model, or n2p2 has no equal of some part of it.
+        OSError: a file cannot be written.
+
+    Example:
+        >>> import bdqm_tune as bt
+        >>> bt.export_n2p2("models:/silicon@champion", "hdnnp-data")  # doctest: +SKIP
+    """
+    if not isinstance(model, Potential):
+        loaded = load_model(str(model), find_stores() if is_tracked(str(model)) else Stores(home_folder()))
+        if not isinstance(loaded, Potential):
+            raise BadInput(f"{model}: an ensemble, and n2p2 has one network an element; export one of its trials")
+        model = loaded
+    return _export_n2p2(model, folder, length_unit, energy_unit)
 
 
 def _name(study: str | optuna.Study) -> str:

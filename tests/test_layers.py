@@ -25,6 +25,7 @@ ALLOWED: dict[str, list[str]] = {
     **{room: [*GROUND, "config", *SCIENCE[:position]] for position, room in enumerate(SCIENCE)},
     "compilation": [*GROUND, "config", *SCIENCE],
     "amptorch_import": [*GROUND, "config", *SCIENCE],
+    "n2p2": [*GROUND, "config", *SCIENCE],
     "services": ["errors", "files", "config"],
     "mlflow_server": ["backoff", "errors", "files", "process", "progress", "units", "services"],
     "storage": [*GROUND, "services"],

@@ -216,6 +216,10 @@ def descriptor_setup(descriptor: Descriptor, elements: list[str], folder: Path) 
 
 
 def _functions(descriptor: SymmetryFunctions, element: str) -> dict[str, Any]:
+    if descriptor.one_by_one:
+        raise BadInput("backend amptorch: it takes combinations of parameters; give g2, g4, g5, not functions")
+    if descriptor.cutoff_function not in ("cosine", "polynomial"):
+        raise BadInput(f"backend amptorch: it has no {descriptor.cutoff_function} cutoff function")
     functions: dict[str, Any] = {"cutoff": descriptor.cutoffs[element]}
     for name, given in (("G2", descriptor.g2), ("G4", descriptor.g4), ("G5", descriptor.g5)):
         if element in given:

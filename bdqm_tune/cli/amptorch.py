@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bdqm_tune.cli.shared import Json, refuse_unless_new
 from bdqm_tune.errors import BadInput
 from bdqm_tune.files import write_whole
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
 IMPORT_EXAMPLE = "`bdqm-tune import-amptorch config.yaml`, `bdqm-tune import-amptorch checkpoints/2022-run`"
 EXPORT_EXAMPLE = "`bdqm-tune export-amptorch config.yaml --out amptorch.json`"
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 
 
 def import_amptorch(
@@ -57,7 +56,7 @@ def export_amptorch(
     target = Path(out)
     if target.suffix not in (".json", ".yaml", ".yml"):
         raise BadInput(f"--out must end in .json or .yaml, got {out}")
-    _refuse_unless_new(target)
+    refuse_unless_new(target)
     exported, unsupported = export_config(load_config(config))
     if target.suffix == ".json":
         text = json.dumps(exported, indent=2, ensure_ascii=False) + "\n"
@@ -76,7 +75,7 @@ def _import_checkpoint(
 ) -> None:
     from bdqm_tune.amptorch_import import load_amptorch_checkpoint
 
-    _refuse_unless_new(target)
+    refuse_unless_new(target)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         potential = load_amptorch_checkpoint(path, pseudodensities, exact_forces)
@@ -98,7 +97,7 @@ def _import_config(path: Path, target: Path, as_json: bool) -> None:
 
     from bdqm_tune.amptorch_import import read_config, translate
 
-    _refuse_unless_new(target)
+    refuse_unless_new(target)
     content = read_config(path)
     try:
         translation = translate(content)
@@ -126,11 +125,6 @@ def _print_warnings(remarks: Sequence[str]) -> None:
 def _print_unsupported(entries: Sequence["Unsupported"]) -> None:
     for entry in entries:
         print(f"{entry.key:<50}  {'not needed' if entry.harmless else 'NOT SUPPORTED'}: {entry.why}")
-
-
-def _refuse_unless_new(target: Path) -> None:
-    if target.exists():
-        raise BadInput(f"{target} exists; choose another place with --out")
 
 
 def _write(target: Path, text: str) -> None:

@@ -17,6 +17,9 @@ from bdqm_tune.cli.init import INIT_EXAMPLE, init
 from bdqm_tune.cli.interruption import INTERRUPTED, end, listen
 from bdqm_tune.cli.jobs import CANCEL_EXAMPLE, JOBS_EXAMPLE, SUBMIT_EXAMPLE, cancel, jobs, submit
 from bdqm_tune.cli.models import ENSEMBLE_EXAMPLE, EVALUATE_EXAMPLE, PREDICT_EXAMPLE, ensemble, evaluate, predict
+from bdqm_tune.cli.n2p2 import EXPORT_EXAMPLE as EXPORT_N2P2_EXAMPLE
+from bdqm_tune.cli.n2p2 import IMPORT_EXAMPLE as IMPORT_N2P2_EXAMPLE
+from bdqm_tune.cli.n2p2 import export_n2p2, import_n2p2
 from bdqm_tune.cli.report import REPORT_EXAMPLE, report
 from bdqm_tune.cli.results import CONFIRM_EXAMPLE, REGISTER_EXAMPLE, REPRODUCE_EXAMPLE, confirm, register, reproduce
 from bdqm_tune.cli.shared import Json, print_record, stores_here, tune_overrides
@@ -59,6 +62,8 @@ app = typer.Typer(
 app.add_typer(services, name="services")
 app.command(epilog=f"Example: {IMPORT_EXAMPLE}")(import_amptorch)
 app.command(epilog=f"Example: {EXPORT_EXAMPLE}")(export_amptorch)
+app.command(epilog=f"Example: {IMPORT_N2P2_EXAMPLE}")(import_n2p2)
+app.command(epilog=f"Example: {EXPORT_N2P2_EXAMPLE}")(export_n2p2)
 
 # Every option is text here and empty when not given, as MLflow passes it; bdqm_tune/config/config.py checks it.
 Train = Annotated[

@@ -5,6 +5,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -12,8 +13,6 @@ import typer
 from bdqm_tune.errors import BadInput
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from bdqm_tune.services.connection import Stores
 
 StudyName = Annotated[str, typer.Option("--study", metavar="NAME", help="Name of the study.")]
@@ -71,7 +70,7 @@ def unknown_elements_shown() -> Iterator[None]:
         yield
 
 
-def files_folder(name: str, out: str) -> "Path | None":
+def files_folder(name: str, out: str) -> Path | None:
     """Where `--out` puts a study's files; None if it is not given. Raises BadInput if nothing can be written there."""
     if not out:
         return None
@@ -168,3 +167,9 @@ def _parts(text: str) -> list[str]:
         else:
             parts[-1] += character
     return parts
+
+
+def refuse_unless_new(target: Path) -> None:
+    """Raise BadInput if something is there already, so that a command overwrites nothing."""
+    if target.exists():
+        raise BadInput(f"{target} exists; choose another place with --out")

@@ -20,7 +20,17 @@ _GMP = {"sigmas", "cutoff", "smooth_cutoff", "square", "pseudodensities"}
 DESCRIPTORS: dict[str, set[str]] = {
     "gmp": {"orders", "solid", *_GMP},
     "gmp_groups": {"groups", *_GMP},
-    "symmetry_functions": {"elements", "cutoff", "g2", "g4", "g5", "cutoff_function", "gamma"},
+    "symmetry_functions": {
+        "elements",
+        "cutoff",
+        "g2",
+        "g4",
+        "g5",
+        "functions",
+        "n_functions",
+        "cutoff_function",
+        "gamma",
+    },
 }
 # An option that counts only where another, which counts itself, has one of the given values.
 CONDITIONS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -31,11 +41,18 @@ CONDITIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "gamma": ("cutoff_function", ("polynomial",)),
     "scaling_range": ("scaling", ("normalise",)),
     "axis_floor": ("scaling", ("whiten",)),
+    "logarithm": ("scaling", ("whiten",)),
 }
 # What an option was before it existed: records of that time, of studies and runs, do not have it.
 BEFORE: dict[str, Any] = {"smooth_cutoff": False, "axis_floor": 1e-3}
 # Defaults that changed: a study of the time before goes on with its own.
-EARLIER_DEFAULTS: dict[str, Any] = {"scaling": "log", "orders": [0, 1, 2, 3], "sigmas": 8}
+EARLIER_DEFAULTS: dict[str, Any] = {
+    "scaling": "log",
+    "orders": [0, 1, 2, 3],
+    "sigmas": 8,
+    "g2": {"etas": [0.05, 0.25, 1.0, 5.0], "rs": [0.0]},
+    "g4": {"etas": [0.005], "zetas": [1.0, 4.0], "gammas": [-1.0, 1.0]},
+}
 # The options that `DescriptorOptions` compares with each other.
 DEPENDENT = ("name", "cutoff", "square", "scaling", "cutoff_function", "gamma")
 
@@ -77,17 +94,26 @@ class DescriptorFields(Options):
     pseudodensities: str | None = Field(None, description="folder of amptorch .g files; null: the package's table")
     elements: list[str] | None = Field(None, min_length=1, description="symbols; null: those of the training file")
     g2: dict[str, Any] | None = Field(
-        {"etas": [0.05, 0.25, 1.0, 5.0], "rs": [0.0]}, description="all combinations; or such lists for each element"
+        None, description="lists etas and rs, all combinations; or such lists for each element"
     )
-    g4: dict[str, Any] | None = Field({"etas": [0.005], "zetas": [1.0, 4.0], "gammas": [-1.0, 1.0]})
-    g5: dict[str, Any] | None = None
-    cutoff_function: Literal["cosine", "polynomial"] = "cosine"
+    g4: dict[str, Any] | None = Field(None, description="lists etas, zetas and gammas, as g2")
+    g5: dict[str, Any] | None = Field(None, description="as g4, without the distance between the neighbours")
+    functions: Literal["auto"] | dict[str, list[dict[str, Any]]] = Field(
+        "auto",
+        description="where none of g2, g4, g5 is given: auto, chosen for the training file; or one by one, for each "
+        "element of the centre, in the place of cutoff",
+    )
+    n_functions: int = Field(32, ge=1, le=1000, description="functions: auto: of each element of the centre, at most")
+    cutoff_function: Literal["cosine", "polynomial", "quintic", "tanh"] = "cosine"
     gamma: float | None = Field(None, gt=0, description="of the polynomial cutoff function, which needs it")
     scaling: Literal["whiten", "standardise", "normalise", "log"] = Field(
         "whiten",
         description="of the features, fitted on the training split; whiten: log(x + mean), or x where features are "
         "negative, uncorrelated, each of mean 0 and standard deviation 1; standardise: x to mean 0 and deviation 1; "
         "normalise: to scaling_range; log: log(x + mean / 1000), standardised",
+    )
+    logarithm: bool = Field(
+        True, description="whiten: of features that are never negative; false, as n2p2 needs it: of none"
     )
     scaling_range: list[float] = Field(
         [0.0, 1.0], min_length=2, max_length=2, description="normalise: of a feature in the training split"
@@ -122,6 +148,8 @@ class DescriptorOptions(DescriptorFields):
             raise ValueError(f"cutoff: {self.name} needs a distance in Å")
         if (self.cutoff_function == "polynomial") != (self.gamma is not None):
             raise ValueError("gamma belongs to cutoff_function: polynomial, which needs it")
+        if self.functions != "auto" and self.combines:
+            raise ValueError("functions are given one by one, or as combinations by g2, g4 and g5; give one of these")
         if self.name == "gmp_groups" and not self.square and self.scaling == "log":
             raise ValueError("scaling: without square the features may be negative, so log is not for them")
         return self
@@ -129,6 +157,11 @@ class DescriptorOptions(DescriptorFields):
     @model_serializer(mode="wrap")
     def _fitting_options(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return {option: value for option, value in handler(self).items() if option not in self._unfitting}
+
+    @property
+    def combines(self) -> bool:
+        """Whether symmetry functions are all combinations of lists."""
+        return any(given is not None for given in (self.g2, self.g4, self.g5))
 
     @property
     def _unfitting(self) -> set[str]:

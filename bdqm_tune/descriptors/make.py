@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from ase import Atoms
+
 from bdqm_tune.config.descriptor_options import DescriptorOptions
 from bdqm_tune.descriptors import gmp, gmp_groups, symmetry_functions
 from bdqm_tune.descriptors.base import Descriptor
@@ -10,6 +12,7 @@ from bdqm_tune.descriptors.gmp import GMP
 from bdqm_tune.descriptors.gmp_groups import GMPGroups
 from bdqm_tune.descriptors.multipoles import probe_widths
 from bdqm_tune.descriptors.symmetry_functions import SymmetryFunctions
+from bdqm_tune.descriptors.symmetry_selection import chosen_functions
 from bdqm_tune.errors import BadInput, one_line
 
 KNOWN: dict[tuple[str, int], type[GMP] | type[GMPGroups] | type[SymmetryFunctions]] = {
@@ -19,11 +22,14 @@ KNOWN: dict[tuple[str, int], type[GMP] | type[GMPGroups] | type[SymmetryFunction
 }
 
 
-def descriptor_from_options(options: DescriptorOptions, elements: Sequence[str] = ()) -> Descriptor:
+def descriptor_from_options(
+    options: DescriptorOptions, elements: Sequence[str] = (), structures: Sequence[Atoms] = ()
+) -> Descriptor:
     """The descriptor with these options of a configuration.
 
     Args:
         elements: symbols of the elements in the structures, for symmetry functions without `elements`.
+        structures: those that symmetry functions are chosen for, where they are.
 
     Raises:
         BadInput: an option outside its range.
@@ -52,15 +58,13 @@ def descriptor_from_options(options: DescriptorOptions, elements: Sequence[str] 
             )
         case "symmetry_functions":
             assert options.cutoff is not None
-            return SymmetryFunctions(
-                elements=elements if options.elements is None else options.elements,
-                cutoff=options.cutoff,
-                g2=options.g2,
-                g4=options.g4,
-                g5=options.g5,
-                cutoff_function=options.cutoff_function,
-                gamma=options.gamma,
-            )
+            elements = elements if options.elements is None else options.elements
+            function, gamma = options.cutoff_function, options.gamma
+            if options.combines:
+                return SymmetryFunctions(elements, options.cutoff, options.g2, options.g4, options.g5, function, gamma)
+            if options.functions != "auto":
+                return SymmetryFunctions(elements, cutoff_function=function, gamma=gamma, functions=options.functions)
+            return chosen_functions(elements, options.cutoff, options.n_functions, structures, function, gamma)
 
 
 def descriptor_from_settings(settings: dict[str, Any]) -> Descriptor:

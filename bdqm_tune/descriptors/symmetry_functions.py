@@ -7,8 +7,7 @@ Comput. Phys. Commun. 207, 310 (2016).
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import combinations_with_replacement
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from bdqm_tune.descriptors import symmetry_kernels as kernels
 from bdqm_tune.descriptors.base import Descriptor, SparseDerivatives
 from bdqm_tune.descriptors.neighbours import Neighbours, find_entries, find_neighbours
-from bdqm_tune.descriptors.symmetry_parameters import Parameters, by_element, cutoffs
+from bdqm_tune.descriptors.symmetry_parameters import CutoffFunction, Function, by_element, combined, cutoffs, listed
 from bdqm_tune.errors import BadInput
 from bdqm_tune.structures.read import check_geometry
 
@@ -33,23 +32,32 @@ class SymmetryFunctions(Descriptor):
                           ·f_c(R_ij)·f_c(R_ik)·f_c(R_jk)
         G5 = the same without the terms of R_jk
 
-    with the cutoff function f_c(R) = (1 + cos(π R/R_c))/2, or 1 + g·x^(g + 1) - (g + 1)·x^g, x = R/R_c. As in amptorch,
-    every pair j, k counts once, and eta is the number given divided by R_c² in G2 and G4, the number itself in G5.
+    with the cutoff function f_c(x), x = R/R_c, of which there are
+
+        cosine      (1 + cos πx)/2
+        polynomial  1 + g·x^(g + 1) - (g + 1)·x^g
+        quintic     1 - 10 x³ + 15 x⁴ - 6 x⁵
+        tanh        tanh³(1 - x)
+
+    Every pair j, k counts once. Functions are given as lists of parameters, which are combined; eta is then, as in
+    amptorch, the number given divided by R_c² in G2 and G4, the number itself in G5. Or they are given one by one.
 
     Which functions an atom has depends on its element. Columns run through G2, then G4, then G5: G2 by (the neighbour's
     element, eta, R_s), the others by (first element, second, eta, zeta, gamma), all ascending, elements by atomic
-    number. Where elements have different numbers of functions, the rows of those with fewer end in zeros.
+    number; or through `functions` as they are given. Where elements have different numbers of functions, the rows of
+    those with fewer end in zeros.
     """
 
     def __init__(
         self,
         elements: Sequence[str],
-        cutoff: float | Mapping[str, float],
+        cutoff: float | Mapping[str, float] | None = None,
         g2: Mapping[str, Any] | None = None,
         g4: Mapping[str, Any] | None = None,
         g5: Mapping[str, Any] | None = None,
-        cutoff_function: Literal["cosine", "polynomial"] = "cosine",
+        cutoff_function: CutoffFunction = "cosine",
         gamma: float | None = None,
+        functions: Mapping[str, Any] | None = None,
     ) -> None:
         """
         Args:
@@ -59,31 +67,45 @@ class SymmetryFunctions(Descriptor):
                 the centre, where `default` applies to the others.
             g4: `etas` (as g2), `zetas` (1 or more), `gammas` (from -1 to 1): all combinations; or for each element.
             g5: as g4, etas in 1/Å².
-            cutoff_function: cosine or polynomial.
             gamma: g of the polynomial, positive.
+            functions: in the place of cutoff, g2, g4 and g5, the functions of each element of the centre, see
+                `symmetry_parameters.listed`.
 
         Raises:
             BadInput: a value outside its range, or an unknown element or key.
         """
         if len(elements) == 0 or len(set(elements)) != len(elements) or not set(elements) <= set(chemical_symbols[1:]):
             raise BadInput(f"descriptor elements must be different chemical symbols, got {list(elements)}")
-        if cutoff_function not in ("cosine", "polynomial"):
-            raise BadInput(f"descriptor cutoff_function must be cosine or polynomial, got {cutoff_function!r}")
+        if cutoff_function not in kernels.CUTOFF_FUNCTIONS:
+            known = ", ".join(kernels.CUTOFF_FUNCTIONS)
+            raise BadInput(f"descriptor cutoff_function must be one of {known}, got {cutoff_function!r}")
         if (cutoff_function == "polynomial") != (gamma is not None):
             raise BadInput("descriptor gamma belongs to the polynomial cutoff_function, which needs it")
         if gamma is not None and not (math.isfinite(gamma) and gamma > 0):
             raise BadInput(f"descriptor gamma must be positive, got {gamma}")
         self.elements = sorted(elements, key=lambda symbol: atomic_numbers[symbol])
-        self.cutoffs = cutoffs(cutoff, self.elements)
-        self.g2 = by_element("g2", g2, self.elements, ("etas", "rs"))
-        self.g4 = by_element("g4", g4, self.elements, ("etas", "zetas", "gammas"))
-        self.g5 = by_element("g5", g5, self.elements, ("etas", "zetas", "gammas"))
         self.cutoff_function = cutoff_function
         self.gamma = None if gamma is None else float(gamma)
-        self._functions = {element: self._prepare(element) for element in self.elements}
-        self._n_features = max(n for *_, n in self._functions.values())
+        combine = functions is None
+        self.cutoffs = cutoffs(cutoff, self.elements) if combine else {}
+        self.g2 = by_element("g2", g2 if combine else None, self.elements, ("etas", "rs"))
+        self.g4 = by_element("g4", g4 if combine else None, self.elements, ("etas", "zetas", "gammas"))
+        self.g5 = by_element("g5", g5 if combine else None, self.elements, ("etas", "zetas", "gammas"))
+        self.one_by_one = functions is not None
+        if functions is not None:
+            self.functions = listed(functions, self.elements)
+        else:
+            self.functions = {
+                symbol: combined(
+                    self.elements, self.cutoffs[symbol], *(g.get(symbol) for g in (self.g2, self.g4, self.g5))
+                )
+                for symbol in self.elements
+            }
+        self._n_features = max(map(len, self.functions.values()))
         if self._n_features == 0:
             raise BadInput("descriptor has no functions: give g2, g4 or g5, as g2={'etas': [0.05, 4.0], 'rs': [0.0]}")
+        self._reach = max(function.cutoff for own in self.functions.values() for function in own)
+        self._calls = {symbol: self._prepare(own) for symbol, own in self.functions.items()}
 
     @property
     def n_features(self) -> int:
@@ -91,14 +113,14 @@ class SymmetryFunctions(Descriptor):
 
     @property
     def settings(self) -> dict[str, Any]:
+        given: dict[str, Any] = {"cutoff": self.cutoffs, "g2": self.g2, "g4": self.g4, "g5": self.g5}
+        if self.one_by_one:
+            given = {"functions": {symbol: [one.options for one in own] for symbol, own in self.functions.items()}}
         return {
             "name": "symmetry_functions",
             "version": VERSION,
             "elements": self.elements,
-            "cutoff": self.cutoffs,
-            "g2": self.g2,
-            "g4": self.g4,
-            "g5": self.g5,
+            **given,
             "cutoff_function": self.cutoff_function,
             "gamma": self.gamma,
         }
@@ -127,7 +149,7 @@ class SymmetryFunctions(Descriptor):
             raise BadInput(
                 f"no symmetry functions for element {', '.join(missing)}; there are: {' '.join(self.elements)}"
             )
-        return find_neighbours([atoms], max(self.cutoffs.values()))
+        return find_neighbours([atoms], self._reach)
 
     def _run(
         self,
@@ -144,34 +166,58 @@ class SymmetryFunctions(Descriptor):
         features = np.zeros((len(atoms), self.n_features))
         for place, element in enumerate(self.elements):
             centres = np.flatnonzero(species == place)
-            cutoff = kernels.Cutoff(self.cutoffs[element], self.gamma or 0.0)
-            radial, *angular, _ = self._functions[element]
-            if len(centres) and len(radial.eta):
-                kernels.radial(centres, pairs, cutoff, radial, features, derivatives)
-            for functions in angular:
-                if len(centres) and len(functions.eta):
+            for cutoff, functions in self._calls[element] if len(centres) else ():
+                if isinstance(functions, kernels.Radial):
+                    kernels.radial(centres, pairs, cutoff, functions, features, derivatives)
+                else:
                     kernels.angular(centres, pairs, cutoff, functions, features, derivatives)
         return features
 
-    def _prepare(self, element: str) -> tuple[kernels.Radial, kernels.Angular, kernels.Angular, int]:
-        """The functions of one centre element for the kernels, and how many there are."""
-        scale = 1 / self.cutoffs[element] ** 2
-        g2 = self.g2.get(element, {"etas": [], "rs": []})
-        eta, shift = (grid.ravel() for grid in np.meshgrid(g2["etas"], g2["rs"], indexing="ij"))
-        column = np.arange(len(self.elements)) * len(eta)
-        radial = kernels.Radial(eta * scale, shift, column)
-        after_g2 = len(self.elements) * len(eta)
-        g4, after_g4 = self._angular(self.g4.get(element), scale, after_g2, closed=True)
-        g5, after_g5 = self._angular(self.g5.get(element), 1.0, after_g4, closed=False)
-        return radial, g4, g5, after_g5
+    def _prepare(self, functions: Sequence[Function]) -> list[tuple[kernels.Cutoff, kernels.Radial | kernels.Angular]]:
+        """The functions of one element of the centre as the kernels take them, for each kind and cutoff."""
+        kind = kernels.CUTOFF_FUNCTIONS.index(self.cutoff_function)
+        calls: list[tuple[kernels.Cutoff, kernels.Radial | kernels.Angular]] = []
+        for group in dict.fromkeys((function.kind, function.cutoff) for function in functions):
+            columns = [c for c, function in enumerate(functions) if (function.kind, function.cutoff) == group]
+            make = self._radial if group[0] == "G2" else self._angular
+            calls.append((kernels.Cutoff(group[1], kind, self.gamma or 0.0), make(functions, columns)))
+        return calls
 
-    def _angular(self, given: Parameters | None, scale: float, first: int, closed: bool) -> tuple[kernels.Angular, int]:
-        """The functions of one kind, from column `first` on, and the column after the last."""
-        given = given or {"etas": [], "zetas": [], "gammas": []}
-        each = math.prod(map(len, given.values()))
-        n = len(self.elements)
-        column = np.zeros((n, n), dtype=np.int64)
-        for place, (j, k) in enumerate(combinations_with_replacement(range(n), 2)):
-            column[j, k] = column[k, j] = first + place * each
-        eta, zeta, gamma = (np.array(given[key], dtype=np.float64) for key in ("etas", "zetas", "gammas"))
-        return kernels.Angular(eta * scale, zeta, gamma, column, closed), first + n * (n + 1) // 2 * each
+    def _radial(self, functions: Sequence[Function], columns: Sequence[int]) -> kernels.Radial:
+        place = {symbol: n for n, symbol in enumerate(self.elements)}
+        columns = sorted(columns, key=lambda column: place[functions[column].neighbours[0]])
+        own = [functions[column] for column in columns]
+        starts = np.searchsorted([place[one.neighbours[0]] for one in own], range(len(place) + 1))
+        return kernels.Radial(
+            np.array([one.eta for one in own]),
+            np.array([one.rs for one in own]),
+            np.array(columns, dtype=np.int64),
+            starts.astype(np.int64),
+        )
+
+    def _angular(self, functions: Sequence[Function], columns: Sequence[int]) -> kernels.Angular:
+        place = {symbol: n for n, symbol in enumerate(self.elements)}
+        n = len(place)
+
+        def pair(column: int) -> int:
+            first, second = functions[column].neighbours
+            return place[first] * n + place[second]
+
+        columns = sorted(columns, key=pair)
+        own = [functions[column] for column in columns]
+        etas = list(dict.fromkeys(one.eta for one in own))
+        powers = list(dict.fromkeys((one.zeta, one.gamma) for one in own))
+        bounds = np.searchsorted([pair(column) for column in columns], range(n * n + 1))
+        start, end = bounds[:-1].reshape(n, n), bounds[1:].reshape(n, n)
+        upper = np.triu(np.ones((n, n), dtype=bool))
+        return kernels.Angular(
+            np.array(etas),
+            np.array([zeta for zeta, _ in powers]),
+            np.array([gamma for _, gamma in powers]),
+            np.array([etas.index(one.eta) for one in own], dtype=np.int64),
+            np.array([powers.index((one.zeta, one.gamma)) for one in own], dtype=np.int64),
+            np.array(columns, dtype=np.int64),
+            np.where(upper, start, start.T).astype(np.int64),
+            np.where(upper, end, end.T).astype(np.int64),
+            own[0].kind == "G4",
+        )

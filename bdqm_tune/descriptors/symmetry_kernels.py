@@ -10,6 +10,7 @@ from bdqm_tune.compiled import compiled
 # Numba compiles these; the types are those of the arrays in `Pairs`, `Radial` and `Angular`.
 # mypy: disable-error-code="no-untyped-def"
 
+CUTOFF_FUNCTIONS = ("cosine", "polynomial", "quintic", "tanh")
 COINCIDENT = 1e-4  # Å; two atoms closer than this have no direction from one to the other: amptorch's value
 
 
@@ -25,27 +26,36 @@ class Pairs(NamedTuple):
 
 
 class Cutoff(NamedTuple):
-    """The cutoff function of the functions of one centre element."""
+    """A cutoff function."""
 
     radius: float  # Å
-    power: float  # gamma of the polynomial; 0: cosine
+    kind: int  # place in CUTOFF_FUNCTIONS
+    power: float  # gamma of the polynomial
 
 
 class Radial(NamedTuple):
-    """G2 of one centre element: function p of neighbours of element e is column `column[e] + p`."""
+    """G2 of one centre element and one cutoff: those of neighbours of element e are `start[e]` to `start[e + 1]`."""
 
     eta: NDArray[np.float64]  # (n_functions,) 1/Å²
     shift: NDArray[np.float64]  # (n_functions,) Å
-    column: NDArray[np.int64]  # (n_elements,)
+    column: NDArray[np.int64]  # (n_functions,) of the features
+    start: NDArray[np.int64]  # (n_elements + 1,)
 
 
 class Angular(NamedTuple):
-    """G4 or G5 of one centre element: all combinations, eta by eta, then zeta by zeta, then gamma."""
+    """G4 or G5 of one centre element and one cutoff: those of elements j and k are `start[j, k]` to `end[j, k]`.
 
-    eta: NDArray[np.float64]  # (n_etas,) 1/Å²
-    zeta: NDArray[np.float64]  # (n_zetas,)
-    gamma: NDArray[np.float64]  # (n_gammas,)
-    column: NDArray[np.int64]  # (n_elements, n_elements) of the first one, symmetric
+    Many functions have an eta, or a zeta and a gamma, in common: each is computed once for a pair of neighbours.
+    """
+
+    etas: NDArray[np.float64]  # (n_etas,) 1/Å², different ones
+    zetas: NDArray[np.float64]  # (n_powers,)
+    gammas: NDArray[np.float64]  # (n_powers,) pairs of the two that differ
+    eta: NDArray[np.int64]  # (n_functions,) place of its eta
+    power: NDArray[np.int64]  # (n_functions,) place of its zeta and gamma
+    column: NDArray[np.int64]  # (n_functions,) of the features
+    start: NDArray[np.int64]  # (n_elements, n_elements), symmetric
+    end: NDArray[np.int64]  # (n_elements, n_elements), symmetric
     closed: bool  # G4: with the distance between the two neighbours
 
 
@@ -55,14 +65,25 @@ def cut(distance, cutoff, derive):
     x, power = distance / cutoff.radius, cutoff.power
     if x >= 1:
         return 0.0, 0.0
-    slope = 0.0
-    if power == 0:
+    slope = 0.0  # by x
+    if cutoff.kind == 0:
+        value = 0.5 * (1 + np.cos(np.pi * x))
         if derive:
-            slope = -0.5 * np.pi * np.sin(np.pi * x) / cutoff.radius
-        return 0.5 * (1 + np.cos(np.pi * x)), slope
-    if derive:
-        slope = power * (power + 1) * (x**power - x ** (power - 1)) / cutoff.radius
-    return 1 + power * x ** (power + 1) - (power + 1) * x**power, slope
+            slope = -0.5 * np.pi * np.sin(np.pi * x)
+    elif cutoff.kind == 1:
+        value = 1 + power * x ** (power + 1) - (power + 1) * x**power
+        if derive:
+            slope = power * (power + 1) * (x**power - x ** (power - 1))
+    elif cutoff.kind == 2:
+        value = 1 - x * x * x * (10 - x * (15 - 6 * x))
+        if derive:
+            slope = -30 * x * x * (1 - x) * (1 - x)
+    else:
+        tanh = np.tanh(1 - x)
+        value = tanh * tanh * tanh
+        if derive:
+            slope = -3 * tanh * tanh * (1 - tanh * tanh)
+    return value, slope / cutoff.radius
 
 
 @compiled
@@ -78,8 +99,9 @@ def radial(centres, pairs, cutoff, functions, features, derivatives):
             if distance >= cutoff.radius:
                 continue
             value, slope = cut(distance, cutoff, derive)
-            for p in range(len(functions.eta)):
-                column = functions.column[pairs.species[pair]] + p
+            species = pairs.species[pair]
+            for p in range(functions.start[species], functions.start[species + 1]):
+                column = functions.column[p]
                 beyond = distance - functions.shift[p]
                 gaussian = np.exp(-functions.eta[p] * beyond * beyond)
                 features[i, column] += gaussian * value
@@ -102,9 +124,9 @@ def angular(centres, pairs, cutoff, functions, features, derivatives):
     centre or with each other make no angle and are left out.
     """
     derive = len(derivatives) > 0
-    n_etas, n_powers = len(functions.eta), len(functions.zeta) * len(functions.gamma)
-    scales, whole = _exponents(functions.zeta)
-    powers, steps = np.zeros(n_powers), np.zeros(n_powers)
+    n_etas, n_powers = len(functions.etas), len(functions.zetas)
+    scales, whole = _exponents(functions.zetas)
+    powers, steps, of_pair = np.zeros(n_powers), np.zeros(n_powers), np.zeros(n_etas)
     most = np.max(pairs.start[1:] - pairs.start[:-1])
     near, cuts, cut_slopes = np.zeros(most, np.int64), np.zeros(most), np.zeros(most)
     gaussians = np.zeros((most, n_etas))
@@ -118,13 +140,17 @@ def angular(centres, pairs, cutoff, functions, features, derivatives):
                 near[n_near] = pair
                 cuts[n_near], cut_slopes[n_near] = cut(a, cutoff, derive)
                 for e in range(n_etas):
-                    gaussians[n_near, e] = np.exp(-functions.eta[e] * a * a)
+                    gaussians[n_near, e] = np.exp(-functions.etas[e] * a * a)
                 n_near += 1
         for place_j in range(n_near):
             j = near[place_j]
             a, u = pairs.distance[j], pairs.vector[j]
             for place_k in range(place_j + 1, n_near):
                 k = near[place_k]
+                start = functions.start[pairs.species[j], pairs.species[k]]
+                end = functions.end[pairs.species[j], pairs.species[k]]
+                if start == end:
+                    continue
                 b, v = pairs.distance[k], pairs.vector[k]
                 d2 = 0.0
                 for x in range(3):
@@ -138,7 +164,7 @@ def angular(centres, pairs, cutoff, functions, features, derivatives):
                     cut_d, slope_d = cut(d, cutoff, derive)
                 c = (u[0] * v[0] + u[1] * v[1] + u[2] * v[2]) / (a * b)
                 f = cut_a * cut_b * cut_d
-                _fill_powers(functions.zeta, functions.gamma, scales, whole, c, powers, steps)
+                _fill_powers(functions.zetas, functions.gammas, scales, whole, c, powers, steps)
                 if derive:
                     across = slope_d / d * cut_a * cut_b
                     closed = 1.0 if functions.closed else 0.0
@@ -151,24 +177,22 @@ def angular(centres, pairs, cutoff, functions, features, derivatives):
                         ds[1, x] = 2 * (v[x] + closed * w[x])
                         df[0, x] = along_u * u[x] - across * w[x]
                         df[1, x] = along_v * v[x] + across * w[x]
-                first = functions.column[pairs.species[j], pairs.species[k]]
                 for e in range(n_etas):
-                    eta = functions.eta[e]
-                    gaussian = gaussians[place_j, e] * gaussians[place_k, e]
+                    of_pair[e] = gaussians[place_j, e] * gaussians[place_k, e]
                     if functions.closed:
-                        gaussian *= np.exp(-eta * d2)
-                    for p in range(n_powers):
-                        column = first + e * n_powers + p
-                        features[i, column] += powers[p] * gaussian * f
-                        if derive:
-                            by_c, by_f = steps[p] * gaussian * f, powers[p] * gaussian
-                            by_s = -eta * f * by_f
-                            for x in range(3):
-                                by_u = by_c * dc[0, x] + by_f * df[0, x] + by_s * ds[0, x]
-                                by_v = by_c * dc[1, x] + by_f * df[1, x] + by_s * ds[1, x]
-                                derivatives[pairs.entry[j], column, x] += by_u
-                                derivatives[pairs.entry[k], column, x] += by_v
-                                derivatives[pairs.own[i], column, x] -= by_u + by_v
+                        of_pair[e] *= np.exp(-functions.etas[e] * d2)
+                for p in range(start, end):
+                    gaussian, power, column = of_pair[functions.eta[p]], functions.power[p], functions.column[p]
+                    features[i, column] += powers[power] * gaussian * f
+                    if derive:
+                        by_c, by_f = steps[power] * gaussian * f, powers[power] * gaussian
+                        by_s = -functions.etas[functions.eta[p]] * f * by_f
+                        for x in range(3):
+                            by_u = by_c * dc[0, x] + by_f * df[0, x] + by_s * ds[0, x]
+                            by_v = by_c * dc[1, x] + by_f * df[1, x] + by_s * ds[1, x]
+                            derivatives[pairs.entry[j], column, x] += by_u
+                            derivatives[pairs.entry[k], column, x] += by_v
+                            derivatives[pairs.own[i], column, x] -= by_u + by_v
 
 
 @compiled
@@ -184,14 +208,11 @@ def _exponents(zetas):
 
 @compiled
 def _fill_powers(zetas, gammas, scales, whole, c, powers, steps):
-    """2^(1 - zeta)·(1 + gamma·c)^zeta, zeta by zeta, and its derivative with respect to c."""
-    p = 0
-    for place, zeta in enumerate(zetas):
-        for gamma in gammas:
-            # Rounding can bring the cosine beyond ±1, and a power of a negative number is none.
-            base = max(1 + gamma * c, 0.0)
-            # By multiplications, where they do: ten times faster than by logarithms.
-            lower = scales[place] * (base ** whole[place] if whole[place] >= 0 else base ** (zeta - 1))
-            powers[p] = lower * base
-            steps[p] = lower * zeta * gamma
-            p += 1
+    """2^(1 - zeta)·(1 + gamma·c)^zeta of each pair of zeta and gamma, and its derivative with respect to c."""
+    for p in range(len(zetas)):
+        # Rounding can bring the cosine beyond ±1, and a power of a negative number is none.
+        base = max(1 + gammas[p] * c, 0.0)
+        # By multiplications, where they do: ten times faster than by logarithms.
+        lower = scales[p] * (base ** whole[p] if whole[p] >= 0 else base ** (zetas[p] - 1))
+        powers[p] = lower * base
+        steps[p] = lower * zetas[p] * gammas[p]

@@ -111,7 +111,12 @@ class Dataset:
         """The scaler of the features, fitted on the training split."""
         options, (low, high) = self.config.descriptor, self.config.descriptor.scaling_range
         return fit_scaler(
-            self.train.pieces, options.scaling, (low, high), options.scaling_per_element, options.axis_floor
+            self.train.pieces,
+            options.scaling,
+            (low, high),
+            options.scaling_per_element,
+            options.axis_floor,
+            options.logarithm,
         )
 
     def described_by(self, options: DescriptorOptions) -> "Dataset":

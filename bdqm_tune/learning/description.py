@@ -24,24 +24,30 @@ class ColumnScaling(Options):
     divisor: list[Annotated[float, Field(gt=0)]]
     floor: list[Annotated[float, Field(gt=0)]] | None
     matrix: list[list[float]] | None = None  # of a whitening; an earlier version has none
+    range: list[list[float]] | None = None  # least and greatest in the training split; an earlier version has none
 
     @classmethod
     def of(cls, scaler: FeatureScaler) -> "ColumnScaling":
         """The plain values of a scaler."""
-        floor, matrix = (None if part is None else part.tolist() for part in (scaler.floor, scaler.matrix))
-        return cls(offset=scaler.offset.tolist(), divisor=scaler.divisor.tolist(), floor=floor, matrix=matrix)
+        floor, matrix, limits = (
+            None if part is None else part.tolist() for part in (scaler.floor, scaler.matrix, scaler.range)
+        )
+        offset, divisor = scaler.offset.tolist(), scaler.divisor.tolist()
+        return cls(offset=offset, divisor=divisor, floor=floor, matrix=matrix, range=limits)
 
     def scaler(self) -> FeatureScaler:
         """The scaler with these values."""
-        floor, matrix = (None if part is None else np.array(part) for part in (self.floor, self.matrix))
-        return FeatureScaler(np.array(self.offset), np.array(self.divisor), floor, matrix)
+        floor, matrix, limits = (
+            None if part is None else np.array(part) for part in (self.floor, self.matrix, self.range)
+        )
+        return FeatureScaler(np.array(self.offset), np.array(self.divisor), floor, matrix, limits)
 
     def check_width(self, n_features: int) -> None:
         """Raise BadInput unless there are values for `n_features` features."""
-        columns = [self.offset, self.divisor, *([] if self.floor is None else [self.floor])]
+        columns = [self.offset, self.divisor, *([] if self.floor is None else [self.floor]), *(self.range or [])]
         if self.matrix is not None:
             columns += [[0.0] * len(self.matrix), *self.matrix]
-        if any(len(column) != n_features for column in columns):
+        if any(len(column) != n_features for column in columns) or len(self.range or [[]] * 2) != 2:
             raise BadInput(f"the scaler is not for the descriptor's {n_features} features")
 
 

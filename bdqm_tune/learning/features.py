@@ -35,7 +35,7 @@ class StructureFeatures:
             BadInput: an option is outside its range.
         """
         self.structures, self._folder, self._forces, self._device = structures, folder, forces, device
-        self.descriptor = descriptor_from_options(options, structures.elements)
+        self.descriptor = descriptor_from_options(options, structures.elements, structures.atoms)
 
     def with_options(self, options: DescriptorOptions, forces: bool = False) -> "StructureFeatures":
         """The features of the same structures by another descriptor, with derivatives or without."""

@@ -55,6 +55,8 @@ class FeatureScaler:
     divisor: NDArray[np.float64]  # (n_features,), positive
     floor: NDArray[np.float64] | None = None  # (n_features,), positive; None: no logarithm
     matrix: NDArray[np.float64] | None = None  # (n_features, n_features); None: no product
+    # (2, n_features): least and greatest x, or logarithm, in the training split; None: not known
+    range: NDArray[np.float64] | None = None
 
     def __call__(self, features: NDArray[np.float64], numbers: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
         values = features if self.floor is None else np.log(np.maximum(features, 0) + self.floor)
@@ -175,6 +177,7 @@ def fit_scaler(
     limits: tuple[float, float] = (0.0, 1.0),
     per_element: bool = False,
     axis_floor: float = 1e-2,
+    logarithm: bool = True,
 ) -> Scaler:
     """Fit a scaler to the columns of features.
 
@@ -188,9 +191,10 @@ def fit_scaler(
         limits: lowest and highest value of a normalised column.
         per_element: a scaler for the atoms of each element.
         axis_floor: of `whiten`.
+        logarithm: of `whiten`: False keeps x where it is never negative, too.
     """
     by_element = _columns(pieces, per_element, {})
-    if scaling == "log" or (scaling == "whiten" and not any(map(_is_negative, by_element.values()))):
+    if scaling == "log" or (scaling == "whiten" and logarithm and not any(map(_is_negative, by_element.values()))):
         share = 1e-3 if scaling == "log" else 1.0
         floors = {
             z: np.where(columns.mean > NEGLIGIBLE, share * columns.mean, 1.0) for z, columns in by_element.items()
@@ -227,11 +231,11 @@ def _is_constant(columns: Columns, spread: NDArray[np.float64]) -> NDArray[np.bo
 def _scaler(columns: Columns, scaling: Scaling, limits: tuple[float, float]) -> FeatureScaler:
     lowest, highest = columns.lowest, columns.highest
     spread = highest - lowest if scaling == "normalise" else columns.deviation
-    constant = _is_constant(columns, spread)
+    constant, limits_of = _is_constant(columns, spread), np.stack([lowest, highest])
     if scaling == "normalise":
         divisor = np.where(constant, 1.0, spread / (limits[1] - limits[0]))
-        return FeatureScaler(lowest - limits[0] * divisor, divisor)
-    return FeatureScaler(columns.mean, np.where(constant, 1.0, spread), columns.floor)
+        return FeatureScaler(lowest - limits[0] * divisor, divisor, range=limits_of)
+    return FeatureScaler(columns.mean, np.where(constant, 1.0, spread), columns.floor, range=limits_of)
 
 
 def _whitened(

@@ -177,7 +177,7 @@ def other_energy(structures: Structures, config: Config) -> list[str]:
 
 def _bytes_of_derivatives(structures: Structures, config: Config) -> float:
     """What the derivatives take in memory, bytes, by those of a few structures from the smallest to the largest."""
-    descriptor = descriptor_from_options(config.descriptor, structures.elements)
+    descriptor = descriptor_from_options(config.descriptor, structures.elements, structures.atoms)
     order = np.argsort(structures.n_atoms, kind="stable")
     chosen = order[np.linspace(0, len(order) - 1, min(SAMPLED, len(order))).astype(int)]
     n_numbers = 0

@@ -503,7 +503,12 @@ def test_parse_space_gives_the_value_as_its_type() -> None:
         ({"name": "symmetry_functions", "g2": [1.0]}, ["descriptor.g2", "dict"]),
         ({"name": "symmetry_functions", "gamma": 2.0}, ["gamma belongs to cutoff_function: polynomial"]),
         ({"name": "symmetry_functions", "cutoff_function": "polynomial"}, ["gamma belongs to cutoff_function"]),
-        ({"name": "symmetry_functions", "cutoff_function": "tanh"}, ["'cosine' or 'polynomial'"]),
+        ({"name": "symmetry_functions", "cutoff_function": "cubic"}, ["'cosine', 'polynomial', 'quintic' or 'tanh'"]),
+        (
+            {"name": "symmetry_functions", "functions": {"H": []}, "g2": {"etas": [1.0], "rs": [0.0]}},
+            ["functions are given one by one, or as combinations by g2, g4 and g5; give one of these"],
+        ),
+        ({"name": "symmetry_functions", "functions": "all"}, ["descriptor.functions", "'auto'"]),
         ({"name": "symmetry_functions", "g3": {}}, ["unknown option descriptor.g3; there are: ", "g2"]),
     ],
 )

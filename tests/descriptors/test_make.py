@@ -28,7 +28,7 @@ G2 = {"etas": [0.5], "rs": [0.0]}
             {
                 "name": "symmetry_functions",
                 "elements": ["O", "H"],
-                "g2": None,
+                "g4": {"etas": [0.005], "zetas": [1, 4], "gammas": [-1, 1]},
                 "cutoff_function": "polynomial",
                 "gamma": 3,
             },
