@@ -72,7 +72,7 @@ def configure(files: dict[str, str]) -> Callable[..., Config]:
             "descriptor": {"orders": [0, 1], "sigmas": 3, "cutoff": 4.0},
             "training": {"epochs": 9, "forces": False},
             "search": SEARCH,
-            "study": {"name": "small", "n_trials": 3},
+            "study": {"name": "small", "n_trials": 3, "enqueue": [{}]},
             "": {"cohort": 1},  # so that they end one after the other, and the same numbers come out
         }
         return load_config(None, {name: defaults.get(name, {}) | groups.get(name, {}) for name in defaults | groups})

@@ -32,7 +32,8 @@ def export_config(config: Config) -> tuple[dict[str, Any], list[Unsupported]]:
     Of the searched hyperparameters it has the values of the first trial: those in `study.enqueue`, or the defaults.
     """
     unsupported: list[Unsupported] = []
-    options, first = apart(config.study.enqueue[0] if config.study.enqueue else {})
+    enqueue = config.study.enqueue
+    options, first = apart(enqueue[0] if enqueue and enqueue != "auto" else {})
     fixed = config.fixed
     left = fixed.keys() | set(excluded_by(fixed))
     hyperparameters = Hyperparameters(**fixed, **{name: value for name, value in first.items() if name not in left})

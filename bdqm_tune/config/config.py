@@ -174,8 +174,10 @@ class Study(Options):
     pruner: Pruner = "hyperband"
     n_trials: int = Field(20, ge=1, le=100_000, description="trials to add")
     seed: int = Field(0, ge=0, lt=2**31, description="of the sampler and of every trial's network")
-    enqueue: list[dict[str, Any]] = Field(
-        [{}], description="configurations to try first in a new study; what one leaves out has its default"
+    enqueue: Literal["auto"] | list[dict[str, Any]] = Field(
+        "auto",
+        description="configurations to try first in a new study; what one leaves out has its default; auto: the "
+        "default one and two others that do well, as far as they are in the search space",
     )
 
     @field_validator("name")
@@ -324,7 +326,7 @@ class Config(Options):
 
     @model_validator(mode="after")
     def _check_enqueued(self) -> "Config":
-        for entry in self.study.enqueue:
+        for entry in self.study.enqueue if self.study.enqueue != "auto" else ():
             for name, value in entry.items():
                 try:
                     check_value(name, value)

@@ -113,6 +113,12 @@ DEFAULT_SEARCH: dict[str, Any] = {
     "batch_size": {"int": [1, 32], "log": True},
     "force_coefficient": {"float": [0.1, 10.0], "log": True},
 }
+# What a new study tries first: each was the best of these on some data (docs/accuracy.md has the figures).
+TRIED_FIRST: tuple[dict[str, Any], ...] = (
+    {},
+    {"activation": "gelu"},
+    {"activation": "gelu", "num_nodes": 60, "batch_size": 16},
+)
 # What AmpOpt searched, the predecessor: `search: ampopt`.
 AMPOPT_SEARCH: dict[str, Any] = {
     "num_layers": {"int": [3, 30]},

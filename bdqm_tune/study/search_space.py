@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from bdqm_tune.config import descriptor_options
 from bdqm_tune.config.config import Config
 from bdqm_tune.config.descriptor_options import DescriptorOptions
 from bdqm_tune.config.descriptor_search import OPTIONS, apart, chosen_descriptor
-from bdqm_tune.config.hyperparameters import Hyperparameters
+from bdqm_tune.config.hyperparameters import TRIED_FIRST, Hyperparameters
 from bdqm_tune.config.spaces import DESCRIPTOR, Space, check_value, plain
 from bdqm_tune.errors import BadInput
 from bdqm_tune.services.optuna_private import contains
@@ -124,19 +124,31 @@ def enqueued(config: Config, n_train: int) -> list[dict[str, Any]]:
         BadInput: an entry gives a value outside the search space.
     """
     space, defaults = distributions(config, n_train), _defaults(config)
-    result = []
-    for entry in config.study.enqueue:
-        given = {name: plain(check_value(name, value)) for name, value in entry.items()}
-        for name, value in given.items():
-            if name in space and not _contains(space[name], value):
-                raise BadInput(f"study.enqueue: {name}={value} is outside the search space {space[name]}")
-            if name not in space and name not in config.spaces and value != defaults[name]:
-                raise BadInput(f"study.enqueue: {name}={value}, but the study fixes it to {defaults[name]}")
-        values = {**defaults, **given}
-        result.append(
-            {name: values[name] for name in space if _contains(space[name], values[name]) and _counts(name, values)}
-        )
-    return result
+    if config.study.enqueue == "auto":
+        entries = [{n: v for n, v in entry.items() if n in space and _contains(space[n], v)} for entry in TRIED_FIRST]
+    else:
+        entries = [_checked(entry, config, space, defaults) for entry in config.study.enqueue]
+    first: list[dict[str, Any]] = []
+    for values in (defaults | entry for entry in entries):
+        chosen = {
+            name: values[name] for name in space if _contains(space[name], values[name]) and _counts(name, values)
+        }
+        if config.study.enqueue != "auto" or chosen not in first:
+            first.append(chosen)
+    return first
+
+
+def _checked(
+    entry: Mapping[str, Any], config: Config, space: Mapping[str, BaseDistribution], defaults: Mapping[str, Any]
+) -> dict[str, Any]:
+    """An entry of `study.enqueue`. Raises BadInput where a value is outside the search space."""
+    given = {name: plain(check_value(name, value)) for name, value in entry.items()}
+    for name, value in given.items():
+        if name in space and not _contains(space[name], value):
+            raise BadInput(f"study.enqueue: {name}={value} is outside the search space {space[name]}")
+        if name not in space and name not in config.spaces and value != defaults[name]:
+            raise BadInput(f"study.enqueue: {name}={value}, but the study fixes it to {defaults[name]}")
+    return given
 
 
 def grid(config: Config, n_train: int) -> list[dict[str, Any]]:

@@ -93,8 +93,7 @@ def test_an_explicit_list_of_layers_reaches_every_trial() -> None:
     for params, hyperparameters in suggestions(config, n=5):
         assert hyperparameters.layers == [9, 5]
         assert not {"hidden_layers", "num_layers", "num_nodes"} & params.keys()
-    (first,) = enqueued(config, n_train=270)
-    assert first["network"] == "single"
+    assert all(first["network"] == "single" for first in enqueued(config, n_train=270))
 
 
 def test_fixed_values_reach_every_trial_and_are_not_searched() -> None:
@@ -105,7 +104,7 @@ def test_fixed_values_reach_every_trial_and_are_not_searched() -> None:
 
 
 def test_the_default_configuration_is_tried_first() -> None:
-    (first,) = enqueued(load_config(), n_train=270)
+    first, *_ = enqueued(load_config(), n_train=270)
     defaults = Hyperparameters()
     assert first == {
         name: getattr(defaults, name) for name in distributions(load_config(), 270) if name != "dropout_rate"
@@ -113,7 +112,7 @@ def test_the_default_configuration_is_tried_first() -> None:
 
 
 def test_a_default_outside_the_space_is_left_to_the_sampler() -> None:
-    (first,) = enqueued(load_config(None, {"search": {"num_nodes": {"int": [4, 8]}}}), n_train=270)
+    first, *_ = enqueued(load_config(None, {"search": {"num_nodes": {"int": [4, 8]}}}), n_train=270)
     assert "num_nodes" not in first
 
 
@@ -158,3 +157,24 @@ def test_more_trials_than_the_grid_has_left_are_refused() -> None:
     tried = [optuna.trial.create_trial(value=1.0, system_attrs={"fixed_params": first[0]})]
     with pytest.raises(BadInput, match="1 points that were not tried, fewer than 2"):
         known_parameters(config, 270, tried)
+
+
+def tried_first(n_train: int = 270, **groups: dict[str, Any]) -> list[dict[str, Any]]:
+    return enqueued(load_config(None, groups).decided(True), n_train)
+
+
+def test_a_study_tries_several_good_configurations_first() -> None:
+    default, gelu, wide = tried_first()
+    assert default == {name: getattr(Hyperparameters(), name) for name in default}
+    assert gelu == default | {"activation": "gelu"}
+    assert wide == gelu | {"num_nodes": 60, "batch_size": 16}
+
+
+def test_what_a_study_does_not_search_stays_in_what_it_tries_first() -> None:
+    fixed = tried_first(search={"activation": "tanh", "num_nodes": {"int": [4, 16]}})
+    assert [entry["batch_size"] for entry in fixed] == [4, 16]
+    assert all("activation" not in entry for entry in fixed)
+    assert all("num_nodes" not in entry for entry in fixed)  # neither 32 nor 60: left to the sampler
+    assert [entry["batch_size"] for entry in tried_first(n_train=9)] == [4, 4, 4]
+    assert tried_first(study={"enqueue": [{}]}) == tried_first()[:1]
+    assert tried_first(study={"enqueue": []}) == []
