@@ -7,7 +7,8 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes, compare_atoms
 
 from bdqm_tune.learning.ensemble import Ensemble
-from bdqm_tune.learning.potential import Potential
+from bdqm_tune.learning.extrapolation import far_outside
+from bdqm_tune.learning.potential import Potential, Prediction
 
 DERIVATIVES = {"forces", "stress", "forces_std"}
 
@@ -18,7 +19,9 @@ class PotentialCalculator(Calculator):  # type: ignore[misc]
     `free_energy` is the energy: models have no electronic temperature. Forces and stress are derivatives of the energy.
     For a model trained on energies only, one warning says so, and `trained_on_forces` is False (None: not known).
 
-    `results` are of one structure, `atoms`, whatever was asked for it in which order.
+    `results` are of one structure, `atoms`, whatever was asked for it in which order. A potential's say as
+    `extrapolation` how far the structure is outside the training split, in widths of that, of the atom that is
+    furthest: one warning says so above 0.5.
 
     Calculating raises BadInput for an element that the model was not trained on, and PropertyNotImplementedError for
     the stress of a structure that is not periodic or whose cell has no volume.
@@ -35,7 +38,7 @@ class PotentialCalculator(Calculator):  # type: ignore[misc]
         self.potential = potential
         self.allow_unknown_elements = allow_unknown_elements
         self.trained_on_forces = potential.trained_on_forces
-        self._warned = False
+        self._warned = self._warned_outside = False
         self._results_of: Atoms | None = None
 
     def calculate(
@@ -62,6 +65,9 @@ class PotentialCalculator(Calculator):  # type: ignore[misc]
             self.results = {**self.results, "stress": stress}
         found = self._predict(forces=bool(wanted & {"forces", "forces_std"}))
         self.results = {**self.results, **found, "free_energy": found["energy"]}
+        if (note := far_outside([found.get("extrapolation")])) and not self._warned_outside:
+            self._warned_outside = True
+            warnings.warn(note, stacklevel=2)
 
     def _predict(self, forces: bool) -> dict[str, Any]:
         """Predictions for `self.atoms`, under ASE's names."""
@@ -69,6 +75,8 @@ class PotentialCalculator(Calculator):  # type: ignore[misc]
         results: dict[str, Any] = {"energy": float(prediction.energies[0])}
         if prediction.forces is not None:
             (results["forces"],) = prediction.forces
+        if isinstance(prediction, Prediction) and prediction.extrapolation is not None:
+            results["extrapolation"] = float(prediction.extrapolation[0])
         return results
 
 

@@ -1,5 +1,6 @@
 """The content of `potential.json`: all of a potential that is not weights, as plain values; no pickle."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,29 +26,26 @@ class ColumnScaling(Options):
     floor: list[Annotated[float, Field(gt=0)]] | None
     matrix: list[list[float]] | None = None  # of a whitening; an earlier version has none
     range: list[list[float]] | None = None  # least and greatest in the training split; an earlier version has none
+    axes: list[list[float]] | None = None  # the same of the inputs of a whitening
 
     @classmethod
     def of(cls, scaler: FeatureScaler) -> "ColumnScaling":
         """The plain values of a scaler."""
-        floor, matrix, limits = (
-            None if part is None else part.tolist() for part in (scaler.floor, scaler.matrix, scaler.range)
-        )
-        offset, divisor = scaler.offset.tolist(), scaler.divisor.tolist()
-        return cls(offset=offset, divisor=divisor, floor=floor, matrix=matrix, range=limits)
+        parts = {field.name: getattr(scaler, field.name) for field in fields(FeatureScaler)}
+        return cls(**{name: None if part is None else part.tolist() for name, part in parts.items()})
 
     def scaler(self) -> FeatureScaler:
         """The scaler with these values."""
-        floor, matrix, limits = (
-            None if part is None else np.array(part) for part in (self.floor, self.matrix, self.range)
-        )
-        return FeatureScaler(np.array(self.offset), np.array(self.divisor), floor, matrix, limits)
+        parts = {name: None if part is None else np.array(part) for name, part in self}
+        return FeatureScaler(**parts)  # type: ignore[arg-type]
 
     def check_width(self, n_features: int) -> None:
         """Raise BadInput unless there are values for `n_features` features."""
-        columns = [self.offset, self.divisor, *([] if self.floor is None else [self.floor]), *(self.range or [])]
+        limits = (self.range or [self.offset] * 2, self.axes or [self.offset] * 2)
+        columns = [self.offset, self.divisor, *([] if self.floor is None else [self.floor]), *limits[0], *limits[1]]
         if self.matrix is not None:
             columns += [[0.0] * len(self.matrix), *self.matrix]
-        if any(len(column) != n_features for column in columns) or len(self.range or [[]] * 2) != 2:
+        if any(len(column) != n_features for column in columns) or any(len(pair) != 2 for pair in limits):
             raise BadInput(f"the scaler is not for the descriptor's {n_features} features")
 
 

@@ -29,10 +29,12 @@ VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 
 
 class Prediction(NamedTuple):
-    """Energies and forces that a potential predicts."""
+    """Energies and forces that a potential predicts, and how far from what it was trained on."""
 
     energies: NDArray[np.float64]  # (n_structures,), eV
     forces: list[NDArray[np.float64]] | None = None  # each (n_atoms, 3), eV/Å; None: not requested
+    # (n_structures,) of the atom that is furthest outside the training split, see `Scaler.outside`; None: not known
+    extrapolation: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
@@ -76,17 +78,18 @@ class Potential:
             BadInput: such an element, one that the descriptor does not know, or positions that are not finite.
         """
         check_elements(self.known_elements, structures, allow_unknown_elements)
-        if not forces:
-            features = [self.descriptor.compute(atoms) for atoms in structures]
-            return Prediction(
-                np.array([self.predict_features(f, [a])[0] for f, a in zip(features, structures, strict=True)])
-            )
-        pairs = [self._energy_and_forces(atoms) for atoms in structures]
-        return Prediction(np.array([energy for energy, _ in pairs]), [force for _, force in pairs])
-
-    def _energy_and_forces(self, atoms: Atoms) -> tuple[float, NDArray[np.float64]]:
-        features, derivatives = self.descriptor.sparse_derivatives(atoms)
-        return float(self.predict_features(features, [atoms])[0]), self.forces_from(features, derivatives, atoms)
+        energies, found, outside = [], [], []
+        for atoms in structures:
+            if forces:
+                features, derivatives = self.descriptor.sparse_derivatives(atoms)
+                found.append(self.forces_from(features, derivatives, atoms))
+            else:
+                features = self.descriptor.compute(atoms)
+            energies.append(self.predict_features(features, [atoms])[0])
+            outside.append(self.scaler.outside(features, _numbers([atoms])))
+        known = [beyond.max(initial=0.0) for beyond in outside if beyond is not None]
+        extrapolation = np.array(known) if len(known) == len(structures) else None
+        return Prediction(np.array(energies), found if forces else None, extrapolation)
 
     def forces_from(
         self, features: NDArray[np.float64], derivatives: SparseDerivatives, atoms: Atoms

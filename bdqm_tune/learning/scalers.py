@@ -41,6 +41,13 @@ class Scaler(Protocol):
         """
         ...
 
+    def outside(self, features: NDArray[np.float64], numbers: NDArray[np.int64]) -> NDArray[np.float64] | None:
+        """How far the inputs of each atom (n_atoms,) lie outside the range that they have in the training split.
+
+        In widths of that range, along the axis where it is most; 0: within it. None: the range is not known.
+        """
+        ...
+
     @property
     def key(self) -> bytes:
         """Identifies the scaler among those for as many features."""
@@ -55,8 +62,9 @@ class FeatureScaler:
     divisor: NDArray[np.float64]  # (n_features,), positive
     floor: NDArray[np.float64] | None = None  # (n_features,), positive; None: no logarithm
     matrix: NDArray[np.float64] | None = None  # (n_features, n_features); None: no product
-    # (2, n_features): least and greatest x, or logarithm, in the training split; None: not known
+    # (2, n_features): least and greatest in the training split, of x or its logarithm, and of the product; or unknown
     range: NDArray[np.float64] | None = None
+    axes: NDArray[np.float64] | None = None
 
     def __call__(self, features: NDArray[np.float64], numbers: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
         values = features if self.floor is None else np.log(np.maximum(features, 0) + self.floor)
@@ -80,6 +88,20 @@ class FeatureScaler:
     ) -> NDArray[np.float64]:
         of_scaled = of_features * self._slope(features)[:, None, :]
         return of_scaled if self.matrix is None else of_scaled @ self.matrix
+
+    def outside(
+        self, features: NDArray[np.float64], numbers: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float64] | None:
+        limits = self.axes
+        if self.matrix is None and self.range is not None:
+            limits = (self.range - self.offset) / self.divisor
+        if limits is None:
+            return None
+        width = limits[1] - limits[0]
+        inputs = self(features)
+        # A constant feature has no width; another value of it counts by its own size.
+        beyond = np.maximum(limits[0] - inputs, inputs - limits[1]) / np.where(width > 0, width, 1.0)
+        return np.maximum(beyond, 0.0).max(axis=1, initial=0.0)
 
     def _slope(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
         """Derivative (n_atoms, n_features) of each feature, before the product with the matrix, by itself."""
@@ -116,6 +138,15 @@ class ElementScaler:
         return self._joined(
             of_features.shape, numbers, lambda scaler, own: scaler.of_inputs(of_features[own], features[own])
         )
+
+    def outside(self, features: NDArray[np.float64], numbers: NDArray[np.int64]) -> NDArray[np.float64] | None:
+        result = np.zeros(len(features))
+        for z in np.unique(numbers).tolist():
+            own = numbers == z
+            if (beyond := self.per_element.get(z, self.others).outside(features[own])) is None:
+                return None
+            result[own] = beyond
+        return result
 
     @property
     def key(self) -> bytes:
@@ -182,7 +213,7 @@ def fit_scaler(
     """Fit a scaler to the columns of features.
 
     Args:
-        pieces: gives all features in pieces; called once, with `log` twice, with `whiten` three times at most.
+        pieces: gives all features in pieces; called once, with `log` twice, with `whiten` four times at most.
         scaling: `standardise` brings each column to mean 0 and standard deviation 1; `log` does so with log(x + floor),
             the floor being a thousandth of the column's mean; `normalise` brings it to `limits`; `whiten` standardises
             log(x + mean of the column), or x where a feature is negative, then turns to the principal axes and divides
@@ -247,7 +278,18 @@ def _whitened(
         for z, scaler in scalers.items():
             scaled = scaler(features if z == ALL else features[numbers == z])
             products[z] += scaled.T @ scaled
-    return {z: replace(scaler, matrix=_whitening(products[z], varying[z], axis_floor)) for z, scaler in scalers.items()}
+    whitened = {
+        z: replace(scaler, matrix=_whitening(products[z], varying[z], axis_floor)) for z, scaler in scalers.items()
+    }
+    limits = {
+        z: np.stack([np.full(len(s.offset), np.inf), np.full(len(s.offset), -np.inf)]) for z, s in scalers.items()
+    }
+    for features, numbers in pieces():
+        for z, scaler in whitened.items():
+            inputs = scaler(features if z == ALL else features[numbers == z])
+            limits[z][0] = np.minimum(limits[z][0], inputs.min(axis=0, initial=np.inf))
+            limits[z][1] = np.maximum(limits[z][1], inputs.max(axis=0, initial=-np.inf))
+    return {z: replace(scaler, axes=limits[z]) for z, scaler in whitened.items()}
 
 
 def _whitening(products: NDArray[np.float64], varying: NDArray[np.bool_], axis_floor: float) -> NDArray[np.float64]:

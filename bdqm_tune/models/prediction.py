@@ -12,6 +12,7 @@ from bdqm_tune.config.config import Data
 from bdqm_tune.errors import BadInput, located, shown
 from bdqm_tune.learning.calculator import untrained_forces
 from bdqm_tune.learning.ensemble import Ensemble
+from bdqm_tune.learning.extrapolation import far_outside
 from bdqm_tune.learning.known_elements import check_elements
 from bdqm_tune.learning.potential import Potential
 from bdqm_tune.models.label_names import label_names
@@ -34,8 +35,10 @@ from bdqm_tune.structures.labels import LABEL_FORMS, has_values, other_names, re
 from bdqm_tune.structures.read import check_geometry, read_images
 from bdqm_tune.structures.sealed import sealed_among
 
-# What an ensemble says beside energy and forces: of a structure (eV; the coverage has no unit), and of its atoms.
-COLUMNS = ("energy_std", "energy_low", "energy_high", "energy_coverage")
+# What is said of a structure beside energy and forces: by an ensemble (eV; the coverage has no unit), and of its atoms;
+# and how far outside the training split of a potential it is.
+EXTRAPOLATION = "extrapolation"
+COLUMNS = ("energy_std", "energy_low", "energy_high", "energy_coverage", EXTRAPOLATION)
 ATOM_COLUMN = "forces_std"  # eV/Å
 KINDS = {"energy": "an energy (eV)", "forces": "forces (eV/Å)", "stress": "a stress (eV/Å³) or virial (eV)"}
 SEALED = (
@@ -52,7 +55,7 @@ class Predictions:
     out: str
     columns: tuple[str, ...]  # of every structure
     trained_on_forces: bool | None  # None: the model does not say
-    note: str  # what to know about the forces, or about errors; empty: nothing
+    note: str  # what to know about forces, errors and structures far from the training split; empty: nothing
     errors: dict[str, float] = field(default_factory=dict)  # of `label_errors`, where the file has labels
     compared_with: dict[str, str] = field(default_factory=dict)  # names of those labels: energy, forces, stress
     sealed: int = 0  # structures of a sealed test split, whose labels are not compared
@@ -75,8 +78,9 @@ def predict_file(
     """Write the structures of `file` with predicted energies (eV) and forces (eV/Å) to `out`.
 
     The format is that of the name: extended XYZ or a trajectory. An ensemble adds its standard deviations, and the ends
-    of its intervals where it is calibrated. Energies, forces, stress and so on that the file has stay beside the
-    predictions, as REF_energy, …, or under names of their own; the stress is predicted (eV/Å³) where the file has one.
+    of its intervals where it is calibrated; a potential adds `extrapolation`, see `Scaler.outside`. Energies, forces,
+    stress and so on that the file has stay beside the predictions, as REF_energy, …, or under names of their own; the
+    stress is predicted (eV/Å³) where the file has one.
     Structures of a sealed test split, and copies of them, are written with their predictions alone, and are not
     compared.
 
@@ -124,6 +128,8 @@ def predict_file(
         columns += ("stress",)
     n_sealed = int(sealed.sum())
     notes = [untrained_forces(found), SEALED.format(n_sealed, len(images)) if n_sealed else ""]
+    outside = [atoms.info.get(EXTRAPOLATION) for atoms in images]
+    notes.append(far_outside(outside, [f"{file}, image {i}" for i in range(len(images))]))
     errors = label_errors(labels, images)
     return Predictions(
         len(images),
@@ -155,9 +161,12 @@ def _predict(model: Potential | Ensemble, atoms: Atoms, stress: bool, allow_unkn
         atoms.arrays.pop(name, None)
     more = {"stress": model.stress(atoms)} if stress and atoms.pbc.any() and atoms.cell.rank == 3 else {}
     if isinstance(model, Potential):
-        (energy,), forces = model.predict([atoms], True, allow_unknown_elements)
-        assert forces is not None
-        atoms.calc = SinglePointCalculator(atoms, energy=float(energy), forces=forces[0], **more)
+        prediction = model.predict([atoms], True, allow_unknown_elements)
+        assert prediction.forces is not None
+        energy, forces = float(prediction.energies[0]), prediction.forces[0]
+        atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces, **more)
+        if prediction.extrapolation is not None:
+            atoms.info[EXTRAPOLATION] = float(prediction.extrapolation[0])
         return
     results = model.results(atoms, True, allow_unknown_elements)
     atoms.calc = SinglePointCalculator(atoms, energy=results["energy"], forces=results["forces"], **more)

@@ -67,7 +67,7 @@ def rattled(potential: Potential) -> Atoms:
 
 def test_it_gives_what_the_potential_predicts(potential: Potential, rattled: Atoms) -> None:
     for _ in range(2):
-        energies, forces = potential.predict([rattled])
+        energies, forces, _ = potential.predict([rattled])
         assert rattled.get_potential_energy() == pytest.approx(energies[0], rel=1e-12)
         assert forces is not None
         np.testing.assert_array_equal(rattled.get_forces(), forces[0])

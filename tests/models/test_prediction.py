@@ -77,7 +77,7 @@ def test_labels_stay_beside_the_predictions_and_are_compared(predict: Callable[.
     ase.io.write("in.traj", labelled([copper, water, hydroxyl], *given))
     done = predict("in.traj", "out.traj")
     images = structures()
-    energies, forces = potential.predict(images)
+    energies, forces, _ = potential.predict(images)
     assert forces is not None
     per_atom = (energies[:2] - [-3.0, -14.0]) / [4, 3]
     of_forces, of_stress = forces[0] - given[0]["forces"], potential.stress(images[0]) - stress
@@ -180,7 +180,7 @@ def test_labels_are_compared_under_the_names_that_are_given(predict: Callable[..
     for atoms, stress in zip(images, stresses, strict=True):
         atoms.info["dft_virial"] = -stress * atoms.get_volume()
     ase.io.write("in.extxyz", images)
-    energies, forces = potential.predict(images)
+    energies, forces, _ = potential.predict(images)
     assert forces is not None
 
     usual = predict("in.extxyz")
