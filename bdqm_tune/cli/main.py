@@ -113,14 +113,15 @@ def tune(
         str, typer.Option(metavar="MINUTES", help="To wait for a store that does not answer; default: 30.")
     ] = "",
     set_: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
             "--set",
             metavar="NAME=VALUE,…",
             help="Hyperparameters, and options of the descriptor, to fix; also options of data, target and training: "
-            "`target.reference_energies={Cu: -3.7}`.",
+            "`target.reference_energies={Cu: -3.7}`. Can be given several times.",
+            show_default=False,
         ),
-    ] = "",
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Search good hyperparameters: run the trials of a study and track them in MLflow."""
@@ -139,7 +140,7 @@ def tune(
         "device": device,
         "cohort": cohort,
         "patience": patience,
-        "set": set_,
+        "set": ",".join(set_ or []),
     }
     options = _load(config, tune_overrides(parameters))
 

@@ -154,6 +154,9 @@ def assignments(text: str) -> dict[str, str]:
             raise BadInput(
                 f"--set takes NAME=VALUE pairs separated by commas, as lr=1e-3,activation=tanh; got {text!r}"
             )
+    names = [name.strip() for name, _, _ in pairs]
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise BadInput(f"--set gives {twice[0]} {names.count(twice[0])} times")
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 

@@ -150,13 +150,6 @@ class Potential:
 
     def save(self, folder: Path) -> None:
         """Write `potential.safetensors` (weights) and `potential.json` (all the rest). Raises OSError if that fails."""
-        folder.mkdir(parents=True, exist_ok=True)
-        # Copies, as layers may have weights in common.
-        weights = {
-            name: value.clone(memory_format=torch.contiguous_format)
-            for name, value in self.network.state_dict().items()
-        }
-        write_whole(folder / WEIGHTS, save(weights))  # with the same error on a full disk as other files
         description = Description.of(
             descriptor=self.descriptor.settings,
             scaler=self.scaler,
@@ -170,6 +163,13 @@ class Potential:
             trained_on_forces=self.trained_on_forces,
             trained_elements=self.known_elements,
         )
+        folder.mkdir(parents=True, exist_ok=True)
+        # Copies, as layers may have weights in common.
+        weights = {
+            name: value.clone(memory_format=torch.contiguous_format)
+            for name, value in self.network.state_dict().items()
+        }
+        write_whole(folder / WEIGHTS, save(weights))  # with the same error on a full disk as other files
         write_whole(folder / DESCRIPTION, description.model_dump_json(indent=1))
 
     @classmethod

@@ -6,7 +6,7 @@ from typing import Any
 from ase.data import atomic_numbers
 
 from bdqm_tune.descriptors.symmetry_parameters import CutoffFunction, Function, Kind
-from bdqm_tune.errors import BadInput
+from bdqm_tune.errors import BadInput, shown
 from bdqm_tune.n2p2.units import FileUnits
 
 TYPES: dict[str, Kind] = {"2": "G2", "3": "G4", "9": "G5"}
@@ -29,7 +29,7 @@ def parse_function(words: Sequence[str], units: FileUnits) -> tuple[str, Functio
     kind = TYPES.get(words[1]) if len(words) > 1 else None
     if kind is None:
         given = words[1] if len(words) > 1 else "none"
-        raise BadInput(f"symmetry functions of type {given} are not supported, only {', '.join(TYPES)}")
+        raise BadInput(f"symmetry functions of type {shown(given)} are not supported, only {', '.join(TYPES)}")
     n = 1 if kind == "G2" else 2
     neighbours, numbers = words[2 : 2 + n], words[2 + n :]
     if len(numbers) != (3 if kind == "G2" else 4) and not (kind != "G2" and len(numbers) == 5 and _is_zero(numbers[4])):
@@ -45,25 +45,34 @@ def parse_function(words: Sequence[str], units: FileUnits) -> tuple[str, Functio
 
 def function_line(centre: str, function: Function, units: FileUnits) -> str:
     """What follows `symfunction_short` for a function."""
-    eta, cutoff = function.eta * units.angstrom**2, function.cutoff / units.angstrom
-    numbers = [eta, function.gamma, function.zeta, cutoff]
-    if function.kind == "G2":
-        numbers = [eta, function.rs / units.angstrom, cutoff]
-    return " ".join([centre, NUMBERS[function.kind], *function.neighbours, *map(repr, numbers)])
+    return " ".join([centre, NUMBERS[function.kind], *function.neighbours, *map(repr, _numbers(function, units))])
 
 
-def order(functions: Sequence[Function]) -> list[int]:
+def order(functions: Sequence[Function], units: FileUnits) -> list[int]:
     """The places of functions of one centre in the order in which n2p2 numbers them.
 
-    By type, cutoff, eta, then R_s, or zeta and lambda, then elements.
+    By type, cutoff, eta, then R_s, or zeta and lambda, then elements: by the numbers in the file, where two may be
+    equal that differ by rounding in other units.
     """
-    return sorted(range(len(functions)), key=lambda place: _key(functions[place]))
+
+    def key(place: int) -> tuple[Any, ...]:
+        function = functions[place]
+        eta, *others, cutoff = _numbers(function, units)
+        elements = sorted(atomic_numbers[symbol] for symbol in function.neighbours)
+        # The file has lambda before zeta, n2p2 sorts by zeta first.
+        return int(NUMBERS[function.kind]), cutoff, eta, others[::-1], elements
+
+    return sorted(range(len(functions)), key=key)
 
 
-def _key(function: Function) -> tuple[Any, ...]:
-    elements = sorted(atomic_numbers[symbol] for symbol in function.neighbours)
-    shape = (function.rs,) if function.kind == "G2" else (function.zeta, function.gamma)
-    return int(NUMBERS[function.kind]), function.cutoff, function.eta, shape, elements
+def _numbers(function: Function, units: FileUnits) -> list[float]:
+    """The numbers of a function in the file."""
+    eta, cutoff = function.eta * units.angstrom**2, function.cutoff / units.angstrom
+    return [
+        eta,
+        *([function.rs / units.angstrom] if function.kind == "G2" else [function.gamma, function.zeta]),
+        cutoff,
+    ]
 
 
 def _is_zero(word: str) -> bool:
@@ -74,4 +83,4 @@ def _number(word: str) -> float:
     try:
         return float(word)
     except ValueError:
-        raise BadInput(f"{word!r} is no number") from None
+        raise BadInput(f"{shown(word)} is no number") from None

@@ -4,30 +4,29 @@ Their meaning is that of n2p2 2.3 (Singraber, Behler and Dellago, J. Chem. Theor
 program reads the files of RuNNer as well.
 """
 
-import math
-from collections import defaultdict
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
-from ase.data import atomic_numbers
+from ase.data import atomic_numbers, chemical_symbols
 from numpy.typing import NDArray
 
 from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.descriptors.symmetry_functions import SymmetryFunctions
 from bdqm_tune.descriptors.symmetry_parameters import Function
-from bdqm_tune.errors import BadInput
+from bdqm_tune.errors import BadInput, shown
 from bdqm_tune.learning.networks import make_network
 from bdqm_tune.learning.potential import Potential
 from bdqm_tune.learning.scalers import ElementScaler, FeatureScaler
 from bdqm_tune.learning.targets import ReferenceEnergies
 from bdqm_tune.n2p2.functions import CUTOFFS, order, parse_function
+from bdqm_tune.n2p2.settings import SCALING, SETTINGS, Settings, lines, number
 from bdqm_tune.n2p2.units import FileUnits
 
-SETTINGS, SCALING = "input.nn", "scaling.data"
 ACTIVATIONS = {"t": "tanh", "p": "softplus", "r": "relu"}  # of hidden layers; `s` is a tanh of another scale
-Keywords = dict[str, list[list[str]]]  # the words after each occurrence of a keyword
+AS_THEY_ARE = FileUnits("angstrom", "eV")
+GENERATIONS = ("1", "2", "2G-HDNNP")  # without charges
 Layers = list[tuple[NDArray[np.float64], NDArray[np.float64]]]  # weights (n_out, n_in) and biases (n_out,) of each
 
 
@@ -48,16 +47,19 @@ def load_n2p2(folder: str | Path, length_unit: str = "bohr", energy_unit: str = 
         >>> potential.predict([atoms]).energies  # doctest: +SKIP
     """
     path, units = Path(folder), FileUnits(length_unit, energy_unit)
-    keywords = _keywords(path / SETTINGS)
-    try:
-        elements = _elements(keywords)
-        descriptor = _descriptor(keywords, elements, units)
-        shapes = {symbol: _Shape.of(keywords, symbol) for symbol in elements}
-    except BadInput as error:
-        raise BadInput(f"{path / SETTINGS}: {error}") from None
-    scaler = ElementScaler(
-        _scalers(path / SCALING, keywords, elements, descriptor), FeatureScaler(*_identity(descriptor.n_features))
-    )
+    settings = Settings(path / SETTINGS)
+    if (said := settings.units) and (said["length"], said["energy"]) != (length_unit, energy_unit):
+        options = f"--length-unit {said['length']} --energy-unit {said['energy']}"
+        raise settings.error(f"its lengths are in {said['length']}, its energies in {said['energy']}: {options}")
+    elements = _elements(settings)
+    descriptor = _descriptor(settings, elements, units)
+    shapes = {symbol: _Shape(settings, symbol) for symbol in elements}
+    activations = {name for shape in shapes.values() for name in shape.names}
+    if len(activations) > 1 or len({len(shape.nodes) for shape in shapes.values()}) > 1:
+        raise settings.error(
+            "hidden layers of different activations, or networks of different depth, are not supported"
+        )
+    scalers = _scalers(path / SCALING, settings, elements, descriptor)
     layers = {
         symbol: _weights(
             path / f"weights.{atomic_numbers[symbol]:03d}.data",
@@ -66,12 +68,6 @@ def load_n2p2(folder: str | Path, length_unit: str = "bohr", energy_unit: str = 
         )
         for symbol in elements
     }
-    activations = {name for shape in shapes.values() for name in shape.names}
-    if len(activations) > 1 or len({len(shape.nodes) for shape in shapes.values()}) > 1:
-        raise BadInput(
-            f"{path / SETTINGS}: hidden layers of different activations, or networks of different depth, are not "
-            "supported"
-        )
     widths = [max(own) for own in zip(*(shape.nodes for shape in shapes.values()), strict=True)]
     hyperparameters = Hyperparameters(
         hidden_layers=widths, activation=activations.pop(), network="per_element", initialization="default"
@@ -79,49 +75,39 @@ def load_n2p2(folder: str | Path, length_unit: str = "bohr", energy_unit: str = 
     numbers = [atomic_numbers[symbol] for symbol in elements]
     network = make_network(descriptor.n_features, hyperparameters, numbers).double()
     network.load_state_dict(_state(layers, [descriptor.n_features, *widths, 1]))
-    conversion = _value(keywords, "conv_energy", 1.0)
-    mean = _value(keywords, "mean_energy", 0.0)
-    offsets = {words[0]: _float(words[1]) for words in keywords.get("atom_energy", []) if len(words) > 1}
-    references = {z: (mean + offsets.get(s, 0.0)) * units.electronvolt for s, z in zip(elements, numbers, strict=True)}
+    scale, references = _energies(settings, elements)
     return Potential(
         descriptor,
-        scaler,
-        ReferenceEnergies(references, 0.0),
-        units.electronvolt / conversion,
+        ElementScaler(scalers, FeatureScaler(*_identity(descriptor.n_features))),
+        ReferenceEnergies({z: energy * units.electronvolt for z, energy in references.items()}, 0.0),
+        scale * units.electronvolt,
         hyperparameters,
         network.eval(),
-        trained_on_forces="use_short_forces" in keywords or None,
-        known_elements=tuple(sorted(numbers)),
+        trained_on_forces="use_short_forces" in settings or None,
+        known_elements=tuple(numbers),
     )
 
 
 class _Shape:
     """The hidden layers of the network of an element."""
 
-    def __init__(self, nodes: list[int], activations: list[str], normalised: bool) -> None:
-        self.nodes, self.activations, self.normalised = nodes, activations, normalised
-
-    @classmethod
-    def of(cls, keywords: Keywords, symbol: str) -> "_Shape":
-        def own(name: str) -> list[str]:
-            for words in keywords.get(f"element_{name}_short", []):
-                if words[0] == symbol:
-                    return words[1:]
-            return _words(keywords, f"global_{name}_short")
-
-        n = int(_float(own("hidden_layers")[0]))
-        nodes, activations = own("nodes"), own("activation")
+    def __init__(self, settings: Settings, symbol: str) -> None:
+        n = settings.count(settings.of_element("hidden_layers", symbol)[0], 1)
+        nodes, activations = settings.of_element("nodes", symbol), settings.of_element("activation", symbol)
         if len(nodes) != n or len(activations) not in (n, n + 1):
-            raise BadInput(
+            raise settings.error(
                 f"the network of {symbol} has {n} hidden layers, {len(nodes)} numbers of nodes and "
                 f"{len(activations)} activations"
             )
         if activations[n:] not in ([], ["l"]):
-            raise BadInput(f"the output layer of {symbol} must be linear (l), got {activations[n]}")
+            raise settings.error(f"the output layer of {symbol} must be linear (l), got {shown(activations[n])}")
         unknown = [name for name in activations[:n] if name not in ACTIVATIONS and name != "s"]
         if unknown:
-            raise BadInput(f"activation {unknown[0]} is not supported, only {', '.join(ACTIVATIONS)} and s")
-        return cls([int(_float(word)) for word in nodes], activations[:n], "normalize_nodes" in keywords)
+            known = ", ".join(ACTIVATIONS)
+            raise settings.error(f"activation {shown(unknown[0])} is not supported, only {known} and s")
+        self.nodes = [settings.count(word, 1) for word in nodes]
+        self.activations = activations[:n]
+        self.normalised = "normalize_nodes" in settings
 
     @property
     def names(self) -> set[str]:
@@ -129,72 +115,62 @@ class _Shape:
         return {ACTIVATIONS.get(activation, "tanh") for activation in self.activations}
 
 
-def _keywords(path: Path) -> Keywords:
-    found: Keywords = defaultdict(list)
-    for line in _lines(path):
-        first, *others = line.split()
-        found[first].append(others)
-    return dict(found)
-
-
-def _lines(path: Path) -> list[str]:
-    """The lines that say something: without comments and blank ones."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise BadInput(
-            f"{path}: cannot be read ({error.strerror}); a potential of n2p2 is a folder with {SETTINGS}, "
-            f"{SCALING} and weights.NNN.data, NNN being the atomic number of each element"
-        ) from None
-    return [line for line in (line.split("#")[0].strip() for line in text.splitlines()) if line]
-
-
-def _words(keywords: Keywords, name: str) -> list[str]:
-    if not keywords.get(name) or not keywords[name][-1]:
-        raise BadInput(f"{name} is missing")
-    return keywords[name][-1]
-
-
-def _value(keywords: Keywords, name: str, default: float) -> float:
-    return _float(_words(keywords, name)[0]) if name in keywords else default
-
-
-def _float(word: str) -> float:
-    try:
-        value = float(word)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise BadInput(f"{word!r} is no number")
-    return value
-
-
-def _elements(keywords: Keywords) -> list[str]:
+def _elements(settings: Settings) -> list[str]:
     """Symbols, by atomic number."""
-    generation = keywords.get("nnp_generation") or keywords.get("nnp_type") or [["2"]]
-    if generation[-1][:1] not in (["2"], ["2G-HDNNP"], ["1"]):
-        raise BadInput(f"a potential of generation {' '.join(generation[-1])}, with charges, is not supported")
-    elements = _words(keywords, "elements")
-    unknown = [symbol for symbol in elements if symbol not in atomic_numbers]
+    generation = settings.words("nnp_type")[0] if "nnp_type" in settings else GENERATIONS[0]
+    if generation not in GENERATIONS:
+        raise settings.error(f"a potential of generation {shown(generation)}, with charges, is not supported")
+    elements = settings.words("elements")
+    unknown = [symbol for symbol in elements if symbol not in chemical_symbols[1:] or elements.count(symbol) > 1]
     if unknown:
-        raise BadInput(f"elements: {unknown[0]!r} is no chemical symbol")
+        raise settings.error(f"elements: {shown(unknown[0])} is no chemical symbol, or is there twice")
+    if settings.value("number_of_elements", len(elements)) != len(elements):
+        raise settings.error(f"number_of_elements is not {len(elements)}, the number of elements")
     return sorted(elements, key=atomic_numbers.__getitem__)
 
 
-def _descriptor(keywords: Keywords, elements: list[str], units: FileUnits) -> SymmetryFunctions:
-    kind, *alpha = _words(keywords, "cutoff_type")
-    if kind not in CUTOFFS or any(_float(word) != 0 for word in alpha[:1]):
-        raise BadInput(f"cutoff_type {' '.join([kind, *alpha])} is not supported, only {', '.join(CUTOFFS)} with 0")
+def _descriptor(settings: Settings, elements: list[str], units: FileUnits) -> SymmetryFunctions:
+    kind, *alpha = settings.words("cutoff_type")
+    # An inner radius, in units of the cutoff, which n2p2 does not use with type 2.
+    if kind not in CUTOFFS or (kind != "2" and any(settings.number(word) != 0 for word in alpha[:1])):
+        text = " ".join([kind, *alpha])
+        raise settings.error(f"cutoff_type {shown(text)} is not supported, only {', '.join(CUTOFFS)}, alpha being 0")
     functions: dict[str, list[Function]] = {symbol: [] for symbol in elements}
-    for words in keywords.get("symfunction_short", []):
-        centre, function = parse_function(words, units)
+    in_file: dict[str, list[Function]] = {symbol: [] for symbol in elements}  # with the file's own numbers
+    for words in settings.all("symfunction_short", 3):
+        try:
+            centre, function = parse_function(words, units)
+        except BadInput as error:
+            raise settings.error(str(error)) from None
         unknown = [symbol for symbol in (centre, *function.neighbours) if symbol not in functions]
         if unknown:
-            raise BadInput(f"symfunction_short {' '.join(words)}: {unknown[0]} is not among the elements")
+            raise settings.error(f"symfunction_short {shown(' '.join(words))}: {unknown[0]} is not among the elements")
         functions[centre].append(function)
+        in_file[centre].append(parse_function(words, AS_THEY_ARE)[1])
     name, gamma = CUTOFFS[kind]
-    in_order = {symbol: [own[place].options for place in order(own)] for symbol, own in functions.items()}
-    return SymmetryFunctions(elements, cutoff_function=name, gamma=gamma, functions=in_order)
+    in_order = {
+        symbol: [own[place].options for place in order(in_file[symbol], AS_THEY_ARE)]
+        for symbol, own in functions.items()
+    }
+    try:
+        return SymmetryFunctions(elements, cutoff_function=name, gamma=gamma, functions=in_order)
+    except BadInput as error:
+        raise settings.error(str(error)) from None
+
+
+def _energies(settings: Settings, elements: list[str]) -> tuple[float, dict[int, float]]:
+    """What an output of 1 is, and the energy of an atom apart from the network, in the unit of the files."""
+    given = [name for name in ("mean_energy", "conv_energy", "conv_length") if name in settings]
+    if len(given) not in (0, 3):
+        raise settings.error(f"mean_energy, conv_energy and conv_length belong together; there is {', '.join(given)}")
+    conversion, mean = settings.value("conv_energy", 1.0), settings.value("mean_energy", 0.0)
+    if conversion <= 0:
+        raise settings.error(f"conv_energy must be positive, got {conversion}")
+    offsets = {words[0]: settings.number(words[1]) for words in settings.all("atom_energy", 2)}
+    unknown = [symbol for symbol in offsets if symbol not in elements]
+    if unknown:
+        raise settings.error(f"atom_energy: {shown(unknown[0])} is not among the elements")
+    return 1 / conversion, {atomic_numbers[symbol]: mean + offsets.get(symbol, 0.0) for symbol in elements}
 
 
 def _identity(n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -202,27 +178,29 @@ def _identity(n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def _scalers(
-    path: Path, keywords: Keywords, elements: list[str], descriptor: SymmetryFunctions
+    path: Path, settings: Settings, elements: list[str], descriptor: SymmetryFunctions
 ) -> dict[int, FeatureScaler]:
     """The scaling of each element's functions: an offset and a divisor of each."""
-    rows = [line.split() for line in _lines(path)]
-    low, high = _value(keywords, "scale_min_short", 0.0), _value(keywords, "scale_max_short", 1.0)
-    scale, centre = "scale_symmetry_functions" in keywords, "center_symmetry_functions" in keywords
-    sigma = "scale_symmetry_functions_sigma" in keywords and not (scale or centre)
+    rows = [line.split() for line in lines(path)]
+    low, high = settings.value("scale_min_short", 0.0), settings.value("scale_max_short", 1.0)
+    scale, centre = "scale_symmetry_functions" in settings, "center_symmetry_functions" in settings
+    sigma = "scale_symmetry_functions_sigma" in settings and not (scale or centre)
+    if low >= high:
+        raise settings.error("scale_max_short must be above scale_min_short")
     scalers = {}
     for place, symbol in enumerate(elements, 1):
         n = len(descriptor.functions[symbol])
         own = [row for row in rows if row[0] == str(place) and len(row) >= (6 if sigma else 5)]
         if [row[1] for row in own] != [str(number) for number in range(1, n + 1)]:
             raise BadInput(f"{path}: needs a line for each of the {n} functions of {symbol}, has {len(own)}")
-        lowest, highest, mean, *deviation = np.array([[_float(word) for word in row[2:6]] for row in own]).T
-        spread = highest - lowest if scale else deviation[0] if sigma else np.ones(n)
+        lowest, highest, mean, *deviation = np.array([[number(word, path) for word in row[2:6]] for row in own]).T
+        with np.errstate(over="ignore"):
+            spread = highest - lowest if scale else deviation[0] if sigma else np.ones(n)
+        if not (np.isfinite(spread) & (spread >= 0)).all():
+            raise BadInput(f"{path}: a function of {symbol} has a least value above the greatest, or no finite range")
         offset = mean if centre or sigma else lowest if scale else np.zeros(n)
-        factor = np.full(n, high - low if scale or sigma else 1.0)
-        if not (factor > 0).all():
-            raise BadInput(f"{path.parent / SETTINGS}: scale_max_short must be above scale_min_short")
         # A function that is constant in the training data says nothing; n2p2 divides by zero there.
-        divisor = np.where(spread > 0, spread, 1.0) / factor
+        divisor = np.where(spread > 0, spread, 1.0) / (high - low if scale or sigma else 1.0)
         offsets, divisors = _identity(descriptor.n_features)
         offsets[:n], divisors[:n] = offset - (low if scale or sigma else 0.0) * divisor, divisor
         limits = np.zeros((2, descriptor.n_features))
@@ -233,10 +211,7 @@ def _scalers(
 
 def _weights(path: Path, widths: list[int], shape: _Shape) -> Layers:
     """The layers of an element's network, whose activations are all tanh, softplus or relu."""
-    try:
-        values = np.array([_float(line.split()[0]) for line in _lines(path)])
-    except BadInput as error:
-        raise BadInput(str(error) if str(path) in str(error) else f"{path}: {error}") from None
+    values = np.array([number(line.split()[0], path) for line in lines(path)])
     needed = sum((n_in + 1) * n_out for n_in, n_out in pairwise(widths))
     if len(values) != needed:
         raise BadInput(f"{path}: must have {needed} weights and biases for layers of {widths} nodes, has {len(values)}")

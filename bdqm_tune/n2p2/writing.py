@@ -5,6 +5,7 @@ is linear here goes into the weights: a whitening into those of the first layer,
 the last, and functions that an element does not have into its biases.
 """
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,8 @@ from bdqm_tune.learning.networks import BatchNorm, MixedNN, PerElementNN
 from bdqm_tune.learning.potential import Potential
 from bdqm_tune.learning.scalers import ElementScaler, FeatureScaler
 from bdqm_tune.n2p2.functions import CUTOFFS, function_line, order
-from bdqm_tune.n2p2.reading import ACTIVATIONS, SCALING, SETTINGS, Layers
+from bdqm_tune.n2p2.reading import ACTIVATIONS, Layers
+from bdqm_tune.n2p2.settings import SCALING, SETTINGS
 from bdqm_tune.n2p2.units import FileUnits
 
 
@@ -42,35 +44,80 @@ def export_n2p2(
     """
     units, path = FileUnits(length_unit, energy_unit), Path(folder)
     descriptor = potential.descriptor
-    if not isinstance(descriptor, SymmetryFunctions):
-        raise BadInput("n2p2 has symmetry functions only: train with `--set descriptor.name=symmetry_functions`")
+    if obstacles := _obstacles(potential):
+        raise BadInput(f"n2p2 cannot have this model: {'; '.join(obstacles)}")
+    assert isinstance(descriptor, SymmetryFunctions)
     symbols = _elements(potential, descriptor)
-    scalers = {symbol: _scaler(potential, symbol) for symbol in symbols}
     layers = {symbol: _layers(potential, symbol) for symbol in symbols}
     settings = _settings(potential, descriptor, symbols, [len(biases) for _, biases in layers[symbols[0]]], units)
     scaling, weights = [], {}
     for place, symbol in enumerate(symbols, 1):
-        functions, scaler = descriptor.functions[symbol], scalers[symbol]
-        columns = order(functions)
+        functions, scaler = descriptor.functions[symbol], _scaler(potential, symbol)
+        columns = [column for column in order(functions, units) if set(functions[column].neighbours) <= set(symbols)]
+        if not columns:
+            raise BadInput(f"n2p2 needs symmetry functions of every element, there are none of {symbol}")
         settings += [f"symfunction_short {function_line(symbol, functions[column], units)}" for column in columns]
         scaling += _scaling(place, columns, scaler)
         in_order = _folded(layers[symbol], scaler, columns, potential.scale / units.electronvolt)
         weights[f"weights.{atomic_numbers[symbol]:03d}.data"] = _weights(in_order)
-    path.mkdir(parents=True, exist_ok=True)
-    for name, lines in {SETTINGS: settings, SCALING: scaling, **weights}.items():
-        write_whole(path / name, "\n".join(lines) + "\n")
+    contents = {SETTINGS: settings, SCALING: scaling, **weights}
+    written = []
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        for name, rows in contents.items():
+            written.append(path / name)
+            write_whole(path / name, "\n".join(rows) + "\n")
+    except OSError:
+        for file in written:
+            file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            path.rmdir()  # unless other files are in it
+        raise
     return _lammps(descriptor, symbols, path, units)
 
 
 def _lammps(descriptor: SymmetryFunctions, symbols: list[str], folder: Path, units: FileUnits) -> list[str]:
+    """The two lines with which LAMMPS, in its units `metal`, runs the files in a folder."""
     cutoff = max(function.cutoff for symbol in symbols for function in descriptor.functions[symbol])
-    conversion = f"cflength {1 / units.angstrom:.10g} cfenergy {1 / units.electronvolt:.10g}"
-    elements = " ".join(symbols)
-    # hdnnp sums up what is outside the training split and stops at `maxew`.
+    # A hair above, since n2p2 refuses a cutoff that rounding makes smaller than that of the functions. It sums up
+    # warnings of what is outside the training split, and stops at `maxew`.
+    options = "showew no maxew 1000000 resetew yes"
+    conversion = f"cflength {1 / units.angstrom!r} cfenergy {1 / units.electronvolt!r}"
+    where = f'"{folder}"' if any(character.isspace() for character in str(folder)) else str(folder)
     return [
-        f"pair_style hdnnp {cutoff:.10g} dir {folder} showew no maxew 1000000 resetew yes {conversion}",
-        f"pair_coeff * * {elements}",
+        f"pair_style hdnnp {cutoff * (1 + 1e-9):.12g} dir {where} {options} {conversion}",
+        f"pair_coeff * * {' '.join(symbols)}",
     ]
+
+
+def _obstacles(potential: Potential) -> list[str]:
+    """What n2p2 has no equal of, each with what to train in its place."""
+    descriptor, network = potential.descriptor, potential.network
+    activation, known = potential.hyperparameters.activation, ", ".join(ACTIVATIONS.values())
+    options = []
+    found = []
+    if not isinstance(descriptor, SymmetryFunctions):
+        found.append("it has symmetry functions only")
+        options.append("descriptor.name=symmetry_functions")
+    elif (descriptor.cutoff_function, descriptor.gamma) not in CUTOFFS.values():
+        found.append("it has no polynomial cutoff function but that of gamma 2")
+        options.append("descriptor.gamma=2")
+    if activation not in ACTIVATIONS.values():
+        found.append(f"it has no {activation}, but {known}")
+        options.append("activation=tanh")
+    scalers = [potential.scaler]
+    if isinstance(potential.scaler, ElementScaler):
+        scalers = [potential.scaler.others, *potential.scaler.per_element.values()]
+    if any(isinstance(scaler, FeatureScaler) and scaler.floor is not None for scaler in scalers):
+        whitened = any(isinstance(scaler, FeatureScaler) and scaler.matrix is not None for scaler in scalers)
+        found.append("it takes no logarithm of its functions")
+        options.append("descriptor.logarithm=false" if whitened else "descriptor.scaling=standardise")
+    suggestion = [f"train with `--set {','.join(options)}`"] if options else []
+    if isinstance(network, MixedNN):
+        found.append("it has one network an element; here an atom takes a share of each")
+    if potential.shift:
+        found.append("it has no energy of a structure as such; this model adds one, as amptorch's do")
+    return found + suggestion if found else []
 
 
 def _elements(potential: Potential, descriptor: SymmetryFunctions) -> list[str]:
@@ -84,23 +131,12 @@ def _scaler(potential: Potential, symbol: str) -> FeatureScaler:
     if isinstance(scaler, ElementScaler):
         scaler = scaler.per_element.get(atomic_numbers[symbol], scaler.others)
     assert isinstance(scaler, FeatureScaler)
-    if scaler.floor is not None:
-        raise BadInput(
-            "n2p2 takes no logarithm of its functions: train with `--set descriptor.logarithm=false`, or with "
-            "descriptor.scaling standardise or normalise"
-        )
     return scaler
 
 
 def _layers(potential: Potential, symbol: str) -> Layers:
     """Weights and biases of the network of an element; a batch normalisation is part of the layer before it."""
     network = potential.network
-    activation = potential.hyperparameters.activation
-    if isinstance(network, MixedNN):
-        raise BadInput("n2p2 has one network an element; here an atom takes a share of each")
-    if activation not in ACTIVATIONS.values():
-        known = ", ".join(ACTIVATIONS.values())
-        raise BadInput(f"n2p2 has no {activation}: train with `--set search.activation=tanh`, or one of {known}")
     own = network.networks[symbol] if isinstance(network, PerElementNN) else network
     layers: Layers = []
     for module in own.children():
@@ -121,12 +157,8 @@ def _layers(potential: Potential, symbol: str) -> Layers:
 def _settings(
     potential: Potential, descriptor: SymmetryFunctions, symbols: list[str], widths: list[int], units: FileUnits
 ) -> list[str]:
-    cutoff = (descriptor.cutoff_function, descriptor.gamma)
-    kinds = [number for number, known in CUTOFFS.items() if known == cutoff]
-    if not kinds:
-        raise BadInput("n2p2 has no polynomial cutoff function but that of gamma 2: train with another one")
-    if potential.shift:
-        raise BadInput("n2p2 has no energy of a structure as such; this potential adds one, as amptorch's do")
+    cutoff = descriptor.cutoff_function, descriptor.gamma
+    kind = next(number for number, known in CUTOFFS.items() if known == cutoff)
     letter = next(letter for letter, name in ACTIVATIONS.items() if name == potential.hyperparameters.activation)
     references = potential.references
     own = [references.per_element.get(atomic_numbers[symbol], references.fallback) for symbol in symbols]
@@ -135,7 +167,7 @@ def _settings(
         f"number_of_elements {len(symbols)}",
         f"elements {' '.join(symbols)}",
         *(f"atom_energy {s} {energy / units.electronvolt!r}" for s, energy in zip(symbols, own, strict=True)),
-        f"cutoff_type {kinds[0]}",
+        f"cutoff_type {kind}",
         "scale_symmetry_functions_sigma",
         "scale_min_short 0.0",
         "scale_max_short 1.0",

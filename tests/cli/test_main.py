@@ -179,7 +179,7 @@ def test_tune_evaluate_and_prepare_speak_json(call: Call) -> None:
     assert len(ase.io.read("out.xyz", ":")) == 7
     code, out, err = call("predict", found["best_run_id"], "test.xyz", "--json")
     assert code == 0
-    assert json.loads(out)["columns"] == ["energy", "forces"]
+    assert json.loads(out)["columns"] == ["energy", "forces", "extrapolation"]
     assert "warning: this model was trained on energies only: its forces are the derivative of its energy" in err
     assert call("predict", model, "test.xyz", "--out", "nowhere/out.xyz")[0] == 2
     ase.io.write("close.xyz", [*pairs_of_atoms(1), labelled(None, positions=[[0, 0, 0], [0, 0, 0.1]])])

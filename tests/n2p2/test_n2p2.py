@@ -1,5 +1,6 @@
 """Potentials of n2p2 against its formulas in bare Python, and what is written against what was trained."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,10 @@ from bdqm_tune.cli.main import app
 from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.descriptors.symmetry_functions import SymmetryFunctions
 from bdqm_tune.errors import BadInput
+from bdqm_tune.files import write_whole
 from bdqm_tune.learning.networks import make_network
 from bdqm_tune.learning.potential import Potential
-from bdqm_tune.learning.scalers import Scaler, fit_scaler
+from bdqm_tune.learning.scalers import FeatureScaler, Scaler, fit_scaler
 from bdqm_tune.learning.targets import ReferenceEnergies
 from bdqm_tune.n2p2 import export_n2p2, load_n2p2
 from tests.n2p2.files import Folder, mixture
@@ -71,7 +73,9 @@ def test_forces_are_derivatives_of_the_energy(tmp_path: Path) -> None:
         np.testing.assert_allclose(atoms.get_forces(), calculate_numerical_forces(atoms, 1e-4), atol=1e-5)
 
 
-def potential(scaling: str = "standardise", per_element: bool = False, **options: object) -> Potential:
+def potential(
+    scaling: str = "standardise", per_element: bool = False, logarithm: bool = True, **options: object
+) -> Potential:
     """A potential of water whose weights are drawn at random; oxygen has more functions than hydrogen."""
     g4 = {"O": {"etas": [0.5, 1.0], "zetas": [1.0, 2.5], "gammas": [-1.0, 1.0]}}
     descriptor = SymmetryFunctions(["H", "O"], {"H": 4.0, "O": 5.0}, {"etas": [0.5, 4.0], "rs": [0.0, 0.7]}, g4)
@@ -81,8 +85,8 @@ def potential(scaling: str = "standardise", per_element: bool = False, **options
         atoms.positions += random.normal(scale=0.1, size=(6, 3))
     features = np.concatenate([descriptor.compute(atoms) for atoms in rattled])
     numbers = np.concatenate([atoms.numbers for atoms in rattled])
-    # Less a constant, so that whitening takes no logarithm: n2p2 has none.
-    scaler: Scaler = fit_scaler(lambda: [(features, numbers)], scaling, (0.0, 1.0), per_element)  # type: ignore[arg-type]
+    options_of_scaler = scaling, (0.0, 1.0), per_element, 1e-2, logarithm
+    scaler: Scaler = fit_scaler(lambda: [(features, numbers)], *options_of_scaler)  # type: ignore[arg-type]
     given = {"hidden_layers": [5, 4], "activation": "tanh", "initialization": "default", **options}
     hyperparameters = Hyperparameters(**given)  # type: ignore[arg-type]
     torch.manual_seed(1)
@@ -98,6 +102,8 @@ def potential(scaling: str = "standardise", per_element: bool = False, **options
 def test_what_is_written_predicts_the_same(tmp_path: Path) -> None:
     kinds = {
         "standardised": potential(),
+        "whitened": potential("whiten", logarithm=False),
+        "whitened for each element": potential("whiten", True, logarithm=False, network="per_element"),
         "normalised, for each element": potential("normalise", per_element=True, network="per_element"),
         "batch normalisation, relu": potential(batchnorm=True, activation="relu"),
         "softplus, one layer": potential(hidden_layers=[7], activation="softplus"),
@@ -106,7 +112,7 @@ def test_what_is_written_predicts_the_same(tmp_path: Path) -> None:
         for m, files in enumerate((("bohr", "hartree"), ("angstrom", "eV"))):
             folder = tmp_path / f"{n}{m}"
             lines = export_n2p2(one, folder, *files)
-            assert [line.split()[:3] for line in lines] == [["pair_style", "hdnnp", "5"], ["pair_coeff", "*", "*"]], (
+            assert [line.split()[:3] for line in lines] == [["pair_style", "hdnnp", "5.000000005"], ["pair_coeff", "*", "*"]], (
                 kind
             )
             here, there = one.predict([mixture()]), load_n2p2(folder, *files).predict([mixture()])
@@ -131,30 +137,50 @@ def test_what_n2p2_does_not_have_is_refused_by_name(tmp_path: Path) -> None:
     for what, one in {
         "silu": potential(activation="silu"),
         "logarithm": potential("log"),
+        "silu and logarithm": potential("whiten", activation="silu"),
     }.items():
         with pytest.raises(BadInput) as refused:
             export_n2p2(one, tmp_path / "refused")
         found[what] = str(refused.value)
-    assert all(what in message for what, message in found.items()), found
-    assert "search.activation=tanh" in found["silu"]
+    assert all(word in message for what, message in found.items() for word in what.split(" and ")), found
+    assert "train with `--set activation=tanh`" in found["silu"]
+    assert "train with `--set descriptor.scaling=standardise`" in found["logarithm"]
+    assert "`--set activation=tanh,descriptor.logarithm=false`" in found["silu and logarithm"]
     assert not (tmp_path / "refused").exists()
 
 
 DAMAGES = {
     "input.nn": [
-        ("cutoff_type 1", "cutoff_type 7", "cutoff_type 7"),
-        ("cutoff_type 1", "cutoff_type 1 0.5", "cutoff_type 1 0.5"),
-        ("elements O H", "elements O Hx", "Hx"),
-        ("elements O H", "elements O", "H is not among the elements"),
-        ("symfunction_short O  2", "symfunction_short O  20", "type 20"),
+        ("cutoff_type 1", "cutoff_type 7", "cutoff_type '7'"),
+        ("cutoff_type 1", "cutoff_type 1 0.5", "cutoff_type '1 0.5'"),
+        ("elements O H", "elements O Hx", "'Hx'"),
+        ("elements O H", "elements O C", "H is not among the elements"),
+        ("symfunction_short O  2", "symfunction_short O  20", "type '20'"),
         ("0.1  0.5  9.0", "0.1  half  9.0", "'half' is no number"),
-        ("global_activation_short t t l", "global_activation_short t h l", "activation h"),
+        ("cutoff_type 1", "cutoff_type 1\ncutoff_type 1", "cutoff_type' is given 2 times"),
+        ("scale_symmetry_functions", "scale_symmetry_functions\nnnp_gen 4", "generation '4'"),
+        ("scale_symmetry_functions", "scale_symmetry_functions\nmean_energy 2.0", "there is mean_energy"),
+        ("cutoff_type 1", "cutoff_type 1\nmean_energy 0\nconv_energy 0\nconv_length 1", "conv_energy must be positive"),
+        ("cutoff_type 1", "cutoff_type 1\natom_energy H", "atom_energy needs 2 words"),
+        ("cutoff_type 1", "cutoff_type 1\natom_energy He 1.0", "'He' is not among the elements"),
+        ("cutoff_type 1", "cutoff_type 1\natom_energy H x", "'x' is no number"),
+        ("cutoff_type 1", "cutoff_type 1\nelement_nodes_short H", "element_nodes_short needs 2 words"),
+        ("global_nodes_short 4 3", "global_nodes_short 4 -3", "'-3' is no number of layers or nodes"),
+        ("number_of_elements 2", "number_of_elements 3", "number_of_elements is not 2"),
+        ("cutoff_type 1", "cutoff_type", "cutoff_type needs 1 words"),
+        ("global_activation_short t t l", "global_activation_short t h l", "activation 'h'"),
         ("global_activation_short t t l", "global_activation_short t t t", "must be linear"),
         ("global_hidden_layers_short 2", "global_hidden_layers_short 3", "3 hidden layers"),
         ("global_nodes_short", "global_knots_short", "global_nodes_short is missing"),
-        ("scale_symmetry_functions", "scale_symmetry_functions\nnnp_generation 4", "generation 4"),
+        ("scale_symmetry_functions", "scale_symmetry_functions\nnnp_generation 4", "generation '4'"),
     ],
-    "scaling.data": [("1 9 ", "1 8 ", "each of the 9 functions of H"), ("2 4 ", "# 2 4 ", "has 3")],
+    "scaling.data": [
+        ("2 1 ", "2 1 1e308 -1e308 0 1 # ", "least value above the greatest"),
+        ("2 1 ", "2 1 -1e308 1e308 0 1 # ", "no finite range"),
+        ("2 1 ", "2 1 1.0D+00 2 1 1 # ", "'1.0D+00' is no number"),
+        ("1 9 ", "1 8 ", "each of the 9 functions of H"),
+        ("2 4 ", "# 2 4 ", "has 3"),
+    ],
     "weights.001.data": [("# values\n", "# values\n0.5\n", "has 60"), ("# values\n", "nan\n", "'nan' is no number")],
 }
 
@@ -196,6 +222,87 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         with pytest.raises(BadInput, match=reason):
             CliRunner().invoke(app, arguments, catch_exceptions=False)
+
+
+def test_the_files_say_their_units(tmp_path: Path) -> None:
+    export_n2p2(potential(), tmp_path, "angstrom", "eV")
+    with pytest.raises(BadInput, match="--length-unit angstrom --energy-unit eV"):
+        load_n2p2(tmp_path)
+
+
+def test_comments_and_other_names_of_keywords(tmp_path: Path) -> None:
+    path = Folder().write(tmp_path) / "input.nn"
+    expected = load_n2p2(tmp_path).predict([mixture()]).energies
+    text = (
+        path.read_text().replace("symfunction_short", "symfunction").replace("cutoff_type 1", "cutoff_type 1 ! cosine")
+    )
+    path.write_text(f"nnp_generation 2\n! a comment\n{text}")
+    assert load_n2p2(tmp_path).predict([mixture()]).energies == expected
+
+
+def test_an_element_that_was_not_trained_on_is_not_written(tmp_path: Path) -> None:
+    g2 = {"etas": [0.5, 4.0], "rs": [0.0]}
+    descriptor = SymmetryFunctions(["H", "C", "O"], 5.0, g2, {"etas": [0.5], "zetas": [1.0], "gammas": [1.0]})
+    one = potential()
+    n = descriptor.n_features
+    scaler = FeatureScaler(np.full(n, 0.3), np.full(n, 0.7), range=np.array([[0.0], [2.0]]).repeat(n, 1))
+    torch.manual_seed(0)
+    network = make_network(n, one.hyperparameters, [1, 8]).double().eval()
+    whole = replace(one, descriptor=descriptor, scaler=scaler, network=network)
+    export_n2p2(whole, tmp_path)
+    assert " C" not in (tmp_path / "input.nn").read_text()
+    np.testing.assert_allclose(
+        load_n2p2(tmp_path).predict([mixture()]).energies, whole.predict([mixture()]).energies, rtol=1e-13
+    )
+
+
+def test_functions_that_are_equal_in_the_files_are_numbered_as_there(tmp_path: Path) -> None:
+    common = {"kind": "G2", "neighbours": ["O"], "cutoff": 5.0}
+    close = [common | {"eta": 0.95, "rs": 1.0}, common | {"eta": 0.9500000000000001, "rs": 0.0}]
+    functions = {"H": close, "O": close}
+    n = 2
+    scaler = FeatureScaler(np.zeros(n), np.ones(n), range=np.array([[0.0], [2.0]]).repeat(n, 1))
+    one = potential()
+    torch.manual_seed(0)
+    network = make_network(n, one.hyperparameters, [1, 8]).double().eval()
+    whole = replace(one, descriptor=SymmetryFunctions(["H", "O"], functions=functions), scaler=scaler, network=network)
+    export_n2p2(whole, tmp_path)
+    lines = [line.split() for line in (tmp_path / "input.nn").read_text().splitlines()]
+    etas = {(words[4], words[5]) for words in lines if words[0] == "symfunction_short"}
+    assert len({eta for eta, _ in etas}) == 1
+    # Of n2p2's order, by R_s: the first weight of the first node is that of the function at R_s = 0.
+    written = float((tmp_path / "weights.001.data").read_text().split()[0])
+    first = network[0].weight[0] if hasattr(network, "__getitem__") else None
+    assert first is not None
+    assert written == pytest.approx(float(first[1]), rel=1e-12)
+
+
+def test_the_cutoff_that_lammps_is_given_is_not_below_that_of_the_functions(tmp_path: Path) -> None:
+    for cutoff in (5.200000024, 5.0, 6.123456789012345, 4.999999999999999):
+        function = {"kind": "G2", "neighbours": ["H"], "eta": 1.0, "rs": 0.0, "cutoff": cutoff}
+        descriptor = SymmetryFunctions(["H"], functions={"H": [function]})
+        scaler = FeatureScaler(np.zeros(1), np.ones(1), range=np.array([[0.0], [1.0]]))
+        one = potential()
+        network = make_network(1, one.hyperparameters, [1]).double().eval()
+        hydrogen = replace(one, descriptor=descriptor, scaler=scaler, network=network, known_elements=(1,))
+        for length in ("bohr", "angstrom"):
+            style, _ = export_n2p2(hydrogen, tmp_path / "with blank", length)
+            words = style.split()
+            file = (tmp_path / "with blank" / "input.nn").read_text().split("symfunction_short")[1]
+            assert float(words[2]) * float(words[words.index("cflength") + 1]) >= float(file.split()[-1])
+            assert f'dir "{tmp_path / "with blank"}"' in style
+
+
+def test_a_disk_that_is_full_leaves_no_half_of_a_potential(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(path: Path, text: str) -> None:
+        if path.name == "scaling.data":
+            raise OSError(28, "No space left on device")
+        write_whole(path, text)
+
+    monkeypatch.setattr("bdqm_tune.n2p2.writing.write_whole", fails)
+    with pytest.raises(OSError, match="No space left"):
+        export_n2p2(potential(), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_element_without_files_is_not_predicted(tmp_path: Path) -> None:
