@@ -69,10 +69,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=3, help="runs of each")
     parser.add_argument("--n-trials", default="", help="of each study; default: that of tune")
     parser.add_argument("--set", default="", help="options, as of tune")
+    parser.add_argument(
+        "--ensemble", type=int, default=0, help="of so many best trials, in place of confirm's champion"
+    )
     options = parser.parse_args(arguments)
     cases = {name: CASES[name] for name in options.only}
     if options.train is not None:
         cases = {options.train.stem: Case(str(options.train.resolve()), str(options.test.resolve()), "")}
+    if options.ensemble:
+        cases = {name: case._replace(ensemble=options.ensemble) for name, case in cases.items()}
     rows = []
     for name, case in cases.items():
         results = []
