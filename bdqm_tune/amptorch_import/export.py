@@ -161,6 +161,11 @@ def _dataset(config: Config, unsupported: list[Unsupported]) -> dict[str, Any]:
         case "gmp" | "gmp_groups":
             return exported | _multipoles(options, bool(config.training.forces), unsupported)
         case "symmetry_functions":
+            if not options.combines:
+                unsupported.append(Unsupported("descriptor.functions", "amptorch takes combinations: give g2, g4, g5"))
+            if options.cutoff_function not in ("cosine", "polynomial"):
+                why = f"amptorch has no {options.cutoff_function} cutoff function; cosine is written"
+                unsupported.append(Unsupported("descriptor.cutoff_function", why))
             return exported | _symmetry_functions(options)
         case other:  # one that is added here
             unsupported.append(Unsupported("descriptor.name", f"amptorch has no {other}; no fp_scheme is written"))
@@ -224,7 +229,8 @@ def _symmetry_functions(options: DescriptorOptions) -> dict[str, Any]:
             lists = given.get(centre, given.get("default"))
             if lists:
                 params[centre][kind] = {"rs_s" if name == "rs" else name: values for name, values in lists.items()}
-    function: dict[str, Any] = {"cutoff_func": options.cutoff_function.capitalize()}
+    name = "Polynomial" if options.cutoff_function == "polynomial" else "Cosine"
+    function: dict[str, Any] = {"cutoff_func": name}
     if options.gamma is not None:
         function["gamma"] = options.gamma
     exported = {"fp_scheme": "gaussian", "fp_params": params, "cutoff_params": function}

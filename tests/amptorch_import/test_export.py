@@ -162,6 +162,19 @@ def test_what_amptorch_cannot_hold_is_named() -> None:
     assert export_config(enqueued)[0]["optim"]["lr"] == 0.5
 
 
+def test_functions_that_are_chosen_and_other_cutoff_functions_are_reported() -> None:
+    options = {"name": "symmetry_functions"}
+    for given, expected in (
+        ({}, {"descriptor.functions"}),
+        ({"cutoff_function": "tanh"}, {"descriptor.functions", "descriptor.cutoff_function"}),
+        ({"g2": {"etas": [1.0], "rs": [0.0]}}, set()),
+    ):
+        exported, unsupported = export_config(config({**options, **given}))
+        named = {entry.key for entry in unsupported if entry.key.startswith("descriptor.")}
+        assert named - {"descriptor.scaling"} == expected
+        assert exported["dataset"]["cutoff_params"] == {"cutoff_func": "Cosine"}
+
+
 def test_a_hyperparameter_that_one_of_both_does_not_know_is_reported_and_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

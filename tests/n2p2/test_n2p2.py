@@ -112,9 +112,10 @@ def test_what_is_written_predicts_the_same(tmp_path: Path) -> None:
         for m, files in enumerate((("bohr", "hartree"), ("angstrom", "eV"))):
             folder = tmp_path / f"{n}{m}"
             lines = export_n2p2(one, folder, *files)
-            assert [line.split()[:3] for line in lines] == [["pair_style", "hdnnp", "5.000000005"], ["pair_coeff", "*", "*"]], (
-                kind
-            )
+            assert [line.split()[:3] for line in lines] == [
+                ["pair_style", "hdnnp", "5.000000005"],
+                ["pair_coeff", "*", "*"],
+            ], kind
             here, there = one.predict([mixture()]), load_n2p2(folder, *files).predict([mixture()])
             np.testing.assert_allclose(there.energies, here.energies, rtol=1e-13, err_msg=kind)
             assert here.forces is not None

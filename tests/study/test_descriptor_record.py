@@ -82,6 +82,22 @@ def test_a_whitened_study_of_before_the_axis_floor_goes_on_with_the_floor_of_the
     assert not same_descriptor(earlier, descriptor_record(config()))
 
 
+def test_a_study_of_before_symmetry_functions_were_chosen_goes_on_with_those_of_then() -> None:
+    then = {"g2": {"etas": [0.05, 0.25, 1.0, 5.0], "rs": [0.0]}}
+    then |= {"g4": {"etas": [0.005], "zetas": [1.0, 4.0], "gammas": [-1.0, 1.0]}}
+    now = config({"name": "symmetry_functions"})
+    earlier = {name: value for name, value in descriptor_record(now).items() if "functions" not in name} | then
+    earlier["name"] = "symmetry_functions"
+    continued = with_earlier(now, earlier).descriptor
+    assert {"g2": continued.g2, "g4": continued.g4, "g5": continued.g5} == {**then, "g5": None}
+    assert continued.combines
+    given = {"g2": {"etas": [1.0], "rs": [0.0]}}
+    continued = with_earlier(config({"name": "symmetry_functions", **given}), {**earlier, **given}).descriptor
+    assert {"g2": continued.g2, "g4": continued.g4} == {**then, **given}
+    assert not now.descriptor.combines
+    assert with_earlier(now, descriptor_record(now)) is now
+
+
 def test_records_agree_where_the_features_do() -> None:
     smooth, abrupt, searched = (
         descriptor_record(each)
