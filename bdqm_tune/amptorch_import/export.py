@@ -93,12 +93,14 @@ def _optimisation(hyperparameters: Hyperparameters, config: Config, unsupported:
         unsupported.append(Unsupported("training.energy_loss", "amptorch's loss is of the total energies"))
     if config.training.window > 1:
         unsupported.append(Unsupported("training.smoothing", "amptorch judges each epoch for itself"))
+    if config.training.loss == "huber":
+        unsupported.append(Unsupported("training.loss", "amptorch's is mae or mse; mae is written"))
     exported: dict[str, Any] = {
         "gpus": 1 if config.device.startswith("cuda") else 0,
         "lr": hyperparameters.lr,
         "batch_size": hyperparameters.batch_size,
         "epochs": config.training.epochs,
-        "loss": config.training.loss,
+        "loss": "mae" if config.training.loss == "huber" else config.training.loss,
         "force_coefficient": hyperparameters.force_coefficient if config.training.forces else 0.0,
         "metric": "mae",
         "cp_metric": "forces" if config.objective == "val_forces_mae" else "energy",

@@ -206,6 +206,8 @@ def trainer_config(config: Config, hyperparameters: Hyperparameters, seed: int) 
     if others := left_out(hyperparameters, KNOWN):
         named = ", ".join(f"{name}={value}" for name, value in others.items())
         raise BadInput(f"backend amptorch: it does not know {named}; leave these at their defaults, or use native")
+    if config.training.loss == "huber":
+        raise BadInput("backend amptorch: training.loss must be mae or mse, got huber")
     epochs, options = config.training.epochs, hyperparameters
     return {
         "model": {

@@ -119,7 +119,12 @@ class Training(Options):
     """What all trials of a study share."""
 
     epochs: int = Field(100, ge=1, le=1_000_000, description="passes over the training split, at most")
-    loss: Literal["mae", "mse"] = Field("mae", description="of the energies, and of the components of the forces")
+    loss: Literal["mae", "mse", "huber"] = Field(
+        "mae",
+        description="of the energies, and of the components of the forces: absolute errors, squared ones, or huber: "
+        "squared up to huber_delta, absolute beyond",
+    )
+    huber_delta: float = Field(0.01, gt=0, le=1000, description="of loss huber: eV/atom (eV with total), and eV/Å")
     energy_loss: Literal["per_atom", "total"] = Field(
         "per_atom",
         description="of what energies: per_atom: of those per atom, so that large structures weigh no more than small "

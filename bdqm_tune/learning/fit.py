@@ -186,7 +186,7 @@ class Fit:
         self._training = training
         self._train, self._validation, self._scale = train, validation, scale
         self._sizes = batch_sizes(len(train), hyperparameters.batch_size)
-        options = hyperparameters, training, train, validation, seed
+        options = hyperparameters, training, train, validation, seed, scale
         self._epochs: Epochs
         try:
             if trainer is not None and can_batch(hyperparameters, train, validation):

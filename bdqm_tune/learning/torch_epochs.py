@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch import nn
 
 from bdqm_tune.config.config import Training
 from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.learning.batches import Batch, SplitTensors
+from bdqm_tune.learning.losses import make_loss
 from bdqm_tune.learning.networks import AtomicNetwork, borrowed_random_numbers, make_network, sum_per_structure
 from bdqm_tune.learning.optimisation import make_optimizer, optimizer_state, restore_optimizer
 from bdqm_tune.learning.plain_network import is_plain
@@ -26,6 +26,7 @@ class TorchEpochs:
         train: SplitTensors,
         validation: SplitTensors,
         seed: int,
+        scale: float,
     ) -> None:
         self._force_coefficient = hyperparameters.force_coefficient
         self._train, self._validation = train, validation
@@ -38,7 +39,7 @@ class TorchEpochs:
         self._draws = hyperparameters.dropout or not is_plain(network, train.n_features, hyperparameters)
         self._network = network.to(train.device, train.dtype)
         self.optimizer = make_optimizer(self._network.parameters(), hyperparameters)
-        self._loss = nn.L1Loss() if training.loss == "mae" else nn.MSELoss()
+        self._loss = make_loss(training, scale)
         self._per_atom = training.energy_loss == "per_atom"
         self.keep()
 

@@ -149,7 +149,7 @@ def test_an_unknown_hyperparameter_is_named_and_the_known_ones_are_listed(tmp_pa
         ({"training": {"epochs": 2.5}}, ["training.epochs", "got 2.5"]),
         ({"training": {"epochs": 0}}, ["training.epochs", "greater than or equal to 1", "got 0"]),
         ({"training": {"epochs": None}}, ["training.epochs"]),
-        ({"training": {"loss": "huber"}}, ["training.loss", "'mae' or 'mse'", "got 'huber'"]),
+        ({"training": {"loss": "l1"}}, ["training.loss", "'mae', 'mse' or 'huber'", "got 'l1'"]),
         ({"training": {"early_stopping": 0}}, ["training.early_stopping"]),
         ({"training": 3}, ["training", "got 3"]),
         ({"training": [1, 2]}, ["training"]),

@@ -241,7 +241,7 @@ def test_losses_are_means_over_all_structures_whatever_the_batches(
     assert record.val_energy_mae_per_atom == pytest.approx(SCALE * float(per_atom), rel=1e-9)
 
 
-@pytest.mark.parametrize("loss", ["mae", "mse"])
+@pytest.mark.parametrize("loss", ["mae", "mse", "huber"])
 @pytest.mark.parametrize("activation", ["tanh", "relu", "gelu", "silu"])
 def test_what_can_be_learned_is_learned(loss: str, activation: str) -> None:
     options = {"activation": activation, "lr": 0.03, "num_layers": 1, "batch_size": 10}

@@ -182,8 +182,8 @@ def test_images_without_forces_count_with_their_energies_alone(
         assert record.train_loss == pytest.approx(expected)
     # Of a network that is not 0, every batch by both trainers; some batches have no forces at all.
     options = Hyperparameters(batch_size=2, initialization="xavier", force_coefficient=0.3, num_layers=2, num_nodes=4)
-    for loss in ("mae", "mse"):
-        training = Training(epochs=3, forces="partial", loss=loss)
+    for loss in ("mae", "mse", "huber"):
+        training = Training(epochs=3, forces="partial", loss=loss, huber_delta=0.1)
         ours, theirs = (
             list(Fit(options, training, *splits, data.scale, 0, compiled=compiled)) for compiled in (True, False)
         )

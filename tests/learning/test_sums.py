@@ -70,14 +70,24 @@ def test_trainers_sum_and_compare_energies_in_double_precision() -> None:
         "CompiledEpochs": {"compiled": True},
         "BatchedEpochs": {"trainer": BatchedTrainer()},
     }
-    for (engine, how), loss, energy_loss in itertools.product(trainers.items(), ("mae", "mse"), ("per_atom", "total")):
-        training = Training(epochs=1, loss=loss, energy_loss=energy_loss)
+    for (engine, how), loss, energy_loss in itertools.product(
+        trainers.items(), ("mae", "mse", "huber"), ("per_atom", "total")
+    ):
+        # Some of the errors are above, some below.
+        delta = float(np.median(errors / N_ATOMS if energy_loss == "per_atom" else errors))
+        training = Training(epochs=1, loss=loss, energy_loss=energy_loss, huber_delta=SCALE * delta)
         fit = Fit(options, training, split, split, SCALE, 0, **how)
         assert fit.engine == engine
         (record,) = fit
         compared = errors / N_ATOMS if energy_loss == "per_atom" else errors
         expected = {
-            "train_loss": np.mean(compared if loss == "mae" else compared**2),
+            "train_loss": np.mean(
+                {
+                    "mae": compared,
+                    "mse": compared**2,
+                    "huber": np.where(compared < delta, compared**2 / (2 * delta), compared - delta / 2),
+                }[loss]
+            ),
             "train_energy_mae": SCALE * errors.mean(),
             "val_energy_mae": SCALE * errors.mean(),
             "val_energy_mae_per_atom": SCALE * (errors / N_ATOMS).mean(),

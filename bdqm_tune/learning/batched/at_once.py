@@ -87,7 +87,7 @@ def _job(data: Data, hyperparameters: Hyperparameters, tile: int) -> Job:
     steps = schedule.tiles[schedule.tiles[:, 3] != VALIDATE]  # repeated
     schedule.tiles = np.resize(steps, (WARM_UP + STEPS, FIELDS))
     state = State(like.new_full((3, len(places.parameters)), 0.01), like.new_ones(len(places.running)), 0)
-    return Job(tuple(layers), state, schedule, lr=1e-3, decay=0.0, absolute=True, per_atom=True)
+    return Job(tuple(layers), state, schedule, lr=1e-3, decay=0.0, transition=0.0, per_atom=True)
 
 
 def _step(group: Group) -> None:

@@ -12,6 +12,7 @@ from bdqm_tune.learning.batched.epoch_schedule import EpochSchedule
 from bdqm_tune.learning.batched.slots import Job, State
 from bdqm_tune.learning.batched.trainer import BatchedTrainer
 from bdqm_tune.learning.batches import SplitTensors
+from bdqm_tune.learning.losses import transition
 from bdqm_tune.learning.networks import AtomicNetwork, borrowed_random_numbers, make_network
 from bdqm_tune.learning.plain_network import check_plain
 
@@ -38,6 +39,7 @@ class BatchedEpochs:
         train: SplitTensors,
         validation: SplitTensors,
         seed: int,
+        scale: float,
         trainer: BatchedTrainer,
     ) -> None:
         """Raises OtherNetwork if the network is not the one that the hyperparameters describe."""
@@ -50,7 +52,7 @@ class BatchedEpochs:
         weights = torch.stack([parameters, torch.zeros_like(parameters), torch.zeros_like(parameters)])
         self._state = State(weights.to(self._device), _running(network).to(self._device), 0)
         self._kept_state = self._state
-        self._hyperparameters, self._absolute = hyperparameters, training.loss == "mae"
+        self._hyperparameters, self._transition = hyperparameters, transition(training, scale)
         self._per_atom = training.energy_loss == "per_atom"
         self._trainer, self._data = trainer, trainer.data(train, validation)
         self._tile = self._data.tile(hyperparameters)
@@ -118,7 +120,7 @@ class BatchedEpochs:
             schedule=schedule,
             lr=float(self.optimizer.param_groups[0]["lr"]),
             decay=options.weight_decay if options.optimizer == "adamw" else 0.0,
-            absolute=self._absolute,
+            transition=self._transition,
             per_atom=self._per_atom,
             dropout=self._dropout,
             generator=self._generator,

@@ -29,7 +29,7 @@ class Job:
     schedule: EpochSchedule
     lr: float
     decay: float
-    absolute: bool  # the loss is of absolute errors, else of squared ones
+    transition: float  # of the loss, see `losses.transition`
     per_atom: bool  # of energies per atom, else of whole structures
     dropout: float = 0.0  # share of the nodes that are left out
     generator: torch.Generator | None = None  # of dropout
@@ -57,7 +57,7 @@ class Slots:
         self.tiles = torch.zeros(n, n_tiles + 1, FIELDS, dtype=torch.int64, device=device)  # the last ones do nothing
         self.at = torch.full((n,), n_tiles, device=device)  # the next tile of each
         self.sums = torch.zeros(n, 4, dtype=torch.float64, device=device)
-        self.options = torch.zeros(n, 5, dtype=torch.float64, device=device)  # lr, decay, absolute, per atom, steps
+        self.options = torch.zeros(n, 5, dtype=torch.float64, device=device)  # lr, decay, transition, per atom, steps
         self.factors = [
             torch.ones(tile, layout.n_nodes, dtype=dtype, device=device) if drops else None for drops in dropping
         ]
@@ -91,7 +91,7 @@ class Slots:
         self.order[slot, : len(schedule.order)].copy_(self._stream.send(schedule.order))
         self.tiles[slot].zero_()
         self.tiles[slot, : len(schedule.tiles)].copy_(self._stream.send(schedule.tiles))
-        options = [job.lr, job.decay, job.absolute, job.per_atom, job.state.steps]
+        options = [job.lr, job.decay, job.transition, job.per_atom, job.state.steps]
         self.options[slot].copy_(self._stream.send(options))
         self.at[slot].zero_()
         self.sums[slot].zero_()

@@ -93,15 +93,18 @@ class Step:
         energies = running.gather(1, stop) - running.gather(1, stop - structures.n_atoms)
         error = energies - self._data.targets[structures.which]
         error = torch.where(structures.exists, error, 0)
-        absolute, per_atom = (self._slots.options[:, i : i + 1] != 0 for i in (2, 3))
+        transition, per_atom = self._slots.options[:, 2:3], self._slots.options[:, 3:4] != 0
         size, n_atoms = error.abs(), structures.n_atoms.clamp(min=1)
         share = torch.where(per_atom, 1 / n_atoms.to(error.dtype), 1)
         own = error * share
-        loss = torch.where(absolute, own.abs(), own * own)
+        squared, beyond = transition == torch.inf, own.abs() >= transition
+        width = torch.where(squared, 0.5, torch.where(transition > 0, transition, 1.0))
+        loss = torch.where(beyond, own.abs() - transition / 2, own * own / (2 * width))
+        by_error = torch.where(beyond, own.sign(), own / width)
         sums = [values.sum(1) for values in (loss, size, size / n_atoms)]
         errors = torch.stack([sums[0], sums[1], sums[1], sums[2]], 1)
         self._slots.sums.add_(torch.where(torch.cat([trains, trains, validates, validates], 1), errors, 0))
-        return torch.where(trains, torch.where(absolute, own.sign(), 2 * own) * share, 0).to(contributions.dtype)
+        return torch.where(trains, by_error * share, 0).to(contributions.dtype)
 
     def _adam(self, now: torch.Tensor) -> None:
         """A step of Adam or AdamW (Loshchilov and Hutter, arXiv:1711.05101) for the slots where it is time."""

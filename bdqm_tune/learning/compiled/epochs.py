@@ -14,6 +14,7 @@ from bdqm_tune.learning.batches import SplitTensors
 from bdqm_tune.learning.compiled.activations import ACTIVATION_CODES
 from bdqm_tune.learning.compiled.kernel import SEED_STEP, TILE, Data, Options, State, epoch, make_tile
 from bdqm_tune.learning.compiled.passes import Net
+from bdqm_tune.learning.losses import transition
 from bdqm_tune.learning.networks import AtomicNetwork, borrowed_random_numbers, make_network
 from bdqm_tune.learning.plain_network import check_plain
 from bdqm_tune.progress import GRACE, check
@@ -45,6 +46,7 @@ class CompiledEpochs:
         train: SplitTensors,
         validation: SplitTensors,
         seed: int,
+        scale: float,
     ) -> None:
         """Raises OtherNetwork if the network is not the one that the hyperparameters describe."""
         with borrowed_random_numbers():
@@ -65,7 +67,7 @@ class CompiledEpochs:
         self._tile = make_tile(n_features, widths, atoms, self._state.p.dtype)
         decay = hyperparameters.weight_decay if hyperparameters.optimizer == "adamw" else 0.0
         per_atom = training.energy_loss == "per_atom"
-        self._options = Options(training.loss == "mae", per_atom, hyperparameters.force_coefficient, decay)
+        self._options = Options(transition(training, scale), per_atom, hyperparameters.force_coefficient, decay)
         self._seed, self._seeds = seed, np.random.Generator(np.random.PCG64(seed))
         self._steps = self._n_seeds = 0
         self._kept_weights = self._weights()

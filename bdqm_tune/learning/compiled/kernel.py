@@ -50,7 +50,7 @@ class State(NamedTuple):
 class Options(NamedTuple):
     """Options of training."""
 
-    absolute: bool  # the loss is of absolute errors, else of squared ones
+    transition: float  # of the loss, see `learning.losses.transition`
     per_atom: bool  # of energies per atom, else of whole structures
     force_coefficient: float
     decay: float  # of the weights, as AdamW takes it
@@ -125,7 +125,7 @@ def epoch(net, state, data, order, sizes, tile, options, train, lr, steps, seed)
             if data.with_forces:
                 direction = tile.direction[:atoms]
                 loss = _forces(
-                    data, structures, tile.by_features, direction, tile.forces, options.absolute, weight, totals
+                    data, structures, tile.by_features, direction, tile.forces, options.transition, weight, totals
                 )
                 totals[0] += loss * size
                 if train:
@@ -174,6 +174,16 @@ def _gather(data, structures, x):  # type: ignore[no-untyped-def]
 
 
 @compiled_fast
+def _loss(error, transition):  # type: ignore[no-untyped-def]
+    """The loss of an error, and its derivative."""
+    if transition == np.inf:
+        return error * error, 2 * error
+    if abs(error) >= transition:
+        return abs(error) - transition / 2, np.sign(error)
+    return error * error / (2 * transition), error / transition
+
+
+@compiled_fast
 def _energies(data, structures, energies, options, n_batch, outer, totals):  # type: ignore[no-untyped-def]
     """Add the errors of the structures' energies to the totals; `outer` becomes the derivative of the loss by them."""
     dtype, at = energies.dtype, 0
@@ -186,15 +196,16 @@ def _energies(data, structures, energies, options, n_batch, outer, totals):  # t
         totals[2] += abs(error) / n
         share = 1 / n if options.per_atom else 1.0
         error *= share
-        totals[0] += abs(error) if options.absolute else error * error
-        slope = dtype.type((np.sign(error) if options.absolute else 2 * error) * share / n_batch)
+        loss, by_error = _loss(error, options.transition)
+        totals[0] += loss
+        slope = dtype.type(by_error * share / n_batch)
         for a in range(at, at + n):
             outer[a] = slope
         at += n
 
 
 @compiled_fast
-def _forces(data, structures, by_features, direction, forces, absolute, weight, totals):  # type: ignore[no-untyped-def]
+def _forces(data, structures, by_features, direction, forces, transition, weight, totals):  # type: ignore[no-untyped-def]
     """Loss of the forces, and its derivative by `by_features`, the gradient of the energy, into `direction`.
 
     The force on an atom is F_k = -Σ_i Σ_f dE/dG_if · dG_if/dr_k, see learning/forces.py.
@@ -225,12 +236,9 @@ def _forces(data, structures, by_features, direction, forces, absolute, weight, 
             for axis in range(3):
                 error = own[a, axis]
                 totals[3] += abs(error)
-                if absolute:
-                    loss += weight * abs(error)
-                    own[a, axis] = weight * np.sign(error)
-                else:
-                    loss += weight * error * error
-                    own[a, axis] = 2 * weight * error
+                of_error, by_error = _loss(error, transition)
+                loss += weight * of_error
+                own[a, axis] = weight * by_error
         for e in entries:
             by_force, row = own[data.atom[e]], along[data.centre[e]]
             for axis in range(3):

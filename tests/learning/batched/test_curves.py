@@ -42,7 +42,7 @@ def _small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def fit(options: dict[str, Any], trainer: BatchedTrainer | None) -> Fit:
-    training = {name: options[name] for name in ("epochs", "loss", "energy_loss") if name in options}
+    training = {name: options[name] for name in ("epochs", "loss", "huber_delta", "energy_loss") if name in options}
     others = {name: value for name, value in options.items() if name not in training}
     return Fit(
         Hyperparameters(**{"batch_size": 8, "initialization": "xavier", **others}),
@@ -96,7 +96,8 @@ def some_trials(seed: int, n: int) -> list[dict[str, Any]]:
             "batch_size": int(random.choice([1, 3, 8, 16, 100])),
             "scheduler": str(random.choice(["step", "cosine", "one_cycle", "plateau", "none"])),
             "step_size": 2,
-            "loss": str(random.choice(["mae", "mse"])),
+            "loss": str(random.choice(["mae", "mse", "huber"])),
+            "huber_delta": float(random.choice([0.01, 0.3])),
             "energy_loss": str(random.choice(["per_atom", "total"])),
             "epochs": int(random.integers(2, 21)),
         }
@@ -218,7 +219,7 @@ def test_a_restored_training_goes_on_as_if_it_had_not_been_left() -> None:
 
 def epochs_of(options: dict[str, Any]) -> BatchedEpochs:
     hyperparameters = Hyperparameters(**{"batch_size": 8, "initialization": "xavier", **options})
-    return BatchedEpochs(hyperparameters, Training(), TRAIN, VALIDATION, 0, BatchedTrainer())
+    return BatchedEpochs(hyperparameters, Training(), TRAIN, VALIDATION, 0, 1.0, BatchedTrainer())
 
 
 def test_a_restored_training_validates_as_it_did() -> None:

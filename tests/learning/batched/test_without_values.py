@@ -66,7 +66,7 @@ def test_networks_are_put_and_taken_without_waiting(data: Data) -> None:
     plan = EpochSchedule(data, torch.arange(0), [], PART, whole=True)
     sent = slots.send(places)
     slots.put(0, sent, state)
-    slots.begin(0, Job((4, 6), state, plan, lr=0.1, decay=0.0, absolute=True, per_atom=True))
+    slots.begin(0, Job((4, 6), state, plan, lr=0.1, decay=0.0, transition=0.0, per_atom=True))
     taken = slots.take(0, sent, 0)
     assert (taken.weights.shape, taken.weights.device) == (state.weights.shape, META)
     others.put(1, sent, taken, slots.gradient[0, sent[0]])

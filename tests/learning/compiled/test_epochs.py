@@ -97,10 +97,10 @@ def test_curves_are_those_of_torch(activation: str, batchnorm: bool, with_forces
         {"initialization": "zero"},
     ],
 )
-@pytest.mark.parametrize("loss", ["mae", "mse"])
+@pytest.mark.parametrize("loss", ["mae", "mse", "huber"])
 @pytest.mark.parametrize("energy_loss", ["per_atom", "total"])
 def test_options_do_what_they_do_in_torch(options: dict[str, Any], loss: str, energy_loss: str) -> None:
-    training = {"loss": loss, "energy_loss": energy_loss, "epochs": 6}
+    training = {"loss": loss, "energy_loss": energy_loss, "epochs": 6, "huber_delta": 0.2}
     compare(*(records(compiled, options, True, training) for compiled in (True, False)), rel=1e-6)
 
 
@@ -144,7 +144,7 @@ def test_in_parts_an_epoch_trains_the_same(
     sizes = batch_sizes(33, chosen.batch_size)
     for at_once in (10**6, structures):
         monkeypatch.setattr("bdqm_tune.learning.compiled.epochs._at_once", lambda *_, n=at_once: n)
-        epochs = CompiledEpochs(chosen, Training(), train, validation, 0)
+        epochs = CompiledEpochs(chosen, Training(), train, validation, 0, 1.0)
         sums.append([*epochs.train(order, sizes), *epochs.train(order, sizes), *epochs.validate()])
         states.append(epochs.state())
     assert calls[:3] == [33, 33, 19]
@@ -166,7 +166,7 @@ def test_more_structures_go_at_once_through_a_smaller_network(with_forces: bool)
 def test_the_gradient_with_dropout_is_that_of_the_loss_with_the_same_nodes_left_out(with_forces: bool) -> None:
     options = Hyperparameters(num_nodes=7, dropout=True, dropout_rate=0.4, batchnorm=True, initialization="xavier")
     data = split(1, 6, with_forces)
-    epochs = CompiledEpochs(options, Training(loss="mse"), data, data, 0)
+    epochs = CompiledEpochs(options, Training(loss="mse"), data, data, 0, 1.0)
     p = epochs._state.p
     start = p.copy()
 
