@@ -33,7 +33,7 @@ VARIANTS: dict[str, Groups] = {
     "features: logarithm, not whitened": {"descriptor": {"scaling": "log"}},
     "features: orders 0 to 3": {"descriptor": {"orders": [0, 1, 2, 3]}},
     "features: 8 widths from 0.1 to 2 Å": {"descriptor": {"sigmas": 8}},
-    "features: least variance of an axis 1e-3": {"descriptor": {"axis_floor": 1e-3}},
+    "features: least variance of an axis 0.01": {"descriptor": {"axis_floor": 0.01}},
     "features: no logarithm before whitening": {"descriptor": {"logarithm": False}},
     "features: symmetry functions": {"descriptor": {"name": "symmetry_functions"}},
     "forces: not trained": {"training": {"forces": False}},

@@ -118,12 +118,10 @@ class DescriptorFields(Options):
     scaling_range: list[float] = Field(
         [0.0, 1.0], min_length=2, max_length=2, description="normalise: of a feature in the training split"
     )
-    axis_floor: float = Field(
-        1e-2,
-        gt=0,
-        le=1,
+    axis_floor: Literal["auto"] | Annotated[float, Field(gt=0, le=1)] = Field(
+        "auto",
         description="whiten: least variance that a principal axis of the standardised features counts with, their mean "
-        "being 1; smaller ones amplify what lies off the training split",
+        "being 1; smaller ones amplify what lies off the training split; auto: 0.001, up to 0.1 where atoms are few",
     )
     scaling_per_element: bool = Field(False, description="scale the atoms of each element for themselves")
 

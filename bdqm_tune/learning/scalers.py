@@ -14,6 +14,7 @@ ALL = 0  # in the place of an atomic number: all elements
 # Spread of a feature below which it counts as constant. Symmetry functions of neighbours that are never there reach
 # 1e-136; divided by that, a derivative is infinite in single precision, which ends at 1e-38.
 NEGLIGIBLE = 1e-20
+FLOORS = (1e-3, 0.1)  # of the variance along an axis, the mean being 1, with many atoms and with few
 ROUNDING = 1e-12  # eigenvalue of a correlation matrix, the mean being 1, below which it is rounding
 
 
@@ -207,7 +208,7 @@ def fit_scaler(
     scaling: Scaling,
     limits: tuple[float, float] = (0.0, 1.0),
     per_element: bool = False,
-    axis_floor: float = 1e-2,
+    axis_floor: float | Literal["auto"] = "auto",
     logarithm: bool = True,
 ) -> Scaler:
     """Fit a scaler to the columns of features.
@@ -221,7 +222,8 @@ def fit_scaler(
             logarithm is nearly linear below the mean, and keeps the few atoms far above it near the others.
         limits: lowest and highest value of a normalised column.
         per_element: a scaler for the atoms of each element.
-        axis_floor: of `whiten`.
+        axis_floor: of `whiten`, see `_whitening`; auto: the share of a covariance that so few atoms do not determine,
+            by `_shrinkage`, within `FLOORS`.
         logarithm: of `whiten`: False keeps x where it is never negative, too.
     """
     by_element = _columns(pieces, per_element, {})
@@ -270,7 +272,10 @@ def _scaler(columns: Columns, scaling: Scaling, limits: tuple[float, float]) -> 
 
 
 def _whitened(
-    pieces: Pieces, scalers: Mapping[int, FeatureScaler], varying: Mapping[int, NDArray[np.bool_]], axis_floor: float
+    pieces: Pieces,
+    scalers: Mapping[int, FeatureScaler],
+    varying: Mapping[int, NDArray[np.bool_]],
+    axis_floor: float | Literal["auto"],
 ) -> dict[int, FeatureScaler]:
     """The same scalers, each followed by the whitening of what it gives."""
     products = {z: np.zeros((len(scaler.offset),) * 2) for z, scaler in scalers.items()}
@@ -292,7 +297,9 @@ def _whitened(
     return {z: replace(scaler, axes=limits[z]) for z, scaler in whitened.items()}
 
 
-def _whitening(products: NDArray[np.float64], varying: NDArray[np.bool_], axis_floor: float) -> NDArray[np.float64]:
+def _whitening(
+    products: NDArray[np.float64], varying: NDArray[np.bool_], axis_floor: float | Literal["auto"]
+) -> NDArray[np.float64]:
     """The matrix (n_features, n_features) that brings standardised features to uncorrelated ones of variance 1.
 
     Its columns are the eigenvectors of the correlation matrix over the roots of their eigenvalues λ (principal axes).
@@ -306,9 +313,27 @@ def _whitening(products: NDArray[np.float64], varying: NDArray[np.bool_], axis_f
     """
     matrix = np.zeros(products.shape)
     if varying.any():
-        eigenvalues, axes = np.linalg.eigh(products[np.ix_(varying, varying)] / np.diag(products)[varying].mean())
+        n_atoms = np.diag(products)[varying].mean()  # the mean square of a standardised feature is 1
+        correlations = products[np.ix_(varying, varying)] / n_atoms
+        floor = axis_floor
+        if axis_floor == "auto":
+            floor = float(np.clip(_shrinkage(correlations, n_atoms), *FLOORS))
+        eigenvalues, axes = np.linalg.eigh(correlations)
         # An eigenvector's sign is the library's; the same on all machines makes the same training.
         axes *= np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(len(axes))])
-        scaled = axes / np.sqrt(np.maximum(eigenvalues, axis_floor)) * (eigenvalues > ROUNDING)
+        scaled = axes / np.sqrt(np.maximum(eigenvalues, floor)) * (eigenvalues > ROUNDING)
         matrix[np.ix_(varying, np.arange(len(axes)))] = scaled[:, ::-1]
     return matrix
+
+
+def _shrinkage(correlations: NDArray[np.float64], n: float) -> float:
+    """The share ρ by which a covariance of n samples is best mixed with its mean variance, from 0 to 1.
+
+    Oracle approximating shrinkage (Chen, Wiesel, Eldar and Hero, IEEE Trans. Signal Process. 58, 5016 (2010), equation
+    23, for many features, as scikit-learn has it): an eigenvalue λ becomes (1 - ρ)·λ + ρ·(mean λ), so that those below
+    ρ are noise.
+    """
+    p = len(correlations)
+    squares, square = float((correlations**2).sum()), float(np.trace(correlations)) ** 2
+    spread = (n + 1) * (squares - square / p)
+    return min(1.0, (squares + square) / spread) if spread > 0 else 1.0

@@ -7,8 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from sklearn.covariance import oas
 
-from bdqm_tune.learning.scalers import ElementScaler, FeatureScaler, Scaler, Scaling, fit_scaler
+from bdqm_tune.learning.scalers import (
+    FLOORS,
+    ElementScaler,
+    FeatureScaler,
+    Scaler,
+    Scaling,
+    _shrinkage,
+    fit_scaler,
+)
 
 SCALINGS: list[Scaling] = ["whiten", "standardise", "normalise", "log"]
 NUMBERS = np.random.default_rng(4).choice([1, 8, 29], 200)
@@ -210,3 +219,26 @@ def test_a_negligible_feature_has_no_part_in_the_inputs_and_a_small_one_has(scal
         changed = features.copy()
         changed[:, column] *= 5
         assert np.abs(scaler(changed) - scaler(features)).mean() > 0.01
+
+
+def test_few_atoms_raise_the_least_variance_of_an_axis() -> None:
+    random = np.random.default_rng(0)
+    mixing = random.normal(size=(12, 12)) * np.geomspace(1, 1e-4, 12)[:, None]
+    for n, expected in ((60, True), (200_000, False)):
+        features = random.normal(size=(n, 12)) @ mixing
+        numbers = np.ones(n, dtype=np.int64)
+        auto, least = (
+            fit_scaler(lambda: [(features, numbers)], "whiten", axis_floor=floor)  # noqa: B023
+            for floor in ("auto", FLOORS[0])
+        )
+        assert (np.abs(auto(features, numbers) - least(features, numbers)).max() > 0.1) == expected
+
+
+def test_the_shrinkage_is_that_of_scikit_learn() -> None:
+    """Its function takes the data themselves."""
+    random = np.random.default_rng(1)
+    for n, p in ((40, 5), (1000, 12)):
+        features = random.normal(size=(n, p)) @ random.normal(size=(p, p))
+        features -= features.mean(axis=0)
+        _, expected = oas(features, assume_centered=True)
+        assert _shrinkage(features.T @ features / n, n) == pytest.approx(expected, rel=1e-9)
