@@ -152,7 +152,9 @@ def test_an_unreachable_tracking_server_is_one_line_and_makes_no_study(
     code, _, err = call(*tune(**{"--patience": "0.01"}))
     assert code == 1
     assert "bdqm-tune: cannot use the MLflow tracking store http://127.0.0.1:9: " in err
-    assert err.count("\n") <= 2
+    # On a busy machine the data may take so long that their progress is shown, too.
+    lines = [line for line in err.splitlines() if not line.startswith(("Features of ", "Derivatives of "))]
+    assert len(lines) <= 2, lines
     assert not Path(".bdqm/optuna.db").exists()
 
 
