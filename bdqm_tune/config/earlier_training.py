@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from bdqm_tune.config import descriptor_options
-from bdqm_tune.config.config import Config, with_training_option
+from bdqm_tune.config.config import Config, Training, with_training_option
 from bdqm_tune.config.hyperparameters import AMPOPT_SEARCH, DEFAULT_SEARCH, excluded_by
 from bdqm_tune.config.spaces import is_space, parse_space
 
 # What an option was before it existed: records of that time, of studies and runs, do not have it.
-BEFORE: dict[str, Any] = {"energy_loss": "total", "smoothing": 1}
+BEFORE: dict[str, Any] = {"energy_loss": "total", "smoothing": 1, "huber_delta": 0.01}
 FORCE_COEFFICIENT = 0.01  # the default beside them
 # Defaults that changed: a study of the time before goes on with its own.
 EARLIER_DEFAULTS: dict[str, Any] = {"early_stopping": 30}
@@ -38,7 +38,8 @@ def with_earlier_training(config: Config, record: Mapping[str, Any]) -> Config:
     Args:
         record: the training options of a study or a run.
     """
-    earlier = {option: value for option, value in BEFORE.items() if option not in record}
+    default_of = {option: Training.model_fields[option].default for option in BEFORE}
+    earlier = {o: value for o, value in BEFORE.items() if o not in record and value != default_of[o]}
     before: Mapping[str, Any] = config.given()
     content = before
     for option, value in (earlier | {o: v for o, v in EARLIER_DEFAULTS.items() if record.get(o) == v}).items():

@@ -6,6 +6,7 @@ import pytest
 
 from bdqm_tune.config.config import Config, load_config
 from bdqm_tune.config.earlier_training import (
+    BEFORE,
     EARLIER_SEARCHES,
     as_before,
     same_training,
@@ -23,7 +24,7 @@ def config(training: dict[str, Any] | None = None, **search: Any) -> Config:
 def earlier(training: dict[str, Any] | None = None) -> dict[str, Any]:
     """What the version before `energy_loss` recorded."""
     record = config(training).training.model_dump()
-    return {option: value for option, value in record.items() if option not in ("energy_loss", "smoothing")}
+    return {option: value for option, value in record.items() if option not in BEFORE}
 
 
 def test_a_record_of_earlier_versions_agrees_with_total_energies_alone() -> None:
@@ -132,3 +133,12 @@ def test_amptorch_has_the_loss_of_total_energies() -> None:
     assert load_config(None, {"": {"backend": "amptorch"}}).training.energy_loss == "total"
     with pytest.raises(BadInput, match=r"training\.energy_loss: amptorch's loss is of total energies"):
         load_config(None, {"": {"backend": "amptorch"}, "training": {"energy_loss": "per_atom"}})
+
+
+def test_a_record_of_before_hubers_loss_agrees_with_now() -> None:
+    now = load_config(None, {}).training.model_dump()
+    then = {option: value for option, value in now.items() if option != "huber_delta"}
+    assert same_training(then, now)
+    assert as_before(now) == then
+    config = load_config(None, {})
+    assert with_earlier_training(config, then) is config
