@@ -219,8 +219,7 @@ def load_calculator(
     Raises:
         BadInput: there is no such model, the message says what there is; or no such precision.
     """
-    stores = find_stores() if is_tracked(str(model)) else Stores(home_folder())
-    return make_calculator(computed_in(load_model(str(model), stores), precision), allow_unknown_elements)
+    return make_calculator(computed_in(_load_model(model), precision), allow_unknown_elements)
 
 
 def export_n2p2(
@@ -246,11 +245,16 @@ def export_n2p2(
         >>> bt.export_n2p2("models:/silicon@champion", "hdnnp-data")  # doctest: +SKIP
     """
     if not isinstance(model, Potential):
-        loaded = load_model(str(model), find_stores() if is_tracked(str(model)) else Stores(home_folder()))
+        loaded = _load_model(model)
         if not isinstance(loaded, Potential):
             raise BadInput(f"{model}: an ensemble, and n2p2 has one network an element; export one of its trials")
         model = loaded
     return _export_n2p2(model, folder, length_unit, energy_unit)
+
+
+def _load_model(model: str | Path) -> Potential | Ensemble:
+    """A model in a folder, a run or the registry; the stores are looked for only where it is in them."""
+    return load_model(str(model), find_stores() if is_tracked(str(model)) else Stores(home_folder()))
 
 
 def _name(study: str | optuna.Study) -> str:

@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--n-trials", default="", help="of each study; default: that of tune")
     parser.add_argument("--set", default="", help="options, as of tune")
     parser.add_argument(
-        "--ensemble", type=int, default=0, help="of so many best trials, in place of confirm's champion"
+        "--ensemble", type=int, default=0, help="of that number of best trials, in place of confirm's champion"
     )
     options = parser.parse_args(arguments)
     cases = {name: CASES[name] for name in options.only}

@@ -28,14 +28,10 @@ def tuned_test_errors(train: Path, test: Path, **options: dict[str, Any]) -> dic
 def test_a_study_at_its_defaults_gives_a_better_potential_than_the_published_ones(
     shared: Path, workdir: Path, element: str, energies: float, forces: float
 ) -> None:
-    """Better than n2p2's potentials of Zuo et al., J. Phys. Chem. A 124, 731 (2020): meV/atom, eV/Å.
-
-    By what a study is judged by, energies and forces together: the energies alone of one study, without `confirm`, are
-    from 2.7 to 3.9 meV/atom on molybdenum, as trials at the same time make no two studies the same.
-    """
+    """Better than n2p2's potentials of Zuo et al., J. Phys. Chem. A 124, 731 (2020): meV/atom, eV/Å."""
     data = shared / "data" / "mlearn"
     found = tuned_test_errors(data / f"{element}_train.xyz", data / f"{element}_test.xyz")
-    assert 1000 * found["test_energy_mae_per_atom"] + 100 * found["test_forces_mae"] < energies + 100 * forces
+    assert 1000 * found["test_energy_mae_per_atom"] < energies
     assert found["test_forces_mae"] < forces
 
 

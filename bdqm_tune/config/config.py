@@ -180,9 +180,9 @@ class Study(Options):
     n_trials: int = Field(20, ge=1, le=100_000, description="trials to add")
     seed: int = Field(0, ge=0, lt=2**31, description="of the sampler and of every trial's network")
     enqueue: Literal["auto"] | list[dict[str, Any]] = Field(
-        "auto",
+        [{}],
         description="configurations to try first in a new study; what one leaves out has its default; auto: the "
-        "default one and two others that do well, as far as they are in the search space",
+        "default one and two others that do well on slabs, as far as they are in the search space",
     )
 
     @field_validator("name")

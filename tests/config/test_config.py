@@ -66,7 +66,7 @@ def test_the_default_space_is_the_one_that_is_asked_for() -> None:
     assert Config().decided(True).spaces == of_forces
     assert Config().decided(False).spaces.keys() == of_forces.keys() - {"force_coefficient"}
     assert Config().fixed == {}
-    assert Config().study.enqueue == "auto"
+    assert Config().study.enqueue == [{}]
 
 
 @pytest.mark.parametrize("where", ["file", "option", "option over a file"])
