@@ -2,16 +2,6 @@
 
 SITE="${BDQM_SITE:-jobs/site.toml}"
 
-# A text of site.toml's first lines, those before its tables.
-setting() {
-    sed -n "/^\[/q; s/^$1 *= *\"\([^\"]*\)\".*/\1/p" "$SITE"
-}
-
-# A number of those lines.
-setting_number() {
-    sed -n "/^\[/q; s/^$1 *= *\([0-9]*\).*/\1/p" "$SITE"
-}
-
 say() {
     echo "$(date '+%F %T') $*"
 }
@@ -21,25 +11,68 @@ die() {
     exit 1
 }
 
+# The settings of site.toml as variables: `bdqm-tune submit` hands them over with the job. For a script that was submitted by
+# hand, the same code reads them, by the Python of the environment that was active then, or of .venv.
+read_site() {
+    [ -z "${BDQM_ENVIRONMENT:-}" ] || return 0
+    local python lines
+    for python in python .venv/bin/python; do
+        if "$python" -c 'import bdqm_tune' 2> /dev/null; then
+            lines="$("$python" -m bdqm_tune services site "$SITE")" || die "cannot read $SITE"
+            eval "$lines"
+            return
+        fi
+    done
+    die "no Python with bdqm_tune to read $SITE: 'bdqm-tune submit' needs none here. By hand: activate the environment before" \
+        "sbatch (qsub -V), or set BDQM_ENVIRONMENT, and BDQM_MODULES where modules are needed"
+}
+
+# One of them: `setting environment`.
+setting() {
+    local name="BDQM_${1^^}"
+    read_site
+    echo "${!name:-}"
+}
+
+# A command of the site's own, in this shell: such use variables that are not set, and commands that fail.
+run_as_is() {
+    local options="$-" status command=("$@")
+    set +eu
+    set -- # as a file that is read here would take these for its own
+    "${command[@]}"
+    status=$?
+    case "$options" in *u*) set -u ;; esac
+    case "$options" in *e*) set -e ;; esac
+    return "$status"
+}
+
+# The command `module`, which login shells have; profile scripts define it for others.
+find_module() {
+    local profile
+    for profile in /etc/profile.d/{lmod,z00_lmod,modules,z01_modules}.sh; do
+        command -v module > /dev/null && return
+        [ ! -r "$profile" ] || run_as_is . "$profile" || say "$profile ends with status $?"
+    done
+    command -v module > /dev/null
+}
+
 # The environment of Python, on a node that has none yet.
 activate() {
-    local modules environment
-    modules="$(setting modules)" environment="$(setting environment)"
+    read_site
+    local modules="${BDQM_MODULES:-}" environment="$BDQM_ENVIRONMENT"
     if [ -n "$modules" ]; then
-        command -v module > /dev/null || die "no command 'module' on $(hostname): 'modules' in $SITE is for clusters that have it"
+        find_module || die "no command 'module' on $(hostname): 'modules' in $SITE is for clusters that have it"
         # shellcheck disable=SC2086 # several names, separated by blanks
-        module load $modules || die "'module load $modules' failed: see 'modules' in $SITE, and 'module avail'"
+        run_as_is module load $modules || die "'module load $modules' failed: see 'modules' in $SITE, and 'module avail'"
     fi
-    set +u # which neither conda nor older activate scripts can do with
     if [ -f "$environment/bin/activate" ]; then
-        . "$environment/bin/activate"
+        run_as_is . "$environment/bin/activate" || die "$environment/bin/activate failed: 'make setup' makes .venv anew"
     elif command -v conda > /dev/null; then
-        eval "$(conda shell.bash hook)"
-        conda activate "$environment" || die "no environment '$environment': see 'environment' in $SITE"
+        run_as_is eval "$(conda shell.bash hook)"
+        run_as_is conda activate "$environment" || die "no environment '$environment': see 'environment' in $SITE, and 'conda env list'"
     else
         die "no environment '$environment' in $PWD: 'make setup' makes .venv; else see 'environment' in $SITE"
     fi
-    set -u
     command -v mlflow > /dev/null || die "no command 'mlflow' in the environment '$environment': 'make setup' installs it"
 }
 
@@ -176,12 +209,13 @@ run_servers() {
 
 # Send this shell the warning that Slurm would send, as PBS has none.
 warn_before_end() {
+    read_site
     local part seconds=0 parts
     IFS=: read -ra parts <<< "$1"
     for part in "${parts[@]}"; do
         seconds=$((60 * seconds + 10#$part))
     done
-    seconds=$((seconds - $(setting_number warning)))
+    seconds=$((seconds - BDQM_WARNING))
     set -m # so that the `sleep` ends with it
     { sleep "$((seconds > 0 ? seconds : 0))" && kill -USR1 $$; } &
     set +m

@@ -16,7 +16,7 @@ from bdqm_tune.errors import BadInput, BdqmError
 
 if TYPE_CHECKING:
     from bdqm_tune.services.jobspec import JobSpec, JobState, Scheduler
-    from bdqm_tune.services.site import Site
+    from bdqm_tune.services.site import Changes, Site
     from bdqm_tune.services.submissions import Submission
 
 JOBS = ("tune", "servers", "analysis", "interactive")
@@ -32,10 +32,12 @@ def submit(
     workers: Annotated[int, typer.Option(min=1, metavar="N", help="Workers on the study, a job each.")] = 1,
     n_trials: Annotated[str, typer.Option(metavar="N", help="Trials to add, by all workers together.")] = "",
     study: Annotated[str, typer.Option(metavar="NAME", help="Name of the study.")] = "",
-    walltime: Annotated[str, typer.Option(metavar="H:MM:SS", help="In place of site.toml's.")] = "",
+    walltime: Annotated[str, typer.Option(metavar="TIME", help="In place of site.toml's, such as 2:00:00.")] = "",
     wait: Annotated[float, typer.Option(metavar="MINUTES", help="To wait for the servers' job.")] = 30,
     site: Annotated[str, typer.Option(metavar="FILE", help="Default: jobs/site.toml, or $BDQM_SITE.")] = "",
-    scheduler: Annotated[str, typer.Option(metavar="NAME", help="slurm, pbs or local, in place of site.toml's.")] = "",
+    scheduler: Annotated[
+        str, typer.Option(metavar="NAME", help="slurm, pbs, pbspro or local, in place of site.toml's.")
+    ] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print scripts and commands, and submit nothing.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -43,7 +45,7 @@ def submit(
     from bdqm_tune.services.connection import home_folder, services_folder
     from bdqm_tune.services.project import find_project
     from bdqm_tune.services.site import load_site
-    from bdqm_tune.services.submission import bring_servers_up, make_scheduler, servers_answer
+    from bdqm_tune.services.submission import bring_servers_up, check_times, make_scheduler, servers_answer
     from bdqm_tune.services.submission import submit as submit_job
     from bdqm_tune.services.submissions import records_folder
 
@@ -53,7 +55,8 @@ def submit(
     given = {"study": study, "n_trials": n_trials} | _others(context.args)
     parameters = {name: value for name, value in given.items() if value}
     site_file = Path(site or os.environ.get("BDQM_SITE") or project / "jobs" / "site.toml").absolute()
-    changes = {job: {"walltime": walltime} if walltime else {}, "": {"scheduler": scheduler} if scheduler else {}}
+    options = {(job, "walltime"): ("--walltime", walltime), ("", "scheduler"): ("--scheduler", scheduler)}
+    changes = {place: given for place, given in options.items() if given[1]}
     chosen = load_site(site_file, changes)
     if job == "tune":
         parameters, chosen = _for_workers(parameters, chosen, site_file, changes)
@@ -64,6 +67,7 @@ def submit(
         "BDQM_HOME": str(home),
         "BDQM_SERVICES": str(services_folder()),
         "BDQM_SITE": str(site_file),
+        **chosen.variables(),
     }
     if job == "tune":
         variables["BDQM_PARAMETERS"] = shlex.join(
@@ -72,6 +76,8 @@ def submit(
     elif job == "analysis":
         variables["BDQM_STUDY"] = parameters.setdefault("study", "default")
     queue = make_scheduler(chosen.scheduler)
+    check_times(queue, chosen, f"site {site_file}")
+    is_example = chosen.is_example and chosen.scheduler != "local"
     logs = home / "jobs" / "logs"
     spec = _spec(job, project, chosen, logs, workers if job == "tune" else 0, variables)
     common = {name: value for name, value in variables.items() if name not in ("BDQM_PARAMETERS", "BDQM_STUDY")}
@@ -79,10 +85,18 @@ def submit(
     connection_file = services_folder() / "connection.json"
     needs_servers = job in ("tune", "analysis") and not {"BDQM_STORAGE", "MLFLOW_TRACKING_URI"} <= os.environ.keys()
     if dry_run:
+        if is_example:
+            print(
+                f"# account {chosen.account!r} is an example: before you submit, write your group's into {site_file}\n"
+            )
         if needs_servers and not servers_answer(connection_file):
             _show(queue, servers)
         _show(queue, spec)
         return
+    if is_example:
+        raise BadInput(
+            f"site {site_file}: account: {chosen.account!r} is an example; write your group's, or leave it empty"
+        )
     queue.check()
     if job == "interactive":
         command = queue.command(spec)
@@ -131,7 +145,8 @@ def cancel(
     what: Annotated[list[str], typer.Argument(metavar="WHAT…", help="Ids of jobs, names of studies, or `servers`.")],
 ) -> None:
     """End jobs: workers requeue their trials for the next ones."""
-    from bdqm_tune.services.submission import make_scheduler
+    from bdqm_tune.services.connection import home_folder
+    from bdqm_tune.services.submission import make_scheduler, without_id
 
     alive = [record for record in _records() if _states(record, ended=False)]
     chosen = []
@@ -142,7 +157,10 @@ def cancel(
             raise BadInput(f"no job {name!r} waits or runs; there are: {there}")
         chosen += [record for record in matching if record not in chosen]
     for record in chosen:
-        make_scheduler(record.scheduler).cancel(record.job_id)
+        scheduler = make_scheduler(record.scheduler)
+        if not record.job_id:
+            raise BadInput(f"{without_id(record, scheduler, home_folder() / 'jobs')}; then call this again")
+        scheduler.cancel(record.job_id)
         print(f"cancelled: job {record.job_id} ({record.study or record.job})")
 
 
@@ -166,7 +184,7 @@ def _others(arguments: list[str]) -> dict[str, str]:
 
 
 def _for_workers(
-    parameters: dict[str, str], site: "Site", site_file: Path, changes: Mapping[str, Mapping[str, str]]
+    parameters: dict[str, str], site: "Site", site_file: Path, changes: "Changes"
 ) -> tuple[dict[str, str], "Site"]:
     """The parameters of workers, checked here as each worker would hours later; and the site, without GPU where the
     CPU is requested."""
@@ -188,7 +206,7 @@ def _for_workers(
     config = load_config(parameters.get("config"), tune_overrides(parameters))
     parameters = parameters | {"study": config.study.name}  # which the script needs, and a file may set
     if parameters.get("device") == "cpu" and site.tune.gpu:
-        site = load_site(site_file, {**changes, "tune": {**changes["tune"], "gpu": ""}})
+        site = load_site(site_file, {**changes, ("tune", "gpu"): ("--device", "")})
     if not site.tune.gpu:
         parameters = {"device": "cpu"} | parameters
     return parameters, site
@@ -247,6 +265,8 @@ def _states(record: "Submission", ended: bool) -> "list[JobState]":
     from bdqm_tune.services.jobspec import JobState
     from bdqm_tune.services.submission import make_scheduler
 
+    if not record.job_id:
+        return [JobState("?", "not known", reason=f"no id came back: see `{make_scheduler(record.scheduler).queue}`")]
     states = make_scheduler(record.scheduler).states([record.job_id])
     return states or ([JobState(record.job_id, "ended")] if ended else [])
 

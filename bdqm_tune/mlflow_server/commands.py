@@ -72,6 +72,15 @@ def env() -> None:
     print(exports(_connection(_places())))
 
 
+@app.command(hidden=True, epilog='Example: `eval "$(bdqm-tune services site jobs/site.toml)"`')
+def site(file: Annotated[Path, typer.Argument(metavar="FILE", help="Such as jobs/site.toml.")]) -> None:
+    """Print what a job's script wants to know of a site, for a shell to evaluate."""
+    from bdqm_tune.services.site import load_site
+
+    for name, value in load_site(file).variables().items():
+        print(f"export {name}={shlex.quote(value)}")
+
+
 @app.command(epilog="Example: `bdqm-tune services url --show-password`")
 def url(
     show_password: Annotated[

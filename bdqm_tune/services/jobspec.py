@@ -1,6 +1,7 @@
 """What a job needs, whatever the scheduler; and what is the same for all schedulers."""
 
 import os
+import re
 import shlex
 import subprocess
 from abc import ABC, abstractmethod
@@ -8,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bdqm_tune.errors import BadInput, BdqmError
+from bdqm_tune.errors import BadInput, BdqmError, shown
 from bdqm_tune.services.site import Site
 
+PATIENCE = 120  # seconds for a command of a scheduler
 WARNED = ("tune", "servers")  # jobs that see to a successor before their time is over
 
 
@@ -55,11 +57,16 @@ class JobState:
     reason: str = ""  # why it waits
 
 
+class NoAnswer(BdqmError):
+    """A command of a scheduler ended, or did not, without saying whether it did what it was asked for."""
+
+
 class Scheduler(ABC):
     """What runs jobs."""
 
     name: str
     suffix: str  # of its scripts in jobs/
+    queue: str  # the command that shows a user's jobs
 
     @abstractmethod
     def check(self) -> None:
@@ -75,7 +82,12 @@ class Scheduler(ABC):
 
     @abstractmethod
     def submit(self, spec: JobSpec) -> str:
-        """Submit a job or an array, and return its id. Raises BdqmError, with what the scheduler says: it refuses."""
+        """Submit a job or an array, and return its id.
+
+        Raises:
+            NoAnswer: it may be in the queue, and its id is not known.
+            BdqmError: the scheduler refuses it, with what it says.
+        """
 
     @abstractmethod
     def states(self, job_ids: Sequence[str]) -> list[JobState]:
@@ -84,6 +96,10 @@ class Scheduler(ABC):
     @abstractmethod
     def cancel(self, job_id: str) -> None:
         """End a job or an array by SIGTERM. One that has ended already is left alone."""
+
+    def seconds(self, walltime: str) -> int | None:
+        """A walltime in seconds; None: only the scheduler knows."""
+        return None
 
     def script(self, spec: JobSpec) -> Path:
         """The script of a job."""
@@ -100,13 +116,42 @@ def call(command: Sequence[str], cwd: Path | None = None, environ: Mapping[str, 
     """Standard output of a scheduler's command.
 
     Raises:
+        NoAnswer: it has not ended after two minutes.
         BdqmError: it fails, with what it says.
     """
     try:
-        done = subprocess.run(command, cwd=cwd, env=environ, capture_output=True, text=True, timeout=120)
-    except (OSError, subprocess.TimeoutExpired) as error:
+        done = subprocess.run(
+            command,
+            cwd=cwd,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",  # a site's greeting may be in any encoding
+            timeout=PATIENCE,
+        )
+    except subprocess.TimeoutExpired:
+        raise NoAnswer(f"{command[0]} has not ended after {PATIENCE} s") from None
+    except OSError as error:
         raise BdqmError(f"{command[0]}: {error}") from None
     if done.returncode:
         output = " ".join(f"{done.stderr} {done.stdout}".split())
         raise BdqmError(f"{command[0]} failed: {output or f'exit status {done.returncode}'}")
     return done.stdout
+
+
+def find_id(command: str, output: str, pattern: re.Pattern[str]) -> str:
+    """The id of a job in what the command that submitted it printed: the last line that is one.
+
+    A site's wrapper may greet before, and report after it.
+
+    Args:
+        pattern: of such a line; its group `id`.
+
+    Raises:
+        NoAnswer: there is none.
+    """
+    for line in reversed(output.splitlines()):
+        if found := pattern.fullmatch(line.strip()):
+            return found["id"]
+    raise NoAnswer(f"{command} took the job, and no line of what it printed is an id: {shown(output)}")

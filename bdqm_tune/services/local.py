@@ -22,6 +22,7 @@ class Local(Scheduler):
 
     name = "local"
     suffix = ".sbatch"
+    queue = "pgrep -af jobs/"
 
     def check(self) -> None:
         """It can be used everywhere."""

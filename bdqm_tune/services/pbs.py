@@ -1,4 +1,4 @@
-"""Jobs by PBS: Torque's qsub, qstat, qdel."""
+"""Jobs by Torque, the PBS of earlier years: qsub, qstat, qdel."""
 
 import re
 import shlex
@@ -8,11 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from bdqm_tune.errors import BadInput, BdqmError
-from bdqm_tune.services.jobspec import WARNED, JobSpec, JobState, Scheduler, call
+from bdqm_tune.services.jobspec import WARNED, JobSpec, JobState, Scheduler, call, find_id
+from bdqm_tune.services.site import Resources
 
 STATES = {"Q": "pending", "H": "held", "W": "pending", "R": "running", "E": "exiting", "T": "moving", "S": "suspended"}
-JOB_ID = re.compile(r"\d+(\[\])?(\.\S+)?")
+JOB_ID = re.compile(r"(?P<id>\d+(\[\])?(\.\S+)?)")
 ENDED = ("C", "F", "X")
+TIME = re.compile(r"\d+(:\d+){0,2}")  # seconds, minutes:seconds, hours:minutes:seconds
+MEMORY = re.compile(r"(\d+)([KMGT]?)B?", re.IGNORECASE)
 
 
 class Pbs(Scheduler):
@@ -20,37 +23,53 @@ class Pbs(Scheduler):
 
     name = "pbs"
     suffix = ".pbs"
+    queue = 'qstat -u "$USER"'
 
     def check(self) -> None:
         if shutil.which("qsub") is None:
             raise BadInput("no PBS here: there is no qsub; call this on the cluster's login node, or --scheduler local")
 
     def command(self, spec: JobSpec) -> list[str]:
-        site, resources = spec.site, spec.site.resources(spec.job)
-        nodes = f"nodes=1:ppn={resources.cores}"
-        if resources.gpu:
-            nodes += f":gpus={resources.gpu_count}" + (f":{resources.gpu_type}" if resources.gpu_type else "")
+        site = spec.site
         flags = ["-N", spec.name]
         flags += ["-A", site.account] if site.account else []
         flags += ["-q", site.queue] if site.queue else []
-        # In one -l: where Slurm answers to qsub, the last one alone counts.
-        flags += ["-l", f"{nodes},mem={resources.memory.lower()}b,walltime={resources.walltime}"]
+        flags += [*self.requests(site.resources(spec.job)), *site.flags(spec.job)]
         if spec.job == "interactive":
             return ["bash", str(self.script(spec)), *flags]
-        flags += ["-j", "oe"]
-        if spec.workers:
-            flags += ["-t", f"1-{spec.workers}"]
+        flags += ["-j", "oe", *self.array(spec.workers)]
         return ["qsub", "-V", *flags, str(self.script(spec))]
+
+    def requests(self, resources: Resources) -> list[str]:
+        """The flags that request them."""
+        nodes = f"nodes=1:ppn={resources.cores}"
+        if resources.gpu:
+            nodes += f":gpus={resources.gpu_count}" + (f":{resources.gpu_type}" if resources.gpu_type else "")
+        memory = pbs_memory(resources.memory)
+        # In one -l: where Slurm answers to qsub, the last one alone counts.
+        return ["-l", ",".join([nodes, *([f"mem={memory}"] if memory else []), f"walltime={resources.walltime}"])]
+
+    def array(self, workers: int) -> list[str]:
+        """The flags that make an array of so many tasks."""
+        return ["-t", f"1-{workers}"] if workers else []
 
     def folder(self, spec: JobSpec) -> Path:
         """The folder of the output, which lands where qsub was called."""
         return spec.project if spec.job == "interactive" else spec.logs
 
     def submit(self, spec: JobSpec) -> str:
-        output = call(self.command(spec), self.folder(spec), self.with_successor(spec).environ).strip()
-        if not JOB_ID.fullmatch(output):  # Slurm's qsub refuses with status 0
+        output = call(self.command(spec), self.folder(spec), self.with_successor(spec).environ)
+        if output.lstrip().startswith("qsub: "):  # Slurm's qsub refuses with status 0
             raise BdqmError(f"qsub failed: {' '.join(output.split())}")
-        return output
+        return find_id("qsub", output, JOB_ID)
+
+    def seconds(self, walltime: str) -> int | None:
+        if not TIME.fullmatch(walltime):
+            return None
+        seconds = 0
+        for part in walltime.split(":"):
+            seconds = 60 * seconds + int(part)
+        return seconds
 
     def text(self, spec: JobSpec) -> str:
         return super().text(self.with_successor(spec))
@@ -61,7 +80,9 @@ class Pbs(Scheduler):
             return spec
         command = f"cd {shlex.quote(str(self.folder(spec)))} && {shlex.join(self.command(replace(spec, workers=0)))}"
         walltime = spec.site.resources(spec.job).walltime
-        return replace(spec, variables={**spec.variables, "BDQM_WALLTIME": walltime, "BDQM_SUCCESSOR": command})
+        seconds = self.seconds(walltime)
+        known = {} if seconds is None else {"BDQM_WALLTIME": str(seconds)}
+        return replace(spec, variables={**spec.variables, **known, "BDQM_SUCCESSOR": command})
 
     def states(self, job_ids: Sequence[str]) -> list[JobState]:
         found = []
@@ -76,6 +97,15 @@ class Pbs(Scheduler):
     def cancel(self, job_id: str) -> None:
         if self.states([job_id]):
             call(["qdel", job_id])
+
+
+def pbs_memory(text: str) -> str:
+    """`32G`, `32GB` or Slurm's `32000` (megabytes) as PBS writes it, `32gb`; empty for Slurm's 0, a whole node's."""
+    found = MEMORY.fullmatch(text)
+    if found is None:
+        return text
+    number, unit = found.groups()
+    return f"{number}{unit.lower() or 'm'}b" if int(number) else ""
 
 
 def parse_qstat(text: str) -> list[JobState]:

@@ -1,12 +1,17 @@
 """Jobs by Slurm: sbatch, squeue, scancel."""
 
-import getpass
+import os
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from bdqm_tune.errors import BadInput, BdqmError
-from bdqm_tune.services.jobspec import WARNED, JobSpec, JobState, Scheduler, call
+from bdqm_tune.services.jobspec import WARNED, JobSpec, JobState, Scheduler, call, find_id
+
+JOB_ID = re.compile(r"(Submitted batch job )?(?P<id>\d+)((;| on cluster )\S+)?")  # with --parsable, and without
+# minutes, minutes:seconds, hours:minutes:seconds, days-hours, days-hours:minutes, days-hours:minutes:seconds: sbatch(1)
+TIME = re.compile(r"((?P<days>\d+)-)?(?P<parts>\d+(:\d+){0,2})")
 
 
 class Slurm(Scheduler):
@@ -14,6 +19,7 @@ class Slurm(Scheduler):
 
     name = "slurm"
     suffix = ".sbatch"
+    queue = "squeue --me"
 
     def check(self) -> None:
         if shutil.which("sbatch") is None:
@@ -31,6 +37,7 @@ class Slurm(Scheduler):
         ]
         flags += [f"--time={resources.walltime}", f"--cpus-per-task={resources.cores}", f"--mem={resources.memory}"]
         flags += [f"--gres=gpu:{resources.gpu}" if resources.gpu else "--gres=none"]
+        flags += site.flags(spec.job)
         if spec.job == "interactive":  # srun's flags, which the script passes on
             return ["bash", str(self.script(spec)), *flags]
         if spec.job in WARNED:
@@ -45,18 +52,30 @@ class Slurm(Scheduler):
         return spec.project
 
     def submit(self, spec: JobSpec) -> str:
-        return call(self.command(spec), self.folder(spec), spec.environ).strip().partition(";")[0]
+        return find_id("sbatch", call(self.command(spec), self.folder(spec), spec.environ), JOB_ID)
 
     def states(self, job_ids: Sequence[str]) -> list[JobState]:
-        lines = call(
-            ["squeue", "--noheader", "--array", f"--user={getpass.getuser()}", "--format=%F|%i|%T|%N|%L|%r"]
-        ).splitlines()
-        found = [line.split("|", 5) for line in lines]
+        output = call(["squeue", "--noheader", "--array", f"--user={os.getuid()}", "--format=%F|%i|%T|%N|%L|%r"])
+        # A line of a job has six fields; others are a site's greeting, or `CLUSTER: …`.
+        found = [line.strip().split("|", 5) for line in output.splitlines() if line.count("|") >= 5]
         return [
             JobState(job_id, state.lower(), node, left if node else "", "" if reason == "None" else reason)
             for base, job_id, state, node, left, reason in found
             if base in job_ids
         ]
+
+    def seconds(self, walltime: str) -> int | None:
+        found = TIME.fullmatch(walltime)
+        if found is None:
+            return None
+        parts = [int(part) for part in found["parts"].split(":")]
+        if found["days"] is not None:
+            hours, minutes, seconds = (*parts, 0, 0)[:3]
+        elif len(parts) == 3:
+            hours, minutes, seconds = parts
+        else:
+            hours, (minutes, seconds) = 0, (*parts, 0)[:2]
+        return ((24 * int(found["days"] or 0) + hours) * 60 + minutes) * 60 + seconds
 
     def cancel(self, job_id: str) -> None:
         try:

@@ -4,56 +4,104 @@ import shlex
 import socket
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
+from importlib.metadata import entry_points
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from bdqm_tune.errors import BadInput, BdqmError
+from bdqm_tune.errors import BadInput, BdqmError, one_line
 from bdqm_tune.services.connection import read_connection
-from bdqm_tune.services.jobspec import JobSpec, JobState, Scheduler
+from bdqm_tune.services.jobspec import WARNED, JobSpec, JobState, NoAnswer, Scheduler
 from bdqm_tune.services.local import Local
-from bdqm_tune.services.pbs import Pbs
+from bdqm_tune.services.pbspro import PbsPro, pbs_of_this_machine
+from bdqm_tune.services.site import Site
 from bdqm_tune.services.slurm import Slurm
 from bdqm_tune.services.submissions import Submission, read_records, write_record
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-SCHEDULERS: Mapping[str, type[Scheduler]] = {"slurm": Slurm, "pbs": Pbs, "local": Local}  # those of `site.py`
+# How `scheduler` in site.toml is read. Others come from packages that declare an entry point of this group.
+SCHEDULERS: Mapping[str, Callable[[], Scheduler]] = {
+    "slurm": Slurm,
+    "pbs": pbs_of_this_machine,
+    "pbspro": PbsPro,
+    "local": Local,
+}
+ENTRY_POINTS = "bdqm_tune.schedulers"
 
 
 def make_scheduler(name: str) -> Scheduler:
-    """The scheduler of that name.
+    """The scheduler of that name, of this package or of one that declares it under `bdqm_tune.schedulers`.
 
     Raises:
-        BadInput: there is none.
+        BadInput: there is none, or its package does not load.
     """
-    if name not in SCHEDULERS:
-        raise BadInput(f"unknown scheduler {name!r}; there are: {', '.join(SCHEDULERS)}")
-    return SCHEDULERS[name]()
+    if name in SCHEDULERS:
+        return SCHEDULERS[name]()
+    others = entry_points(group=ENTRY_POINTS)
+    if name not in others.names:
+        raise BadInput(f"unknown scheduler {name!r}; there are: {', '.join([*SCHEDULERS, *sorted(others.names)])}")
+    try:
+        found: Scheduler = others[name].load()()
+    except Exception as error:  # whatever a package of others does when it is imported
+        raise BadInput(f"scheduler {name!r}: {others[name].value} does not load: {one_line(error)}") from None
+    return found
+
+
+def check_times(scheduler: Scheduler, site: Site, where: str) -> None:
+    """See that jobs which are warned before their end run for longer than that.
+
+    Raises:
+        BadInput: one does not; `where` names the file.
+    """
+    for job in WARNED:
+        walltime = site.resources(job).walltime
+        seconds = scheduler.seconds(walltime)
+        if seconds is not None and 0 < seconds <= site.warning:
+            raise BadInput(f"{where}: {job}.walltime {walltime} is not longer than the warning of {site.warning} s")
 
 
 def submit(scheduler: Scheduler, spec: JobSpec, folder: Path, study: str = "") -> Submission:
-    """Submit a job and record it.
+    """Submit a job. Its record is written before, and completed after it, so that nothing is submitted twice unseen.
 
     Args:
         folder: of the records.
 
     Raises:
-        BdqmError: the scheduler refuses; nothing was submitted.
+        BadInput: of an earlier submission of the same it is not known whether it is in the queue.
+        NoAnswer: nor of this one.
+        BdqmError: the scheduler refuses; nothing was submitted, and no record is left.
     """
-    made = datetime.now().isoformat(timespec="microseconds")
-    job_id = scheduler.submit(spec)
-    command = shlex.join(scheduler.command(spec))
-    submission = Submission(
-        job_id, scheduler.name, spec.job, made, study, max(spec.workers, 1), command, str(spec.logs)
+    for earlier in read_records(folder):
+        if not earlier.job_id and (earlier.scheduler, earlier.job, earlier.study) == (scheduler.name, spec.job, study):
+            raise BadInput(f"{without_id(earlier, scheduler, folder)}; then call this again. Nothing was submitted")
+    command, made = shlex.join(scheduler.command(spec)), datetime.now().isoformat(timespec="microseconds")
+    record = Submission("", scheduler.name, spec.job, made, study, max(spec.workers, 1), command, str(spec.logs))
+    write_record(folder, record)
+    try:
+        record = replace(record, job_id=scheduler.submit(spec))
+    except NoAnswer as error:
+        raise NoAnswer(f"{one_line(error)}. {without_id(record, scheduler, folder)}") from None
+    except BdqmError:
+        (folder / record.file).unlink()
+        raise
+    write_record(folder, record)
+    return record
+
+
+def without_id(record: Submission, scheduler: Scheduler, folder: Path) -> str:
+    """What to do about a submission of which only the queue knows whether there is a job."""
+    what = f"{record.job} of study {record.study!r}" if record.study else record.job
+    return (
+        f"A submission of {record.made[:19]} ({what}) may be in the queue: if `{scheduler.queue}` shows its job, write "
+        f"its id as job_id into {folder / record.file}; if not, remove that file"
     )
-    write_record(folder, submission)
-    return submission
 
 
 def running_servers(scheduler: Scheduler, folder: Path) -> tuple[Submission, JobState] | None:
     """The job of the servers that waits or runs, if there is one."""
     for record in reversed(read_records(folder)):
-        if record.job == "servers" and record.scheduler == scheduler.name:
+        if record.job == "servers" and record.scheduler == scheduler.name and record.job_id:
             for state in scheduler.states([record.job_id]):
                 return record, state
     return None

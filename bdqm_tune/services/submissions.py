@@ -13,7 +13,7 @@ from bdqm_tune.files import write_whole
 class Submission:
     """One job, or array of workers, as it was submitted."""
 
-    job_id: str
+    job_id: str  # empty: it is being submitted, or whether it is in the queue is not known
     scheduler: str
     job: str  # tune, servers or analysis
     made: str  # ISO 8601
@@ -21,6 +21,11 @@ class Submission:
     workers: int = 1
     command: str = ""
     logs: str = ""  # folder of its output
+
+    @property
+    def file(self) -> str:
+        """The name of its record."""
+        return f"{self.made.replace(':', '')}-{self.scheduler}.json"
 
 
 def records_folder(home: Path) -> Path:
@@ -39,9 +44,8 @@ def records_folder(home: Path) -> Path:
 
 
 def write_record(folder: Path, submission: Submission) -> None:
-    """Keep the record of a submission."""
-    name = f"{submission.made.replace(':', '')}-{submission.scheduler}-{submission.job_id}.json"
-    write_whole(folder / name, json.dumps(asdict(submission), indent=1) + "\n")
+    """Keep the record of a submission: before it, and again with the id after it."""
+    write_whole(folder / submission.file, json.dumps(asdict(submission), indent=1) + "\n")
 
 
 def read_records(folder: Path) -> list[Submission]:

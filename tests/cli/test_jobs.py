@@ -9,7 +9,8 @@ from typer.testing import CliRunner, Result
 
 from bdqm_tune.cli.main import app
 from bdqm_tune.errors import BadInput
-from bdqm_tune.services.submission import SCHEDULERS
+from bdqm_tune.services.submission import SCHEDULERS, make_scheduler
+from bdqm_tune.services.submissions import Submission, records_folder, write_record
 from tests.jobs.conftest import FakeProject, project, write_site
 from tests.test_layers import PACKAGE
 from tests.waiting import eventually
@@ -60,7 +61,7 @@ def test_several_files_and_slices_reach_the_workers_with_absolute_paths(workdir:
 @pytest.mark.parametrize("job", ["servers", "analysis"])
 def test_each_job_has_a_script_for_each_scheduler(workdir: Path, site: Path, job: str, scheduler: str) -> None:
     output = call("submit", "--job", job, "--site", str(site), "--scheduler", scheduler, "--dry-run").output
-    assert (JOBS / f"{job}{SCHEDULERS[scheduler].suffix}").read_text() in output
+    assert (JOBS / f"{job}{make_scheduler(scheduler).suffix}").read_text() in output
 
 
 @pytest.mark.parametrize(
@@ -74,8 +75,8 @@ def test_each_job_has_a_script_for_each_scheduler(workdir: Path, site: Path, job
         (["8"], "unexpected argument '8'"),
         (["--job", "evaluate"], "--job: unknown job 'evaluate'; there are: tune, servers, analysis, interactive"),
         (["--job", "servers", "--epochs", "3"], "--job servers takes no options of `tune` but --study; got epochs"),
-        (["--scheduler", "lsf"], "scheduler: Input should be 'slurm', 'pbs' or 'local', got 'lsf'"),
-        (["--walltime", "soon"], "tune.walltime: String should match pattern"),
+        (["--scheduler", "lsf"], "unknown scheduler 'lsf'; there are: slurm, pbs, pbspro, local"),
+        (["--walltime", "2 h"], "--walltime: must be one word of letters, digits and . : + = @ / % - _, got '2 h'"),
         (["-P", "note=mysql://u:hunter2@host/x"], "holds a URL with a password"),
     ],
 )
@@ -85,6 +86,26 @@ def test_what_cannot_work_is_refused(workdir: Path, site: Path, arguments: list[
     assert message in str(error.value)
     assert "hunter2" not in str(error.value)
     assert not (workdir / ".bdqm").exists()
+
+
+def test_the_example_is_shown_and_not_submitted(workdir: Path) -> None:
+    """What a new user sees before anything is edited."""
+    output = call("submit", "--site", str(JOBS / "site.toml"), "--dry-run").output
+    assert output.startswith("# account 'gts-YOURPI' is an example: before you submit, write your group's into ")
+    assert "--account=gts-YOURPI" in output
+    with pytest.raises(BadInput, match="account: 'gts-YOURPI' is an example; write your group's, or leave it empty"):
+        call("submit", "--site", str(JOBS / "site.toml"))
+    assert list(workdir.iterdir()) == []
+
+
+def test_a_job_without_an_id_is_shown_and_cannot_be_cancelled(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("BDQM_HOME", str(tmp_path / "home"))
+    write_record(records_folder(tmp_path / "home"), Submission("", "slurm", "tune", "2026-01-01T00:00:00", "a b"))
+    assert "not known" in call("jobs").output
+    with pytest.raises(BadInput, match=r"if `squeue --me` shows its job, write its id as job_id into .*-slurm\.json"):
+        call("cancel", "a b")
 
 
 def test_without_a_scheduler_nothing_is_made(workdir: Path, site: Path, monkeypatch: pytest.MonkeyPatch) -> None:

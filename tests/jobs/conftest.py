@@ -40,7 +40,7 @@ entry_points:
 """
 
 WORKER = """\
-import os, shlex, signal, sys, time
+import os, shlex, signal, sys, time, tomllib
 from pathlib import Path
 
 def report(text):
@@ -57,6 +57,9 @@ def handed_back(number, _):
 
 if sys.argv[1:] == ["services", "env"]:
     print("export MLFLOW_TRACKING_URI=" + shlex.quote(f"sqlite:///{Path('mlflow.db').absolute()}"))
+elif sys.argv[1:3] == ["services", "site"]:
+    settings = tomllib.loads(Path(sys.argv[3]).read_text())
+    print(f"BDQM_ENVIRONMENT={settings['environment']} BDQM_MODULES= BDQM_WARNING={settings['warning']}")
 elif sys.argv[1] == "services":
     signal.signal(signal.SIGTERM, lambda *_: (report("servers down"), os._exit(0)))
     report("servers up " + " ".join(sys.argv[2:]))

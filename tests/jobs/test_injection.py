@@ -16,6 +16,7 @@ from bdqm_tune.cli.main import app
 from bdqm_tune.errors import BadInput
 from bdqm_tune.services.jobspec import JobSpec, Scheduler
 from bdqm_tune.services.pbs import Pbs
+from bdqm_tune.services.pbspro import PbsPro
 from bdqm_tune.services.site import Site, load_site
 from bdqm_tune.services.slurm import Slurm
 from bdqm_tune.services.submission import SCHEDULERS, make_scheduler
@@ -51,7 +52,7 @@ def said(text: str, environ: dict[str, str]) -> list[str]:
     return done.stdout.decode().split("\0")
 
 
-@pytest.mark.parametrize("kind", [Slurm, Pbs])
+@pytest.mark.parametrize("kind", [Slurm, Pbs, PbsPro])
 def test_a_submission_as_text_is_the_submission(
     workdir: Path, stubs: dict[str, str], tmp_path: Path, kind: type[Scheduler]
 ) -> None:
@@ -163,8 +164,8 @@ def test_a_site_that_is_none_is_named(tmp_path: Path, text: str) -> None:
 )
 def test_a_resource_that_is_more_than_one_is_refused(tmp_path: Path, key: str, value: str) -> None:
     path = write_site(tmp_path / "site.toml")
-    assert f"tune.{key}" in refused(lambda: load_site(path, {"tune": {key: value}}))
+    assert refused(lambda: load_site(path, {("tune", key): ("--this", value)})).startswith("--this: ")
 
 
 def test_every_scheduler_is_looked_at() -> None:
-    assert {type(make_scheduler(name)).__name__ for name in SCHEDULERS} == {"Slurm", "Pbs", "Local"}
+    assert {type(make_scheduler(name)).__name__ for name in SCHEDULERS} == {"Slurm", "Pbs", "PbsPro", "Local"}

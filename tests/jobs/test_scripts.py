@@ -159,18 +159,43 @@ def nvidia_smi(folder: Path, script: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "message"),
+    ("variables", "message"),
     [
-        ('environment = "nowhere"', "error: no environment 'nowhere'"),
-        ('modules = "anaconda3"', "error: no command 'module'"),
+        ({"BDQM_ENVIRONMENT": "nowhere"}, "error: no environment 'nowhere'"),
+        ({"BDQM_ENVIRONMENT": sys.prefix, "BDQM_MODULES": "anaconda3"}, "error: no command 'module'"),
+        ({}, "error: no Python with bdqm_tune to read jobs/site.toml"),
     ],
 )
-def test_what_is_wrong_in_site_toml_is_one_line(project: FakeProject, line: str, message: str) -> None:
-    site = project.folder / "jobs" / "site.toml"
-    name = line.partition(" ")[0]
-    site.write_text(re.sub(rf"^{name} = .*$", line, site.read_text(), flags=re.MULTILINE))
-    environ = {"PATH": "/usr/bin:/bin"}  # without conda
-    assert message in finish(start("tune.sbatch", **environ), 1)
+def test_what_is_wrong_with_the_site_is_one_line(project: FakeProject, variables: dict[str, str], message: str) -> None:
+    environ = {"PATH": "/usr/bin:/bin"}  # without conda, and without this environment
+    assert message in finish(start("tune.sbatch", **environ, **variables), 1)
+
+
+def test_what_a_site_runs_may_use_variables_that_are_not_set(tmp_path: Path) -> None:
+    """Modules and conda come as shell functions of the site's, written for shells that stop at nothing."""
+    (tmp_path / "env" / "bin").mkdir(parents=True)
+    (tmp_path / "env" / "bin" / "activate").write_text('false; : "$NOT_SET"; ARGUMENTS="$*"; PATH="$BIN:$PATH"\n')
+    (tmp_path / "mlflow").write_text("")
+    (tmp_path / "mlflow").chmod(0o755)
+    script = """
+        module() { false; : "$NOT_SET_EITHER"; [ "$2" = python/3 ] || return 1; loaded="$3"; }
+        set -euo pipefail; . "$0"/jobs/common.sh; activate
+        echo "loaded $loaded, arguments '$ARGUMENTS', options $-"; false; echo "not reached"
+    """
+    environ = {"PATH": "/usr/bin:/bin", "BIN": str(tmp_path), "BDQM_ENVIRONMENT": str(tmp_path / "env")}
+    for modules, status, said in (
+        ("python/3 cuda", 1, "loaded cuda, arguments '', options ehuB"),
+        ("ruby", 1, "error: 'module load ruby' failed: see 'modules' in jobs/site.toml, and 'module avail'"),
+    ):
+        done = subprocess.run(
+            ["bash", "-c", script, str(PROJECT)],
+            env=environ | {"BDQM_MODULES": modules},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == status
+        assert said in done.stdout + done.stderr
+        assert "not reached" not in done.stdout
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -181,7 +206,7 @@ def test_scripts_are_bash(name: str) -> None:
 @pytest.mark.parametrize("job", ["tune", "servers", "analysis", "interactive"])
 def test_directives_ask_for_what_the_example_asks_for(job: str) -> None:
     """The lines that hold by hand are those of site.toml, but for its account, queue and kind of GPU."""
-    resources = load_site(PROJECT / "jobs" / "site.toml", {"": {"account": "mine"}}).resources(job)
+    resources = load_site(PROJECT / "jobs" / "site.toml").resources(job)
     sbatch = (PROJECT / "jobs" / f"{job}.sbatch").read_text()
     pbs = (PROJECT / "jobs" / f"{job}.pbs").read_text()
     assert f"#SBATCH --time={resources.walltime}\n" in sbatch

@@ -2,19 +2,20 @@
 
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bdqm_tune.errors import BadInput, BdqmError
-from bdqm_tune.services.jobspec import JobSpec, Scheduler
+from bdqm_tune.services.jobspec import JobSpec, NoAnswer, Scheduler
 from bdqm_tune.services.local import Local
 from bdqm_tune.services.pbs import Pbs, parse_qstat
+from bdqm_tune.services.pbspro import PbsPro
 from bdqm_tune.services.site import Resources, Site
 from bdqm_tune.services.slurm import Slurm
-from bdqm_tune.services.submission import SCHEDULERS, make_scheduler
+from bdqm_tune.services.submission import make_scheduler
 from tests.waiting import eventually
 
 NOTHING = Resources(walltime="5:00", cores=1, memory="100M")
@@ -35,7 +36,7 @@ wait
 """
 
 
-@pytest.fixture(params=sorted(SCHEDULERS))
+@pytest.fixture(params=["slurm", "pbs", "local"])  # those that run here: Slurm answers to PBS's commands as well
 def scheduler(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Scheduler:
     if request.param != "local":
         for name, value in request.getfixturevalue("slurm").environ.items():
@@ -94,7 +95,7 @@ def test_a_refusal_is_an_error_with_the_schedulers_words(scheduler: Scheduler, s
     assert report(spec) == []
 
 
-@pytest.mark.parametrize("kind", [Slurm, Pbs])
+@pytest.mark.parametrize("kind", [Slurm, Pbs, PbsPro])
 def test_where_there_is_no_scheduler(kind: type[Scheduler], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(BadInput, match="login node, or --scheduler local"):
@@ -131,7 +132,7 @@ def test_pbs_command_and_its_successors() -> None:
     assert Pbs().text(spec).splitlines() == [
         "cd '/my logs'",
         "export BDQM_SUBMISSION=pbs-1",
-        "export BDQM_WALLTIME=8:00:00",
+        "export BDQM_WALLTIME=28800",
         f"export BDQM_SUCCESSOR='cd '\"'\"'/my logs'\"'\"' && "
         f"qsub -V -N bdqm-tune {queue} {resources} -j oe /p/jobs/tune.pbs'",
         f"qsub -V -N bdqm-tune {queue} {resources} -j oe -t 1-8 /p/jobs/tune.pbs",
@@ -165,8 +166,104 @@ def test_torques_full_status() -> None:
     )
 
 
+def test_further_flags_come_last_and_win() -> None:
+    site = PHOENIX.model_copy(update={"extra": ["--constraint=a b"], "tune": GPU.model_copy(update={"extra": ["-x"]})})
+    spec = JobSpec("tune", Path("/p"), site, Path("/logs"), 2)
+    command = Slurm().command(spec)
+    assert command.index("--gres=gpu:V100:1") < command.index("--constraint=a b") < command.index("-x")
+    for kind in (Pbs, PbsPro):
+        command = kind().command(spec)
+        assert command.index("embers") < command.index("--constraint=a b") < command.index("-x") < len(command) - 1
+
+
+def test_pbs_professionals_command() -> None:
+    spec = JobSpec("tune", Path("/p"), PHOENIX, Path("/logs"), 8)
+    begin = "qsub -C #NONE -V -N bdqm-tune -A gts-someone3 -q embers"
+    resources = "-l select=1:ncpus=6:ngpus=1:gpu_type=V100:mem=32gb -l walltime=8:00:00"
+    assert PbsPro().command(spec) == f"{begin} {resources} -j oe -J 1-8 /p/jobs/tune.pbs".split()
+    assert "-J" not in PbsPro().command(replace(spec, workers=1)), "it has no arrays of one task"
+    assert PbsPro().with_successor(spec).variables["BDQM_SUCCESSOR"] == (
+        f"cd /logs && {begin.replace('#NONE', repr('#NONE'))} {resources} -j oe /p/jobs/tune.pbs"
+    )
+    assert shlex.join(PbsPro().command(replace(spec, job="interactive", workers=0))) == (
+        f"bash /p/jobs/interactive.pbs -N bdqm-interactive -A gts-someone3 -q embers {resources}"
+    )
+    small = replace(spec, job="servers", workers=0)
+    assert "select=1:ncpus=1:mem=100mb" in PbsPro().command(small)
+
+
+@pytest.fixture
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, int], None]:
+    """Put commands that print a text, and end with a status, before all others."""
+    folder = tmp_path / "commands"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+    def put(name: str, output: str, status: int = 0) -> None:
+        (folder / f"{name}.out").write_bytes(output.encode("latin-1", "replace"))
+        (folder / name).write_text(f'#!/bin/bash\necho "$@" >> {name}.called\ncat {folder}/{name}.out\nexit {status}\n')
+        (folder / name).chmod(0o755)
+
+    monkeypatch.chdir(tmp_path)
+    return put
+
+
+GREETING = "  Willkommen auf dem Gro\xdfrechner\n\nchecking 3 allocations ... OK\n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "command", "output", "job_id"),
+    [
+        (Slurm, "sbatch", "811204\n", "811204"),
+        (Slurm, "sbatch", f"{GREETING}811204;larix\nGood bye\n", "811204"),
+        (Slurm, "sbatch", f"{GREETING}Submitted batch job 811204\n\n", "811204"),
+        (Slurm, "sbatch", "Submitted batch job 811204 on cluster larix\n", "811204"),
+        (Slurm, "sbatch", "12\n811204\n", "811204"),
+        (Pbs, "qsub", f"{GREETING}4711[].server\n", "4711[].server"),
+        (Pbs, "qsub", f"{GREETING}4711\n", "4711"),
+        (PbsPro, "qsub", f"{GREETING}4711[].pbs-01.site\n", "4711[].pbs-01.site"),
+    ],
+)
+def test_an_id_is_found_in_what_a_site_prints(
+    commands: Callable[[str, str], None], spec: JobSpec, kind: type[Scheduler], command: str, output: str, job_id: str
+) -> None:
+    commands(command, output)
+    assert kind().submit(spec) == job_id
+
+
+@pytest.mark.parametrize(("kind", "command"), [(Slurm, "sbatch"), (Pbs, "qsub"), (PbsPro, "qsub")])
+def test_no_id_at_all_is_no_refusal(
+    commands: Callable[[str, str], None], spec: JobSpec, kind: type[Scheduler], command: str
+) -> None:
+    commands(command, "job a/b taken\n")
+    with pytest.raises(NoAnswer, match=f"{command} took the job, and no line of what it printed is an id: 'job a/b"):
+        kind().submit(spec)
+
+
+def test_slurms_queue_beneath_a_greeting(commands: Callable[[str, str], None]) -> None:
+    lines = "CLUSTER: larix\n\n8|8_1|RUNNING|n7|0:59:00|None\n9|9|PENDING||1:00:00|a|b\n7|7|RUNNING|n1|1|None\n"
+    commands("squeue", GREETING + lines)
+    running, waiting = Slurm().states(["8", "9"])
+    assert (running.job_id, running.state, running.node, running.time_left, running.reason) == (
+        "8_1",
+        "running",
+        "n7",
+        "0:59:00",
+        "",
+    )
+    assert (waiting.job_id, waiting.state, waiting.time_left, waiting.reason) == ("9", "pending", "", "a|b")
+
+
+def test_pbs_is_told_apart_by_what_the_machine_has(commands: Callable[[str, str], None]) -> None:
+    commands("qsub", "pbs_version = 23.06.06\n")
+    assert type(make_scheduler("pbs")) is PbsPro
+    commands("qsub", "Version: 6.1.1.1\nCommit: abc\n")
+    assert type(make_scheduler("pbs")) is Pbs
+    assert type(make_scheduler("pbspro")) is PbsPro
+
+
 def test_unknown_schedulers_are_refused() -> None:
-    with pytest.raises(BadInput, match="unknown scheduler 'lsf'; there are: slurm, pbs, local"):
+    with pytest.raises(BadInput, match="unknown scheduler 'lsf'; there are: slurm, pbs, pbspro, local"):
         make_scheduler("lsf")
 
 

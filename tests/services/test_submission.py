@@ -3,13 +3,14 @@
 import json
 import socket
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.services.connection import Connection, connection_text
-from bdqm_tune.services.jobspec import JobSpec, JobState, Scheduler
+from bdqm_tune.services.jobspec import JobSpec, JobState, NoAnswer, Scheduler
 from bdqm_tune.services.submission import bring_servers_up, servers_answer, submit
 from bdqm_tune.services.submissions import read_records, records_folder
 from tests.services.test_schedulers import PHOENIX
@@ -18,12 +19,13 @@ from tests.services.test_schedulers import PHOENIX
 class Queue(Scheduler):
     """Jobs 1, 2, …; what a test puts into `waiting` is their state."""
 
-    name, suffix = "slurm", ".sbatch"
+    name, suffix, queue = "slurm", ".sbatch", "look here"
 
     def __init__(self) -> None:
         self.jobs: list[str] = []
         self.waiting: list[str] = []
-        self.refusal = ""
+        self.refusal: Exception | None = None
+        self.records: Path | None = None  # of the submissions, to be looked at while one is made
 
     def check(self) -> None: ...
 
@@ -35,7 +37,9 @@ class Queue(Scheduler):
 
     def submit(self, spec: JobSpec) -> str:
         if self.refusal:
-            raise BdqmError(self.refusal)
+            raise self.refusal
+        if self.records:
+            assert [record.job_id for record in read_records(self.records)] == [""], "the record comes first"
         self.jobs.append(spec.job)
         self.waiting.append(str(len(self.jobs)))
         return str(len(self.jobs))
@@ -127,10 +131,36 @@ def test_servers_whose_job_ends_are_an_error_and_come_anew(spec: JobSpec, folder
 
 def test_a_refused_submission_leaves_no_record(spec: JobSpec, folder: Path) -> None:
     queue = Queue()
-    queue.refusal = "sbatch failed: invalid account"
+    queue.refusal = BdqmError("sbatch failed: invalid account")
     with pytest.raises(BdqmError, match="invalid account"):
         submit(queue, spec, folder)
     assert read_records(folder) == []
+
+
+def test_a_record_is_written_before_the_submission_and_completed_after_it(spec: JobSpec, folder: Path) -> None:
+    queue = Queue()
+    queue.records = folder
+    made = submit(queue, spec, folder)
+    assert [record.job_id for record in read_records(folder)] == [made.job_id] == ["1"]
+
+
+@pytest.mark.parametrize("cut", [NoAnswer("no id in 'hello'"), KeyboardInterrupt()])
+def test_what_may_be_in_the_queue_is_not_submitted_twice(spec: JobSpec, folder: Path, cut: BaseException) -> None:
+    queue = Queue()
+    queue.refusal = cut  # type: ignore[assignment]
+    with pytest.raises(type(cut)) as error:
+        submit(queue, spec, folder)
+    (record,) = read_records(folder)
+    if isinstance(cut, NoAnswer):
+        assert "no id in 'hello'. A submission of " in str(error.value)
+        assert str(folder / record.file) in str(error.value)
+    queue.refusal = None
+    with pytest.raises(BadInput, match=r"may be in the queue: if `look here` shows its job, write its id as job_id"):
+        submit(queue, spec, folder)
+    assert queue.jobs == []
+    submit(queue, replace(spec, job="tune"), folder, "another")
+    (folder / record.file).unlink()
+    assert submit(queue, spec, folder).job_id == "2"
 
 
 def test_records_are_read_in_the_order_in_which_they_were_made(spec: JobSpec, folder: Path) -> None:

@@ -1,0 +1,87 @@
+"""Jobs by PBS Professional or OpenPBS, whose commands are called as Torque's and take other flags."""
+
+import json
+import re
+import subprocess
+from collections.abc import Sequence
+
+from bdqm_tune.errors import BdqmError
+from bdqm_tune.services.jobspec import JobSpec, JobState, call
+from bdqm_tune.services.pbs import ENDED, STATES, Pbs, parse_qstat, pbs_memory
+from bdqm_tune.services.site import Resources
+
+
+class PbsPro(Pbs):
+    """The scripts `*.pbs` without their #PBS lines, which are Torque's; all flags are on the command line."""
+
+    name = "pbspro"
+
+    def command(self, spec: JobSpec) -> list[str]:
+        command = super().command(spec)
+        return command if spec.job == "interactive" else [command[0], "-C", "#NONE", *command[1:]]
+
+    def requests(self, resources: Resources) -> list[str]:
+        chunk = ["1", f"ncpus={resources.cores}"]
+        if resources.gpu:
+            chunk += [f"ngpus={resources.gpu_count}"]
+            chunk += [f"gpu_type={resources.gpu_type}"] if resources.gpu_type else []
+        if memory := pbs_memory(resources.memory):
+            chunk += [f"mem={memory}"]
+        return ["-l", f"select={':'.join(chunk)}", "-l", f"walltime={resources.walltime}"]
+
+    def array(self, workers: int) -> list[str]:
+        return ["-J", f"1-{workers}"] if workers > 1 else []  # there are no arrays of one
+
+    def states(self, job_ids: Sequence[str]) -> list[JobState]:
+        found = []
+        for job_id in job_ids:
+            try:
+                found += parse_json(call(["qstat", "-t", "-f", "-F", "json", job_id]))
+            except BdqmError as error:
+                if not re.search(r"[Uu]nknown [Jj]ob|has finished|exit status (153|35)", str(error)):
+                    raise
+        return found
+
+
+def parse_json(text: str) -> list[JobState]:
+    """The jobs of `qstat -t -f -F json` that have not ended; of an array, its tasks."""
+    try:
+        jobs = json.loads(text[text.find("{") :]).get("Jobs", {})  # behind a site's greeting
+    except ValueError:  # a comment or a variable that qstat did not quote
+        return parse_qstat(text)
+    found = []
+    for job_id, job in jobs.items():
+        state = job.get("job_state", "")
+        if state in ENDED or ("[]" in job_id and len(jobs) > 1):
+            continue
+        running = state == "R"
+        found.append(
+            JobState(
+                job_id,
+                STATES.get(state, state.lower()),
+                job.get("exec_host", "").partition("/")[0] if running else "",
+                _left(job) if running else "",
+                job.get("comment", "") if state == "Q" else "",
+            )
+        )
+    return found
+
+
+def _left(job: dict[str, dict[str, str]]) -> str:
+    """The time that a running job has left, h:mm:ss; empty where qstat does not say."""
+    pbs = Pbs()
+    limit = pbs.seconds(job.get("Resource_List", {}).get("walltime", ""))
+    used = pbs.seconds(job.get("resources_used", {}).get("walltime", "0"))
+    if limit is None or used is None:
+        return ""
+    minutes, seconds = divmod(max(limit - used, 0), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
+
+
+def pbs_of_this_machine() -> Pbs:
+    """PBS Professional's or OpenPBS's commands where `qsub --version` answers as theirs does, else Torque's."""
+    try:
+        done = subprocess.run(["qsub", "--version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return Pbs()
+    return PbsPro() if b"pbs_version" in done.stdout + done.stderr else Pbs()
