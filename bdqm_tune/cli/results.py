@@ -202,4 +202,5 @@ def confirmation_lines(made: "Confirmation") -> list[str]:
         made.random,
         f"its best model, with seed {champion.seed}: {error_text({made.objective: champion.value}, made.objective)}, "
         f"run {champion.run_id}",
+        *(f"note: {note}" for note in made.notes),
     ]

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from bdqm_tune.confirmation.candidates import (
     run_random_search,
     searched_config,
 )
+from bdqm_tune.confirmation.doubts import easier_validation
 from bdqm_tune.confirmation.ranking import Trained, decide, table, values_of
 from bdqm_tune.confirmation.record import FINALISTS, RECORD, RETRAININGS
 from bdqm_tune.confirmation.retraining import Job, Retrainer, Retraining, identity
@@ -63,6 +64,7 @@ class Confirmation:
     name: str  # of the champion
     baselines: list[str]  # how each compares with the champion
     random: str  # which random search it was compared with
+    notes: list[str] = field(default_factory=list)  # what makes the choice doubtful
 
     def record(self) -> dict[str, Any]:
         """All of it as plain values."""
@@ -79,6 +81,7 @@ class Confirmation:
             "champion": asdict(self.champion),
             "yardsticks": self.baselines,
             "random": self.random,
+            "notes": self.notes,
         }
 
 
@@ -161,7 +164,9 @@ def _confirm(
                 results[identity(job.config, dataset), job.seed] = result
                 on_done(_line(job, result), len(results), len(jobs))
         trained = {one.name: [results[identity(one.config, dataset), seed] for seed in seeds] for one in candidates}
-        confirmation = _confirmation(study, candidates, trained, seeds, described, tracker.run.info.run_id)
+        made = _confirmation(study, candidates, trained, seeds, described, tracker.run.info.run_id)
+        of_champion = client.get_run(made.champion.run_id).data.metrics
+        confirmation = replace(made, notes=easier_validation(of_champion))
         _record(tracker, confirmation)
         status = "FINISHED"
     except (KeyboardInterrupt, SystemExit):

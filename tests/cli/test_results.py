@@ -3,6 +3,7 @@
 import json
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -76,6 +77,7 @@ def test_the_table_shows_what_is_missing() -> None:
     champion = Champion(1, 1, "abc", 0.12, 0.125, ["abc"], "def", 2, "trial-001 is the only finalist")
     frame = pd.DataFrame(rows, columns=columns)
     made = Confirmation("s", "val_energy_mae", "eV", [1, 2], frame, frame, champion, "trial-001", ["y"], "no search")
+    assert confirmation_lines(replace(made, notes=["a doubt"]))[-1] == "note: a doubt"
     lines = confirmation_lines(made)
     assert lines[2].split() == ["*", "1", "trial-001", "0.1250", "0.1000", "to", "0.1500", "0.1200", "100"]
     assert lines[3].split() == ["2", "default", "0.5000", "0.5000", "2000", "1", "of", "2", "seeds"]

@@ -18,6 +18,7 @@ from bdqm_tune.admin.runs import runs_of_study
 from bdqm_tune.config.config import Config
 from bdqm_tune.confirmation.candidates import Candidate
 from bdqm_tune.confirmation.confirm import Confirmation, Options, confirm
+from bdqm_tune.confirmation.doubts import easier_validation
 from bdqm_tune.confirmation.ranking import decide, table
 from bdqm_tune.confirmation.retraining import Retraining
 from bdqm_tune.errors import BadInput, BdqmError
@@ -322,3 +323,18 @@ def test_the_run_of_mlflow_run_is_that_of_the_confirmation(
         assert confirm(stores, "small", Options(seeds=2)).champion.confirmation_run_id == given[0]
     assert client.get_run(given[0]).info.run_name == "confirm-small"
     assert client.get_run(given[1]).data.tags["confirmation_run_id"] == given[0]
+
+
+def test_a_validation_split_without_what_is_hard_is_pointed_out() -> None:
+    """As oxygen that springs off a surface in a few frames, all of which the training split got."""
+    metrics = {"train_energy_mae": 0.105, "val_energy_mae": 0.036, "train_forces_mae": 0.012, "val_forces_mae": 0.04}
+    (note,) = easier_validation(metrics)
+    assert note.startswith(
+        "the champion's energies are off by 0.105 eV on training, and by 0.036 on the validation split"
+    )
+    assert easier_validation({**metrics, "val_energy_mae": 0.06}) == []
+    (note,) = easier_validation(
+        {"train_energy_mae": 0.1, "val_energy_mae": 0.1, "train_forces_mae": 1, "val_forces_mae": 0.1}
+    )
+    assert "forces are off by 1 eV/Å on" in note
+    assert easier_validation({"train_energy_mae": 0.1, "val_energy_mae": 0.1}) == [], "forces are not trained"
