@@ -234,7 +234,7 @@ def _tell(submission: "Submission") -> None:
     if submission.study:
         print(f"           bdqm-tune status {shlex.quote(submission.study):<12} shows how far the study is")
         print("           bdqm-tune services url        shows MLflow's page")
-    print(f"           bdqm-tune cancel {submission.job_id:<12} ends them")
+    print(f"           bdqm-tune cancel {shlex.quote(submission.job_id):<12} ends them")
 
 
 def _records() -> "list[Submission]":

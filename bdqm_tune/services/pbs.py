@@ -111,6 +111,7 @@ def pbs_memory(text: str) -> str:
 def parse_qstat(text: str) -> list[JobState]:
     """The jobs of `qstat -f` that have not ended."""
     found = []
+    text = re.sub(r"\n\t(?!\S+ = )", "", text)  # long values go on in the next line
     for job in re.split(r"^Job Id:\s*", text, flags=re.MULTILINE)[1:]:
         values = dict(re.findall(r"^\s+(\S+) = (.*)$", job, flags=re.MULTILINE))
         state = values.get("job_state", "")

@@ -1,14 +1,20 @@
 """Jobs by PBS Professional or OpenPBS, whose commands are called as Torque's and take other flags."""
 
 import json
+import os
 import re
+import shlex
 import subprocess
-from collections.abc import Sequence
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from bdqm_tune.errors import BdqmError
 from bdqm_tune.services.jobspec import JobSpec, JobState, call
 from bdqm_tune.services.pbs import ENDED, STATES, Pbs, parse_qstat, pbs_memory
 from bdqm_tune.services.site import Resources
+
+PACKED = "BDQM_PACKED"  # variable with all others of a job's
 
 
 class PbsPro(Pbs):
@@ -18,7 +24,16 @@ class PbsPro(Pbs):
 
     def command(self, spec: JobSpec) -> list[str]:
         command = super().command(spec)
-        return command if spec.job == "interactive" else [command[0], "-C", "#NONE", *command[1:]]
+        return command if spec.job == "interactive" else [command[0], "-C", "#NONE", "-v", PACKED, *command[1:]]
+
+    def with_successor(self, spec: JobSpec) -> JobSpec:
+        """The job with these variables once more in one: OpenPBS 23.06.06 loses all of `-V`, and quotes in `-v`."""
+        spec = super().with_successor(spec)
+        return replace(spec, variables={**spec.variables, PACKED: packed(spec.variables)})
+
+    def submit(self, spec: JobSpec) -> str:
+        mine = {name: value for name, value in os.environ.items() if name.startswith(("BDQM_", "MLFLOW_"))}
+        return super().submit(replace(spec, variables={**mine, **spec.variables}))
 
     def requests(self, resources: Resources) -> list[str]:
         chunk = ["1", f"ncpus={resources.cores}"]
@@ -36,19 +51,34 @@ class PbsPro(Pbs):
         found = []
         for job_id in job_ids:
             try:
-                found += parse_json(call(["qstat", "-t", "-f", "-F", "json", job_id]))
+                found += self.states_of(job_id)
             except BdqmError as error:
                 if not re.search(r"[Uu]nknown [Jj]ob|has finished|exit status (153|35)", str(error)):
                     raise
         return found
 
+    def states_of(self, job_id: str) -> list[JobState]:
+        """Those of one job: of several ids, newer versions write the first alone as JSON."""
+        command = ["qstat", "-t", "-f"]
+        try:
+            return parse_json(call([*command, "-F", "json", job_id]))
+        except ValueError:  # a variable of the job's that qstat did not quote
+            return [state for state in parse_qstat(call([*command, job_id])) if "[]" not in state.job_id]
+
+
+def packed(variables: Mapping[str, str]) -> str:
+    """Variables as one word, which the scripts unpack."""
+    text = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()).encode()
+    return b64encode(text + b"\n" * (-len(text) % 3)).decode()  # of a length that needs no `=` at the end
+
 
 def parse_json(text: str) -> list[JobState]:
-    """The jobs of `qstat -t -f -F json` that have not ended; of an array, its tasks."""
-    try:
-        jobs = json.loads(text[text.find("{") :]).get("Jobs", {})  # behind a site's greeting
-    except ValueError:  # a comment or a variable that qstat did not quote
-        return parse_qstat(text)
+    """The jobs of `qstat -t -f -F json` that have not ended; of an array, its tasks.
+
+    Raises:
+        ValueError: it is no JSON.
+    """
+    jobs = json.loads(text[text.find("{") :]).get("Jobs", {})  # behind a site's greeting
     found = []
     for job_id, job in jobs.items():
         state = job.get("job_state", "")

@@ -1,7 +1,10 @@
 """Slurm, PBS and this machine run jobs in the same way: one suite over all, and the command line of each."""
 
+import json
 import os
+import re
 import shlex
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +15,7 @@ from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.services.jobspec import JobSpec, NoAnswer, Scheduler
 from bdqm_tune.services.local import Local
 from bdqm_tune.services.pbs import Pbs, parse_qstat
-from bdqm_tune.services.pbspro import PbsPro
+from bdqm_tune.services.pbspro import PbsPro, parse_json
 from bdqm_tune.services.site import Resources, Site
 from bdqm_tune.services.slurm import Slurm
 from bdqm_tune.services.submission import make_scheduler
@@ -178,7 +181,7 @@ def test_further_flags_come_last_and_win() -> None:
 
 def test_pbs_professionals_command() -> None:
     spec = JobSpec("tune", Path("/p"), PHOENIX, Path("/logs"), 8)
-    begin = "qsub -C #NONE -V -N bdqm-tune -A gts-someone3 -q embers"
+    begin = "qsub -C #NONE -v BDQM_PACKED -V -N bdqm-tune -A gts-someone3 -q embers"
     resources = "-l select=1:ncpus=6:ngpus=1:gpu_type=V100:mem=32gb -l walltime=8:00:00"
     assert PbsPro().command(spec) == f"{begin} {resources} -j oe -J 1-8 /p/jobs/tune.pbs".split()
     assert "-J" not in PbsPro().command(replace(spec, workers=1)), "it has no arrays of one task"
@@ -193,7 +196,7 @@ def test_pbs_professionals_command() -> None:
 
 
 @pytest.fixture
-def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, int], None]:
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Put commands that print a text, and end with a status, before all others."""
     folder = tmp_path / "commands"
     folder.mkdir()
@@ -208,6 +211,7 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, 
     return put
 
 
+JOBS = Path(__file__).parents[2] / "jobs"
 GREETING = "  Willkommen auf dem Gro\xdfrechner\n\nchecking 3 allocations ... OK\n"
 
 
@@ -225,7 +229,7 @@ GREETING = "  Willkommen auf dem Gro\xdfrechner\n\nchecking 3 allocations ... OK
     ],
 )
 def test_an_id_is_found_in_what_a_site_prints(
-    commands: Callable[[str, str], None], spec: JobSpec, kind: type[Scheduler], command: str, output: str, job_id: str
+    commands: Callable[..., None], spec: JobSpec, kind: type[Scheduler], command: str, output: str, job_id: str
 ) -> None:
     commands(command, output)
     assert kind().submit(spec) == job_id
@@ -233,14 +237,14 @@ def test_an_id_is_found_in_what_a_site_prints(
 
 @pytest.mark.parametrize(("kind", "command"), [(Slurm, "sbatch"), (Pbs, "qsub"), (PbsPro, "qsub")])
 def test_no_id_at_all_is_no_refusal(
-    commands: Callable[[str, str], None], spec: JobSpec, kind: type[Scheduler], command: str
+    commands: Callable[..., None], spec: JobSpec, kind: type[Scheduler], command: str
 ) -> None:
     commands(command, "job a/b taken\n")
     with pytest.raises(NoAnswer, match=f"{command} took the job, and no line of what it printed is an id: 'job a/b"):
         kind().submit(spec)
 
 
-def test_slurms_queue_beneath_a_greeting(commands: Callable[[str, str], None]) -> None:
+def test_slurms_queue_beneath_a_greeting(commands: Callable[..., None]) -> None:
     lines = "CLUSTER: larix\n\n8|8_1|RUNNING|n7|0:59:00|None\n9|9|PENDING||1:00:00|a|b\n7|7|RUNNING|n1|1|None\n"
     commands("squeue", GREETING + lines)
     running, waiting = Slurm().states(["8", "9"])
@@ -254,7 +258,57 @@ def test_slurms_queue_beneath_a_greeting(commands: Callable[[str, str], None]) -
     assert (waiting.job_id, waiting.state, waiting.time_left, waiting.reason) == ("9", "pending", "", "a|b")
 
 
-def test_pbs_is_told_apart_by_what_the_machine_has(commands: Callable[[str, str], None]) -> None:
+def test_pbs_professional_gets_the_variables_in_one(spec: JobSpec) -> None:
+    """As its version 23.06.06 loses what -V is to pass, and quotes in what -v passes."""
+    spec = replace(spec, variables={"NAME": "a 'b' \"c\",\n$(x) é", "N": ""})
+    for job in ("tune", "analysis"):
+        variables = PbsPro().with_successor(replace(spec, job=job)).variables
+        assert re.fullmatch(r"[\w+/]+", variables["BDQM_PACKED"]), "nothing that a scheduler would read"
+        for script in ("tune", "servers", "analysis", "interactive"):
+            (line,) = re.findall(r"^eval .*BDQM_PACKED.*$", (JOBS / f"{script}.pbs").read_text(), re.MULTILINE)
+            done = subprocess.run(
+                ["bash", "-euc", f'{line}\nprintf "%s\\0" "$NAME" "$N" "${{BDQM_SUCCESSOR:-none}}"'],
+                env={"PATH": os.environ["PATH"], "BDQM_PACKED": variables["BDQM_PACKED"]},
+                capture_output=True,
+                check=True,
+            )
+            assert done.stdout.decode().split("\0")[:3] == [
+                spec.variables["NAME"],
+                "",
+                variables.get("BDQM_SUCCESSOR", "none"),
+            ]
+            assert subprocess.run(["bash", "-euc", line], env={"PATH": os.environ["PATH"]}).returncode == 0
+
+
+def test_pbs_professionals_queue(commands: Callable[..., None]) -> None:
+    """As OpenPBS 23.06.06 prints an array of three with `qstat -t -f -F json`, shortened."""
+    task = {"job_state": "R", "exec_host": "n7/0*6", "Resource_List": {"walltime": "08:00:00"}}
+    jobs = {
+        "4[].pbs": {"job_state": "B", "array": True, "comment": "Job Array Began at ..."},
+        "4[1].pbs": {**task, "resources_used": {"walltime": "00:00:19"}},
+        "4[2].pbs": {"job_state": "Q", "comment": "Not Running: Not enough free nodes available"},
+        "4[3].pbs": {"job_state": "X", "exec_host": "n7/0"},
+    }
+    commands("qstat", GREETING + json.dumps({"timestamp": 1, "Jobs": jobs}))
+    running, waiting = PbsPro().states(["4[].pbs"])
+    assert (running.job_id, running.state, running.node, running.time_left) == ("4[1].pbs", "running", "n7", "7:59:41")
+    assert (waiting.job_id, waiting.state, waiting.reason) == ("4[2].pbs", "pending", jobs["4[2].pbs"]["comment"])
+    (only,) = parse_json(json.dumps({"Jobs": {"5.pbs": task}}))
+    assert (only.job_id, only.time_left) == ("5.pbs", "8:00:00")
+    # What it does not quote, +5, is no JSON; its text is read then, which this command prints in either case.
+    text = "Job Id: 4[].pbs\n    job_state = B\nJob Id: 4[1].pbs\n    job_state = R\n    exec_host = n\n\t7/0\n"
+    commands("qstat", text + "{ +5")
+    (running,) = PbsPro().states(["4[].pbs"])
+    assert (running.job_id, running.node) == ("4[1].pbs", "n7")
+    for status, message in ((153, "Unknown Job Id 4[].pbs"), (35, "4.pbs Job has finished, use -x or -H"), (35, "")):
+        commands("qstat", message, status)
+        assert PbsPro().states(["4[].pbs"]) == []
+    commands("qstat", "illegally formed job identifier", 1)
+    with pytest.raises(BdqmError, match="qstat failed: illegally formed"):
+        PbsPro().states(["4"])
+
+
+def test_pbs_is_told_apart_by_what_the_machine_has(commands: Callable[..., None]) -> None:
     commands("qsub", "pbs_version = 23.06.06\n")
     assert type(make_scheduler("pbs")) is PbsPro
     commands("qsub", "Version: 6.1.1.1\nCommit: abc\n")
