@@ -78,7 +78,9 @@ class Pbs(Scheduler):
         """The job with the variables by which its script warns itself and submits a successor, as PBS does neither."""
         if spec.job not in WARNED:
             return spec
-        command = f"cd {shlex.quote(str(self.folder(spec)))} && {shlex.join(self.command(replace(spec, workers=0)))}"
+        qsub, *flags = self.command(replace(spec, workers=0))
+        qsub = shutil.which(qsub) or qsub  # whose folder may not be on the PATH of a job
+        command = f"cd {shlex.quote(str(self.folder(spec)))} && {shlex.join([qsub, *flags])}"
         walltime = spec.site.resources(spec.job).walltime
         seconds = self.seconds(walltime)
         known = {} if seconds is None else {"BDQM_WALLTIME": str(seconds)}

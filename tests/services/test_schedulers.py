@@ -127,7 +127,8 @@ def test_slurms_command() -> None:
     )
 
 
-def test_pbs_command_and_its_successors() -> None:
+def test_pbs_command_and_its_successors(commands: Callable[..., None], tmp_path: Path) -> None:
+    commands("qsub", "")
     spec = JobSpec("tune", Path("/p"), PHOENIX, Path("/my logs"), 8, {"BDQM_SUBMISSION": "pbs-1"})
     resources = "-l nodes=1:ppn=6:gpus=1:V100,mem=32gb,walltime=8:00:00"
     queue = "-A gts-someone3 -q embers"
@@ -137,7 +138,7 @@ def test_pbs_command_and_its_successors() -> None:
         "export BDQM_SUBMISSION=pbs-1",
         "export BDQM_WALLTIME=28800",
         f"export BDQM_SUCCESSOR='cd '\"'\"'/my logs'\"'\"' && "
-        f"qsub -V -N bdqm-tune {queue} {resources} -j oe /p/jobs/tune.pbs'",
+        f"{tmp_path}/commands/qsub -V -N bdqm-tune {queue} {resources} -j oe /p/jobs/tune.pbs'",
         f"qsub -V -N bdqm-tune {queue} {resources} -j oe -t 1-8 /p/jobs/tune.pbs",
     ]
 
@@ -179,7 +180,8 @@ def test_further_flags_come_last_and_win() -> None:
         assert command.index("embers") < command.index("--constraint=a b") < command.index("-x") < len(command) - 1
 
 
-def test_pbs_professionals_command() -> None:
+def test_pbs_professionals_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
     spec = JobSpec("tune", Path("/p"), PHOENIX, Path("/logs"), 8)
     begin = "qsub -C #NONE -v BDQM_PACKED -V -N bdqm-tune -A gts-someone3 -q embers"
     resources = "-l select=1:ncpus=6:ngpus=1:gpu_type=V100:mem=32gb -l walltime=8:00:00"
