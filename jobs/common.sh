@@ -224,7 +224,9 @@ warn_before_end() {
 
 # Submit the job that goes on after this one.
 successor() {
-    local command="${BDQM_SUCCESSOR:-qsub -V $1}"
+    local command="${BDQM_SUCCESSOR:-qsub -V $1}" job="${PBS_JOBID:-${SLURM_ARRAY_JOB_ID:-${SLURM_JOB_ID:-}}}" output
     say "the time is over: $command"
-    eval "$command" || die "no successor; by hand, in $PWD: BDQM_SUBMISSION=${BDQM_SUBMISSION:-} $command"
+    output="$(eval "$command")" || die "no successor; by hand, in $PWD: BDQM_SUBMISSION=${BDQM_SUBMISSION:-} $command"
+    echo "$output"
+    python -m bdqm_tune services succeeded "$job" "$output" || say "'bdqm-tune jobs' does not know of the successor"
 }

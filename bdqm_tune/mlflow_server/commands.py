@@ -81,6 +81,20 @@ def site(file: Annotated[Path, typer.Argument(metavar="FILE", help="Such as jobs
         print(f"export {name}={shlex.quote(value)}")
 
 
+@app.command(hidden=True, epilog="Example: `bdqm-tune services succeeded 17.server 18.server`")
+def succeeded(
+    job_id: Annotated[str, typer.Argument(metavar="ID", help="Of the job whose time is over.")],
+    output: Annotated[
+        str, typer.Argument(metavar="TEXT", help="What the command that submitted its successor printed.")
+    ],
+) -> None:
+    """Keep a record of a job's successor, for a job's script."""
+    from bdqm_tune.services.connection import home_folder
+    from bdqm_tune.services.submission import record_successor
+
+    record_successor(home_folder() / "jobs", job_id, output)
+
+
 @app.command(epilog="Example: `bdqm-tune services url --show-password`")
 def url(
     show_password: Annotated[

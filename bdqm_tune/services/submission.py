@@ -1,5 +1,6 @@
 """Submit jobs, the servers' first where there are none, and keep a record of each."""
 
+import re
 import shlex
 import socket
 import time
@@ -12,8 +13,9 @@ from urllib.parse import urlsplit
 
 from bdqm_tune.errors import BadInput, BdqmError, one_line
 from bdqm_tune.services.connection import read_connection
-from bdqm_tune.services.jobspec import WARNED, JobSpec, JobState, NoAnswer, Scheduler
+from bdqm_tune.services.jobspec import WARNED, JobSpec, JobState, NoAnswer, Scheduler, find_id
 from bdqm_tune.services.local import Local
+from bdqm_tune.services.pbs import JOB_ID
 from bdqm_tune.services.pbspro import PbsPro, pbs_of_this_machine
 from bdqm_tune.services.site import Site
 from bdqm_tune.services.slurm import Slurm
@@ -87,6 +89,23 @@ def submit(scheduler: Scheduler, spec: JobSpec, folder: Path, study: str = "") -
         raise
     write_record(folder, record)
     return record
+
+
+def record_successor(folder: Path, job_id: str, output: str) -> None:
+    """Record what a job has submitted to go on after it; nothing where the job itself was submitted by hand.
+
+    Args:
+        job_id: of that job, or of a task of that array.
+        output: of the command that submitted the successor.
+
+    Raises:
+        NoAnswer: there is no id in the output.
+    """
+    array = re.sub(r"\[\d+\]", "[]", job_id)
+    known = [record for record in read_records(folder) if record.job_id in (job_id, array)]
+    if known:
+        new, made = find_id("qsub", output, JOB_ID), datetime.now().isoformat(timespec="microseconds")
+        write_record(folder, replace(known[-1], job_id=new, made=made, workers=1))
 
 
 def without_id(record: Submission, scheduler: Scheduler, folder: Path) -> str:

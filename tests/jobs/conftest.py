@@ -60,6 +60,8 @@ if sys.argv[1:] == ["services", "env"]:
 elif sys.argv[1:3] == ["services", "site"]:
     settings = tomllib.loads(Path(sys.argv[3]).read_text())
     print(f"BDQM_ENVIRONMENT={settings['environment']} BDQM_MODULES= BDQM_WARNING={settings['warning']}")
+elif sys.argv[1:3] == ["services", "succeeded"]:
+    report("succeeded " + " ".join(sys.argv[3:]))
 elif sys.argv[1] == "services":
     signal.signal(signal.SIGTERM, lambda *_: (report("servers down"), os._exit(0)))
     report("servers up " + " ".join(sys.argv[2:]))

@@ -112,13 +112,15 @@ def test_pbs_warns_itself_and_submits_a_successor(project: FakeProject) -> None:
     }
     successor = 'echo "successor of $BDQM_SUBMISSION with $BDQM_PARAMETERS"'
     output = finish(start("tune.pbs", **variables, BDQM_SUCCESSOR=successor), 0)
-    assert project.report == ["tune pbs-12 --study oc", "got SIGUSR1", "handed back"]
-    assert output.splitlines()[-1] == "successor of pbs-12 with -P device=cpu -P study=oc"
+    said = "successor of pbs-12 with -P device=cpu -P study=oc"
+    assert project.report == ["tune pbs-12 --study oc", "got SIGUSR1", "handed back", f"succeeded 12[3].server {said}"]
+    assert output.splitlines()[-1] == said
 
 
 def test_the_servers_go_down_before_their_time_is_over(project: FakeProject) -> None:
     output = finish(start("servers.pbs", BDQM_WALLTIME="23", PBS_JOBID="5", BDQM_SUCCESSOR="echo next one"), 0)
-    assert project.report == [f"servers up up --host {os.uname().nodename} --foreground", "servers down"]
+    up = f"servers up up --host {os.uname().nodename} --foreground"
+    assert project.report == [up, "servers down", "succeeded 5 next one"]
     assert output.splitlines()[-1] == "next one"
 
 

@@ -11,8 +11,8 @@ import pytest
 from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.services.connection import Connection, connection_text
 from bdqm_tune.services.jobspec import JobSpec, JobState, NoAnswer, Scheduler
-from bdqm_tune.services.submission import bring_servers_up, servers_answer, submit
-from bdqm_tune.services.submissions import read_records, records_folder
+from bdqm_tune.services.submission import bring_servers_up, record_successor, servers_answer, submit
+from bdqm_tune.services.submissions import Submission, read_records, records_folder, write_record
 from tests.services.test_schedulers import PHOENIX
 
 
@@ -161,6 +161,21 @@ def test_what_may_be_in_the_queue_is_not_submitted_twice(spec: JobSpec, folder: 
     submit(queue, replace(spec, job="tune"), folder, "another")
     (folder / record.file).unlink()
     assert submit(queue, spec, folder).job_id == "2"
+
+
+def test_a_successor_is_recorded_as_its_predecessor_was(spec: JobSpec, folder: Path) -> None:
+    """PBS requeues nothing: a job submits its successor itself, and `jobs` and `cancel` must know that one."""
+    array = Submission("4[].server", "pbs", "tune", "2026-01-01T00:00:00", "a b", 2, "qsub", "/logs")
+    write_record(folder, array)
+    record_successor(folder, "4[2].server", "Hello\n5.server\n")
+    record_successor(folder, "5.server", "6.server\n")
+    record_successor(folder, "99.server", "100.server\n")  # by hand
+    first, second, third = read_records(folder)
+    assert first == array
+    assert second == replace(array, job_id="5.server", workers=1, made=second.made)
+    assert third == replace(second, job_id="6.server", made=third.made)
+    with pytest.raises(NoAnswer):
+        record_successor(folder, "6.server", "Hello\n")
 
 
 def test_records_are_read_in_the_order_in_which_they_were_made(spec: JobSpec, folder: Path) -> None:
