@@ -2,9 +2,7 @@
 
 import json
 import os
-import shutil
 import subprocess
-import sys
 import venv
 import zipfile
 from collections.abc import Callable
@@ -13,27 +11,12 @@ from pathlib import Path
 import pytest
 
 from tests.waiting import eventually
+from tests.wheels import wheel
+
+__all__ = ["wheel"]
 
 PROJECT = Path(__file__).parents[1]
-SOURCES = ("bdqm_tune", "jobs", "MLproject", "pyproject.toml", "README.md", "LICENSE")
 JOB_SCRIPTS = {path.name for path in (PROJECT / "jobs").iterdir()}
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder, source = tmp_path_factory.mktemp("wheel"), tmp_path_factory.mktemp("source")
-    for name in SOURCES:  # a build leaves files beside the sources
-        if (PROJECT / name).is_dir():
-            shutil.copytree(PROJECT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(PROJECT / name, source / name)
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, source]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
-    if "Could not find a version" in done.stderr and "BDQM_REQUIRE" not in os.environ:
-        pytest.skip("no package index, from which a wheel's build takes setuptools")
-    assert done.returncode == 0, done.stderr
-    (found,) = folder.glob("*.whl")
-    return found
 
 
 @pytest.mark.endurance

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import secrets
 import shlex
 import subprocess
 from base64 import b64encode
@@ -33,7 +34,9 @@ class PbsPro(Pbs):
 
     def submit(self, spec: JobSpec) -> str:
         mine = {name: value for name, value in os.environ.items() if name.startswith(("BDQM_", "MLFLOW_"))}
-        return super().submit(replace(spec, variables={**mine, **spec.variables}))
+        # A name that successors get, too, so that they add no trials; the scripts' own would be lost with `-V`.
+        once = {"BDQM_SUBMISSION": f"pbs-{secrets.token_hex(4)}"}
+        return super().submit(replace(spec, variables={**once, **mine, **spec.variables}))
 
     def requests(self, resources: Resources) -> list[str]:
         chunk = ["1", f"ncpus={resources.cores}"]

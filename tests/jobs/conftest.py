@@ -111,11 +111,11 @@ class FakeProject:
         return [run.info.status for run in client.search_runs(["0"])]
 
 
-def write_site(path: Path, warning: int = 20, walltime: str = "10:00") -> Path:
-    """A site.toml for the test's own cluster and environment; `walltime` is a worker's."""
+def write_site(path: Path, warning: int = 20, walltime: str = "10:00", environment: str = sys.prefix) -> Path:
+    """A site.toml for the test's own cluster and this environment; `walltime` is a worker's."""
     walltimes = {"tune": walltime, "servers": "10:00", "interactive": "10:00", "analysis": "10:00"}
     tables = [TABLE.format(job=job, walltime=time) for job, time in walltimes.items()]
-    path.write_text(SITE.format(environment=sys.prefix, warning=warning) + "".join(tables))
+    path.write_text(SITE.format(environment=environment, warning=warning) + "".join(tables))
     return path
 
 

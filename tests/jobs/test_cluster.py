@@ -6,7 +6,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -32,6 +31,9 @@ from tests.jobs.conftest import PROJECT, write_site
 from tests.servers import Servers
 from tests.slurm import Slurm
 from tests.waiting import eventually
+from tests.wheels import install, wheel
+
+__all__ = ["wheel"]
 
 QUICK = ["--set", "num_layers=1,num_nodes=4"]
 FINISHED = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED"}
@@ -142,17 +144,21 @@ def test_from_submission_to_cancellation(cluster: Cluster) -> None:
 
 
 @pytest.mark.soak
-def test_the_commands_of_the_documentation_run(cluster: Cluster) -> None:
-    """docs/pace.md, frame by frame, in a folder that looks like the project's with one's own site.toml and data."""
-    folder = cluster.folder / "bdqm-tune"
+def test_the_commands_of_the_documentation_run(cluster: Cluster, wheel: Path) -> None:
+    """docs/pace.md, frame by frame, from a wheel in an empty folder, with one's own site.toml and data."""
+    folder, environment = cluster.folder / "bdqm-tune", cluster.folder / "environment"
     folder.mkdir()
-    for name in ("MLproject", "python_env.yaml", "bdqm_tune"):
-        (folder / name).symlink_to(PROJECT / name)
-    shutil.copytree(PROJECT / "jobs", folder / "jobs")
-    shutil.copy(cluster.folder / "site.toml", folder / "jobs" / "site.toml")
-    write_structures(folder)
     environ = {name: value for name, value in cluster.environ.items() if name not in ("BDQM_HOME", "BDQM_SITE")}
-    environ |= {"PATH": f"{Path(sys.executable).parent}:{environ['PATH']}", "PYTHONPATH": str(folder)}
+    environ |= {"PATH": f"{install(wheel, environment)}:{Path(sys.executable).parent}:{environ['PATH']}"}
+    subprocess.run(["bdqm-tune", "init"], cwd=folder, env=environ, check=True)
+    where = ["python", "-c", "import bdqm_tune; print(bdqm_tune.__file__)"]
+    assert subprocess.run(where, cwd=folder, env=environ, capture_output=True, text=True).stdout.startswith(
+        str(environment)
+    )
+    example = folder / "jobs" / "site.toml"
+    assert f'environment = "{environment}"' in example.read_text(encoding="utf-8")
+    write_site(example, environment=str(environment))
+    write_structures(folder)
     frames = re.findall(r"^```bash\n(.*?)^```", (PROJECT / "docs/pace.md").read_text(), flags=re.DOTALL | re.MULTILINE)
     assert len(frames) >= 6
     for frame in frames:

@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import subprocess
+from base64 import b64decode
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -280,6 +281,18 @@ def test_pbs_professional_gets_the_variables_in_one(spec: JobSpec) -> None:
                 variables.get("BDQM_SUCCESSOR", "none"),
             ]
             assert subprocess.run(["bash", "-euc", line], env={"PATH": os.environ["PATH"]}).returncode == 0
+
+
+def test_pbs_professionals_workers_have_one_submission_and_the_users_stores(
+    commands: Callable[..., None], spec: JobSpec, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///a b.db")
+    (tmp_path / "commands" / "qsub").write_text(f'#!/bin/bash\necho "$BDQM_PACKED" > {tmp_path}/packed; echo 4.pbs\n')
+    (tmp_path / "commands" / "qsub").chmod(0o755)
+    assert PbsPro().submit(spec) == "4.pbs"
+    exported = b64decode((tmp_path / "packed").read_text()).decode()
+    assert "export MLFLOW_TRACKING_URI='sqlite:///a b.db'\n" in exported
+    assert re.search(r"^export BDQM_SUBMISSION=pbs-\w{8}$", exported, re.MULTILINE)
 
 
 def test_pbs_professionals_queue(commands: Callable[..., None]) -> None:
