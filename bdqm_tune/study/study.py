@@ -3,13 +3,21 @@
 import json
 import logging
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    check_distribution_compatibility,
+    distribution_to_json,
+    json_to_distribution,
+)
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -35,6 +43,7 @@ if TYPE_CHECKING:
 
 SIGNATURE, TEST, EXPERIMENT = "question", "test", "mlflow_experiment_id"  # attributes of a study …
 RUN_ID, RESULT = "mlflow_run_id", "result"  # … and of a trial
+SEARCH_SPACE = "search_space"  # attribute of a study: the first distribution of each hyperparameter that is searched
 LOSSES = "losses"  # attribute of a trial: how many workers died with it
 IDENTITY = "identity"  # attribute of a study: of it alone, whatever others are called
 SUBMISSIONS = "submissions"  # attribute of a study: trials it is to have by each submission that added some
@@ -125,7 +134,7 @@ def check_study(stores: Stores, config: Config, dataset: "Dataset") -> list[Froz
     Returns those of its trials that decide which come next: of a grid all, else the first.
 
     Raises:
-        BadInput: it has other data, another objective or other choices.
+        BadInput: it has other data, another objective, other choices or another scale of a range.
         BdqmError: the database cannot be opened.
     """
     if not_made_yet(stores):
@@ -143,7 +152,7 @@ def check_study(stores: Stores, config: Config, dataset: "Dataset") -> list[Froz
             first = range(min(1, storage.backend.count_trials(study_id)))
             trials = [storage.get_trial(storage.get_trial_id_from_study_id_trial_number(study_id, n)) for n in first]
     _refuse_other_signature(name, attributes, signature(config, dataset))
-    _refuse_other_choices(existing, config, len(dataset.train.structures))
+    _refuse_other_kinds([*existing, *_recorded_space(attributes)], config, len(dataset.train.structures))
     test = attributes.get(TEST)
     if test is not None and dataset.test is not None and test["digest"] != dataset.test.digest:
         raise BadInput(
@@ -202,7 +211,10 @@ def study_id_of(storage: Cache, name: str) -> int | None:
 
 
 def open_study(stores: Stores, config: Config, dataset: "Dataset") -> optuna.Study:
-    """Create the study of a configuration, or resume it; `check_study` says whether it fits."""
+    """Create the study of a configuration, or resume it; `check_study` says whether it fits.
+
+    To be called under the study's lock, with that check before it: the search space is recorded.
+    """
     options, storage = config.study, open_storage(stores, config.patience * 60)
     attributes = {IDENTITY: uuid4().hex[:12], SIGNATURE: signature(config, dataset)}
     directions = [StudyDirection.MINIMIZE] * len(config.objectives)
@@ -210,7 +222,9 @@ def open_study(stores: Stores, config: Config, dataset: "Dataset") -> optuna.Stu
     n_existing = storage.backend.count_trials(storage.get_study_id_from_name(options.name))
     sampler = make_sampler(options.sampler, options.seed, n_existing)
     pruner = make_pruner(options.pruner, config.training.epochs)
-    return optuna.load_study(study_name=options.name, storage=storage, sampler=sampler, pruner=pruner)
+    study = optuna.load_study(study_name=options.name, storage=storage, sampler=sampler, pruner=pruner)
+    _record_space(study, config, len(dataset.train.structures))
+    return study
 
 
 def signature(config: Config, dataset: "Dataset") -> dict[str, Any]:
@@ -370,15 +384,45 @@ def _short(value: Any) -> str:
     return text[:12] if len(text) == 64 else text
 
 
-def _refuse_other_choices(existing: Sequence[tuple[str, BaseDistribution]], config: Config, n_train: int) -> None:
-    """Optuna cannot change the choices of a hyperparameter within a study; report it before a trial fails of it."""
-    wanted = distributions(config, n_train)
-    for name, old in existing:
-        new = wanted.get(name)
-        if new is not None and type(new) is type(old) and not isinstance(new, CategoricalDistribution):
+def _refuse_other_kinds(existing: Iterable[tuple[str, BaseDistribution]], config: Config, n_train: int) -> None:
+    """Refuse what Optuna would refuse in every trial to come: another kind of range, another scale, other choices.
+
+    Args:
+        existing: what the study's trials were drawn from, and what its workers have said that they draw from.
+    """
+    searched = distributions(config, n_train)
+    for name, then in existing:
+        if name not in searched:
             continue
-        if new is not None and new != old:
+        try:
+            check_distribution_compatibility(then, searched[name])
+        except ValueError:
             raise BadInput(
-                f"search.{name}: the study {config.study.name!r} has trials with {old}; its kind and choices "
-                f"cannot change to {new} within a study; choose another name with --study"
-            )
+                f"search.{name}: study {config.study.name!r} has it as {_kind(then)}, and now it is "
+                f"{_kind(searched[name])}; within a study a range keeps its scale (log), and choices stay the same, "
+                "in their order: go back to what it was, fix it to one value, or choose another name with --study"
+            ) from None
+
+
+def _kind(distribution: BaseDistribution) -> str:
+    """What of a distribution cannot change within a study, in words."""
+    if isinstance(distribution, CategoricalDistribution):
+        return f"the choices {json.dumps(distribution.choices)}"
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    return f"a {'logarithmic' if distribution.log else 'linear'} range"
+
+
+def _recorded_space(attributes: Mapping[str, Any]) -> list[tuple[str, BaseDistribution]]:
+    """The search space that the study's workers have recorded; none in a study of an earlier version."""
+    return [(name, json_to_distribution(text)) for name, text in attributes.get(SEARCH_SPACE, {}).items()]
+
+
+def _record_space(study: optuna.Study, config: Config, n_train: int) -> None:
+    """Record the kinds of what is searched, before a trial has any, for workers that start at the same time.
+
+    What is recorded already stays: `check_study` has found that it is of the same kind.
+    """
+    recorded = study.user_attrs.get(SEARCH_SPACE, {})
+    searched = {name: distribution_to_json(each) for name, each in distributions(config, n_train).items()}
+    if not searched.keys() <= recorded.keys():
+        study.set_user_attr(SEARCH_SPACE, searched | recorded)
