@@ -28,7 +28,7 @@ from bdqm_tune.tracking.tracker import PROCESS
 from bdqm_tune.tracking.trial_run import STATUS
 from bdqm_tune.workers.failure_detector import DEAD_AFTER, HEARTBEAT_SECONDS, LOSSES_THAT_FAIL, FailureDetector
 from bdqm_tune.workers.registry import DEAD, ENDED, RUNNING, Worker, Workers, who
-from bdqm_tune.workers.run_cleanup import end_run_of, end_runs_of_killed, repair_run_of
+from bdqm_tune.workers.run_cleanup import end_run_of, end_runs_of_killed, is_of_trial, repair_run_of
 
 SHOWN = 3  # commands, of more that are alike
 SENDING = timedelta(hours=1)  # for so long a worker that has ended may continue to log to MLflow
@@ -225,7 +225,8 @@ def repair_runs(
         return ended
     of_trials = {trial.user_attrs[RUN_ID]: STATES[trial.state] for trial in trials if RUN_ID in trial.user_attrs}
     for run in running:
-        ours = run.data.tags.get(MLFLOW_PARENT_RUN_ID) in known or (workers and run.info.run_id in of_trials)
+        below = is_of_trial(run) and run.data.tags.get(MLFLOW_PARENT_RUN_ID) in known
+        ours = below or (workers and run.info.run_id in of_trials)
         state = of_trials.get(run.info.run_id, "lost")
         if ours and state != "running":
             client.set_tag(run.info.run_id, "trial_state", state)

@@ -9,8 +9,8 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.tracking import MlflowClient
 
 from bdqm_tune.progress import track
+from bdqm_tune.tracking.experiments import experiment_of
 from bdqm_tune.tracking.search import search
-from bdqm_tune.tracking.tracker import experiment_of
 
 COPIED_FROM, UNFINISHED = "copied_from_run_id", "copy_unfinished"  # tags of a copy
 OWN = {COPIED_FROM, UNFINISHED}  # which what is copied may have as well, being a copy

@@ -20,7 +20,7 @@ from bdqm_tune.study.study import EXPERIMENT, RUN_ID
 from bdqm_tune.tracking.client import http_status, reason, tracking_client
 from bdqm_tune.tracking.provenance import provenance_tags
 from bdqm_tune.tracking.result_runs import record_run
-from bdqm_tune.tracking.search import search
+from bdqm_tune.tracking.search import runs_named, search
 from bdqm_tune.workers.registry import Worker
 
 WORK = ("study", "confirmation", "ensemble", "evaluation")  # tag `kind` of the runs of processes
@@ -39,9 +39,7 @@ def runs_of_study(
     Raises:
         MlflowException: the store failed.
     """
-    # Within quotes MLflow's filters know no others of that kind.
-    filter_string = f"tags.study = '{name}'" if "'" not in name else "tags.study LIKE '%'"
-    tagged = {run.info.run_id: run for run in search(client, filter_string) if run.data.tags.get("study") == name}
+    tagged = {run.info.run_id: run for run in runs_named(client, name)}
     of_trials = {trial.user_attrs[RUN_ID] for trial in trials if RUN_ID in trial.user_attrs}
     of_workers = {worker.description["run_id"] for worker in workers if "run_id" in worker.description}
     parents = {_parent(tagged[run_id]) for run_id in of_trials & tagged.keys()} & tagged.keys()

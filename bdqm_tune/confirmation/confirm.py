@@ -40,9 +40,10 @@ from bdqm_tune.study.run_contents import one_configuration, tried_by
 from bdqm_tune.study.selection import Champion, set_champion
 from bdqm_tune.study.study import EXPERIMENT, load_study
 from bdqm_tune.tracking.client import reason, tracking_client
+from bdqm_tune.tracking.given import adopted_run, given_run, parent_tag
 from bdqm_tune.tracking.provenance import provenance_tags
 from bdqm_tune.tracking.quiet import quiet_libraries
-from bdqm_tune.tracking.tracker import Tracker, adopt_run, context_tags
+from bdqm_tune.tracking.tracker import Tracker, context_tags
 from bdqm_tune.units import OBJECTIVE_UNITS, error_name, error_text
 
 KIND = "confirmation"  # tag of the run under which all trainings of a study's finalists come
@@ -250,26 +251,28 @@ def _open_tracker(
         runs: of the finalists' trials, by which it is known to belong to this study.
     """
     name, experiment = study.study_name, study.user_attrs[EXPERIMENT]
-    adopted = adopt_run(client, f"confirm-{name}")
+    given = given_run(client)
     earlier = [
         run
         for run in client.search_runs([experiment], f"tags.kind = '{KIND}'")
-        if run.data.tags.get("study") == name and (adopted is None or run.info.run_id != adopted.info.run_id)
+        if run.data.tags.get("study") == name and (given is None or run.info.run_id != given.info.run_id)
     ]
     tags = {**provenance_tags(), "kind": KIND, "study": name}
     tags["model_run_ids"] = ", ".join(run.info.run_id for run in runs)
     run_tags = [RunTag(key, value) for key, value in tags.items()]
     if earlier:
         run_id = earlier[0].info.run_id
-        if adopted is not None:
-            client.set_tag(adopted.info.run_id, "confirmation_run_id", run_id)
+        if given is not None:
+            client.set_tag(given.info.run_id, "confirmation_run_id", run_id)
         client.update_run(run_id, status="RUNNING")
         client.log_batch(run_id, tags=run_tags)
         return Tracker(stores, name, client.get_run(run_id), False, retry_timeout)
-    if adopted is not None and adopted.info.experiment_id == experiment:
+    if (adopted := adopted_run(client, given, experiment, f"confirm-{name}")) is not None:
         client.log_batch(adopted.info.run_id, tags=run_tags)
         return Tracker(stores, name, adopted, True, retry_timeout)
-    run = client.create_run(experiment, run_name=f"confirm-{name}", tags={**context_tags(), **tags})
+    run = client.create_run(
+        experiment, run_name=f"confirm-{name}", tags={**context_tags(), **tags, **parent_tag(given)}
+    )
     return Tracker(stores, name, run, False, retry_timeout)
 
 

@@ -19,9 +19,9 @@ from bdqm_tune.evaluation.measurement import Measured
 from bdqm_tune.files import write_whole
 from bdqm_tune.study.objectives import objectives_of
 from bdqm_tune.study.study import SIGNATURE
+from bdqm_tune.tracking.given import adopted_run, given_run
 from bdqm_tune.tracking.provenance import provenance_tags
 from bdqm_tune.tracking.result_runs import record_run, run_file
-from bdqm_tune.tracking.tracker import adopt_run
 from bdqm_tune.units import metric_unit
 
 RECORD = "test_metrics.json"
@@ -133,8 +133,9 @@ def recorded_evaluation(client: MlflowClient, study: optuna.Study, opening: Open
         BdqmError: its files are not there any more.
         MlflowException, OSError: the tracking store failed.
     """
-    if run := adopt_run(client, f"repeats-{opening.run_id[:8]}"):  # of `mlflow run`, which has made one for this
-        client.set_tag(run.info.run_id, "repeats_evaluation", opening.run_id)
+    if given := given_run(client):  # of `mlflow run`, which has made one for this
+        adopted_run(client, given, given.info.experiment_id, f"repeats-{opening.run_id[:8]}")  # for its name
+        client.set_tag(given.info.run_id, "repeats_evaluation", opening.run_id)
     return read_evaluation(client, study, opening)
 
 

@@ -162,6 +162,19 @@ def check_study(stores: Stores, config: Config, dataset: "Dataset") -> list[Froz
     return trials
 
 
+def experiment_recorded(stores: Stores, name: str) -> str:
+    """The id of the MLflow experiment that a study's runs are in; "" where there is no study, or none has begun yet.
+
+    Raises:
+        BdqmError: the database cannot be opened.
+    """
+    if not_made_yet(stores):
+        return ""
+    with opened(stores) as storage:
+        study_id = study_id_of(storage, name)
+        return "" if study_id is None else str(storage.get_study_user_attrs(study_id).get(EXPERIMENT, ""))
+
+
 def as_it_was_made(stores: Stores, config: Config) -> Config:
     """The configuration, with what its study has of options that did not exist when it was made; see `with_earlier`.
 

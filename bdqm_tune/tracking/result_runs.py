@@ -11,7 +11,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.tracking import MlflowClient
 from mlflow.utils.time import get_current_time_millis
 
-from bdqm_tune.tracking.tracker import adopt_run
+from bdqm_tune.tracking.given import adopted_run, given_run, parent_tag
 
 
 def record_run(
@@ -23,7 +23,7 @@ def record_run(
     parameters: Mapping[str, Any] | None = None,
     write: Callable[[Path], Any] = lambda folder: None,
 ) -> str:
-    """Log to a run in the experiment and return its id: that of `mlflow run` if it lies there, else a new one.
+    """Log to a run in the experiment and return its id: that of `mlflow run` if it can be adopted, else a new one.
 
     Args:
         write: writes the artifacts into a folder.
@@ -31,10 +31,9 @@ def record_run(
     Raises:
         MlflowException, OSError: the tracking store failed.
     """
-    run = adopt_run(client, name)
-    in_place = run is not None and run.info.experiment_id == experiment_id
-    if run is None or not in_place:
-        run = client.create_run(experiment_id, run_name=name)
+    given = given_run(client)
+    adopted = adopted_run(client, given, experiment_id, name)
+    run = adopted or client.create_run(experiment_id, run_name=name, tags=parent_tag(given))
     now = get_current_time_millis()
     client.log_batch(
         run.info.run_id,
@@ -46,7 +45,7 @@ def record_run(
         write(Path(folder))
         if any(Path(folder).iterdir()):
             get_artifact_repository(run.info.artifact_uri, client.tracking_uri).log_artifacts(folder)
-    if not in_place:
+    if adopted is None:
         client.set_terminated(run.info.run_id)
     return str(run.info.run_id)
 

@@ -46,6 +46,15 @@ def search(
         )
 
 
+def runs_named(
+    client: MlflowClient, study: str, experiments: Sequence[str] | None = None, deleted: bool = False
+) -> Iterator[Run]:
+    """The runs with the tag of a study of that name; the other arguments are those of `search`."""
+    # Within quotes MLflow's filters know no others of that kind.
+    filter_string = f"tags.study = '{study}'" if "'" not in study else "tags.study LIKE '%'"
+    return (run for run in search(client, filter_string, experiments, deleted) if run.data.tags.get("study") == study)
+
+
 def versions_of(client: MlflowClient, runs: Collection[str]) -> list[str]:
     """The versions of registered models that lie in these runs, as `oc20 version 3`."""
     versions = _all(lambda token: client.search_model_versions(max_results=PAGE, page_token=token))

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import socket
 import sys
 import uuid
@@ -14,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
-from mlflow.entities import Experiment, LifecycleStage, Param, Run, RunTag
+from mlflow.entities import LifecycleStage, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from mlflow.utils.time import get_current_time_millis
 
-from bdqm_tune.errors import BadInput, BdqmError, is_disk_full
+from bdqm_tune.errors import BdqmError, is_disk_full
 from bdqm_tune.learning.dataset import Split
 from bdqm_tune.process import process_identity
 from bdqm_tune.progress import check, told_to_end
@@ -36,16 +35,16 @@ from bdqm_tune.tracking.client import (
     reason,
     tracking_client,
 )
+from bdqm_tune.tracking.experiments import REPLACES, experiment_of, restore_experiment
+from bdqm_tune.tracking.given import CREATION, adopted_run, chosen_experiment, given_run, parent_tag
 from bdqm_tune.tracking.recoverable_run import RecoverableRun, active_run, say
 from bdqm_tune.tracking.request_queue import Request, Sender, one_attempt_each, with_retries
 from bdqm_tune.tracking.search import search, tracking_not_made_yet
 from bdqm_tune.tracking.trial_run import Opening, TrialRun
 
 LONGEST_PARAMETER = 6000
-GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")  # as in luminous-shad-146, which MLflow gives a run without a name
-CREATION = "creation_id"  # tag by which a run is found if the answer to its creation was lost
 PROCESS = "worker_process"  # tag of a worker's run: its process, to find out whether it has ended
-REPLACES = "replaces_run_id"  # tag of a run that took the place of a deleted one
+STUDY_RUN = "study_run_id"  # tag of a run of `mlflow run` in another experiment than the study: the worker's run there
 
 Creation = Callable[[MlflowClient, Mapping[str, str]], Run]  # makes a run with these tags beside its own
 
@@ -150,6 +149,8 @@ class Tracker:
         def end(client: MlflowClient, run: Run) -> None:
             if not self._adopted or status == "KILLED":  # of what killed us, `mlflow run` may have died before
                 client.set_terminated(run.info.run_id, status=status)
+            else:  # it may go on for long, as that of a pipeline: nobody shall end it because this process is gone
+                client.set_tag(run.info.run_id, PROCESS, "")
 
         if interrupted:
             self.hurry()
@@ -248,7 +249,7 @@ class Tracker:
             return True
         if experiment.lifecycle_stage == LifecycleStage.ACTIVE:
             return False
-        _restore(client, experiment)
+        restore_experiment(client, experiment)
         return True
 
 
@@ -259,36 +260,47 @@ def open_tracker(
     environ: MutableMapping[str, str] = os.environ,
     restore: bool = False,
     alone: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    experiment_id: str = "",
 ) -> Tracker:
-    """Adopt the run that `mlflow run` made for this process, or make one in an experiment named like the study.
+    """Adopt the run that `mlflow run` made for this process, or make one.
+
+    A study stays in its experiment. A new one is in that of the run that MLFLOW_RUN_ID names, else in the one that
+    MLFLOW_EXPERIMENT_NAME or MLFLOW_EXPERIMENT_ID names, else in one named like the study. A run that is given and not
+    adopted is the parent of the one that is made.
 
     Args:
         retry_timeout: seconds for which a request is retried while the tracking store is away, now and later on.
         restore: restore the experiment if it was deleted.
         alone: lets one process at a time create the store, where that is a file which does not exist.
+        experiment_id: that the study has; "": a new study.
 
     Raises:
         BdqmError: the tracking store stays away, or refuses.
-        BadInput: the experiment was deleted, and is not to be restored.
+        BadInput: the experiment was deleted, and is not to be restored; or one of MLflow's variables names nothing.
     """
     if stores.tracking_uri is None:  # MLflow's own default is another one in another working directory
         stores = replace(stores, tracking=mlflow.get_tracking_uri())
-    creation, adopted = _Creation(study, uuid.uuid4().hex), None
+    creation, given, chosen = _Creation(study, uuid.uuid4().hex), None, ""
     tags = {"study": study, "kind": "study", "host": socket.gethostname(), PROCESS: process_identity()}
 
-    def attempt() -> Run:
-        nonlocal adopted
+    def attempt() -> tuple[Run, bool]:
+        nonlocal given, chosen
         with alone() if tracking_not_made_yet(stores) else nullcontext():
             client = tracking_client(stores)
-            adopted = adopted or adopt_run(client, study, environ)
-            if adopted is None:
-                return creation.run(client, experiment_of(client, study, restore), context_tags() | tags)
-            client.log_batch(adopted.info.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
-            return adopted
+            given = given or given_run(client, environ)
+            chosen = chosen or chosen_experiment(client, study, experiment_id, given, environ, restore)
+            if adopted := adopted_run(client, given, chosen, study, creation.identity):
+                creating = {**tags, CREATION: creation.identity}
+                client.log_batch(adopted.info.run_id, tags=[RunTag(key, value) for key, value in creating.items()])
+                return adopted, True
+            run = creation.run(client, chosen, context_tags() | tags | parent_tag(given))
+            if given is not None and given.info.experiment_id != chosen:
+                client.set_tag(given.info.run_id, STUDY_RUN, run.info.run_id)
+            return run, False
 
     try:
         with one_attempt_each():
-            run = with_retries(
+            run, adopted = with_retries(
                 attempt,
                 retry_timeout,
                 lambda: f"the MLflow tracking store {_where(stores)}",
@@ -299,7 +311,7 @@ def open_tracker(
     except (MlflowException, OSError) as error:
         hint = f"; {_what_to_do(stores, error)}" if is_passing(error) and not is_certificate(error) else ""
         raise BdqmError(f"cannot use the MLflow tracking store {_where(stores)}: {reason(error)}{hint}") from None
-    return Tracker(stores, study, run, adopted is not None, retry_timeout)
+    return Tracker(stores, study, run, adopted, retry_timeout)
 
 
 def _where(stores: Stores) -> str:
@@ -324,49 +336,9 @@ def _pause(seconds: float) -> None:
     check()
 
 
-def adopt_run(client: MlflowClient, name: str, environ: MutableMapping[str, str] = os.environ) -> Run | None:
-    """The run that `mlflow run` made for this process, named `name` unless the user named it; None if there is none."""
-    run_id = environ.get("MLFLOW_RUN_ID")
-    if run_id is None:
-        return None
-    run = client.get_run(run_id)
-    if GENERATED_NAME.fullmatch(run.info.run_name or ""):
-        client.update_run(run_id, name=name)
-    # Left in the environment, MLflow would let it override the parent of every run that is made here.
-    del environ["MLFLOW_RUN_ID"]
-    return run
-
-
 def context_tags() -> dict[str, str]:
     """What MLflow finds out about this process: user, source, commit; without the passwords of its URLs."""
     return {name: without_secrets(str(value)) for name, value in resolve_tags().items()}
-
-
-def experiment_of(client: MlflowClient, name: str, restore: bool) -> str:
-    """The id of the experiment of that name, which is made if there is none.
-
-    Args:
-        restore: restore it if it was deleted.
-
-    Raises:
-        BadInput: it was deleted, and is not to be restored.
-    """
-    experiment = client.get_experiment_by_name(name)
-    if experiment is None:
-        try:
-            return str(client.create_experiment(name))
-        except MlflowException:
-            experiment = client.get_experiment_by_name(name)  # which another worker made meanwhile
-            if experiment is None:
-                raise
-    if experiment.lifecycle_stage != LifecycleStage.ACTIVE:
-        if not restore:
-            raise BadInput(
-                f"the MLflow experiment {name!r} is deleted; restore it with "
-                f"'mlflow experiments restore -x {experiment.experiment_id}', or choose another name with --study"
-            )
-        _restore(client, experiment)
-    return str(experiment.experiment_id)
 
 
 class _Creation:
@@ -378,29 +350,14 @@ class _Creation:
     """
 
     def __init__(self, name: str, identity: str, started: int | None = None) -> None:
-        self._name, self._identity, self._tried = name, identity, False
+        self._name, self.identity, self._tried = name, identity, False
         self._started = started or get_current_time_millis()
 
     def run(self, client: MlflowClient, experiment_id: str, tags: Mapping[str, str]) -> Run:
-        if self._tried and (existing := client.search_runs([experiment_id], f"tags.{CREATION} = '{self._identity}'")):
+        if self._tried and (existing := client.search_runs([experiment_id], f"tags.{CREATION} = '{self.identity}'")):
             return existing[0]
         self._tried = True
-        return client.create_run(experiment_id, self._started, {**tags, CREATION: self._identity}, self._name)
-
-
-def _restore(client: MlflowClient, experiment: Experiment) -> None:
-    """Restore a deleted experiment with its runs, except those that were replaced."""
-    experiment_id = experiment.experiment_id
-    try:
-        client.restore_experiment(experiment_id)
-        say(f"the experiment {experiment.name!r} was deleted in MLflow; it is restored, as its study continues")
-    except MlflowException:
-        # Another worker may have restored it meanwhile.
-        if client.get_experiment(experiment_id).lifecycle_stage != LifecycleStage.ACTIVE:
-            raise
-    for run in list(search(client, f"tags.{REPLACES} LIKE '%'", [experiment_id])):
-        if active_run(client, run.data.tags[REPLACES]) is not None:
-            client.delete_run(run.data.tags[REPLACES])
+        return client.create_run(experiment_id, self._started, {**tags, CREATION: self.identity}, self._name)
 
 
 def _described(context: str, split: Split) -> dict[str, str]:

@@ -32,6 +32,7 @@ from bdqm_tune.study.study import (
     add_trials,
     as_it_was_made,
     check_study,
+    experiment_recorded,
     follows_servers,
     open_study,
     where_beside,
@@ -88,6 +89,7 @@ def tune(
         config.patience * 60,
         restore=bool(before),
         alone=lambda: study_lock(stores, config.study.name),
+        experiment_id=experiment_recorded(stores, config.study.name),
     )
     experiment_id = tracker.run.info.experiment_id
     status, hurried, heartbeats = "FAILED", False, ExitStack()

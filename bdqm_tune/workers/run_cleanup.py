@@ -72,8 +72,13 @@ def end_unnamed_runs_of(
         if running := list(search(client, filter_string, [experiment_id])):
             named = {trial.user_attrs.get(RUN_ID) for trial in trials()}
             for run in running:
-                if run.info.run_id not in named:
+                if is_of_trial(run) and run.info.run_id not in named:
                     _end(client, run.info.run_id, "KILLED", "trial_state", "lost")
+
+
+def is_of_trial(run: Run) -> bool:
+    """Whether a run is of a trial; others below a worker's are of other studies, under one MLFLOW_RUN_ID."""
+    return "trial_number" in run.data.tags
 
 
 def repair_run_of(client: MlflowClient, experiment_id: str, trial: FrozenTrial, parents: Collection[str]) -> int:
