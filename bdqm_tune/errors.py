@@ -2,6 +2,7 @@
 
 import errno
 import reprlib
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -55,6 +56,14 @@ def is_disk_full(error: BaseException | None) -> bool:
 def printable(text: str) -> str:
     """The text in one line; what is no character to print, as in names of files, is written as Python writes it."""
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+
+
+def argument(name: str) -> str:
+    """A name as the last argument of a command in a message, so that the command works where it is pasted.
+
+    After an option, `shlex.quote` is enough.
+    """
+    return f"{'-- ' if name.startswith('-') else ''}{shlex.quote(name)}"
 
 
 _shortened = reprlib.Repr()

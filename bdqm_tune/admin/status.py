@@ -11,6 +11,7 @@ import optuna
 import sqlalchemy as sa
 from optuna.trial import FrozenTrial, TrialState
 
+from bdqm_tune.errors import argument
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.services.optuna_private import id_of, models, trial_moments
 from bdqm_tune.storage.database import not_made_yet, opened
@@ -174,7 +175,9 @@ def status_lines(status: StudyStatus) -> list[str]:
         lines.append(f"best     trial {status.best_trial}: {status.objective} {_best_text(status)}")
     if status.front:
         several = f"{len(status.front)} trials" if len(status.front) > 1 else "1 trial"
-        lines.append(f"front    {several} by {', '.join(status.objectives)}: `bdqm-tune front {status.study}`")
+        lines.append(
+            f"front    {several} by {', '.join(status.objectives)}: `bdqm-tune front {argument(status.study)}`"
+        )
     if status.trials_per_hour and status.done < status.total:
         left = f"; about {duration_text(status.seconds_left)} left" if status.seconds_left is not None else ""
         lines.append(f"pace     {status.trials_per_hour:.1f} trials an hour{left}")

@@ -1,6 +1,7 @@
 """The commands that bring work along from amptorch, and export it again. Heavy imports happen inside them."""
 
 import json
+import shlex
 import sys
 import warnings
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bdqm_tune.cli.shared import Json, refuse_unless_new
-from bdqm_tune.errors import BadInput
+from bdqm_tune.errors import BadInput, argument
 from bdqm_tune.files import write_whole
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def _import_checkpoint(
         record = {"out": str(target), "n_parameters": potential.network.n_parameters, "warnings": remarks}
         print(json.dumps(record))
         return
-    print(f"{target}: the model; `bdqm-tune predict {target} FILE` predicts with it")
+    print(f"{target}: the model; `bdqm-tune predict {argument(str(target))} FILE` predicts with it")
 
 
 def _import_config(path: Path, target: Path, as_json: bool) -> None:
@@ -114,7 +115,7 @@ def _import_config(path: Path, target: Path, as_json: bool) -> None:
         print(f"{theirs:<50}  {ours}")
     _print_unsupported(translation.unsupported)
     data = "" if "train" in translation.options.get("data", {}) else " --train FILE"
-    print(f"{target}: the configuration; `bdqm-tune tune --config {target}{data}` runs it")
+    print(f"{target}: the configuration; `bdqm-tune tune --config {shlex.quote(str(target))}{data}` runs it")
 
 
 def _print_warnings(remarks: Sequence[str]) -> None:

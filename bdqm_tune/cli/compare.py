@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bdqm_tune.cli.shared import stores_here
-from bdqm_tune.errors import BadInput
+from bdqm_tune.errors import BadInput, argument
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -72,7 +72,7 @@ def _compare_trials(name: str, out: str, top: int, random: str) -> None:
         print()
     print(summary(name, results.trials, results.objective))
     if len(results.objectives) > 1:
-        print(f"judged by {', '.join(results.objectives)}: `bdqm-tune front {name}` shows the Pareto front")
+        print(f"judged by {', '.join(results.objectives)}: `bdqm-tune front {argument(name)}` shows the Pareto front")
     write_study(results, target, baseline)
     print(f"Figures (PNG, PDF), trials.csv and curves.csv: {target}{os.sep}")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bdqm_tune.cli.shared import Json, stores_here, tune_overrides
-from bdqm_tune.errors import BadInput, BdqmError
+from bdqm_tune.errors import BadInput, BdqmError, argument
 
 if TYPE_CHECKING:
     from bdqm_tune.services.jobspec import JobSpec, JobState, Scheduler
@@ -138,7 +138,7 @@ def jobs(
     for row in rows:
         print("  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip())
     for study in sorted({record.study for record, _ in found if record.study}):
-        print(f"next: `bdqm-tune status {shlex.quote(study)}` shows how far the study is")
+        print(f"next: `bdqm-tune status {argument(study)}` shows how far the study is")
 
 
 def cancel(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Mapping
@@ -37,7 +38,7 @@ from bdqm_tune.cli.studies import (
     status,
     studies,
 )
-from bdqm_tune.errors import DISK_FULL, BadInput, BdqmError, is_disk_full, printable
+from bdqm_tune.errors import DISK_FULL, BadInput, BdqmError, argument, is_disk_full, printable
 from bdqm_tune.mlflow_server.commands import app as services
 from bdqm_tune.progress import Bar, check, told_to_end
 
@@ -272,8 +273,11 @@ def _recorded() -> str:
     run_id = os.environ.get("MLFLOW_RUN_ID")
     if run_id is None:
         return ""
-    remove = f"`mlflow runs delete --run-id {run_id}; mlflow gc --run-ids {run_id}` removes it"
-    return f". `mlflow run` has recorded it already: change the password; {remove}"
+    from bdqm_tune.tracking.client import gc_command
+
+    store = os.environ.get("MLFLOW_TRACKING_URI", "")  # which `mlflow run` sets, too
+    remove = f"`mlflow runs delete --run-id {run_id}` and {gc_command(store, run_id)}"
+    return f". `mlflow run` has recorded it already: change the password; {remove} remove it"
 
 
 def _dataset(options: "Config", home: Path) -> "Dataset":
@@ -354,6 +358,7 @@ def _report_study(study: "optuna.Study", stores: "Stores", as_json: bool) -> Non
             print("\nnext: `mlflow ui` in this folder, and in the browser")
             print(f"      http://127.0.0.1:5000/{page}")
         if several:
-            print(f"      `bdqm-tune front {study.study_name}` shows the Pareto front")
+            print(f"      `bdqm-tune front {argument(study.study_name)}` shows the Pareto front")
         else:
-            print(f"      `bdqm-tune evaluate --study {study.study_name}` evaluates the best model on the test split")
+            name = shlex.quote(study.study_name)
+            print(f"      `bdqm-tune evaluate --study {name}` evaluates the best model on the test split")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -176,7 +177,8 @@ def ensemble(
         {"study": made.study, "trials": list(made.numbers), "coverage": stated, **metrics, "run_id": run_id}, as_json
     )
     if not as_json:
-        print(f"\nnext: `bdqm-tune evaluate --study {made.study} --ensemble latest` says what the intervals hold")
+        name = shlex.quote(made.study)
+        print(f"\nnext: `bdqm-tune evaluate --study {name} --ensemble latest` says what the intervals hold")
         print(f"      `bdqm-tune predict {run_id} FILE` predicts with it")
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from bdqm_tune.cli.shared import Json, refuse_unless_new
-from bdqm_tune.errors import BadInput
+from bdqm_tune.errors import BadInput, argument
 
 IMPORT_EXAMPLE = "`bdqm-tune import-n2p2 hdnnp-data --out water`, then `bdqm-tune predict water FILE`"
 EXPORT_EXAMPLE = "`bdqm-tune export-n2p2 models:/silicon@champion --out hdnnp-data`"
@@ -35,7 +35,8 @@ def import_n2p2(
     if as_json:
         print(json.dumps({"out": out, "n_parameters": potential.network.n_parameters}))
         return
-    print(f"{out}: the model, read in {length_unit} and {energy_unit}; `bdqm-tune predict {out} FILE` predicts with it")
+    predict = f"`bdqm-tune predict {argument(out)} FILE`"
+    print(f"{out}: the model, read in {length_unit} and {energy_unit}; {predict} predicts with it")
 
 
 def export_n2p2(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -76,7 +77,10 @@ def confirm(
         version = enter(stores, made.study, train=train or None)
         note(f"registered as models:/{version.name}@{version.alias}, version {version.version}")
     if not as_json:
-        print(f"\nnext: `bdqm-tune evaluate --study {made.study}` evaluates the champion on the test split", flush=True)
+        print(
+            f"\nnext: `bdqm-tune evaluate --study {shlex.quote(made.study)}` evaluates the champion on the test split",
+            flush=True,
+        )
 
 
 def register(
@@ -100,8 +104,9 @@ def register(
     print_record(asdict(made), as_json)
     if not as_json:
         address = f"models:/{made.name}@{made.alias}"
-        print(f"\nnext: `bdqm-tune predict {address} FILE`, or `bdqm_tune.load_calculator({address!r})`")
-        print(f"      `mlflow models serve -m {address} --env-manager local` answers requests")
+        quoted = shlex.quote(address)
+        print(f"\nnext: `bdqm-tune predict {quoted} FILE`, or `bdqm_tune.load_calculator({address!r})`")
+        print(f"      `mlflow models serve -m {quoted} --env-manager local` answers requests")
 
 
 def reproduce(

@@ -72,6 +72,7 @@ def delete_study(
     """Delete a study, its trials and its runs; the runs can be restored until `mlflow gc`."""
     from bdqm_tune.admin.deletion import belongings
     from bdqm_tune.admin.deletion import delete_study as delete
+    from bdqm_tune.tracking.client import gc_command
 
     stores = stores_here()
     found = belongings(stores, study)
@@ -88,12 +89,10 @@ def delete_study(
         return
     print(f"deleted: the study {study}, {found.trials} trials, {len(found.runs)} runs")
     if found.runs:
-        where = "" if found.tracking_uri.startswith("http") else f" --backend-store-uri {found.tracking_uri}"
-        gc = f"mlflow gc{where}" if where else "`mlflow gc` where MLflow's server is"
         print(
             "next:    `mlflow runs restore --run-id ID` brings a run back, until the files and all are removed for good"
         )
-        print(f"         by {f'`{gc}`' if where else gc}")
+        print(f"         by {gc_command(found.tracking_uri)}")
 
 
 def copy_study(

@@ -1,5 +1,6 @@
 """A model of a study, evaluated on the test split: it predicts first, and then the lock box is opened, on record."""
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -162,7 +163,9 @@ def _ensemble_run(client: MlflowClient, study: str, experiment_id: str, which: s
     found = client.search_runs([experiment_id], "tags.kind = 'ensemble'", order_by=["attributes.start_time DESC"])
     runs = {run.info.run_id: run for run in found if run.data.tags.get("study") == study}
     if not runs:
-        raise BadInput(f"study {study!r} has no ensemble yet; `bdqm-tune ensemble --study {study}` makes one")
+        raise BadInput(
+            f"study {study!r} has no ensemble yet; `bdqm-tune ensemble --study {shlex.quote(study)}` makes one"
+        )
     if which == LATEST:
         return next(iter(runs.values()))
     if which not in runs:

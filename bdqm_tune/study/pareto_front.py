@@ -1,10 +1,11 @@
 """The Pareto front of a study of several objectives, as data and as a table."""
 
+import shlex
 from dataclasses import dataclass
 from textwrap import wrap
 from typing import Any
 
-from bdqm_tune.errors import BadInput
+from bdqm_tune.errors import BadInput, argument
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.study.objectives import best_first, objectives_of, pareto_front
 from bdqm_tune.study.search_space import SEARCHABLE, tried_values
@@ -47,8 +48,8 @@ def study_pareto_front(stores: Stores, name: str) -> ParetoFront:
     objectives = objectives_of(study.user_attrs[SIGNATURE])
     if len(objectives) == 1:
         raise BadInput(
-            f"study {name!r} has one objective, {objectives[0]}, and no Pareto front: `bdqm-tune status {name}` says "
-            "which trial is best; study.objectives gives a new study several"
+            f"study {name!r} has one objective, {objectives[0]}, and no Pareto front: "
+            f"`bdqm-tune status {argument(name)}` says which trial is best; study.objectives gives a new study several"
         )
     trials = study.get_trials(deepcopy=False)
     optimal = [
@@ -97,12 +98,13 @@ def pareto_front_lines(front: ParetoFront) -> list[str]:
     same = [f"{name} {settings[name][0]}" for name in names if name not in varied]
     lines += wrap(f"the same in all: {', '.join(same)}", WIDTH, subsequent_indent="  ") if same else []
     lines += [f"in --json: {', '.join(left_out)}"] if left_out else []
+    name = shlex.quote(front.study)
     return [
         *lines,
         "",
-        f"next: `bdqm-tune confirm --study {front.study} --trial N` trains the one that you pick with other seeds",
-        f"      `bdqm-tune evaluate --study {front.study} --trial N` evaluates it on the test split",
-        f"      `bdqm-tune register --study {front.study} --trial N` registers it",
+        f"next: `bdqm-tune confirm --study {name} --trial N` trains the one that you pick with other seeds",
+        f"      `bdqm-tune evaluate --study {name} --trial N` evaluates it on the test split",
+        f"      `bdqm-tune register --study {name} --trial N` registers it",
     ]
 
 

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 
 import optuna
 
-from bdqm_tune.errors import BadInput
+from bdqm_tune.errors import BadInput, argument
 from bdqm_tune.study.objectives import best_first, pareto_front
 from bdqm_tune.study.study import RUN_ID, STATES
 
@@ -101,5 +101,5 @@ def refuse_without_pick(study: optuna.Study, picked: int | None) -> None:
         raise BadInput(
             f"study {study.study_name!r} has several objectives, and on its Pareto front the trials "
             f"{', '.join(front[:10])}{', …' * (len(front) > 10)}: "
-            f"pick one with --trial N; `bdqm-tune front {study.study_name}` shows them"
+            f"pick one with --trial N; `bdqm-tune front {argument(study.study_name)}` shows them"
         )

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from bdqm_tune.config.config import Config
 from bdqm_tune.config.earlier_training import same_training, with_earlier_search, with_earlier_training
-from bdqm_tune.errors import BadInput, BdqmError
+from bdqm_tune.errors import BadInput, BdqmError, argument
 from bdqm_tune.progress import note
 from bdqm_tune.services.connection import Stores, has_servers, services_folder
 from bdqm_tune.services.optuna_private import FrozenStudy, forget_trials, id_of
@@ -90,7 +89,7 @@ def where_beside(stores: Stores, name: str) -> str:
         if place is not None and name in [study.study_name for study in studies_beside(stores)]:
             where = without_secrets(place.storage_url).partition("?")[0]
             side = "servers" if follows_servers(stores) else "files"
-            return f"{where}, from which `bdqm-tune copy-study {shlex.quote(name)} --to {side}` brings it here"
+            return f"{where}, from which `bdqm-tune copy-study --to {side} {argument(name)}` brings it here"
     return ""
 
 

@@ -1,6 +1,7 @@
 """A client for the tracking store's current address, and what MLflow's errors mean."""
 
 import os
+import shlex
 
 import mlflow
 import requests
@@ -50,6 +51,20 @@ def tracking_client(stores: Stores) -> MlflowClient:
         where = without_secrets(stores.tracking_uri or mlflow.get_tracking_uri())
         kind = BdqmError if isinstance(error, DBAPIError | OSError) else BadInput
         raise kind(f"MLflow cannot use the tracking store {where}: {reason(error)}") from error
+
+
+def gc_command(tracking_uri: str, run_ids: str = "") -> str:
+    """The command that removes deleted runs for good, for a message; of a server, which alone has the database, where.
+
+    Args:
+        run_ids: of these alone, separated by commas; "": all that were deleted.
+    """
+    only = f" --run-ids {run_ids}" if run_ids else ""
+    if not tracking_uri or tracking_uri.startswith("http"):
+        return f"`mlflow gc{only}` where MLflow's server is"
+    # It needs both, though they are the same where there is no server.
+    store = shlex.quote(tracking_uri)
+    return f"`mlflow gc --backend-store-uri {store} --tracking-uri {store}{only}`"
 
 
 def http_status(error: Exception) -> int | None:

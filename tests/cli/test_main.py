@@ -462,5 +462,6 @@ def test_an_option_with_a_password_is_refused_and_not_repeated(call: Call, monke
     monkeypatch.setenv("MLFLOW_RUN_ID", "0123")
     code, _, err = call("tune", "--train", "mysql://me:t0ps3cret@host/x")
     assert code == 2
-    assert "change the password; `mlflow runs delete --run-id 0123; mlflow gc --run-ids 0123` removes it" in err
+    removed = "`mlflow runs delete --run-id 0123` and `mlflow gc --run-ids 0123` where MLflow's server is remove it"
+    assert f"change the password; {removed}" in err
     assert list(Path().iterdir()) == []

@@ -101,7 +101,8 @@ def test_a_worker_that_is_killed(call: Call) -> None:
     code, out, _ = call("delete-study", "s", "--yes")
     assert code == 0
     assert "deleted: the study s, 3 trials, 3 runs" in out
-    assert f"`mlflow gc --backend-store-uri sqlite:///{Path('mlflow.db').absolute()}`" in out
+    store = f"sqlite:///{Path('mlflow.db').absolute()}"
+    assert f"`mlflow gc --backend-store-uri {store} --tracking-uri {store}`" in out
     assert call("studies")[1] == "there is no study yet\n"
     assert call("status", "s")[0] == 2
 

@@ -12,6 +12,7 @@ from bdqm_tune.analysis.figures.durations import hours_saved
 from bdqm_tune.analysis.reporting.captions import pictures
 from bdqm_tune.analysis.reporting.document import Block, Commands, Fact, Facts, Notice, Section, Text, pieces, table
 from bdqm_tune.analysis.reporting.facts import StudyFacts
+from bdqm_tune.errors import argument
 from bdqm_tune.study.study import SIGNATURE
 
 MOST = 4  # environments that are written out; the file has all
@@ -125,7 +126,7 @@ def _commands(facts: StudyFacts) -> list[str]:
         lines.append(f"bdqm-tune confirm --study {name} --best {best} --seeds {seeds}")
     if facts.openings:
         lines.append(f"bdqm-tune evaluate --study {name}")
-    lines.append(f"bdqm-tune report {name}")
+    lines.append(f"bdqm-tune report {argument(facts.name)}")
     if facts.chosen is not None:
         lines.append(
             f"bdqm-tune reproduce {facts.chosen.run_id}    # trains that model again, and compares every epoch"

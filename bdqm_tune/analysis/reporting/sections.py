@@ -23,6 +23,7 @@ from bdqm_tune.analysis.reporting.evaluation import INTERVAL, tested
 from bdqm_tune.analysis.reporting.facts import StudyFacts
 from bdqm_tune.analysis.tables import BOTH, FORCES, PER_ATOM, STATES, best_first, error_unit, errors_first
 from bdqm_tune.confirmation import seeds
+from bdqm_tune.errors import argument
 from bdqm_tune.units import MEV, OBJECTIVE_UNITS, duration_text, error_name, error_title, shown
 
 TOP = 20  # trials that the report shows; the file has all
@@ -57,7 +58,7 @@ def summary(facts: StudyFacts) -> Section:
     ]
     left = int(results.trials["state"].isin(("waiting", "running")).sum())
     text = f"Not finished: this is how far the study is. Trials that wait or run: {left}."
-    notices = [Notice(text, f"bdqm-tune status {_name(facts)}")]
+    notices = [Notice(text, f"bdqm-tune status {argument(facts.name)}")]
     return Section("summary", "Summary", [Facts(rows), *(notices if left else []), *map(Notice, facts.missing)])
 
 
@@ -165,7 +166,7 @@ def finalists(facts: StudyFacts, found: Frames) -> Section:
     blocks: list[Block] = []
     if facts.chosen is None and best_row(facts) is not None:
         text = "The study has several objectives, and no trial of its Pareto front was picked."
-        blocks.append(Notice(text, f"bdqm-tune front {_name(facts)}"))
+        blocks.append(Notice(text, f"bdqm-tune front {argument(facts.name)}"))
     elif facts.chosen is None:
         blocks.append(Notice("No trial is complete yet, so there is nothing to confirm."))
     elif facts.champion is None:
