@@ -25,6 +25,12 @@ FULL = {1040, 1203, 1226}
 POSTGRES_FULL = "53300"
 # PostgreSQL's words where it refuses a connection, for which drivers give no number.
 POSTGRES_SAYS = ("too many clients", "too many connections for", "remaining connection slots are reserved")
+# How MySQL and MariaDB say that a column lacks a character: when it is compared, and when it is written.
+SAY_CHARACTERS = ("Illegal mix of collations", "Incorrect string value", "Cannot convert string")
+UTF8MB4 = (
+    "the tables are not in utf8mb4, and lack a character of this text: take a new database, made by `CREATE DATABASE "
+    "name CHARACTER SET utf8mb4 COLLATE utf8mb4_bin`, or a name without that character"
+)
 FEWER = "a worker has up to three connections: let fewer run at once, or let the limit be raised"
 # For: a row that changed since the transaction read it, shutting down, lock wait timeout, deadlock, connection killed,
 # no server at the socket or the address, connection lost before and during a query.
@@ -150,7 +156,12 @@ def reason(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     message = one_line(Exception(error.args[-1]) if isinstance(error, pymysql.MySQLError) else error)
-    return without_secrets(message) + hint
+    return without_secrets(message) + (hint or characters_hint(error))
+
+
+def characters_hint(error: BaseException) -> str:
+    """What to do where the tables of a MySQL or MariaDB lack the characters of a text; "" for any other error."""
+    return f"; {UTF8MB4}" if any(text in str(error) for text in SAY_CHARACTERS) else ""
 
 
 def duration(seconds: float) -> str:

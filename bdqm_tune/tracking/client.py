@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from bdqm_tune.errors import DISK_FULL, BadInput, BdqmError, is_disk_full, one_line
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.services.secrets import without_secrets
-from bdqm_tune.storage.retry import passing
+from bdqm_tune.storage.retry import characters_hint, passing
 from bdqm_tune.tracking.embedded import make_tracking_file
 
 # Transient errors of its database that MLflow's server reports with HTTP 400. The last: another run entered
@@ -80,6 +80,8 @@ def is_passing(error: Exception) -> bool:
     """Whether the same request may succeed later: the server is away, restarts, has too much to do, or no room."""
     if is_disk_full(error):
         return True
+    if characters_hint(error):  # for MLflow it is a database that is away for a while
+        return False
     status = http_status(error)
     if status is None:
         if isinstance(error.__cause__, DBAPIError | OSError):
@@ -111,4 +113,4 @@ def reason(error: Exception) -> str:
             f"{without_secrets(one_line(error))}; what has this name there is another account's: choose another name, "
             "or ask its owner or the administrator for the right to write to it"
         )
-    return without_secrets(one_line(error))
+    return without_secrets(one_line(error)) + characters_hint(error)

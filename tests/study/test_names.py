@@ -2,6 +2,7 @@
 
 import re
 import secrets
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from bdqm_tune.admin.status import all_studies, study_status
 from bdqm_tune.analysis.folders import output_folder
 from bdqm_tune.cli.main import app
 from bdqm_tune.config.config import Config, Study
-from bdqm_tune.errors import BadInput
+from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.models.registry import register
 from bdqm_tune.models.store import load_model
 from bdqm_tune.services.connection import Stores
@@ -23,6 +24,8 @@ from bdqm_tune.storage.database import opened
 from bdqm_tune.study.checkpoints import checkpoint_folder
 from bdqm_tune.study.results import load_results
 from bdqm_tune.study.study import load_study, study_id_of
+from bdqm_tune.tracking.client import tracking_client
+from bdqm_tune.tracking.tracker import open_tracker
 from tests.fuzzing import NAMES, is_one_line, refused
 from tests.mariadb import MariaDb
 
@@ -109,6 +112,35 @@ def test_a_database_that_does_not_tell_names_apart_is_told(
     assert "'OC20' for the same name" in refused(lambda: belongings(stores, "oc20"), BadInput)
     assert "'OC20' for the same name" in refused(lambda: study_status(stores, "oc20"), BadInput)
     assert [study.study for study in all_studies(stores)] == ["OC20"]
+
+
+def test_a_database_in_latin_1_is_told_with_the_command_that_makes_a_right_one(mariadb: MariaDb, workdir: Path) -> None:
+    """Of both stores; letters that latin1 has are none of its problem."""
+    command = "CREATE DATABASE name CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
+
+    def stores_in(statement: str) -> Stores:
+        schemas = [f"s{secrets.token_hex(4)}" for _ in range(2)]
+        for schema in schemas:
+            mariadb.execute(statement.replace("name", schema))
+        return Stores(workdir / ".bdqm", *map(mariadb.url, schemas))
+
+    stores, name = stores_in("CREATE DATABASE name CHARACTER SET latin1"), "Größe 水"
+    with opened(stores) as storage:
+        optuna.create_study(storage=storage, study_name="Größe")
+        for call in (
+            lambda: study_id_of(storage, name),
+            lambda: optuna.create_study(storage=storage, study_name=name),
+            lambda: open_tracker(stores, name, 100.0, {}),
+        ):
+            begin = time.monotonic()
+            assert f"take a new database, made by `{command}`" in refused(call, BdqmError)
+            assert time.monotonic() - begin < 50, "it was not waited for"
+    stores = stores_in(command)
+    with opened(stores) as storage:
+        optuna.create_study(storage=storage, study_name=name)
+        assert study_id_of(storage, name) is not None
+    run = open_tracker(stores, name, 5.0, {}).run
+    assert tracking_client(stores).get_experiment(run.info.experiment_id).name == name
 
 
 def _database(mariadb: MariaDb, workdir: Path, collation: str) -> Stores:
