@@ -263,7 +263,7 @@ def test_a_study_in_files_is_named_where_servers_are_up_and_copied_there(
     source = tuned()
     status, _, err = call("status", "small")
     where = f"it is in sqlite:///{Path.cwd()}/.bdqm/optuna.db"
-    command = "`bdqm-tune copy-study small --to servers`"
+    command = "`bdqm-tune copy-study --to servers small`"
     assert (status, err.count("\n")) == (2, 1)
     assert err.endswith(f"; there is none yet; {where}, from which {command} brings it here\n")
     assert "bdqm-tune: in files of this folder: small; `bdqm-tune copy-study" in call("studies")[2]
