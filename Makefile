@@ -47,11 +47,12 @@ system: ## system packages: installed by apt-get as root on Debian, else named
 	need python3-venv "$(PYTHON) -c 'import ensurepip, venv'"; \
 	install
 
-system-servers: ## the same for `bdqm-tune services up`, and for all tests of it
+system-servers: ## the same for `bdqm-tune services up`, and for all tests of databases
 	@eval "$$INSTALL"; PATH="$$PATH:/usr/sbin"; \
 	need mariadb-server-core "mariadbd --version || mysqld --version"; \
 	need mariadb-client "mariadb-dump --version || mysqldump --version"; \
 	need openssl "openssl version"; \
+	need postgresql "ls /usr/lib/postgresql/*/bin/initdb"; \
 	need chromium "chromium --version"; \
 	need libfaketime "ls /usr/lib/*/faketime/libfaketimeMT.so.1"; \
 	install

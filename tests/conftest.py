@@ -7,6 +7,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from unittest import mock
@@ -22,6 +23,8 @@ from bdqm_tune.mlflow_server.programs import find_programs
 from tests.commands import Call
 from tests.mariadb import MariaDb
 from tests.mlflow_tables import copied_tables
+from tests.postgresql import PostgreSql
+from tests.postgresql import find_programs as find_postgresql
 from tests.servers import Servers
 from tests.slurm import PROGRAMS, Slurm, is_installed
 
@@ -71,6 +74,10 @@ NEEDS: dict[str, tuple[Callable[[], bool], str]] = {
     "chromium": (lambda: shutil.which("chromium") is not None, "no browser: chromium is not on the PATH"),
     "faketime": (lambda: bool(find_faketime()), "no libfaketime: Debian's libfaketime"),
     "mariadb": (_has_database, "no database server with its clients: Debian's mariadb-server-core and mariadb-client"),
+    "postgresql": (
+        lambda: find_postgresql() is not None and find_spec("psycopg2") is not None,
+        "no PostgreSQL, or no driver for it: Debian's postgresql, and psycopg2-binary of the index",
+    ),
     "slurm": (
         is_installed,
         f"no Slurm: {', '.join(PROGRAMS)} are not all on the PATH; `make system-slurm` installs it",
@@ -280,6 +287,17 @@ def mariadb(started_mariadb: MariaDb) -> MariaDb:
     if not started_mariadb.runs:
         started_mariadb.start()
     return started_mariadb
+
+
+@pytest.fixture(scope="session")
+def postgresql(require: Callable[[str], None]) -> Iterator[PostgreSql]:
+    """A PostgreSQL server that a user has, one for all tests: names of databases must differ."""
+    require("postgresql")
+    with tempfile.TemporaryDirectory(prefix="bdqm", dir="/tmp") as folder:  # a socket's path must be short
+        server = PostgreSql(Path(folder))
+        server.start()
+        yield server
+        server.kill()
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,7 @@ from bdqm_tune.services.connection import Connection, Stores, connection_text, f
 from bdqm_tune.tuning.tune import tune
 from tests.mariadb import MariaDb
 from tests.places import Place
+from tests.postgresql import PostgreSql
 
 SEARCH = {"num_layers": {"int": [1, 3]}, "num_nodes": {"int": [4, 16]}, "batch_size": {"int": [4, 16], "log": True}}
 
@@ -198,10 +199,21 @@ def mariadb_place(mariadb: MariaDb, workdir: Path) -> Place:
     return place
 
 
-@pytest.fixture(params=["sqlite", "mariadb"])
+@pytest.fixture
+def postgresql_place(postgresql: PostgreSql, workdir: Path) -> Place:
+    """A database of a PostgreSQL server, which the environment names."""
+    name = f"s{secrets.token_hex(4)}"
+    postgresql.execute(f"CREATE DATABASE {name}")
+    return Place(Stores(workdir, storage=postgresql.url(name)), schema=name)
+
+
+@pytest.fixture(params=["sqlite", "mariadb", "postgresql"])
 def place(request: pytest.FixtureRequest, workdir: Path) -> Place:
     """One of each kind of database."""
-    return request.getfixturevalue("mariadb_place") if request.param == "mariadb" else Place(Stores(workdir / ".bdqm"))
+    if request.param == "sqlite":
+        return Place(Stores(workdir / ".bdqm"))
+    place: Place = request.getfixturevalue(f"{request.param}_place")
+    return place
 
 
 @pytest.fixture

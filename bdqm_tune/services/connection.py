@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from bdqm_tune.errors import BadInput, BdqmError, one_line
+from bdqm_tune.services.database_urls import parse_storage_url
 from bdqm_tune.services.secrets import check_address, without_secrets
 
 FORMAT = 1
@@ -100,7 +101,8 @@ def find_stores(environ: Mapping[str, str] = os.environ, wait: bool = True) -> S
         wait: for servers that are not up, as they may restart.
 
     Raises:
-        BadInput: Optuna and MLflow would share one database, or a password is not written as URLs have it.
+        BadInput: Optuna and MLflow would share one database, `BDQM_STORAGE` is none that is supported, or a password is
+            not written as URLs have it.
         BdqmError: the servers are not up, or the connection file cannot be read.
     """
     home = home_folder(environ)
@@ -129,6 +131,8 @@ def find_stores(environ: Mapping[str, str] = os.environ, wait: bool = True) -> S
             f"BDQM_STORAGE and MLflow's tracking URI are the same database, {without_secrets(stores.storage_url)}; "
             "each needs one of its own, as both keep a table alembic_version there"
         )
+    if storage is not None:
+        parse_storage_url(storage)
     return stores
 
 
@@ -140,6 +144,8 @@ def file_stores(environ: Mapping[str, str] = os.environ) -> Stores:
         servers = read_connection(file)
         if tracking.rstrip("/") in (servers.tracking_uri, *servers.earlier_tracking_uris):
             tracking = None
+    if storage is not None:
+        parse_storage_url(storage)
     # Not left to MLflow, which would read the variable.
     return Stores(home, storage, tracking or f"sqlite:///{Path('mlflow.db').absolute()}")
 

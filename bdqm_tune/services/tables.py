@@ -26,6 +26,11 @@ def has_tables(engine: sa.Engine) -> bool:
 
 def make_tables(engine: sa.Engine) -> None:
     """Make them unless they are there, which an account without the right to is content with; several may at once."""
-    if not has_tables(engine):
+    if has_tables(engine):
+        return
+    try:
         with engine.begin() as connection:
             connection.execute(CreateTable(WORKERS, if_not_exists=True))
+    except (sa.exc.IntegrityError, sa.exc.ProgrammingError):
+        if not has_tables(engine):  # else another process made them at this moment, which PostgreSQL does not ignore
+            raise

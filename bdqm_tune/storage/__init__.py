@@ -1,4 +1,4 @@
-"""Optuna's studies in a database (SQLite, MySQL, MariaDB): open, retry, claim.
+"""Optuna's studies in a database (SQLite, MySQL, MariaDB, PostgreSQL): open, retry, claim.
 
 In: `Stores`. Out: an Optuna storage (`open_storage`, `opened`) that retries while the database is away, and claims
 trials so that only one worker runs each; locks (`study_lock`). Called by: `study`, `workers`, `tracking`, `tuning`,

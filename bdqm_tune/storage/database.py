@@ -12,19 +12,28 @@ import optuna
 import pymysql
 import sqlalchemy
 from alembic.runtime.migration import MigrationContext
-from optuna.exceptions import StorageInternalError
 
-from bdqm_tune.errors import BadInput, BdqmError
+from bdqm_tune.errors import BdqmError
 from bdqm_tune.files import open_no_link
 from bdqm_tune.services.connection import Stores
-from bdqm_tune.services.database_lock import DatabaseLock
-from bdqm_tune.services.secrets import ENCODE, without_secrets
+from bdqm_tune.services.database_lock import DatabaseLock, PostgreSqlLock
+from bdqm_tune.services.database_urls import parse_storage_url
+from bdqm_tune.services.secrets import without_secrets
 from bdqm_tune.storage.cache import Cache
-from bdqm_tune.storage.retry import Retry, reason
+from bdqm_tune.storage.retry import Retry, database_errors, reason
 from bdqm_tune.storage.retrying_storage import RetryingStorage
 
 SERVERS_TIMEOUT, OTHER_TIMEOUT = 30.0, 5.0  # retry timeouts (s) when a database is opened: ours, and a given one
-CONNECT_TIMEOUT, QUERY_TIMEOUT = 10, 60  # seconds
+# Seconds that a driver waits for a connection and for an answer. Of PostgreSQL, after which a server whose machine does
+# not answer any more is given up: 30 s of silence and three probes, or data without a receipt, this in ms.
+MYSQL_TIMEOUTS = {"connect_timeout": 10, "read_timeout": 60, "write_timeout": 60}
+POSTGRESQL_TIMEOUTS = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
 RECYCLE = 1800  # seconds after which a connection is replaced
 LOCK_SECONDS = 600  # seconds to wait for a lock, and for a connection where the server has none left
 
@@ -47,22 +56,24 @@ class StudyDatabase:
         """Its address now.
 
         Raises:
-            BadInput: what was given is no such address.
+            BadInput: what was given is no such address, or of a database that is not supported.
             pymysql.OperationalError: the servers are down.
         """
         try:
-            return sqlalchemy.make_url(self._stores.storage_url)
+            text = self._stores.storage_url
         except BdqmError as error:
             raise pymysql.OperationalError(pymysql.constants.CR.CR_CONN_HOST_ERROR, str(error)) from None
-        except (sqlalchemy.exc.ArgumentError, ValueError):
-            raise BadInput(
-                f"BDQM_STORAGE is no SQLAlchemy URL; an example: sqlite:////scratch/me/optuna.db; {ENCODE}"
-            ) from None
+        return parse_storage_url(text)
 
     @property
-    def is_mysql(self) -> bool:
-        """Whether it is MySQL or MariaDB, as that of the servers always is."""
-        return self.follows or self.url().get_backend_name() in ("mysql", "mariadb")
+    def is_server(self) -> bool:
+        """Whether it is a server, and not SQLite."""
+        return self.follows or self.url().get_backend_name() != "sqlite"
+
+    @property
+    def is_postgresql(self) -> bool:
+        """Whether it is PostgreSQL, and not MySQL or MariaDB, as that of the servers always is."""
+        return not self.follows and self.url().get_backend_name() == "postgresql"
 
     @property
     def file(self) -> Path | None:
@@ -71,7 +82,7 @@ class StudyDatabase:
 
     def engine_options(self) -> dict[str, Any]:
         """How SQLAlchemy connects to it."""
-        if not self.is_mysql:
+        if not self.is_server:
             return {}
         # Two connections: the training thread's, and one for all others, which write little.
         return {
@@ -84,11 +95,11 @@ class StudyDatabase:
         }
 
     def connect(self) -> Any:
-        """A new connection of the driver, to MySQL or MariaDB."""
+        """A new connection of the driver, to a server."""
         url = self.url()
         dialect = url.get_dialect()
         arguments, options = dialect().create_connect_args(url)
-        timeouts = {"connect_timeout": CONNECT_TIMEOUT, "read_timeout": QUERY_TIMEOUT, "write_timeout": QUERY_TIMEOUT}
+        timeouts = POSTGRESQL_TIMEOUTS if self.is_postgresql else MYSQL_TIMEOUTS
         return dialect.import_dbapi().connect(*arguments, **{**timeouts, **options})
 
     def retry(self, seconds: float, full: float = 0.0) -> Retry:
@@ -172,20 +183,17 @@ def _check_version(storage: RetryingStorage, database: StudyDatabase) -> None:
     )
 
 
+def _failures() -> tuple[type[Exception], ...]:
+    """What is raised where a database cannot be opened."""
+    return (*database_errors(), ImportError, OSError, ValueError, TypeError)
+
+
 @contextmanager
 def _explained(database: StudyDatabase) -> Iterator[None]:
     """Say in one line which database failed, and how."""
     try:
         yield
-    except (
-        sqlalchemy.exc.SQLAlchemyError,
-        StorageInternalError,
-        pymysql.MySQLError,
-        ImportError,
-        OSError,
-        ValueError,
-        TypeError,
-    ) as error:
+    except _failures() as error:
         start = "; `bdqm-tune services up` starts it" if database.follows else ""
         raise BdqmError(f"cannot open {database}: {reason(error)}{start}") from None
 
@@ -212,7 +220,7 @@ def study_lock(stores: Stores, study: str, what: str = "study") -> Iterator[Call
 
     Yields a function to call just before what one process alone may do: it raises LockLost if the lock was lost, as
     the database's server stopped or cut the connection. The lock is released when its process ends. In SQLite all
-    studies share one lock; databases other than SQLite, MySQL and MariaDB are not locked.
+    studies share one lock.
 
     Args:
         what: name of the lock; locks of different names do not exclude each other.
@@ -237,14 +245,15 @@ def _lock_of(database: StudyDatabase, what: str, name: str = "") -> Iterator[Cal
             yield lambda: None
         finally:
             os.close(file)
-    elif database.is_mysql:
+    elif database.is_server:
         with closing(database.retry_on_open(lambda: _lock(database, f"{what} {name}"))) as lock:
             yield lock.check
-    else:
+    else:  # SQLite in memory
         yield lambda: None
 
 
 def _lock(database: StudyDatabase, name: str) -> DatabaseLock:
     """The server's lock of this name, held by a connection of its own."""
     lock = "bdqm-tune " + hashlib.sha256(f"{database.url().database}/{name}".encode()).hexdigest()[:40]
-    return DatabaseLock(database.connect(), lock, LOCK_SECONDS, f"opening {database}")
+    kind = PostgreSqlLock if database.is_postgresql else DatabaseLock
+    return kind(database.connect(), lock, LOCK_SECONDS, f"opening {database}")

@@ -3,6 +3,7 @@
 import logging
 import sqlite3
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -22,7 +23,11 @@ Answer = TypeVar("Answer")
 
 # MySQL's numbers for: too many connections, and more of them, or of queries in an hour, than an account may have.
 FULL = {1040, 1203, 1226}
+POSTGRES_DRIVERS = ("psycopg2", "psycopg")
 POSTGRES_FULL = "53300"
+# For: serialisation failure, deadlock, disk full, lock not available, shutting down, crashed, starting up.
+POSTGRES_PASSING = {"40001", "40P01", "53100", POSTGRES_FULL, "55P03", "57P01", "57P02", "57P03"}
+POSTGRES_CONNECTION = "08"  # the class of the codes of broken connections
 # PostgreSQL's words where it refuses a connection, for which drivers give no number.
 POSTGRES_SAYS = ("too many clients", "too many connections for", "remaining connection slots are reserved")
 # How MySQL and MariaDB say that a column lacks a character: when it is compared, and when it is written.
@@ -76,7 +81,7 @@ class Retry:
         while True:
             try:
                 answer = call()
-            except (StorageInternalError, SQLAlchemyError, pymysql.MySQLError) as error:
+            except database_errors() as error:
                 now = time.monotonic()
                 start = start or now
                 problem = passing(error, self.follows)
@@ -128,10 +133,30 @@ def passing(error: BaseException | None, follows: bool = False) -> str | None:
             sqlite3.SQLITE_FULL,
         ):
             return reason(cause)
-        if is_full(error):
+        if is_full(error) or _passes_in_postgresql(cause):
             return reason(error)
         error = error.__cause__
     return None
+
+
+def database_errors() -> tuple[type[Exception], ...]:
+    """What Optuna, SQLAlchemy and those drivers raise that were imported."""
+    postgresql = [sys.modules[name].Error for name in POSTGRES_DRIVERS if name in sys.modules]
+    return (StorageInternalError, SQLAlchemyError, pymysql.MySQLError, *postgresql)
+
+
+def postgresql_code(error: BaseException | None) -> str:
+    """PostgreSQL's code of an error of its driver; "" if it has none."""
+    return getattr(error, "sqlstate", None) or getattr(error, "pgcode", None) or ""
+
+
+def _passes_in_postgresql(error: BaseException | None) -> bool:
+    if type(error).__module__.partition(".")[0] not in POSTGRES_DRIVERS:
+        return False
+    code = postgresql_code(error)
+    if not code:  # no connection, or it broke; drivers do not tell this from one that was refused
+        return type(error).__name__ in ("OperationalError", "InterfaceError")
+    return code in POSTGRES_PASSING or code.startswith(POSTGRES_CONNECTION)
 
 
 def is_full(error: BaseException | None) -> bool:
@@ -140,7 +165,7 @@ def is_full(error: BaseException | None) -> bool:
         cause = error.orig if isinstance(error, DBAPIError) else error
         if isinstance(cause, pymysql.MySQLError) and cause.args and cause.args[0] in FULL:
             return True
-        if POSTGRES_FULL in (getattr(cause, "sqlstate", None), getattr(cause, "pgcode", None)):
+        if postgresql_code(cause) == POSTGRES_FULL:
             return True
         if isinstance(error, DBAPIError) and any(text in str(cause) for text in POSTGRES_SAYS):
             return True

@@ -16,12 +16,12 @@ from bdqm_tune.process import is_gone, is_here, process_identity
 from bdqm_tune.services.tables import WORKERS as TABLE
 from bdqm_tune.services.tables import has_tables, make_tables
 from bdqm_tune.storage.queries import StudyDatabaseFailed
-from bdqm_tune.storage.retry import Retry, reason
+from bdqm_tune.storage.retry import Retry, postgresql_code, reason
 from bdqm_tune.tracking.provenance import JOB_ID_VARIABLES
 
 Answer = TypeVar("Answer")
 RUNNING, ENDED, DEAD = "running", "ended", "lost"  # as stored
-DENIED = 1142  # MySQL's number for: the account may not do this to the table
+DENIED, POSTGRES_DENIED = 1142, "42501"  # MySQL's number and PostgreSQL's code for: the account may not do this
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,8 @@ class Workers:
         try:
             self._run(lambda: make_tables(self._engine))
         except StudyDatabaseFailed as error:
-            if f"({DENIED}," not in str(error.__cause__):
+            cause = error.__cause__
+            if f"({DENIED}," not in str(cause) and postgresql_code(getattr(cause, "orig", None)) != POSTGRES_DENIED:
                 raise
             raise BdqmError(
                 f"{self._retry.name()} lacks the table {TABLE.name}, which this account may not make: "
@@ -164,8 +165,9 @@ class Workers:
 
 
 def _worker(row: sa.Row[Any]) -> Worker:
-    # The database may be in another time zone, or its clock be wrong.
-    shift = timedelta(seconds=round((datetime.now(UTC).replace(tzinfo=None) - row.now).total_seconds()))
+    # The database may be in another time zone, or its clock be wrong; PostgreSQL names the zone, though not of columns.
+    now = row.now.replace(tzinfo=None)
+    shift = timedelta(seconds=round((datetime.now(UTC).replace(tzinfo=None) - now).total_seconds()))
     since, seen = ((moment + shift).replace(tzinfo=UTC) for moment in (row.since, row.seen))
     return Worker(row.worker, row.state, row.beats, since, seen, json.loads(row.description), row.note)
 
