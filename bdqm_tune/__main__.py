@@ -5,6 +5,7 @@ import sys
 from typing import NoReturn
 
 from bdqm_tune.cli.interruption import end, ignore_interruption, listen
+from bdqm_tune.user import complete_environment
 
 
 def main() -> NoReturn:
@@ -14,6 +15,7 @@ def main() -> NoReturn:
     gc.set_threshold(20_000)
     try:
         listen()
+        complete_environment()
         from bdqm_tune.cli.main import main as run
 
         run()

@@ -1,6 +1,7 @@
 """Files and folders where other users may write too: nothing is written through a link or into a file of theirs."""
 
 import errno
+import fcntl
 import os
 import stat
 from collections.abc import Iterator
@@ -59,6 +60,51 @@ def open_no_link(path: Path, flags: int, mode: int = 0o666) -> int:
         if error.errno != errno.ELOOP:
             raise
         raise OSError(errno.ELOOP, "it is a symbolic link, through which nothing is written", str(path)) from None
+
+
+NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # a file system that has none
+
+
+def lock_file(handle: int, wait: bool = True) -> None:
+    """Lock an open file for this process alone, until it is closed.
+
+    Where the file system knows no `flock`, by the locks that SQLite takes; of those one process has all or none.
+
+    Raises:
+        BlockingIOError: another process has it, and it is not waited for.
+        OSError: one of `NO_LOCKS`, the file system has none at all.
+    """
+    flags = fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB)
+    try:
+        fcntl.flock(handle, flags)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        fcntl.lockf(handle, flags)
+
+
+@contextmanager
+def locked(path: Path, remedy: str) -> Iterator[None]:
+    """Hold the lock of a file, which is made if there is none; it is released when the process ends.
+
+    Args:
+        remedy: what to do where the file system has no locks.
+
+    Raises:
+        BadInput: it has none.
+        OSError: the file cannot be opened.
+    """
+    handle = open_no_link(path, os.O_RDWR | os.O_CREAT)
+    try:
+        try:
+            lock_file(handle)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            raise BadInput(f"{path.parent}: the file system has no locks ({error.strerror}); {remedy}") from None
+        yield
+    finally:
+        os.close(handle)
 
 
 def private_folder(folder: Path) -> None:

@@ -33,6 +33,7 @@ from bdqm_tune.mlflow_server.passwords import load_passwords
 from bdqm_tune.mlflow_server.paths import ServerPaths
 from bdqm_tune.mlflow_server.schemas import MLFLOW, account
 from bdqm_tune.services.connection import Stores, find_stores
+from bdqm_tune.services.database_urls import sqlite_url
 from bdqm_tune.services.optuna_private import models as studies
 from bdqm_tune.storage.database import opened
 from bdqm_tune.study.search_space import distributions
@@ -174,7 +175,7 @@ def _mlflow_rows(trials: Trials, experiment: int) -> Iterator[tuple[Any, dict[st
 @contextmanager
 def embedded(folder: Path) -> Iterator[tuple[Stores, sa.Engine, dict[str, str]]]:
     """SQLite files, MLflow's engine, and the variables by which a process finds them."""
-    variables = {"BDQM_HOME": str(folder / "home"), "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
+    variables = {"BDQM_HOME": str(folder / "home"), "MLFLOW_TRACKING_URI": sqlite_url(folder / "mlflow.db")}
     variables["BDQM_SERVICES"] = str(folder / "none")
     MlflowClient(variables["MLFLOW_TRACKING_URI"]).search_experiments()  # makes its tables
     yield find_stores(variables), sa.create_engine(variables["MLFLOW_TRACKING_URI"]), variables

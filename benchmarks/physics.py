@@ -33,6 +33,7 @@ from ase.optimize import BFGS
 from bdqm_tune.learning.calculator import make_calculator
 from bdqm_tune.models.store import load_model
 from bdqm_tune.services.connection import Stores
+from bdqm_tune.services.database_urls import sqlite_url
 from benchmarks.accuracy import DATA, command
 from benchmarks.energy_conservation import moving
 
@@ -104,7 +105,8 @@ def tuned(train: Path, n_trials: int, seed: int) -> Calculator:
         (Path(folder) / "seeds.yaml").write_text(json.dumps(seeds))
         options = ["--train", str(train), "--config", "seeds.yaml", "--n-trials", str(n_trials), "--json"]
         run_id = json.loads(command(folder, "tune", "--study", "physics", *options))["best_run_id"]
-        return make_calculator(load_model(run_id, Stores(Path(folder), tracking=f"sqlite:///{folder}/mlflow.db")))
+        stores = Stores(Path(folder), tracking=sqlite_url(Path(folder) / "mlflow.db"))
+        return make_calculator(load_model(run_id, stores))
 
 
 def deformed(atoms: Atoms, gradient: np.ndarray) -> Atoms:

@@ -27,6 +27,7 @@ from bdqm_tune.evaluation.ensembling import assemble, record_ensemble
 from bdqm_tune.evaluation.evaluation import evaluate_best, evaluate_ensemble
 from bdqm_tune.learning.dataset import prepare
 from bdqm_tune.services.connection import Stores
+from bdqm_tune.services.database_urls import sqlite_url
 from bdqm_tune.study.results import load_results
 from bdqm_tune.tuning.tune import tune
 
@@ -95,7 +96,7 @@ def picture(drawn: Figure | Axes, file: Path) -> None:
 def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="bdqm-") as scratch:
-        stores = Stores(Path(scratch) / "home", tracking=f"sqlite:///{scratch}/mlflow.db")
+        stores = Stores(Path(scratch) / "home", tracking=sqlite_url(Path(scratch) / "mlflow.db"))
         for name, draw in drawings(stores).items():
             picture(draw(), folder / f"{name}.png")
             plt.close()

@@ -14,7 +14,7 @@ from scripts import rooms
 PACKAGE = Path(__file__).resolve().parents[1] / "bdqm_tune"
 
 # What each room may import from, apart from itself, from the ground up.
-GROUND = ["backoff", "errors", "files", "units", "process", "progress", "threads", "compiled"]
+GROUND = ["backoff", "errors", "files", "units", "process", "progress", "threads", "compiled", "user"]
 SCIENCE = ["structures", "descriptors", "learning", "backends"]
 STORES = ["services", "storage", "tracking"]
 ALLOWED: dict[str, list[str]] = {
@@ -26,8 +26,8 @@ ALLOWED: dict[str, list[str]] = {
     "compilation": [*GROUND, "config", *SCIENCE],
     "amptorch_import": [*GROUND, "config", *SCIENCE],
     "n2p2": [*GROUND, "config", *SCIENCE],
-    "services": ["errors", "files", "config"],
-    "mlflow_server": ["backoff", "errors", "files", "process", "progress", "units", "services"],
+    "services": ["errors", "files", "user", "config"],
+    "mlflow_server": ["backoff", "errors", "files", "process", "progress", "units", "user", "services"],
     "storage": [*GROUND, "services"],
     "tracking": [*GROUND, "services", "storage", "learning"],
     "study": [*GROUND, "config", *SCIENCE, *STORES],
@@ -43,7 +43,7 @@ ALLOWED["analysis"] = [*GROUND, "learning", *STORES, "study", "evaluation", "con
 ALLOWED["api"] = [*ALLOWED, "config"]
 ALLOWED["cli"] = [room for room in ALLOWED if room != "experiment"]
 ALLOWED["__init__"] = ["api"]
-ALLOWED["__main__"] = ["cli"]
+ALLOWED["__main__"] = ["cli", "user"]
 SERVICES = {"mlflow", "optuna", "sqlalchemy"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 

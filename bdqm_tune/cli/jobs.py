@@ -13,6 +13,7 @@ import typer
 
 from bdqm_tune.cli.shared import Json, stores_here, tune_overrides
 from bdqm_tune.errors import BadInput, BdqmError, argument
+from bdqm_tune.user import expanded
 
 if TYPE_CHECKING:
     from bdqm_tune.services.jobspec import JobSpec, JobState, Scheduler
@@ -198,7 +199,7 @@ def _for_workers(
         given = parameters.get(name, "builtin")
         if given == "builtin":
             continue
-        sources = find_sources(given) if name != "config" else [Source(str(Path(given).expanduser()), ALL)]
+        sources = find_sources(given) if name != "config" else [Source(str(expanded(given)), ALL)]
         for source in sources:
             if not exists(source.path):
                 raise BadInput(f"--{name} {source.path}: no such file")

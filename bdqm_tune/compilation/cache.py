@@ -5,7 +5,6 @@ begin at the same moment; and it does not notice when a function that is compile
 file.
 """
 
-import fcntl
 import functools
 import hashlib
 import os
@@ -13,14 +12,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bdqm_tune.errors import one_line
+from bdqm_tune.files import lock_file
 from bdqm_tune.progress import note
+from bdqm_tune.user import user_home
 
 PACKAGE = Path(__file__).resolve().parents[1]
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bdqm-tune" / "compiled"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or user_home() / ".cache") / "bdqm-tune" / "compiled"
 COMPILING = "compiling loops: a minute, once for this code on this kind of machine"
 WAITING = "another process compiles loops; waiting for it, a minute at most"
 MAX_DIGESTS = 5  # in the cache, the latest used; 7 MB each
@@ -62,8 +63,16 @@ def take(key: str, package: Path = PACKAGE, cache: Path = CACHE) -> bool:
     if not folder.is_dir():
         return False
     folder.touch()  # used now
-    shutil.copytree(folder, package, dirs_exist_ok=True)
+    _copy(compiled_files(folder), folder, package)
     return True
+
+
+def _copy(files: Sequence[Path], source: Path, target: Path) -> None:
+    """Copy files to another tree, whose folders keep their permissions: a cache is the user's own."""
+    for path in files:
+        copy = target / path.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, copy)
 
 
 def keep(key: str, package: Path = PACKAGE, cache: Path = CACHE) -> None:
@@ -77,10 +86,7 @@ def keep(key: str, package: Path = PACKAGE, cache: Path = CACHE) -> None:
     try:
         cache.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=cache))
-        for path in files:
-            copy = made / path.relative_to(package)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(path, copy)
+        _copy(files, package, made)
         if (cache / key).exists():  # another process was faster
             shutil.rmtree(made)
         else:
@@ -127,10 +133,10 @@ def bring(
         return
     with lock:  # of two at once, one compiles
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(lock.fileno(), wait=False)
         except BlockingIOError:
             say(WAITING)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            lock_file(lock.fileno())
         made = folder / f"compiled.{sys.implementation.cache_tag}.digest"
         while not (made.exists() and made.read_text() == digest(package)):
             key = digest(package)

@@ -1,7 +1,5 @@
 """A file computed once: by one process, on any node, while others that need it wait."""
 
-import errno
-import fcntl
 import os
 import shutil
 import threading
@@ -10,12 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bdqm_tune.files import open_no_link
+from bdqm_tune.files import NO_LOCKS, lock_file, open_no_link
 from bdqm_tune.progress import check, note
 
 POLL = 0.2  # seconds
 _making = threading.Lock()
-NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # a file system that has none
 
 
 def make_once(path: Path, what: str, make: Callable[[], None], is_whole: Callable[[Path], bool] = Path.exists) -> None:
@@ -97,7 +94,7 @@ def _locked(lock: Path, waiting: str) -> int | None:
 def _try_to_lock(lock: Path) -> int | None:
     handle = open_no_link(lock, os.O_RDWR | os.O_CREAT)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock_file(handle, wait=False)
         if _is_file_at(handle, lock):
             return handle
     except BlockingIOError:

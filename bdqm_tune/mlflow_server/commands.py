@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bdqm_tune.errors import BadInput
+from bdqm_tune.user import expanded
 
 if TYPE_CHECKING:
     from bdqm_tune.mlflow_server.paths import ServerPaths
@@ -161,7 +162,7 @@ def backup(
     places = _places()
     refuse_during_restore(places)
     connection = _connection(places)
-    file = Path(out).expanduser().absolute() if out else places.backups / backup_name()
+    file = expanded(out).absolute() if out else places.backups / backup_name()
     database = running_database(places, make_url(connection.storage_url))
     contents = make_backup(places, database, file, load_settings(places.settings).versions)
     print(f"{file}: {bytes_text(file.stat().st_size)}; all schemas and {contents.artifacts} artifacts")
@@ -179,7 +180,7 @@ def restore(
     from bdqm_tune.units import bytes_text
 
     places = _places()
-    found = bring_back(places, Path(file).expanduser().absolute(), replace, _progress)
+    found = bring_back(places, expanded(file).absolute(), replace, _progress)
     print(
         f"{places.folder}: as of {found.made}; all schemas and {found.artifacts} artifacts ({bytes_text(found.bytes)})"
     )

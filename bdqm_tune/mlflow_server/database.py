@@ -1,6 +1,5 @@
 """The private MariaDB or MySQL instance: its configuration, first initialisation, start, and connections to it."""
 
-import getpass
 import os
 import shutil
 import subprocess
@@ -17,6 +16,7 @@ from bdqm_tune.errors import BdqmError, one_line
 from bdqm_tune.mlflow_server.paths import ServerPaths, write_private
 from bdqm_tune.mlflow_server.processes import marked, start, stop, tail_of_start, wait_for
 from bdqm_tune.mlflow_server.programs import Programs
+from bdqm_tune.user import user_name
 
 # Two for each of 1000 workers, and those that the MLflow server may open (see tracking.py and settings.py). One that is
 # not used costs nothing; where the system allows fewer files, the database takes less by itself.
@@ -57,7 +57,7 @@ def own_database(places: ServerPaths, host: str, port: int) -> Database:
     socket, tls = {"unix_socket": str(places.socket), "charset": "utf8mb4"}, {"ssl_ca": str(places.ca)}
     at_socket = URL.create("mysql+pymysql", host="localhost", query=socket)
     return Database(
-        admin=at_socket.set(username=getpass.getuser()),
+        admin=at_socket.set(username=user_name()),
         local=at_socket,
         public=URL.create("mysql+pymysql", host=host, port=port, query={"charset": "utf8mb4", **tls}),
         own=True,
@@ -124,7 +124,7 @@ def initialise(places: ServerPaths, programs: Programs) -> None:
     new = Path(tempfile.mkdtemp(prefix="new-", dir=places.database))
     link = places.socket.parent / new.name
     link.symlink_to(new)  # since mariadb-install-db cannot do with a blank in the path
-    user = getpass.getuser()
+    user = user_name()
     if programs.mariadb:
         command = [programs.find("mariadb-install-db", "mysql_install_db"), "--no-defaults", f"--datadir={link}"]
         command += ["--auth-root-authentication-method=socket", f"--auth-root-socket-user={user}", "--skip-test-db"]

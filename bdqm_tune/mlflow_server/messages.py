@@ -1,6 +1,5 @@
 """What `services` prints: the ssh line of the tunnel, variables for a shell, the status."""
 
-import getpass
 import os
 import shlex
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from bdqm_tune.mlflow_server.control import Status
 from bdqm_tune.mlflow_server.settings import LOOPBACK
 from bdqm_tune.services.connection import Connection
 from bdqm_tune.units import bytes_text
+from bdqm_tune.user import user_name
 
 # Where a job was submitted: the machine through which its node is reached.
 LOGIN_VARIABLES = ("BDQM_LOGIN_HOST", "SLURM_SUBMIT_HOST", "PBS_O_HOST")
@@ -27,8 +27,8 @@ def tunnel(connection: Connection, here: str, environ: Mapping[str, str] = os.en
 
     url = make_url(connection.tracking_uri)
     login = next((environ[name] for name in LOGIN_VARIABLES if environ.get(name)), here)
-    target = f"{getpass.getuser()}@{connection.host}"
-    jump = "" if login == connection.host else f" -J {getpass.getuser()}@{login}"
+    target = f"{user_name()}@{connection.host}"
+    jump = "" if login == connection.host else f" -J {user_name()}@{login}"
     end = "localhost" if url.host in LOOPBACK else url.host
     return f"ssh -N -L {url.port}:{end}:{url.port}{jump} {target}"
 

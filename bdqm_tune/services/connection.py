@@ -14,8 +14,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from bdqm_tune.errors import BadInput, BdqmError, one_line
-from bdqm_tune.services.database_urls import parse_storage_url
+from bdqm_tune.services.database_urls import parse_storage_url, sqlite_url
 from bdqm_tune.services.secrets import check_address, without_secrets
+from bdqm_tune.user import expanded, user_home
 
 FORMAT = 1
 RESTART = 120.0  # seconds in which servers that restart are up again
@@ -61,7 +62,7 @@ class Stores:
         """SQLAlchemy URL of Optuna's storage as it is now. Raises BdqmError if the servers that have it are down."""
         if self.storage is None and self.connection_file is not None:
             return read_connection(self.connection_file).storage_url
-        return self.storage or f"sqlite:///{self.home / 'optuna.db'}"
+        return self.storage or sqlite_url(self.home / "optuna.db")
 
     @property
     def tracking_uri(self) -> str | None:
@@ -80,7 +81,7 @@ class Stores:
 
 def services_folder(environ: Mapping[str, str] = os.environ) -> Path:
     """Where the servers keep their data and secrets: `BDQM_SERVICES`, else `~/.bdqm-tune`."""
-    return Path(environ.get("BDQM_SERVICES") or Path.home() / ".bdqm-tune").expanduser().absolute()
+    return expanded(environ.get("BDQM_SERVICES") or str(user_home() / ".bdqm-tune")).absolute()
 
 
 def has_servers(environ: Mapping[str, str] = os.environ) -> bool:
@@ -147,7 +148,7 @@ def file_stores(environ: Mapping[str, str] = os.environ) -> Stores:
     if storage is not None:
         parse_storage_url(storage)
     # Not left to MLflow, which would read the variable.
-    return Stores(home, storage, tracking or f"sqlite:///{Path('mlflow.db').absolute()}")
+    return Stores(home, storage, tracking or sqlite_url(Path("mlflow.db").absolute()))
 
 
 def server_stores(environ: Mapping[str, str] = os.environ, wait: bool = True) -> Stores:
@@ -165,7 +166,7 @@ def _await_servers(file: Path, home: Path, seconds: float) -> None:
     while not file.exists():
         if (left := deadline - time.monotonic()) <= 0:
             files = {"BDQM_STORAGE": home / "optuna.db", "MLFLOW_TRACKING_URI": Path("mlflow.db").absolute()}
-            choice = " ".join(f"{name}={shlex.quote(f'sqlite:///{path}')}" for name, path in files.items())
+            choice = " ".join(f"{name}={shlex.quote(sqlite_url(path))}" for name, path in files.items())
             raise BdqmError(
                 f"the servers of {file.parent} are not up: `bdqm-tune services up` starts them; "
                 f"to use files of this folder in their place, `export {choice}`"

@@ -1,6 +1,7 @@
 """Which databases can hold the studies, by which drivers, and how their URLs are written."""
 
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bdqm_tune.errors import BadInput
@@ -20,6 +21,13 @@ SUPPORTED = (
     "SQLite (sqlite:////path/optuna.db), MySQL and MariaDB (mysql+pymysql://), and PostgreSQL (postgresql+psycopg2://) "
     "can; `bdqm-tune services up` starts a MariaDB"
 )
+
+
+def sqlite_url(file: Path) -> str:
+    """SQLAlchemy's URL of a SQLite file, whatever characters its path has."""
+    import sqlalchemy
+
+    return sqlalchemy.URL.create("sqlite", database=str(file)).render_as_string()
 
 
 def parse_storage_url(text: str) -> "sqlalchemy.URL":

@@ -1,8 +1,6 @@
 """Opening the database of studies: its current address, its tables, and locks on a study."""
 
-import fcntl
 import hashlib
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -14,7 +12,7 @@ import sqlalchemy
 from alembic.runtime.migration import MigrationContext
 
 from bdqm_tune.errors import BdqmError
-from bdqm_tune.files import open_no_link
+from bdqm_tune.files import locked
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.services.database_lock import DatabaseLock, PostgreSqlLock
 from bdqm_tune.services.database_urls import parse_storage_url
@@ -34,6 +32,7 @@ POSTGRESQL_TIMEOUTS = {
     "keepalives_count": 3,
     "tcp_user_timeout": 60_000,
 }
+NO_LOCKS_REMEDY = "set BDQM_HOME to a folder on another one, or let `bdqm-tune services up` start servers"
 RECYCLE = 1800  # seconds after which a connection is replaced
 LOCK_SECONDS = 600  # seconds to wait for a lock, and for a connection where the server has none left
 
@@ -239,12 +238,8 @@ def study_lock(stores: Stores, study: str, what: str = "study") -> Iterator[Call
 def _lock_of(database: StudyDatabase, what: str, name: str = "") -> Iterator[Callable[[], None]]:
     if database.file is not None:
         database.file.parent.mkdir(parents=True, exist_ok=True)
-        file = open_no_link(Path(f"{database.file}.{what}.lock"), os.O_RDWR | os.O_CREAT)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with locked(Path(f"{database.file}.{what}.lock"), NO_LOCKS_REMEDY):
             yield lambda: None
-        finally:
-            os.close(file)
     elif database.is_server:
         with closing(database.retry_on_open(lambda: _lock(database, f"{what} {name}"))) as lock:
             yield lock.check

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bdqm_tune.errors import BadInput
+from bdqm_tune.user import expanded
 
 INDEX = re.compile(r"(?P<path>.+)@(?P<index>-?\d+|-?\d*:-?\d*(?::-?\d*)?)", re.DOTALL)
 PATTERN = re.compile(r"[*?[]")
@@ -91,7 +92,7 @@ def exists(path: str) -> bool:
 
 def _expanded(text: str) -> Path:
     """The text, with the home folder where it begins with one."""
-    return Path(text).expanduser() if text.startswith("~/") else Path(text)
+    return expanded(text) if text.startswith("~/") else Path(text)
 
 
 def _slice(index: str, text: str) -> slice:

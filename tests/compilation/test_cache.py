@@ -180,3 +180,16 @@ def test_a_failure_keeps_nobody_from_training(
 def test_a_package_that_cannot_be_written_to_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "__pycache__").touch()
     compiling.bring(tmp_path, tmp_path / "cache")
+
+
+def test_the_folders_of_the_package_keep_their_permissions(package: Path, tmp_path: Path) -> None:
+    """Else an installation that others use could be read by nobody else from then on."""
+    made = package / "kernels" / "__pycache__" / f"loops.f-1.{PY}.nbi"
+    made.parent.mkdir()
+    made.write_bytes(b"compiled")
+    compiling.keep("key", package, tmp_path / "cache")
+    other = tmp_path / "other"
+    other.mkdir()
+    other.chmod(0o755)
+    assert compiling.take("key", other, tmp_path / "cache")
+    assert other.stat().st_mode & 0o777 == 0o755

@@ -1,5 +1,6 @@
 """Features that several processes need at once are computed by one of them."""
 
+import fcntl
 import os
 import queue
 import signal
@@ -142,7 +143,8 @@ def test_without_locks_each_process_computes_for_itself(tmp_path: Path, monkeypa
     def no_locks(*_: object) -> None:
         raise OSError(compute_once.NO_LOCKS[0], "no locks here")
 
-    monkeypatch.setattr(compute_once.fcntl, "flock", no_locks)
+    for name in ("flock", "lockf"):
+        monkeypatch.setattr(fcntl, name, no_locks)
     begun = tmp_path / "key.77.partial"
     begun.touch()
     make_once(tmp_path / "key.npy", "Features", (tmp_path / "key.npy").touch)
