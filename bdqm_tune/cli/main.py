@@ -248,7 +248,10 @@ def _failed(error: Exception) -> int:
     elif isinstance(error, typer.TyperException):
         code, message = BadInput.exit_code, f"bdqm-tune: {printable(error.format_message())}"
     elif is_disk_full(error):
-        message = f"bdqm-tune: {getattr(error, 'filename', None) or 'cannot write'}: {DISK_FULL}"
+        # Numba, too, keeps files in the home folder, where the package's cannot be written to.
+        unnamed = f"cannot write: {DISK_FULL}; TMPDIR and NUMBA_CACHE_DIR name other folders, if it is none of yours"
+        file = getattr(error, "filename", None)
+        message = f"bdqm-tune: {file}: {DISK_FULL}" if file else f"bdqm-tune: {unnamed}"
     else:  # which nobody expected
         message = traceback.format_exc().rstrip()
     print(without_secrets(message), file=sys.stderr)

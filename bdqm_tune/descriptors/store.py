@@ -100,7 +100,8 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise BdqmError(f"{path}: cannot be written ({error.strerror or error})") from None
+        why = error.strerror or error
+        raise BdqmError(f"{path}: cannot be written ({why}); BDQM_HOME names another folder") from None
 
 
 def structures_key(atoms: list[Atoms], descriptor: Descriptor) -> str:

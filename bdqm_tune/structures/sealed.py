@@ -135,4 +135,5 @@ def _write(path: Path, write: Callable[[BinaryIO], object], mode: int) -> None:
         with written_whole(path, mode) as file:
             write(file)
     except OSError as error:
-        raise BdqmError(f"{path}: cannot be written ({error.strerror or error})") from None
+        why = error.strerror or error
+        raise BdqmError(f"{path}: cannot be written ({why}); BDQM_HOME names another folder") from None

@@ -1,5 +1,6 @@
 """A client for the tracking store's current address, and what MLflow's errors mean."""
 
+import errno
 import os
 import shlex
 
@@ -50,7 +51,10 @@ def tracking_client(stores: Stores) -> MlflowClient:
     ) as error:
         where = without_secrets(stores.tracking_uri or mlflow.get_tracking_uri())
         kind = BdqmError if isinstance(error, DBAPIError | OSError) else BadInput
-        raise kind(f"MLflow cannot use the tracking store {where}: {reason(error)}") from error
+        remedy = ""
+        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS):  # in vain, however long it waits
+            kind, remedy = BadInput, "; MLFLOW_TRACKING_URI names another place"
+        raise kind(f"MLflow cannot use the tracking store {where}: {reason(error)}{remedy}") from error
 
 
 def gc_command(tracking_uri: str, run_ids: str = "") -> str:

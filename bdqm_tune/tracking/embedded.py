@@ -20,6 +20,7 @@ from bdqm_tune.errors import BadInput
 from bdqm_tune.files import locked
 from bdqm_tune.services.mlflow_private import initialize_tables, revisions
 from bdqm_tune.storage.database import sqlite_file
+from bdqm_tune.tracking.moved_folder import follow_move
 
 NO_LOCKS_REMEDY = "set MLFLOW_TRACKING_URI to a file on another one, or let `bdqm-tune services up` start servers"
 STILL = 15.0  # seconds without a change after which nobody is making tables
@@ -51,6 +52,8 @@ def make_tracking_file(uri: str) -> None:
         finally:
             lock.unlink(missing_ok=True)  # whoever locks another one finds the file, or makes the same again
     _await_tables(file)
+    with suppress(sqlite3.Error):  # MLflow says what is wrong with the file
+        follow_move(file)
     _whole.add(file)
 
 

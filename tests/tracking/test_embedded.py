@@ -129,3 +129,14 @@ def test_without_any_locks_the_remedy_is_named(tmp_path: Path, monkeypatch: pyte
         open_storage(Stores(tmp_path))
     with pytest.raises(BadInput, match=r"no locks .*; set MLFLOW_TRACKING_URI .*services up"):
         tracking_client(Stores(tmp_path, tracking=sqlite_url(tmp_path / "mlflow.db")))
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_with_what_to_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(tmp_path))
+
+    monkeypatch.setattr(embedded, "locked", refused)
+    with pytest.raises(BadInput, match=r"Permission denied: .*; MLFLOW_TRACKING_URI names another place$"):
+        tracking_client(Stores(tmp_path, tracking=sqlite_url(tmp_path / "mlflow.db")))
