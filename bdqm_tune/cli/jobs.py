@@ -104,6 +104,10 @@ def submit(
         os.chdir(queue.folder(spec))
         os.execvpe(command[0], command, spec.environ)
     folder = records_folder(home)
+    if job in ("tune", "analysis") and not needs_servers:
+        from bdqm_tune.tracking.embedded import make_tracking_file
+
+        make_tracking_file(os.environ["MLFLOW_TRACKING_URI"])  # several `mlflow run` at once would each make its tables
     if needs_servers:
         bring_servers_up(queue, servers, folder, connection_file, wait, _say)
     submission = submit_job(queue, spec, folder, parameters.get("study", "") if job != "servers" else "")

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from bdqm_tune.config.config import describe
 from bdqm_tune.errors import BadInput, one_line
+from bdqm_tune.user import expanded
 
 Changes = Mapping[tuple[str, str], tuple[str, str]]  # (table, key) → (option, value)
 
@@ -39,7 +40,7 @@ def _gpu(text: str) -> str:
 
 
 def _path(text: str) -> str:
-    return str(Path(os.path.expandvars(text)).expanduser())
+    return str(expanded(os.path.expandvars(text)))
 
 
 def _flag(text: str) -> str:

@@ -122,7 +122,6 @@ def test_on_a_workstation_from_submission_to_cancellation(
     monkeypatch.setenv("BDQM_STORAGE", f"sqlite:///{tmp_path}/optuna.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project.folder}/mlflow.db")
     monkeypatch.setenv("BDQM_HOME", str(tmp_path / "home"))
-    project.runs()  # which makes MLflow's file: two at once could not
     made = json.loads(
         call("submit", "--scheduler", "local", "--workers", "2", "--study", "a b", "--json").output.splitlines()[-1]
     )
