@@ -183,7 +183,7 @@ def test_where_the_end_of_a_password_cannot_be_told_the_hint_says_how_to_write_i
         "mysql+pymysql://u:a%40b@h/d?ssl_ca=/x/ca.pem",
         "mysql+pymysql://me@server:a/b:c@h/d",
         "sqlite:////home/a:b@c/optuna.db",
-        "mysql://u@h/d?password=a%26b&charset=utf8mb4",
+        "mysql+pymysql://u@h/d?password=a%26b&charset=utf8mb4",
     ],
 )
 def test_what_is_written_as_urls_are_is_taken(url: str) -> None:
