@@ -155,7 +155,7 @@ def test_the_study_is_the_same_whatever_is_searched_of_its_descriptor(run: Run, 
     run(study={"n_trials": 1}, search=cutoffs | {"descriptor.sigmas": {"int": [2, 3]}}, **short)
     for groups, message in (
         ({"search": cutoffs, "descriptor": {"orders": [0]}}, "other descriptor"),
-        ({"search": {"descriptor.cutoff": {"choice": [3.0, 4.0]}}}, r"search\.descriptor\.cutoff: the study 'small'"),
+        ({"search": {"descriptor.cutoff": {"choice": [3.0, 4.0]}}}, r"search\.descriptor\.cutoff: study 'small'"),
     ):
         with pytest.raises(BadInput, match=message):
             run(study={"n_trials": 1}, **groups, **short)
