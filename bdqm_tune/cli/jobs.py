@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import sys
 from collections.abc import Mapping
@@ -77,7 +78,7 @@ def submit(
     elif job == "analysis":
         variables["BDQM_STUDY"] = parameters.setdefault("study", "default")
     queue = make_scheduler(chosen.scheduler)
-    check_times(queue, chosen, f"site {site_file}")
+    check_times(queue, chosen, f"site {site_file}", job if walltime else "")
     is_example = chosen.is_example and chosen.scheduler != "local"
     logs = home / "jobs" / "logs"
     spec = _spec(job, project, chosen, logs, workers if job == "tune" else 0, variables)
@@ -158,8 +159,11 @@ def cancel(
     for name in what:
         matching = [r for r in alive if name in (r.job_id, r.study) or (name == "servers" and r.job == "servers")]
         if not matching:
-            there = ", ".join(f"{r.job_id} ({r.study or r.job})" for r in alive) or "none"
-            raise BadInput(f"no job {name!r} waits or runs; there are: {there}")
+            there = ", ".join(f"{r.job_id or '?'} ({r.study or r.job})" for r in alive) or "none"
+            base = re.sub(r"_\[?[\d,-]+\]?$", "", re.sub(r"\[\d+\]", "[]", name))  # of a task in an array
+            whole = base in {record.job_id for record in alive} - {""}
+            hint = f"; `bdqm-tune cancel {shlex.quote(base)}` ends all of that array" if whole else ""
+            raise BadInput(f"no job {name!r} waits or runs; there are: {there}{hint}")
         chosen += [record for record in matching if record not in chosen]
     for record in chosen:
         scheduler = make_scheduler(record.scheduler)
@@ -270,6 +274,8 @@ def _states(record: "Submission", ended: bool) -> "list[JobState]":
     from bdqm_tune.services.jobspec import JobState
     from bdqm_tune.services.submission import make_scheduler
 
+    if record.is_made_now:
+        return [JobState("?", "being submitted")]
     if not record.job_id:
         return [JobState("?", "not known", reason=f"no id came back: see `{make_scheduler(record.scheduler).queue}`")]
     states = make_scheduler(record.scheduler).states([record.job_id])

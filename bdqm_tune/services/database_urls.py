@@ -47,6 +47,10 @@ def parse_storage_url(text: str) -> "sqlalchemy.URL":
     backend = url.get_backend_name()
     if backend not in DRIVERS:
         raise BadInput(f"BDQM_STORAGE: {backend}:// cannot hold studies; {SUPPORTED}")
+    if url.database in (None, "", ":memory:"):
+        what = "name a file" if backend == "sqlite" else "name a database"
+        example = "sqlite:////scratch/me/optuna.db" if backend == "sqlite" else f"{url.drivername}://USER@HOST/DATABASE"
+        raise BadInput(f"BDQM_STORAGE: {what}, as in {example}")
     try:
         driver = url.get_driver_name()
     except sqlalchemy.exc.NoSuchModuleError:

@@ -12,6 +12,7 @@ from pathlib import Path
 from bdqm_tune.errors import BadInput, BdqmError, shown
 from bdqm_tune.services.site import Site
 
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 PATIENCE = 120  # seconds for a command of a scheduler
 WARNED = ("tune", "servers")  # jobs that see to a successor before their time is over
 
@@ -107,7 +108,7 @@ class Scheduler(ABC):
 
     def text(self, spec: JobSpec) -> str:
         """Command and variables as one would type them."""
-        lines = [f"cd {shlex.quote(str(self.folder(spec)))}"]
+        lines = [f"mkdir -p {shlex.quote(str(spec.logs))}", f"cd {shlex.quote(str(self.folder(spec)))}"]
         lines += [f"export {name}={shlex.quote(value)}" for name, value in spec.variables.items()]
         return "\n".join([*lines, shlex.join(self.command(spec))])
 
@@ -119,8 +120,62 @@ def call(command: Sequence[str], cwd: Path | None = None, environ: Mapping[str, 
         NoAnswer: it has not ended after two minutes.
         BdqmError: it fails, with what it says.
     """
+    done = _run(command, cwd, environ)
+    if done.returncode:
+        raise BdqmError(_failure(command, done))
+    return done.stdout
+
+
+def submit_by(
+    command: Sequence[str], pattern: re.Pattern[str], cwd: Path | None = None, environ: Mapping[str, str] | None = None
+) -> str:
+    """The id of the job that a command submits: the last line of what it prints that is one.
+
+    A site's wrapper may greet before, and report after it.
+
+    Args:
+        pattern: of such a line; its group `id`.
+
+    Raises:
+        NoAnswer: the job may be in the queue: there is no id, or there is one and the command failed nevertheless.
+        BdqmError: it fails, with what it says.
+    """
+    done = _run(command, cwd, environ)
+    found = [each for text in (done.stdout, done.stderr) if (each := _last_id(text, pattern))]
+    if done.returncode and found:
+        raise NoAnswer(f"{_failure(command, done)} (and what it printed has an id, {found[0]})")
+    if done.returncode:
+        raise BdqmError(_failure(command, done))
+    if not found:
+        said = shown(f"{done.stdout}{done.stderr}")
+        raise NoAnswer(f"{command[0]} took the job, and no line of what it printed is an id: {said}")
+    return found[0]
+
+
+def find_id(output: str, pattern: re.Pattern[str]) -> str:
+    """The id in what a command that submitted a job printed. Raises NoAnswer: there is none."""
+    if found := _last_id(output, pattern):
+        return found
+    raise NoAnswer(f"no line is a job's id: {shown(output)}")
+
+
+def _last_id(output: str, pattern: re.Pattern[str]) -> str:
+    for line in reversed(COLOURS.sub("", output).splitlines()):
+        if found := pattern.fullmatch(line.strip()):
+            return found["id"]
+    return ""
+
+
+def _failure(command: Sequence[str], done: "subprocess.CompletedProcess[str]") -> str:
+    output = " ".join(f"{done.stderr} {done.stdout}".split())
+    return f"{command[0]} failed: {output or f'exit status {done.returncode}'}"
+
+
+def _run(
+    command: Sequence[str], cwd: Path | None, environ: Mapping[str, str] | None
+) -> "subprocess.CompletedProcess[str]":
     try:
-        done = subprocess.run(
+        return subprocess.run(
             command,
             cwd=cwd,
             env=environ,
@@ -134,24 +189,3 @@ def call(command: Sequence[str], cwd: Path | None = None, environ: Mapping[str, 
         raise NoAnswer(f"{command[0]} has not ended after {PATIENCE} s") from None
     except OSError as error:
         raise BdqmError(f"{command[0]}: {error}") from None
-    if done.returncode:
-        output = " ".join(f"{done.stderr} {done.stdout}".split())
-        raise BdqmError(f"{command[0]} failed: {output or f'exit status {done.returncode}'}")
-    return done.stdout
-
-
-def find_id(command: str, output: str, pattern: re.Pattern[str]) -> str:
-    """The id of a job in what the command that submitted it printed: the last line that is one.
-
-    A site's wrapper may greet before, and report after it.
-
-    Args:
-        pattern: of such a line; its group `id`.
-
-    Raises:
-        NoAnswer: there is none.
-    """
-    for line in reversed(output.splitlines()):
-        if found := pattern.fullmatch(line.strip()):
-            return found["id"]
-    raise NoAnswer(f"{command} took the job, and no line of what it printed is an id: {shown(output)}")

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bdqm_tune.errors import BadInput, BdqmError
-from bdqm_tune.services.jobspec import WARNED, JobSpec, JobState, Scheduler, call, find_id
+from bdqm_tune.services.jobspec import WARNED, JobSpec, JobState, NoAnswer, Scheduler, call, submit_by
 from bdqm_tune.services.site import Resources
 
 STATES = {"Q": "pending", "H": "held", "W": "pending", "R": "running", "E": "exiting", "T": "moving", "S": "suspended"}
@@ -58,10 +58,12 @@ class Pbs(Scheduler):
         return spec.project if spec.job == "interactive" else spec.logs
 
     def submit(self, spec: JobSpec) -> str:
-        output = call(self.command(spec), self.folder(spec), self.with_successor(spec).environ)
-        if output.lstrip().startswith("qsub: "):  # Slurm's qsub refuses with status 0
-            raise BdqmError(f"qsub failed: {' '.join(output.split())}")
-        return find_id("qsub", output, JOB_ID)
+        try:
+            return submit_by(self.command(spec), JOB_ID, self.folder(spec), self.with_successor(spec).environ)
+        except NoAnswer as error:
+            if "'qsub: " in str(error):  # Slurm's qsub refuses with status 0
+                raise BdqmError(f"qsub failed: {error}") from None
+            raise
 
     def seconds(self, walltime: str) -> int | None:
         if not TIME.fullmatch(walltime):

@@ -65,7 +65,7 @@ class PbsPro(Pbs):
         command = ["qstat", "-t", "-f"]
         try:
             return parse_json(call([*command, "-F", "json", job_id]))
-        except ValueError:  # a variable of the job's that qstat did not quote
+        except (ValueError, TypeError, AttributeError):  # what qstat did not quote is no JSON, or a number
             return [state for state in parse_qstat(call([*command, job_id])) if "[]" not in state.job_id]
 
 

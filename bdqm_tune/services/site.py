@@ -4,10 +4,11 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
+from datetime import date, time
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from bdqm_tune.config.config import describe
 from bdqm_tune.errors import BadInput, one_line
@@ -27,6 +28,12 @@ def _word(text: str) -> str:
     if not re.fullmatch(r"[\w.:+=@/%-]*", text):
         raise ValueError(f"must be one word of letters, digits and . : + = @ / % - _, got {text!r}")
     return text
+
+
+def _written(value: object) -> object:
+    if isinstance(value, date | time):  # TOML's own kinds: 08:00:00 without quotes is a time of day
+        raise ValueError(f"write it in quotes, got {value}")
+    return value
 
 
 def _needed(text: str) -> str:
@@ -49,7 +56,7 @@ def _flag(text: str) -> str:
 
 Line = Annotated[str, AfterValidator(_line)]
 Word = Annotated[str, AfterValidator(_word)]
-Needed = Annotated[Word, AfterValidator(_needed)]
+Needed = Annotated[Word, BeforeValidator(_written), AfterValidator(_needed)]
 Flags = list[Annotated[str, AfterValidator(_flag)]]
 
 
@@ -145,7 +152,7 @@ def load_site(path: Path, changes: Changes | None = None) -> Site:
 
 def _validated(path: Path, changes: Mapping[tuple[str, str], str]) -> Site:
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         for (table, key), value in changes.items():
             content |= {table: {**content[table], key: value}} if table else {key: value}
         return Site(**content)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bdqm_tune.errors import BadInput, BdqmError
-from bdqm_tune.services.jobspec import WARNED, JobSpec, JobState, Scheduler, call, find_id
+from bdqm_tune.services.jobspec import WARNED, JobSpec, JobState, Scheduler, call, submit_by
 
 JOB_ID = re.compile(r"(Submitted batch job )?(?P<id>\d+)((;| on cluster )\S+)?")  # with --parsable, and without
 # minutes, minutes:seconds, hours:minutes:seconds, days-hours, days-hours:minutes, days-hours:minutes:seconds: sbatch(1)
@@ -52,7 +52,7 @@ class Slurm(Scheduler):
         return spec.project
 
     def submit(self, spec: JobSpec) -> str:
-        return find_id("sbatch", call(self.command(spec), self.folder(spec), spec.environ), JOB_ID)
+        return submit_by(self.command(spec), JOB_ID, self.folder(spec), spec.environ)
 
     def states(self, job_ids: Sequence[str]) -> list[JobState]:
         output = call(["squeue", "--noheader", "--array", f"--user={os.getuid()}", "--format=%F|%i|%T|%N|%L|%r"])

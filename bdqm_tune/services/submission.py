@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from bdqm_tune.errors import BadInput, BdqmError, one_line
+from bdqm_tune.progress import note
 from bdqm_tune.services.connection import read_connection
 from bdqm_tune.services.jobspec import WARNED, JobSpec, JobState, NoAnswer, Scheduler, find_id
 from bdqm_tune.services.local import Local
@@ -19,7 +20,7 @@ from bdqm_tune.services.pbs import JOB_ID
 from bdqm_tune.services.pbspro import PbsPro, pbs_of_this_machine
 from bdqm_tune.services.site import Site
 from bdqm_tune.services.slurm import Slurm
-from bdqm_tune.services.submissions import Submission, read_records, write_record
+from bdqm_tune.services.submissions import Submission, read_records, this_process, write_record
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # How `scheduler` in site.toml is read. Others come from packages that declare an entry point of this group.
@@ -50,8 +51,11 @@ def make_scheduler(name: str) -> Scheduler:
     return found
 
 
-def check_times(scheduler: Scheduler, site: Site, where: str) -> None:
+def check_times(scheduler: Scheduler, site: Site, where: str, option_of: str = "") -> None:
     """See that jobs which are warned before their end run for longer than that.
+
+    Args:
+        option_of: the job whose walltime was given by --walltime.
 
     Raises:
         BadInput: one does not; `where` names the file.
@@ -60,7 +64,8 @@ def check_times(scheduler: Scheduler, site: Site, where: str) -> None:
         walltime = site.resources(job).walltime
         seconds = scheduler.seconds(walltime)
         if seconds is not None and 0 < seconds <= site.warning:
-            raise BadInput(f"{where}: {job}.walltime {walltime} is not longer than the warning of {site.warning} s")
+            given = "--walltime" if job == option_of else f"{where}: {job}.walltime"
+            raise BadInput(f"{given} {walltime} is not longer than the warning of {site.warning} s")
 
 
 def submit(scheduler: Scheduler, spec: JobSpec, folder: Path, study: str = "") -> Submission:
@@ -76,19 +81,29 @@ def submit(scheduler: Scheduler, spec: JobSpec, folder: Path, study: str = "") -
     """
     for earlier in read_records(folder):
         if not earlier.job_id and (earlier.scheduler, earlier.job, earlier.study) == (scheduler.name, spec.job, study):
-            raise BadInput(f"{without_id(earlier, scheduler, folder)}; then call this again. Nothing was submitted")
+            then = "" if earlier.is_made_now else "; then call this again"
+            raise BadInput(f"{without_id(earlier, scheduler, folder)}{then}. Nothing was submitted")
     command, made = shlex.join(scheduler.command(spec)), datetime.now().isoformat(timespec="microseconds")
-    record = Submission("", scheduler.name, spec.job, made, study, max(spec.workers, 1), command, str(spec.logs))
+    record = Submission(
+        "", scheduler.name, spec.job, made, study, max(spec.workers, 1), command, str(spec.logs), this_process()
+    )
     write_record(folder, record)
     try:
         record = replace(record, job_id=scheduler.submit(spec))
     except NoAnswer as error:
+        record = replace(record, process="")
+        write_record(folder, record)
         raise NoAnswer(f"{one_line(error)}. {without_id(record, scheduler, folder)}") from None
     except BdqmError:
         (folder / record.file).unlink()
         raise
-    write_record(folder, record)
-    return record
+    except (KeyboardInterrupt, SystemExit):
+        record = replace(record, process="")
+        write_record(folder, record)
+        note(without_id(record, scheduler, folder))
+        raise
+    write_record(folder, replace(record, process=""))
+    return replace(record, process="")
 
 
 def record_successor(folder: Path, job_id: str, output: str) -> None:
@@ -104,13 +119,15 @@ def record_successor(folder: Path, job_id: str, output: str) -> None:
     array = re.sub(r"\[\d+\]", "[]", job_id)
     known = [record for record in read_records(folder) if record.job_id in (job_id, array)]
     if known:
-        new, made = find_id("qsub", output, JOB_ID), datetime.now().isoformat(timespec="microseconds")
+        new, made = find_id(output, JOB_ID), datetime.now().isoformat(timespec="microseconds")
         write_record(folder, replace(known[-1], job_id=new, made=made, workers=1))
 
 
 def without_id(record: Submission, scheduler: Scheduler, folder: Path) -> str:
     """What to do about a submission of which only the queue knows whether there is a job."""
     what = f"{record.job} of study {record.study!r}" if record.study else record.job
+    if record.is_made_now:
+        return f"process {record.process} is submitting {what} at this moment: wait until it has ended"
     return (
         f"A submission of {record.made[:19]} ({what}) may be in the queue: if `{scheduler.queue}` shows its job, write "
         f"its id as job_id into {folder / record.file}; if not, remove that file"

@@ -1,9 +1,12 @@
 """What was submitted: one small JSON file a submission, in `$BDQM_HOME/jobs/`."""
 
 import json
+import os
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import psutil
 
 from bdqm_tune.errors import BadInput, one_line
 from bdqm_tune.files import write_whole
@@ -21,11 +24,32 @@ class Submission:
     workers: int = 1
     command: str = ""
     logs: str = ""  # folder of its output
+    process: str = ""  # that is submitting it: PID@HOST, and when that process began
+
+    @property
+    def is_made_now(self) -> bool:
+        """Whether the process that submits it is still at work."""
+        host = self.process.partition("@")[2].partition(" ")[0]
+        if not self.process or self.job_id or host != os.uname().nodename:
+            return False
+        try:
+            return _named(psutil.Process(int(self.process.partition("@")[0]))) == self.process
+        except psutil.Error:
+            return False
 
     @property
     def file(self) -> str:
         """The name of its record."""
         return f"{self.made.replace(':', '')}-{self.scheduler}.json"
+
+
+def this_process() -> str:
+    """This process, as a record names it."""
+    return _named(psutil.Process())
+
+
+def _named(process: psutil.Process) -> str:
+    return f"{process.pid}@{os.uname().nodename} {process.create_time():.2f}"
 
 
 def records_folder(home: Path) -> Path:

@@ -11,11 +11,15 @@ from bdqm_tune.tracking.search import search
 REPLACES = "replaces_run_id"  # tag of a run that took the place of a deleted one
 
 
-def experiment_of(client: MlflowClient, name: str, restore: bool) -> str:
+OTHER_STUDY = "choose another name with --study"
+
+
+def experiment_of(client: MlflowClient, name: str, restore: bool, otherwise: str = OTHER_STUDY) -> str:
     """The id of the experiment of that name, which is made if there is none.
 
     Args:
         restore: restore it if it was deleted.
+        otherwise: what to do instead of restoring it, for the message.
 
     Raises:
         BadInput: it was deleted, and is not to be restored.
@@ -28,16 +32,16 @@ def experiment_of(client: MlflowClient, name: str, restore: bool) -> str:
             experiment = client.get_experiment_by_name(name)  # which another worker made meanwhile
             if experiment is None:
                 raise
-    return active_experiment(client, experiment, restore)
+    return active_experiment(client, experiment, restore, otherwise)
 
 
-def active_experiment(client: MlflowClient, experiment: Experiment, restore: bool) -> str:
+def active_experiment(client: MlflowClient, experiment: Experiment, restore: bool, otherwise: str = OTHER_STUDY) -> str:
     """The id of an experiment, which is restored if it was deleted; raises BadInput if it is not to be restored."""
     if experiment.lifecycle_stage != LifecycleStage.ACTIVE:
         if not restore:
             raise BadInput(
                 f"the MLflow experiment {experiment.name!r} is deleted; restore it with "
-                f"`mlflow experiments restore -x {experiment.experiment_id}`, or choose another name with --study"
+                f"`mlflow experiments restore -x {experiment.experiment_id}`, or {otherwise}"
             )
         restore_experiment(client, experiment)
     return str(experiment.experiment_id)

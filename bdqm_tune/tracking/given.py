@@ -30,7 +30,7 @@ def given_run(client: MlflowClient, environ: MutableMapping[str, str] = os.envir
     """The run that MLFLOW_RUN_ID names, which is taken out of the environment; None if it is not set.
 
     Raises:
-        BadInput: there is no such run in this tracking store, or it was deleted.
+        BadInput: there is no such run in this tracking store, or it or its experiment was deleted.
     """
     run_id = environ.get(RUN_ID)
     if not run_id:
@@ -49,6 +49,12 @@ def given_run(client: MlflowClient, environ: MutableMapping[str, str] = os.envir
         raise BadInput(
             f"{RUN_ID} names the run {run_id}, which was deleted: `mlflow runs restore --run-id {run_id}` brings it "
             f"back; or `unset {RUN_ID}`"
+        )
+    experiment = _find(client, run.info.experiment_id)
+    if experiment is not None and experiment.lifecycle_stage != LifecycleStage.ACTIVE:
+        raise BadInput(
+            f"{RUN_ID} names the run {run_id} of the experiment {experiment.name!r}, which was deleted: `mlflow "
+            f"experiments restore -x {experiment.experiment_id}` brings it back; or `unset {RUN_ID}`"
         )
     # Left in the environment, MLflow would let it override the parent of every run that is made here.
     del environ[RUN_ID]
@@ -115,7 +121,7 @@ def _named_experiment(client: MlflowClient, environ: Mapping[str, str], restore:
                 f"{EXPERIMENT_NAME}={name!r} is the experiment {named.experiment_id}, and {EXPERIMENT_ID} is "
                 f"{experiment_id!r}: unset one of the two"
             )
-        return experiment_of(client, name, restore)
+        return experiment_of(client, name, restore, f"unset {EXPERIMENT_NAME}")
     if not experiment_id:
         return ""
     experiment = _find(client, experiment_id)
@@ -125,7 +131,7 @@ def _named_experiment(client: MlflowClient, environ: Mapping[str, str], restore:
             f"{EXPERIMENT_ID} is {experiment_id!r}, and there is no such experiment in the tracking store {store}: "
             f"`mlflow experiments search` lists those there are; or `unset {EXPERIMENT_ID}`"
         )
-    return active_experiment(client, experiment, restore)
+    return active_experiment(client, experiment, restore, f"unset {EXPERIMENT_ID}")
 
 
 def _experiment_of_study(client: MlflowClient, study: str, experiment_id: str) -> Experiment | None:

@@ -108,6 +108,25 @@ def test_a_job_without_an_id_is_shown_and_cannot_be_cancelled(
         call("cancel", "a b")
 
 
+def test_a_task_of_an_array_is_named_with_what_ends_it(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("BDQM_HOME", str(tmp_path / "home"))
+    for job_id in ("90", "91[].pbs"):
+        record = Submission(job_id, "slurm", "tune", f"2026-01-01T00:00:0{job_id[1]}", "s", 2)
+        write_record(records_folder(tmp_path / "home"), record)
+    (tmp_path / "squeue").write_text(
+        "#!/bin/bash\necho '90|90_1|RUNNING|n|1:00|None'; echo '91[].pbs|x|RUNNING|n|1|None'\n"
+    )
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    for task in ("90_1", "90_[2-3]"):
+        with pytest.raises(BadInput, match=r"there are: 90 \(s\), .*; `bdqm-tune cancel 90` ends all of that array"):
+            call("cancel", task)
+    with pytest.raises(BadInput, match=r"`bdqm-tune cancel '91\[\]\.pbs'` ends all of that array"):
+        call("cancel", "91[2].pbs")
+
+
 def test_without_a_scheduler_nothing_is_made(workdir: Path, site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(BadInput, match="no Slurm here: there is no sbatch"):

@@ -135,6 +135,7 @@ def test_pbs_command_and_its_successors(commands: Callable[..., None], tmp_path:
     queue = "-A gts-someone3 -q embers"
     assert Pbs().command(spec) == f"qsub -V -N bdqm-tune {queue} {resources} -j oe -t 1-8 /p/jobs/tune.pbs".split()
     assert Pbs().text(spec).splitlines() == [
+        "mkdir -p '/my logs'",
         "cd '/my logs'",
         "export BDQM_SUBMISSION=pbs-1",
         "export BDQM_WALLTIME=28800",
@@ -226,6 +227,7 @@ GREETING = "  Willkommen auf dem Gro\xdfrechner\n\nchecking 3 allocations ... OK
         (Slurm, "sbatch", f"{GREETING}Submitted batch job 811204\n\n", "811204"),
         (Slurm, "sbatch", "Submitted batch job 811204 on cluster larix\n", "811204"),
         (Slurm, "sbatch", "12\n811204\n", "811204"),
+        (Slurm, "sbatch", "\x1b[32m811204\x1b[0m\n", "811204"),
         (Pbs, "qsub", f"{GREETING}4711[].server\n", "4711[].server"),
         (Pbs, "qsub", f"{GREETING}4711\n", "4711"),
         (PbsPro, "qsub", f"{GREETING}4711[].pbs-01.site\n", "4711[].pbs-01.site"),
@@ -245,6 +247,21 @@ def test_no_id_at_all_is_no_refusal(
     commands(command, "job a/b taken\n")
     with pytest.raises(NoAnswer, match=f"{command} took the job, and no line of what it printed is an id: 'job a/b"):
         kind().submit(spec)
+
+
+def test_a_command_that_fails_after_it_printed_an_id_is_no_refusal(
+    commands: Callable[..., None], spec: JobSpec
+) -> None:
+    """As where a site's hook after the submission fails."""
+    commands("sbatch", "Submitted batch job 77\npost hook: mail failed\n", 3)
+    with pytest.raises(NoAnswer, match=r"sbatch failed: .*mail failed \(and what it printed has an id, 77\)"):
+        Slurm().submit(spec)
+
+
+def test_an_id_on_standard_error_is_one(commands: Callable[..., None], spec: JobSpec, tmp_path: Path) -> None:
+    (tmp_path / "commands" / "sbatch").write_text("#!/bin/bash\necho 123 >&2\n")
+    (tmp_path / "commands" / "sbatch").chmod(0o755)
+    assert Slurm().submit(spec) == "123"
 
 
 def test_slurms_queue_beneath_a_greeting(commands: Callable[..., None]) -> None:
@@ -315,6 +332,9 @@ def test_pbs_professionals_queue(commands: Callable[..., None]) -> None:
     commands("qstat", text + "{ +5")
     (running,) = PbsPro().states(["4[].pbs"])
     assert (running.job_id, running.node) == ("4[1].pbs", "n7")
+    for odd in ('{"Jobs": null}', '{"Jobs": {"1.pbs": null}}', '{"Jobs": {"1.pbs": {"job_state": 5}}}'):
+        commands("qstat", text + odd)
+        assert PbsPro().states(["4[].pbs"]) == [running]
     for status, message in ((153, "Unknown Job Id 4[].pbs"), (35, "4.pbs Job has finished, use -x or -H"), (35, "")):
         commands("qstat", message, status)
         assert PbsPro().states(["4[].pbs"]) == []

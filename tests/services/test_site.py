@@ -110,6 +110,7 @@ def test_what_the_scripts_read_is_what_python_reads(tmp_path: Path, monkeypatch:
         ),
         ('"8:00:00"', '""', "tune.walltime: must not be empty"),
         ('"V100:1"', '"V100:1,x=1"', "tune.gpu: must be one word"),
+        ('"8:00:00"', "08:00:00", "tune.walltime: write it in quotes, got 08:00:00"),
         ("extra = []", 'extra = ["--a\\nb"]', "extra.0: must be one line"),
         ("extra = []", 'extra = ""', "extra: Input should be a valid list"),
         ('environment = ".venv"', 'environment = ""', "environment: must not be empty"),
@@ -123,6 +124,12 @@ def test_what_cannot_be_is_named(tmp_path: Path, old: str, new: str, message: st
         load_site(path)
 
 
+def test_a_file_of_windows_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "site.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + EXAMPLE.read_bytes().replace(b"\n", b"\r\n"))
+    assert load_site(path) == load_site(EXAMPLE)
+
+
 def test_what_an_option_gave_is_named_by_the_option() -> None:
     with pytest.raises(BadInput, match="^--walltime: must be one word of letters"):
         load_site(EXAMPLE, {("", "scheduler"): ("--scheduler", "pbs"), ("tune", "walltime"): ("--walltime", "2 h")})
@@ -133,6 +140,8 @@ def test_a_job_is_longer_than_its_warning(tmp_path: Path) -> None:
         site = load_site(written(tmp_path, ('"8:00:00"', f'"{text}"')))
         with pytest.raises(BadInput, match=rf"here: tune.walltime {text} is not longer than the warning of 120 s"):
             check_times(Slurm(), site, "here")
+    with pytest.raises(BadInput, match=r"^--walltime 0:01:30 is not longer than the warning of 120 s"):
+        check_times(Slurm(), site, "here", "tune")
     for text in ("3", "0-1", "0", "UNLIMITED"):
         check_times(Slurm(), load_site(written(tmp_path, ('"8:00:00"', f'"{text}"'))), "here")
 

@@ -1,6 +1,7 @@
 """What is submitted when, with a scheduler that keeps its queue in memory: nothing twice, nothing after a refusal."""
 
 import json
+import os
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -12,7 +13,7 @@ from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.services.connection import Connection, connection_text
 from bdqm_tune.services.jobspec import JobSpec, JobState, NoAnswer, Scheduler
 from bdqm_tune.services.submission import bring_servers_up, record_successor, servers_answer, submit
-from bdqm_tune.services.submissions import Submission, read_records, records_folder, write_record
+from bdqm_tune.services.submissions import Submission, read_records, records_folder, this_process, write_record
 from tests.services.test_schedulers import PHOENIX
 
 
@@ -161,6 +162,16 @@ def test_what_may_be_in_the_queue_is_not_submitted_twice(spec: JobSpec, folder: 
     submit(queue, replace(spec, job="tune"), folder, "another")
     (folder / record.file).unlink()
     assert submit(queue, spec, folder).job_id == "2"
+
+
+def test_what_another_process_submits_at_this_moment_is_waited_for(spec: JobSpec, folder: Path) -> None:
+    record = Submission("", "slurm", "servers", "2026-01-01T00:00:00", process=this_process())
+    write_record(folder, record)
+    with pytest.raises(BadInput, match=rf"process {os.getpid()}@.* is submitting servers at this moment: wait until"):
+        submit(Queue(), spec, folder)
+    write_record(folder, replace(record, process=f"{this_process()}1"))  # another one had this number
+    with pytest.raises(BadInput, match="may be in the queue"):
+        submit(Queue(), spec, folder)
 
 
 def test_a_successor_is_recorded_as_its_predecessor_was(spec: JobSpec, folder: Path) -> None:

@@ -122,6 +122,10 @@ def test_a_role_without_a_connection_left_is_explained(
         ("oracle://u:s3cret@h/d", "oracle:// cannot hold studies; SQLite"),
         ("redis://:s3cret@h/0", "redis:// cannot hold studies; SQLite"),
         ("./journal.log", "BDQM_STORAGE is no SQLAlchemy URL"),
+        ("mysql+pymysql://u:s3cret@h/", "BDQM_STORAGE: name a database, as in mysql+pymysql://USER@HOST/DATABASE"),
+        ("mysql+pymysql://u:s3cret@h", "BDQM_STORAGE: name a database"),
+        ("sqlite://", "BDQM_STORAGE: name a file, as in sqlite:////scratch/me/optuna.db"),
+        ("sqlite:///:memory:", "BDQM_STORAGE: name a file"),
     ],
 )
 def test_a_database_that_is_not_supported_is_refused_before_anything_is_made(

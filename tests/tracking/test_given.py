@@ -148,6 +148,17 @@ def test_a_deleted_run_is_told_with_what_to_do(client: MlflowClient, open_run: O
         open_run("a", MLFLOW_RUN_ID=given)
 
 
+def test_a_run_of_a_deleted_experiment_is_told_with_what_to_do(client: MlflowClient, open_run: Open) -> None:
+    experiment = client.create_experiment("group")
+    run_id = client.create_run(experiment).info.run_id
+    client.delete_experiment(experiment)
+    client.restore_run(run_id)
+    with pytest.raises(
+        BadInput, match=f"of the experiment 'group', which was deleted: `mlflow experiments restore -x {experiment}"
+    ):
+        open_run("a", MLFLOW_RUN_ID=run_id)
+
+
 def test_a_new_study_is_in_the_experiment_that_is_named(client: MlflowClient, open_run: Open) -> None:
     """As MLflow itself has it: a name that is new is made, and a run comes before either variable."""
     _, made = open_run("a", MLFLOW_EXPERIMENT_NAME="water group")
@@ -175,9 +186,10 @@ def test_an_experiment_that_cannot_be_meant_is_refused(client: MlflowClient, ope
         with pytest.raises(BadInput, match=f"MLFLOW_EXPERIMENT_ID is '{unknown}', and there is no such experiment"):
             open_run("a", MLFLOW_EXPERIMENT_ID=unknown)
     client.delete_experiment(group)
-    for variables in ({"MLFLOW_EXPERIMENT_NAME": "group"}, {"MLFLOW_EXPERIMENT_ID": group}):
-        with pytest.raises(BadInput, match=f"'group' is deleted; restore .* `mlflow experiments restore -x {group}"):
-            open_run("a", **variables)
+    for name, value in (("MLFLOW_EXPERIMENT_NAME", "group"), ("MLFLOW_EXPERIMENT_ID", group)):
+        hint = f"`mlflow experiments restore -x {group}`, or unset {name}$"
+        with pytest.raises(BadInput, match=f"'group' is deleted; restore .* {hint}"):
+            open_run("a", **{name: value})
 
 
 def test_a_study_stays_in_its_experiment_whatever_the_variables_say(
