@@ -34,6 +34,7 @@ class PbsPro(Pbs):
 
     def submit(self, spec: JobSpec) -> str:
         mine = {name: value for name, value in os.environ.items() if name.startswith(("BDQM_", "MLFLOW_"))}
+        mine.pop(PACKED, None)  # of the job that this is called in
         # A name that successors get, too, so that they add no trials; the scripts' own would be lost with `-V`.
         once = {"BDQM_SUBMISSION": f"pbs-{secrets.token_hex(4)}"}
         return super().submit(replace(spec, variables={**once, **mine, **spec.variables}))

@@ -304,11 +304,13 @@ def test_pbs_professionals_workers_have_one_submission_and_the_users_stores(
     commands: Callable[..., None], spec: JobSpec, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///a b.db")
+    monkeypatch.setenv("BDQM_PACKED", "of another job")
     (tmp_path / "commands" / "qsub").write_text(f'#!/bin/bash\necho "$BDQM_PACKED" > {tmp_path}/packed; echo 4.pbs\n')
     (tmp_path / "commands" / "qsub").chmod(0o755)
     assert PbsPro().submit(spec) == "4.pbs"
     exported = b64decode((tmp_path / "packed").read_text()).decode()
     assert "export MLFLOW_TRACKING_URI='sqlite:///a b.db'\n" in exported
+    assert "export BDQM_PACKED" not in exported
     assert re.search(r"^export BDQM_SUBMISSION=pbs-\w{8}$", exported, re.MULTILINE)
 
 
