@@ -107,7 +107,9 @@ def submit(
     folder = records_folder(home)
     if job in ("tune", "analysis") and not needs_servers:
         from bdqm_tune.tracking.embedded import make_tracking_file
+        from bdqm_tune.tracking.quiet import quiet_libraries
 
+        quiet_libraries()
         make_tracking_file(os.environ["MLFLOW_TRACKING_URI"])  # several `mlflow run` at once would each make its tables
     if needs_servers:
         bring_servers_up(queue, servers, folder, connection_file, wait, _say)

@@ -24,8 +24,9 @@ from bdqm_tune.storage.retrying_storage import RetryingStorage
 SERVERS_TIMEOUT, OTHER_TIMEOUT = 30.0, 5.0  # retry timeouts (s) when a database is opened: ours, and a given one
 # Seconds that a driver waits for a connection and for an answer. Of PostgreSQL, after which a server whose machine does
 # not answer any more is given up: 30 s of silence and three probes, or data without a receipt, this in ms.
-MYSQL_TIMEOUTS = {"connect_timeout": 10, "read_timeout": 60, "write_timeout": 60}
-POSTGRESQL_TIMEOUTS = {
+MYSQL_OPTIONS = {"connect_timeout": 10, "read_timeout": 60, "write_timeout": 60}
+POSTGRESQL_OPTIONS = {
+    "client_encoding": "utf8",  # whatever the database is in: a driver that encodes for it fails with a traceback
     "connect_timeout": 10,
     "keepalives_idle": 30,
     "keepalives_interval": 10,
@@ -98,8 +99,8 @@ class StudyDatabase:
         url = self.url()
         dialect = url.get_dialect()
         arguments, options = dialect().create_connect_args(url)
-        timeouts = POSTGRESQL_TIMEOUTS if self.is_postgresql else MYSQL_TIMEOUTS
-        return dialect.import_dbapi().connect(*arguments, **{**timeouts, **options})
+        defaults = POSTGRESQL_OPTIONS if self.is_postgresql else MYSQL_OPTIONS
+        return dialect.import_dbapi().connect(*arguments, **{**defaults, **options})
 
     def retry(self, seconds: float, full: float = 0.0) -> Retry:
         """How calls to it are retried: timeouts in s; `full` while it has no connection left."""

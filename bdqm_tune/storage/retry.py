@@ -36,6 +36,11 @@ UTF8MB4 = (
     "the tables are not in utf8mb4, and lack a character of this text: take a new database, made by `CREATE DATABASE "
     "name CHARACTER SET utf8mb4 COLLATE utf8mb4_bin`, or a name without that character"
 )
+POSTGRES_SAYS_CHARACTERS = "has no equivalent in encoding"
+UTF8 = (
+    "the database is not in UTF8, and lacks a character of this text: take a new one, made by `CREATE DATABASE name "
+    "ENCODING 'UTF8' TEMPLATE template0`, or a name without that character"
+)
 FEWER = "a worker has up to three connections: let fewer run at once, or let the limit be raised"
 # For: a row that changed since the transaction read it, shutting down, lock wait timeout, deadlock, connection killed,
 # no server at the socket or the address, connection lost before and during a query.
@@ -185,7 +190,9 @@ def reason(error: BaseException) -> str:
 
 
 def characters_hint(error: BaseException) -> str:
-    """What to do where the tables of a MySQL or MariaDB lack the characters of a text; "" for any other error."""
+    """What to do where a database lacks the characters of a text; "" for any other error."""
+    if POSTGRES_SAYS_CHARACTERS in str(error):
+        return f"; {UTF8}"
     return f"; {UTF8MB4}" if any(text in str(error) for text in SAY_CHARACTERS) else ""
 
 

@@ -1,5 +1,6 @@
 """Studies in PostgreSQL under trouble: locks that are cut, a server that is killed, and one without connections."""
 
+import secrets
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ from bdqm_tune.services.connection import Stores, file_stores, find_stores
 from bdqm_tune.services.database_lock import LockLost
 from bdqm_tune.services.database_urls import parse_storage_url
 from bdqm_tune.storage import database as opening
-from bdqm_tune.storage.database import open_storage, study_lock
+from bdqm_tune.storage.database import open_storage, opened, study_lock
 from bdqm_tune.storage.retry import FEWER
 from bdqm_tune.study.study import add_trials, next_trial
 from tests.places import Place
@@ -44,6 +45,19 @@ def test_a_lock_is_held_by_one_process_after_the_other(
         end = time.monotonic()
     waiting.join(30)
     assert entered[0] >= end
+
+
+def test_a_database_in_latin_1_is_told_with_the_command_that_makes_a_right_one(
+    postgresql: PostgreSql, workdir: Path
+) -> None:
+    """Letters that latin1 has are none of its problem."""
+    schema = f"s{secrets.token_hex(4)}"
+    postgresql.execute(f"CREATE DATABASE {schema} ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
+    stores = Stores(workdir / ".bdqm", postgresql.url(schema))
+    with opened(stores) as storage:
+        optuna.create_study(storage=storage, study_name="Größe")
+    with pytest.raises(BdqmError, match="made by `CREATE DATABASE name ENCODING 'UTF8'"), opened(stores) as storage:
+        optuna.create_study(storage=storage, study_name="Größe 水")
 
 
 def test_a_lock_that_is_held_for_too_long_is_reported(postgresql_place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
