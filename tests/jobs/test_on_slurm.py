@@ -1,6 +1,7 @@
 """The scripts of jobs/, unchanged, on a real Slurm: the warning, the queue again, the end; by sbatch and qsub."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -72,7 +73,11 @@ def test_pbs_workers_have_successors(slurm: Slurm, project: FakeProject) -> None
     variables = {"BDQM_PARAMETERS": "-P device=cpu", "BDQM_WALLTIME": walltime, "BDQM_SUCCESSOR": successor}
     job_id = slurm.run("qsub", "-V", "-N", "bdqm-tune", *resources, "jobs/tune.pbs", **variables).stdout.strip()
     begun = f"tune pbs-{job_id} --study default"
-    eventually(lambda: project.report == [begun, "got SIGUSR1", "handed back", begun], 300, lambda: output(project))
+    worked = [begun, "got SIGUSR1", "handed back", begun]
+    # The record of the successor is written while that one begins.
+    eventually(lambda: [line for line in project.report if line in worked] == worked, 300, lambda: output(project))
+    recorded = re.compile(rf"succeeded {job_id} \d+")
+    eventually(lambda: [bool(recorded.fullmatch(line)) for line in project.report if line not in worked] == [True], 60)
     eventually(lambda: slurm.run("squeue", "--noheader", "--name=bdqm-tune").stdout == "", 180, "successor")
 
 
