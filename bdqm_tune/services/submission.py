@@ -3,6 +3,7 @@
 import re
 import shlex
 import socket
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -12,7 +13,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from bdqm_tune.errors import BadInput, BdqmError, one_line
-from bdqm_tune.progress import note
 from bdqm_tune.services.connection import read_connection
 from bdqm_tune.services.jobspec import WARNED, JobSpec, JobState, NoAnswer, Scheduler, find_id
 from bdqm_tune.services.local import Local
@@ -100,7 +100,7 @@ def submit(scheduler: Scheduler, spec: JobSpec, folder: Path, study: str = "") -
     except (KeyboardInterrupt, SystemExit):
         record = replace(record, process="")
         write_record(folder, record)
-        note(without_id(record, scheduler, folder))
+        print(without_id(record, scheduler, folder), file=sys.stderr, flush=True)
         raise
     write_record(folder, replace(record, process=""))
     return replace(record, process="")
