@@ -178,7 +178,7 @@ def test_the_commands_of_the_documentation_run(cluster: Cluster, wheel: Path) ->
 def test_forty_trials_through_all_that_ends_workers(cluster: Cluster) -> None:
     """Three workers of two minutes, one killed, one cancelled, the rest warned and queued again: 40 trials."""
     write_site(cluster.folder / "site.toml", warning=60, walltime="2:00")
-    config = {"training": {"epochs": 1500, "early_stopping": None}, "study": {"name": "forty", "pruner": "none"}}
+    config = {"training": {"epochs": 700, "early_stopping": None}, "study": {"name": "forty", "pruner": "none"}}
     (cluster.folder / "config.yaml").write_text(yaml.safe_dump(config))
     options = ["--study", "forty", "--n-trials", "40", "--config", str(cluster.folder / "config.yaml"), "--cohort", "1"]
     job = json.loads(cluster.bdqm("submit", "--workers", "3", "--wait", "5", "--json", *options, *QUICK))["job_id"]
