@@ -66,7 +66,7 @@ activate() {
         run_as_is module load $modules || die "'module load $modules' failed: see 'modules' in $SITE, and 'module avail'"
     fi
     if [ -f "$environment/bin/activate" ]; then
-        run_as_is . "$environment/bin/activate" || die "$environment/bin/activate failed: 'make setup' makes .venv anew"
+        run_as_is . "$environment/bin/activate" || die "$environment/bin/activate failed: 'make setup' makes .venv again"
     elif command -v conda > /dev/null; then
         run_as_is eval "$(conda shell.bash hook)"
         run_as_is conda activate "$environment" || die "no environment '$environment': see 'environment' in $SITE, and 'conda env list'"

@@ -7,9 +7,11 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
+from typing import TypeVar
 from unittest import mock
 
 import pytest
@@ -268,14 +270,24 @@ def servers(servers_that_ran: Servers, tmp_path_factory: pytest.TempPathFactory)
     servers.services("down")
 
 
-@pytest.fixture(scope="session")
-def started_mariadb(require: Callable[[str], None]) -> Iterator[MariaDb]:
-    require("mariadb")
+Database = TypeVar("Database", MariaDb, PostgreSql)
+
+
+@contextmanager
+def running(kind: type[Database]) -> Iterator[Database]:
+    """A database server in a folder of its own."""
     with tempfile.TemporaryDirectory(prefix="bdqm", dir="/tmp") as folder:  # a socket's path must be short
-        server = MariaDb(Path(folder))
+        server = kind(Path(folder))
         server.start()
         yield server
         server.kill()
+
+
+@pytest.fixture(scope="session")
+def started_mariadb(require: Callable[[str], None]) -> Iterator[MariaDb]:
+    require("mariadb")
+    with running(MariaDb) as server:
+        yield server
 
 
 @pytest.fixture
@@ -293,11 +305,8 @@ def mariadb(started_mariadb: MariaDb) -> MariaDb:
 def postgresql(require: Callable[[str], None]) -> Iterator[PostgreSql]:
     """A PostgreSQL server that a user has, one for all tests: names of databases must differ."""
     require("postgresql")
-    with tempfile.TemporaryDirectory(prefix="bdqm", dir="/tmp") as folder:  # a socket's path must be short
-        server = PostgreSql(Path(folder))
-        server.start()
+    with running(PostgreSql) as server:
         yield server
-        server.kill()
 
 
 @pytest.fixture(scope="session")

@@ -68,18 +68,18 @@ def down() -> None:
 @app.command(epilog='Example: `eval "$(bdqm-tune services env)"`')
 def env() -> None:
     """Print the variables by which `mlflow` finds the server and logs in, for a shell to evaluate."""
-    from bdqm_tune.mlflow_server.messages import exports
+    from bdqm_tune.services.jobspec import exports
 
-    print(exports(_connection(_places())))
+    print(exports(_connection(_places()).tracking_environment()), end="")
 
 
 @app.command(hidden=True, epilog='Example: `eval "$(bdqm-tune services site jobs/site.toml)"`')
 def site(file: Annotated[Path, typer.Argument(metavar="FILE", help="Such as jobs/site.toml.")]) -> None:
     """Print what a job's script wants to know of a site, for a shell to evaluate."""
+    from bdqm_tune.services.jobspec import exports
     from bdqm_tune.services.site import load_site
 
-    for name, value in load_site(file).variables().items():
-        print(f"export {name}={shlex.quote(value)}")
+    print(exports(load_site(file).variables()), end="")
 
 
 @app.command(hidden=True, epilog="Example: `bdqm-tune services succeeded 17.server 18.server`")

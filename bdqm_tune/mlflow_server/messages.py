@@ -1,7 +1,6 @@
 """What `services` prints: the ssh line of the tunnel, variables for a shell, the status."""
 
 import os
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -50,12 +49,6 @@ def address(connection: Connection, here: str, password: bool, environ: Mapping[
     if found := fingerprint(Path(connection.tracking_ca).with_name("server.pem")) if connection.tracking_ca else "":
         lines.append(f"certificate   SHA-256 {found}")
     return "\n".join(lines)
-
-
-def exports(connection: Connection) -> str:
-    """What `services env` prints: for eval in a shell, so that `mlflow run` finds the server."""
-    variables = connection.tracking_environment()
-    return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in variables.items())
 
 
 def status_lines(status: Status) -> list[str]:

@@ -54,7 +54,7 @@ class DatabaseLock:
         self._query("SET SESSION wait_timeout = %s", SILENCE)
 
     def _wait(self, seconds: float) -> bool:
-        """Wait for the lock; False if it is not ours after so many seconds."""
+        """Wait for the lock; False if it is not ours after that number of seconds."""
         return bool(self._query("SELECT GET_LOCK(%s, %s)", self._name, seconds))
 
     def _is_held(self) -> bool:

@@ -109,8 +109,12 @@ class Scheduler(ABC):
     def text(self, spec: JobSpec) -> str:
         """Command and variables as one would type them."""
         lines = [f"mkdir -p {shlex.quote(str(spec.logs))}", f"cd {shlex.quote(str(self.folder(spec)))}"]
-        lines += [f"export {name}={shlex.quote(value)}" for name, value in spec.variables.items()]
-        return "\n".join([*lines, shlex.join(self.command(spec))])
+        return "\n".join(lines) + "\n" + exports(spec.variables) + shlex.join(self.command(spec))
+
+
+def exports(variables: Mapping[str, str]) -> str:
+    """Lines for a shell to evaluate, which give these variables to what it starts."""
+    return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
 
 
 def call(command: Sequence[str], cwd: Path | None = None, environ: Mapping[str, str] | None = None) -> str:

@@ -50,7 +50,7 @@ class Pbs(Scheduler):
         return ["-l", ",".join([nodes, *([f"mem={memory}"] if memory else []), f"walltime={resources.walltime}"])]
 
     def array(self, workers: int) -> list[str]:
-        """The flags that make an array of so many tasks."""
+        """The flags that make an array of that number of tasks."""
         return ["-t", f"1-{workers}"] if workers else []
 
     def folder(self, spec: JobSpec) -> Path:
@@ -92,11 +92,15 @@ class Pbs(Scheduler):
         found = []
         for job_id in job_ids:
             try:
-                found += parse_qstat(call(["qstat", "-f", job_id]))
-            except BdqmError as error:  # a job that ended and was forgotten: status 153, with or without a message
-                if not re.search(r"[Uu]nknown [Jj]ob|exit status (153|35)", str(error)):
+                found += self.states_of(job_id)
+            except BdqmError as error:  # a job that ended: it was forgotten, or has finished, with or without a message
+                if not re.search(r"[Uu]nknown [Jj]ob|has finished|exit status (153|35)", str(error)):
                     raise
         return found
+
+    def states_of(self, job_id: str) -> list[JobState]:
+        """Those of one job or array. Raises BdqmError, with what qstat says: it does not know it."""
+        return parse_qstat(call(["qstat", "-f", job_id]))
 
     def cancel(self, job_id: str) -> None:
         if self.states([job_id]):

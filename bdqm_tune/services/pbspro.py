@@ -2,16 +2,13 @@
 
 import json
 import os
-import re
 import secrets
-import shlex
 import subprocess
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
-from bdqm_tune.errors import BdqmError
-from bdqm_tune.services.jobspec import JobSpec, JobState, call
+from bdqm_tune.services.jobspec import JobSpec, JobState, call, exports
 from bdqm_tune.services.pbs import ENDED, STATES, Pbs, parse_qstat, pbs_memory
 from bdqm_tune.services.site import Resources
 
@@ -51,18 +48,8 @@ class PbsPro(Pbs):
     def array(self, workers: int) -> list[str]:
         return ["-J", f"1-{workers}"] if workers > 1 else []  # there are no arrays of one
 
-    def states(self, job_ids: Sequence[str]) -> list[JobState]:
-        found = []
-        for job_id in job_ids:
-            try:
-                found += self.states_of(job_id)
-            except BdqmError as error:
-                if not re.search(r"[Uu]nknown [Jj]ob|has finished|exit status (153|35)", str(error)):
-                    raise
-        return found
-
     def states_of(self, job_id: str) -> list[JobState]:
-        """Those of one job: of several ids, newer versions write the first alone as JSON."""
+        """The same, asked for one id: of several, newer versions write the first alone as JSON."""
         command = ["qstat", "-t", "-f"]
         try:
             return parse_json(call([*command, "-F", "json", job_id]))
@@ -72,7 +59,7 @@ class PbsPro(Pbs):
 
 def packed(variables: Mapping[str, str]) -> str:
     """Variables as one word, which the scripts unpack."""
-    text = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()).encode()
+    text = exports(variables).encode()
     return b64encode(text + b"\n" * (-len(text) % 3)).decode()  # of a length that needs no `=` at the end
 
 

@@ -50,7 +50,7 @@ def make_tracking_file(uri: str) -> None:
                 if not file.exists():
                     _make(file)
         finally:
-            lock.unlink(missing_ok=True)  # whoever locks another one finds the file, or makes the same again
+            lock.unlink(missing_ok=True)  # a process that locks a new one finds the file, or makes the same
     _await_tables(file)
     with suppress(sqlite3.Error):  # MLflow says what is wrong with the file
         follow_move(file)

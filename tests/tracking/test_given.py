@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from mlflow.entities import Run
-from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from bdqm_tune.admin.repair import repair_runs
@@ -19,6 +18,7 @@ from bdqm_tune.tracking.search import search
 from bdqm_tune.tracking.tracker import PROCESS, Tracker, open_tracker
 from bdqm_tune.workers.registry import DEAD, Worker
 from bdqm_tune.workers.run_cleanup import end_runs_of_killed, end_unnamed_runs_of
+from tests.lost_answers import lose_answer
 
 SOON = 20.0  # seconds of retrying
 
@@ -76,14 +76,7 @@ def test_an_adoption_whose_answer_was_lost_is_repeated(
     client: MlflowClient, open_run: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given, _ = create(client)
-    log_batch = MlflowClient.log_batch
-
-    def answer_gets_lost(*arguments: Any, **options: Any) -> None:
-        monkeypatch.setattr(MlflowClient, "log_batch", log_batch)
-        log_batch(*arguments, **options)
-        raise MlflowException("API request failed with exception Connection aborted")
-
-    monkeypatch.setattr(MlflowClient, "log_batch", answer_gets_lost)
+    lose_answer(monkeypatch, "log_batch")
     assert open_run("a", MLFLOW_RUN_ID=given)[1].info.run_id == given
 
 

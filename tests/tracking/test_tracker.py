@@ -27,6 +27,7 @@ from bdqm_tune.services.connection import Stores
 from bdqm_tune.tracking.client import TrackingFailed, is_passing, tracking_client
 from bdqm_tune.tracking.request_queue import Sender
 from bdqm_tune.tracking.tracker import Tracker, open_tracker
+from tests.lost_answers import lose_answer
 from tests.places import write_connection
 
 NAMES = [f"metric_{i}" for i in range(8)]
@@ -93,14 +94,7 @@ def test_a_run_whose_creation_was_not_answered_is_not_made_twice(
     served: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tracker = open_tracker(served, "unanswered", SOON)
-    create = MlflowClient.create_run
-
-    def answer_gets_lost(*arguments: Any, **options: Any) -> None:
-        monkeypatch.setattr(MlflowClient, "create_run", create)
-        create(*arguments, **options)
-        raise MlflowException("API request failed with exception Connection aborted")
-
-    monkeypatch.setattr(MlflowClient, "create_run", answer_gets_lost)
+    lose_answer(monkeypatch, "create_run")
     seen: list[str] = []
     trial = tracker.start_trial(0, {}, {}, {}, opened=lambda run_id: not seen.append(run_id))
     trial.finish("complete", {}, write_files)
@@ -130,14 +124,7 @@ def test_workers_that_start_while_the_server_restarts_wait_for_it(
 def test_a_study_run_whose_creation_was_not_answered_is_not_made_twice(
     served: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    create = MlflowClient.create_run
-
-    def answer_gets_lost(*arguments: Any, **options: Any) -> None:
-        monkeypatch.setattr(MlflowClient, "create_run", create)
-        create(*arguments, **options)
-        raise MlflowException("API request failed with exception Connection aborted")
-
-    monkeypatch.setattr(MlflowClient, "create_run", answer_gets_lost)
+    lose_answer(monkeypatch, "create_run")
     run = open_tracker(served, "unanswered study", SOON).run
     (made,) = tracking_client(served).search_runs([run.info.experiment_id])
     assert made.info.run_id == run.info.run_id
