@@ -12,7 +12,6 @@ from bdqm_tune.config.config import load_config
 from bdqm_tune.confirmation import confirm as confirmation
 from bdqm_tune.confirmation.confirm import Confirmation
 from bdqm_tune.errors import BadInput
-from bdqm_tune.evaluation.ensembling import BEST, COVERAGE, assemble
 from bdqm_tune.evaluation.evaluation import evaluate_best
 from bdqm_tune.evaluation.record import Evaluation
 from bdqm_tune.learning.calculator import PotentialCalculator, make_calculator
@@ -20,6 +19,7 @@ from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.dataset import prepare as _prepare
 from bdqm_tune.learning.ensemble import Ensemble
 from bdqm_tune.learning.potential import Potential
+from bdqm_tune.models.ensembling import BEST, COVERAGE, assemble
 from bdqm_tune.models.registry import ALIAS, Registered
 from bdqm_tune.models.registry import register as _register
 from bdqm_tune.models.store import computed_in, is_tracked, load_model
@@ -115,6 +115,7 @@ def confirm(
     random: str = confirmation.EXISTING,
     train: str | Path | None = None,
     trial: int | None = None,
+    ensemble: bool = True,
 ) -> Confirmation:
     """Train the best configurations of a study again with other seeds; `table` ranks them, `champion` is the best.
 
@@ -125,13 +126,16 @@ def confirm(
         random: the random search to compare with: `existing`, `run`, `none`, or a study's name.
         train: the training file, where it is no longer where it was.
         trial: number of the one to confirm in their place; of a study of several objectives, one on its Pareto front.
+        ensemble: whether the champion's model is the ensemble of its seeds, where that predicts in at most three times
+            the time; else it is its best seed's.
 
     Raises:
         BadInput: no such study, no complete trial, a number is too small, or the training file is gone.
         BdqmError: a store failed, or no configuration could be trained.
     """
     compile_ahead()
-    options = confirmation.Options(best, seeds, random, None if train is None else str(train), trial=trial)
+    file = None if train is None else str(train)
+    options = confirmation.Options(best, seeds, random, file, trial=trial, ensemble=ensemble)
     return confirmation.confirm(find_stores(), _name(study), options)
 
 

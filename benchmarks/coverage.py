@@ -13,8 +13,8 @@ import argparse
 import numpy as np
 import pandas as pd
 
-from bdqm_tune.evaluation.ensembling import FLOOR
 from bdqm_tune.learning.calibration import rank_of
+from bdqm_tune.models.ensembling import FLOOR
 
 
 def main() -> None:

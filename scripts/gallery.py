@@ -23,9 +23,9 @@ from bdqm_tune.analysis.figures.errors import element_errors, error_distribution
 from bdqm_tune.analysis.figures.learning import learning_curve
 from bdqm_tune.analysis.figures.parity import parity
 from bdqm_tune.config.config import load_config
-from bdqm_tune.evaluation.ensembling import assemble, record_ensemble
 from bdqm_tune.evaluation.evaluation import evaluate_best, evaluate_ensemble
 from bdqm_tune.learning.dataset import prepare
+from bdqm_tune.models.ensembling import assemble, record_ensemble
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.services.database_urls import sqlite_url
 from bdqm_tune.study.results import load_results

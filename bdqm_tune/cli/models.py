@@ -160,7 +160,7 @@ def ensemble(
 ) -> None:
     """Make one model of the best trials, whose spread becomes intervals calibrated on the validation split."""
     from bdqm_tune.config.config import Study
-    from bdqm_tune.evaluation.ensembling import BEST, COVERAGE, assemble, record_ensemble
+    from bdqm_tune.models.ensembling import BEST, COVERAGE, assemble, record_ensemble
     from bdqm_tune.units import MEV
 
     stores = stores_here()

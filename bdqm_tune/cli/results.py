@@ -47,6 +47,14 @@ def confirm(
     ] = "",
     train: Train = "",
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N; default: as the study.")] = "",
+    ensemble: Annotated[
+        bool,
+        typer.Option(
+            "--ensemble/--no-ensemble",
+            help="Whether the champion's model is the ensemble of its seeds, where that predicts in at most three "
+            "times the time; else its best seed's.",
+        ),
+    ] = True,
     registered: Annotated[bool, typer.Option("--register", help="Register the champion, as `register` does.")] = False,
     out: Out = "",
     as_json: Json = False,
@@ -60,7 +68,7 @@ def confirm(
     from bdqm_tune.confirmation.confirm import write_confirmation
     from bdqm_tune.progress import note
 
-    options = confirmation_options(best, seeds, random, train, device, trial)
+    options = confirmation_options(best, seeds, random, train, device, trial, ensemble)
     name = study or Study().name
     folder = files_folder(name, out)  # before the work, so that nothing is trained whose files have no place
     stores = stores_here()
@@ -157,14 +165,31 @@ def reproduction_lines(found: "Reproduction") -> list[str]:
     return [*lines, f"  weights: {weights}"]
 
 
-def confirmation_options(best: str, seeds: str, random: str, train: str, device: str, trial: str = "") -> "Options":
+def confirmation_options(
+    best: str, seeds: str, random: str, train: str, device: str, trial: str = "", ensemble: bool = True
+) -> "Options":
     """The options of a confirmation from their texts, empty for what is not given. Raises BadInput if one is wrong."""
     from bdqm_tune.confirmation.confirm import BEST, EXISTING, SEEDS, Options
 
     if best and trial:
         raise BadInput("--best and --trial choose what is confirmed in two ways; give one of them")
     counts = number("--best", best, int, BEST), number("--seeds", seeds, int, SEEDS)
-    return Options(*counts, random or EXISTING, train or None, device, trial_number(trial))
+    return Options(*counts, random or EXISTING, train or None, device, trial_number(trial), ensemble)
+
+
+def _models(made: "Confirmation") -> list[str]:
+    """The champion's best training, and the ensemble of all of them."""
+    from bdqm_tune.units import error_text
+
+    champion, best, run_id = made.champion, made.champion.value, made.champion.run_id
+    if champion.is_ensemble:
+        (row,) = made.table[made.table["name"] == made.name].to_dict("records")
+        best, run_id = row["best"], row["best_run_id"]
+    found = error_text({made.objective: best}, made.objective)
+    lines = [f"its best training, with seed {champion.seed}: {found}, run {run_id}"]
+    if champion.is_ensemble:
+        return [*lines, f"its model is {made.ensemble}, run {champion.run_id}"]
+    return [*lines, *([made.ensemble] if made.ensemble else [])]
 
 
 def _digits(value: float) -> str:
@@ -174,7 +199,7 @@ def _digits(value: float) -> str:
 def confirmation_lines(made: "Confirmation") -> list[str]:
     """The table of a confirmation and what follows from it."""
     from bdqm_tune.confirmation.seeds import INTERVAL
-    from bdqm_tune.units import MEV, error_text, error_title, shown
+    from bdqm_tune.units import MEV, error_title, shown
 
     frame, (factor, unit) = made.table, shown(1.0, made.unit)
     quote = _digits if unit == "meV/atom" else "{:.4f}".format
@@ -205,7 +230,6 @@ def confirmation_lines(made: "Confirmation") -> list[str]:
         f"champion  {made.name}: {champion.why}",
         *made.baselines,
         made.random,
-        f"its best model, with seed {champion.seed}: {error_text({made.objective: champion.value}, made.objective)}, "
-        f"run {champion.run_id}",
+        *_models(made),
         *(f"note: {note}" for note in made.notes),
     ]

@@ -28,6 +28,7 @@ from bdqm_tune.confirmation.doubts import easier_validation
 from bdqm_tune.confirmation.ranking import Trained, decide, table, values_of
 from bdqm_tune.confirmation.record import FINALISTS, RECORD, RETRAININGS
 from bdqm_tune.confirmation.retraining import Job, Retrainer, Retraining, identity
+from bdqm_tune.confirmation.seed_ensemble import with_ensemble
 from bdqm_tune.confirmation.seeds import INTERVAL, LEAST_SEEDS, SIGNIFICANT, TEST
 from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.files import write_whole
@@ -66,6 +67,7 @@ class Confirmation:
     baselines: list[str]  # how each compares with the champion
     random: str  # which random search it was compared with
     notes: list[str] = field(default_factory=list)  # what makes the choice doubtful
+    ensemble: str = ""  # of the champion's seeds: whether it is the champion, and why; empty: not considered
 
     def record(self) -> dict[str, Any]:
         """All of it as plain values."""
@@ -83,6 +85,7 @@ class Confirmation:
             "yardsticks": self.baselines,
             "random": self.random,
             "notes": self.notes,
+            "ensemble": self.ensemble,
         }
 
 
@@ -96,6 +99,7 @@ class Options:
     train: str | None = None  # the training file, where it is no longer where it was
     device: str = ""  # empty: the configuration's
     trial: int | None = None  # the one to confirm, in place of the best
+    ensemble: bool = True  # whether the ensemble of its seeds can become the champion
 
     def __post_init__(self) -> None:
         """Raise BadInput if a number is too small, or larger than a tag of MLflow has room for their runs."""
@@ -166,8 +170,11 @@ def _confirm(
                 on_done(_line(job, result), len(results), len(jobs))
         trained = {one.name: [results[identity(one.config, dataset), seed] for seed in seeds] for one in candidates}
         made = _confirmation(study, candidates, trained, seeds, described, tracker.run.info.run_id)
-        of_champion = client.get_run(made.champion.run_id).data.metrics
-        confirmation = replace(made, notes=easier_validation(of_champion))
+        of_best = client.get_run(made.champion.run_id).data.metrics
+        confirmation = replace(made, notes=easier_validation(of_best))
+        if options.ensemble and len(study.directions) == 1:  # of several objectives, one is the cost
+            champion, why = with_ensemble(stores, client, study.study_name, dataset, made.champion)
+            confirmation = replace(confirmation, champion=champion, ensemble=why)
         _record(tracker, confirmation)
         status = "FINISHED"
     except (KeyboardInterrupt, SystemExit):

@@ -15,7 +15,7 @@ from bdqm_tune.evaluation.measurement import measure, measure_unlabelled, predic
 from bdqm_tune.evaluation.record import Evaluation, record_evaluation, recorded_evaluation
 from bdqm_tune.learning.ensemble import Ensemble
 from bdqm_tune.learning.potential import Potential
-from bdqm_tune.models.store import existing_run, load_model, load_potential
+from bdqm_tune.models.store import existing_run, load_model
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.services.secrets import refuse_secrets
 from bdqm_tune.storage.database import study_lock
@@ -39,9 +39,11 @@ class Candidate:
     trials: tuple[int, ...]  # one, or those of an ensemble's members
 
     def __str__(self) -> str:
-        if isinstance(self.model, Ensemble):
-            return f"the ensemble of trials {', '.join(map(str, self.trials))}"
-        return f"trial {self.trials[0]}"
+        if not isinstance(self.model, Ensemble):
+            return f"trial {self.trials[0]}"
+        if len(self.trials) == 1:
+            return f"the ensemble of trial {self.trials[0]}'s seeds"
+        return f"the ensemble of trials {', '.join(map(str, self.trials))}"
 
 
 Choose = Callable[[optuna.Study, MlflowClient, Stores], Candidate]
@@ -116,7 +118,8 @@ def chosen(trial: int | None = None) -> Choose:
     def choose(study: optuna.Study, client: MlflowClient, stores: Stores) -> Candidate:
         model = chosen_model(study, trial)
         run = existing_run(client, f"trial {model.trial}, {model.why}", model.run_id)
-        return Candidate(load_potential(f"runs:/{run.info.run_id}/model", stores), run, run, (model.trial,))
+        trained = client.get_run(model.trained_in)
+        return Candidate(load_model(model.run_id, stores), run, trained, (model.trial,))
 
     return choose
 

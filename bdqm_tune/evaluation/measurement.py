@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from bdqm_tune.descriptors import stored_features
 from bdqm_tune.errors import BadInput, located
-from bdqm_tune.evaluation.ensembling import predict_stored
 from bdqm_tune.learning.baselines import REFERENCE, baseline_energies
 from bdqm_tune.learning.bootstrap import CONFIDENCE, RESAMPLES, SEED, mean_with_interval, with_intervals
 from bdqm_tune.learning.breakdown import by_class, by_element, deviations
@@ -23,6 +22,7 @@ from bdqm_tune.learning.known_elements import check_elements
 from bdqm_tune.learning.metrics import energy_metrics
 from bdqm_tune.learning.overlap import find_overlap, fingerprints
 from bdqm_tune.learning.potential import Potential, Prediction
+from bdqm_tune.models.ensembling import predict_stored
 from bdqm_tune.structures import Geometries, Structures
 from bdqm_tune.study.data import StudyData
 

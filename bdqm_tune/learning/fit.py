@@ -16,11 +16,11 @@ from bdqm_tune.errors import BdqmError
 from bdqm_tune.learning.batched import BatchedEpochs, BatchedTrainer, can_batch
 from bdqm_tune.learning.batches import SplitTensors, batch_sizes
 from bdqm_tune.learning.compiled import CompiledEpochs, can_compile
+from bdqm_tune.learning.metrics import energy_and_forces
 from bdqm_tune.learning.networks import AtomicNetwork
 from bdqm_tune.learning.optimisation import make_schedule
 from bdqm_tune.learning.plain_network import OtherNetwork
 from bdqm_tune.learning.torch_epochs import TorchEpochs
-from bdqm_tune.units import FORCE_LENGTH
 
 LONG_EPOCH = 0.1  # seconds; before a longer epoch the state is copied, which takes far less
 
@@ -45,9 +45,9 @@ class EpochRecord:
 
     @property
     def val_energy_forces(self) -> float | None:
-        """Error of the energy per atom and, over `FORCE_LENGTH`, of the forces, eV/atom; None: no forces."""
+        """See `energy_and_forces`, eV/atom; None: no forces."""
         forces = self.val_forces_mae
-        return None if forces is None else self.val_energy_mae_per_atom + FORCE_LENGTH * forces
+        return None if forces is None else energy_and_forces(self.val_energy_mae_per_atom, forces)
 
     def metrics(self) -> dict[str, float]:
         """The metrics under the names that are logged."""

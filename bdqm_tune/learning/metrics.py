@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bdqm_tune.errors import BdqmError
+from bdqm_tune.units import FORCE_LENGTH
 
 KINDS = ("mae", "rmse", "r2")  # that follow from sums over structures
 CONSTANT = 1e-16  # variance, in the square of the unit, below which true values count as equal
@@ -113,6 +114,11 @@ def energy_metrics(
         n_atoms: (n_structures,).
     """
     return energy_deviations(predicted, true, n_atoms).metrics()
+
+
+def energy_and_forces(energy_mae_per_atom: float, forces_mae: float) -> float:
+    """The error of energies per atom (eV/atom) and that of forces (eV/Å) in one number, eV/atom; see `FORCE_LENGTH`."""
+    return energy_mae_per_atom + FORCE_LENGTH * forces_mae
 
 
 def _deviations(

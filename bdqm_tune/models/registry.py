@@ -82,11 +82,11 @@ def register(
     try:
         # Of several at once the first registers it, and the others find it.
         with study_lock(stores, study, "register") as check:
-            run = existing_run(client, f"trial {chosen.trial}, {chosen.why}", chosen.run_id)
+            existing_run(client, f"trial {chosen.trial}, {chosen.why}", chosen.run_id)
             made = _version_of(client, name, chosen.run_id)
             known = made is not None
             if made is None:
-                made = _create(stores, client, found, chosen, run, name, train, check)
+                made = _create(stores, client, found, chosen, name, train, check)
             client.set_registered_model_alias(name, alias, made.version)
     except (MlflowException, OSError) as error:
         if http_status(error) == 400:
@@ -107,12 +107,11 @@ def _create(
     client: MlflowClient,
     study: Study,
     chosen: ChosenModel,
-    run: Run,
     name: str,
     train: str | None,
     check: Callable[[], None],
 ) -> ModelVersion:
-    model = load_model(chosen.run_id, stores)
+    model, run = load_model(chosen.run_id, stores), client.get_run(chosen.trained_in)
     data = study_data(trial_config(client, run), run, train)
     held_out = data.structures.select(data.validation)
     example = held_out.atoms[int(held_out.n_atoms.argmin())]
@@ -120,11 +119,11 @@ def _create(
     if not client.search_registered_models(f"name = '{name}'"):
         _name_model(client, name)
     tags = _tags(study, chosen, run)
-    logged = client.create_logged_model(run.info.experiment_id, name, run.info.run_id, tags, model_type="bdqm-tune")
+    logged = client.create_logged_model(run.info.experiment_id, name, chosen.run_id, tags, model_type="bdqm-tune")
     status = LoggedModelStatus.FAILED
     try:
         with tempfile.TemporaryDirectory(prefix="bdqm-") as folder:
-            _write(Path(folder), model, [record_of(example)], Model(run_id=run.info.run_id, model_id=logged.model_id))
+            _write(Path(folder), model, [record_of(example)], Model(run_id=chosen.run_id, model_id=logged.model_id))
             client.log_model_artifacts(logged.model_id, str(Path(folder) / "packed"))
         status = LoggedModelStatus.READY
     finally:
@@ -133,7 +132,7 @@ def _create(
     return client.create_model_version(
         name,
         f"models:/{logged.model_id}",
-        run.info.run_id,
+        chosen.run_id,
         tags,
         description=f"Trial {chosen.trial} of study {study.study_name}: {chosen.why}.",
         model_id=logged.model_id,
@@ -174,7 +173,7 @@ def _tags(study: Study, chosen: ChosenModel, run: Run) -> dict[str, str]:
         MODEL_RUN: chosen.run_id,
         "study": study.study_name,
         "trial": str(chosen.trial),
-        "seed": run.data.params["seed"],
+        **({} if chosen.run_id != chosen.trained_in else {"seed": run.data.params["seed"]}),
         "train_digest": run_tags["train_digest"],
         "validation_digest": run_tags["validation_digest"],
         **{name: run_tags[name] for name in ("git_commit", "git_dirty") if name in run_tags},

@@ -86,8 +86,20 @@ def load_potential(model: str, stores: Stores) -> Potential:
     """The same, where it must be a single potential. Raises BadInput as `load_model`, and for an ensemble."""
     found = load_model(model, stores)
     if isinstance(found, Ensemble):
-        raise BadInput(f"{model}: is an ensemble; a single potential is needed here")
+        first = next(iter(found.members))
+        raise BadInput(
+            f"{model}: is an ensemble; a single potential is needed here: a member of it is one, such as "
+            f"{_folder_address(model)}/{first}"
+        )
     return found
+
+
+def _folder_address(model: str) -> str:
+    """How the folders in an ensemble are reached."""
+    if RUN_ID.fullmatch(model):
+        return f"runs:/{model}/{MODEL_FOLDERS[1]}"
+    # The registry has the ensemble as a whole.
+    return f"runs:/RUN_ID/{MODEL_FOLDERS[1]}" if model.startswith("models:") else model
 
 
 def model_folder(model: Potential | Ensemble) -> str:

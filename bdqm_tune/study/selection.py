@@ -16,14 +16,15 @@ class Champion:
     """The configuration that `confirm` chose, and its best model by the validation split."""
 
     trial: int  # whose configuration it is
-    seed: int
-    run_id: str  # of the training with this seed, in MLflow
+    seed: int  # with which it trained best
+    run_id: str  # of the model, in MLflow: of the training with this seed, or of the ensemble of all seeds
     value: float  # of that model: the objective, eV or eV/Å
     mean: float  # over all seeds
-    run_ids: list[str]  # of all seeds
+    run_ids: list[str]  # of the trainings with all seeds
     confirmation_run_id: str
     trials: int  # finished trials that the study had then
     why: str
+    is_ensemble: bool = False
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class ChosenModel:
     trial: int
     run_id: str
     why: str
+    trained_in: str  # the run of its training or, of an ensemble, of one of its members
 
 
 def chosen_model(study: optuna.Study, picked: int | None = None) -> ChosenModel:
@@ -46,18 +48,23 @@ def chosen_model(study: optuna.Study, picked: int | None = None) -> ChosenModel:
             was picked.
     """
     if picked is not None:
-        trial = picked_trial(study, picked)
-        return ChosenModel(trial.number, trial.user_attrs[RUN_ID], "the trial that was picked")
+        return _of_trial(picked_trial(study, picked), "the trial that was picked")
     champion = champion_of(study)
     if champion is None:
         refuse_without_pick(study, picked)
-        trial = best_trial(study)
-        return ChosenModel(trial.number, trial.user_attrs[RUN_ID], "the best trial; `confirm` has not been run")
+        return _of_trial(best_trial(study), "the best trial; `confirm` has not been run")
     since = sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False)) - champion.trials
     later = f"; {since} trials were added since" if since else ""
-    return ChosenModel(
-        champion.trial, champion.run_id, f"the confirmed champion, trained with seed {champion.seed}{later}"
-    )
+    if champion.is_ensemble:
+        trained, run_id = f"the ensemble of its {len(champion.run_ids)} seeds", champion.run_ids[0]
+    else:
+        trained, run_id = f"trained with seed {champion.seed}", champion.run_id
+    return ChosenModel(champion.trial, champion.run_id, f"the confirmed champion, {trained}{later}", run_id)
+
+
+def _of_trial(trial: optuna.trial.FrozenTrial, why: str) -> ChosenModel:
+    run_id = trial.user_attrs[RUN_ID]
+    return ChosenModel(trial.number, run_id, why, run_id)
 
 
 def champion_of(study: optuna.Study) -> Champion | None:

@@ -9,6 +9,7 @@ import mlflow
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from mlflow.utils.time import get_current_time_millis
 
 from bdqm_tune.tracking.given import adopted_run, given_run, parent_tag
@@ -22,18 +23,21 @@ def record_run(
     metrics: Mapping[str, float],
     parameters: Mapping[str, Any] | None = None,
     write: Callable[[Path], Any] = lambda folder: None,
+    parent: str = "",
 ) -> str:
     """Log to a run in the experiment and return its id: that of `mlflow run` if it can be adopted, else a new one.
 
     Args:
         write: writes the artifacts into a folder.
+        parent: id of a run of ours that it comes under, in any case in a new run; empty: of none.
 
     Raises:
         MlflowException, OSError: the tracking store failed.
     """
     given = given_run(client)
-    adopted = adopted_run(client, given, experiment_id, name)
-    run = adopted or client.create_run(experiment_id, run_name=name, tags=parent_tag(given))
+    adopted = None if parent else adopted_run(client, given, experiment_id, name)
+    below = {MLFLOW_PARENT_RUN_ID: parent} if parent else parent_tag(given)
+    run = adopted or client.create_run(experiment_id, run_name=name, tags=below)
     now = get_current_time_millis()
     client.log_batch(
         run.info.run_id,

@@ -11,9 +11,9 @@ from mlflow.tracking import MlflowClient
 
 from bdqm_tune.admin.deletion import belongings, delete_study
 from bdqm_tune.errors import BadInput, BdqmError
-from bdqm_tune.evaluation.ensembling import assemble, record_ensemble
 from bdqm_tune.evaluation.evaluation import evaluate_best, evaluate_ensemble
 from bdqm_tune.learning.dataset import prepare
+from bdqm_tune.models.ensembling import assemble, record_ensemble
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.storage.database import open_storage
 from bdqm_tune.study.checkpoints import checkpoint_folder

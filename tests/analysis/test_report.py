@@ -20,9 +20,9 @@ from bdqm_tune.analysis.report import Report, make_report
 from bdqm_tune.analysis.reporting import sections, write
 from bdqm_tune.config.config import load_config
 from bdqm_tune.confirmation.confirm import Options, confirm
-from bdqm_tune.evaluation.ensembling import assemble, record_ensemble
 from bdqm_tune.evaluation.evaluation import evaluate_best, evaluate_ensemble
 from bdqm_tune.learning.dataset import prepare
+from bdqm_tune.models.ensembling import assemble, record_ensemble
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.study.results import load_results
 from bdqm_tune.study.selection import champion_of

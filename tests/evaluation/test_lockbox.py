@@ -18,10 +18,10 @@ from mlflow.tracking import MlflowClient
 from bdqm_tune.config.config import Config
 from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.evaluation import evaluation
-from bdqm_tune.evaluation.ensembling import assemble, record_ensemble
 from bdqm_tune.evaluation.evaluation import evaluate_best, evaluate_ensemble
 from bdqm_tune.evaluation.lockbox import next_opening, openings, put_on_record, reasons
 from bdqm_tune.learning.dataset import prepare
+from bdqm_tune.models.ensembling import assemble, record_ensemble
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.structures import read_structures
 from bdqm_tune.study.study import load_study

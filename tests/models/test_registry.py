@@ -24,8 +24,8 @@ from bdqm_tune.admin.artifact_gc import remove_artifacts
 from bdqm_tune.config.config import Config
 from bdqm_tune.confirmation.confirm import Options, confirm
 from bdqm_tune.errors import BadInput, BdqmError
-from bdqm_tune.evaluation.ensembling import assemble
 from bdqm_tune.learning.dataset import prepare
+from bdqm_tune.models.ensembling import assemble
 from bdqm_tune.models.registry import register
 from bdqm_tune.models.serving import ServedModel, read_records, record_of, signature
 from bdqm_tune.models.store import load_folder, load_potential

@@ -11,9 +11,9 @@ import bdqm_tune as bt
 from bdqm_tune import api
 from bdqm_tune.admin.artifact_gc import remove_artifacts
 from bdqm_tune.errors import BadInput, BdqmError
-from bdqm_tune.evaluation.ensembling import assemble, record_ensemble
 from bdqm_tune.evaluation.evaluation import evaluate_best
 from bdqm_tune.learning.dataset import prepare
+from bdqm_tune.models.ensembling import assemble, record_ensemble
 from bdqm_tune.models.prediction import predict_file
 from bdqm_tune.models.registry import register
 from bdqm_tune.models.store import load_model, load_potential

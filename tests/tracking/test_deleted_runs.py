@@ -17,9 +17,9 @@ from bdqm_tune.analysis.report import make_report
 from bdqm_tune.config.config import Config
 from bdqm_tune.confirmation.confirm import Options, confirm
 from bdqm_tune.errors import BadInput
-from bdqm_tune.evaluation.ensembling import best_trials
 from bdqm_tune.evaluation.evaluation import evaluate_best
 from bdqm_tune.learning.dataset import prepare
+from bdqm_tune.models.ensembling import best_trials
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.services.diagnostics import WARNING
 from bdqm_tune.study.results import load_results

@@ -129,7 +129,7 @@ def _commands(facts: StudyFacts) -> list[str]:
     lines.append(f"bdqm-tune report {argument(facts.name)}")
     if facts.chosen is not None:
         lines.append(
-            f"bdqm-tune reproduce {facts.chosen.run_id}    # trains that model again, and compares every epoch"
+            f"bdqm-tune reproduce {facts.chosen.trained_in}    # trains that model again, and compares every epoch"
         )
     return lines
 

@@ -1,4 +1,4 @@
-"""The best trials of a study as one ensemble, calibrated on its validation split; the test split is left alone."""
+"""Models of a study as one ensemble, calibrated on its validation split; the test split is left alone."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +13,10 @@ from optuna.trial import FrozenTrial
 
 from bdqm_tune.descriptors import stored_features
 from bdqm_tune.errors import BadInput, BdqmError
+from bdqm_tune.learning.breakdown import deviations
 from bdqm_tune.learning.calibration import Calibration, check_coverage, rank_of
 from bdqm_tune.learning.ensemble import Ensemble, EnsemblePrediction
-from bdqm_tune.learning.metrics import energy_metrics
+from bdqm_tune.learning.metrics import energy_and_forces
 from bdqm_tune.learning.potential import Potential
 from bdqm_tune.models.store import load_potential, run_with_model
 from bdqm_tune.services.connection import Stores
@@ -40,13 +41,9 @@ class StudyEnsemble:
 
     study: str
     ensemble: Ensemble
-    trials: list[tuple[FrozenTrial, Run]]  # of the members, the best first
+    numbers: tuple[int, ...]  # of the trials whose configurations its members have, the best first
+    runs: list[Run]  # of the members
     metrics: dict[str, float]  # of the validation split, and of the calibration
-
-    @property
-    def numbers(self) -> tuple[int, ...]:
-        """Of the trials."""
-        return tuple(trial.number for trial, _ in self.trials)
 
 
 def assemble(
@@ -81,7 +78,8 @@ def assemble(
         f"trial-{trial.number:03d}": load_potential(f"runs:/{run.info.run_id}/model", stores) for trial, run in trials
     }
     ensemble, metrics = calibrated(members, data, coverage, stores.home)
-    return StudyEnsemble(name, ensemble, trials, metrics)
+    numbers, runs = zip(*((trial.number, run) for trial, run in trials), strict=True)
+    return StudyEnsemble(name, ensemble, numbers, list(runs), metrics)
 
 
 def best_trials(study: optuna.Study, client: MlflowClient, best: int) -> list[tuple[FrozenTrial, Run]]:
@@ -116,12 +114,15 @@ def calibrated(
     floor = max(FLOOR * float(np.median(spread)), LEAST_FLOOR)
     held_out = data.structures.select(data.validation)
     found = predict_stored(ensemble, data.structures, home, data.validation)
+    forces = ensemble.predict(held_out.atoms).forces if ensemble.trained_on_forces else None
     calibration = Calibration.fit(
         found.energies - held_out.energies, found.energy_std, held_out.n_atoms, floor, coverage
     )
-    metrics = energy_metrics(found.energies, held_out.energies, held_out.n_atoms)
+    metrics = {f"val_{name}": value for name, value in deviations(held_out, found.energies, forces).metrics().items()}
+    if "val_forces_mae" in metrics:
+        metrics["val_energy_forces"] = energy_and_forces(metrics["val_energy_mae_per_atom"], metrics["val_forces_mae"])
     return Ensemble(ensemble.members, calibration), {
-        **{f"val_{name}": value for name, value in metrics.items()},
+        **metrics,
         "val_energy_std": float(found.energy_std.mean()),
         "calibration_structures": len(held_out),
         "calibration_quantile": calibration.quantile(),
@@ -144,22 +145,24 @@ def predict_stored(
     )
 
 
-def record_ensemble(stores: Stores, made: StudyEnsemble) -> str:
+def record_ensemble(stores: Stores, made: StudyEnsemble, parent: str = "") -> str:
     """Record an ensemble in a run of its own in the study's experiment; returns the run's id, which `load_model` takes.
+
+    Args:
+        parent: id of the run that it comes under; empty: that of `mlflow run`, where there is one.
 
     Raises:
         BdqmError: the tracking store fails.
     """
     client = tracking_client(stores)
-    first = made.trials[0][1]
-    calibration = made.ensemble.calibration
-    parameters = {"best": len(made.trials), "coverage": calibration and calibration.coverage}
+    first, calibration = made.runs[0], made.ensemble.calibration
+    parameters = {"members": len(made.runs), "coverage": calibration and calibration.coverage}
     tags = {
         **provenance_tags(),
         "kind": "ensemble",
         "study": made.study,
         "trials": ", ".join(map(str, made.numbers)),
-        "model_run_ids": ", ".join(run.info.run_id for _, run in made.trials),
+        "model_run_ids": ", ".join(run.info.run_id for run in made.runs),
         "train_digest": first.data.tags["train_digest"],
         "validation_digest": first.data.tags["validation_digest"],
     }
@@ -167,11 +170,12 @@ def record_ensemble(stores: Stores, made: StudyEnsemble) -> str:
         return record_run(
             client,
             first.info.experiment_id,
-            f"ensemble-of-{len(made.trials)}",
+            f"ensemble-of-{len(made.runs)}",
             tags,
             made.metrics,
             parameters,
             lambda folder: made.ensemble.save(folder / "ensemble"),
+            parent,
         )
     except (MlflowException, OSError) as error:
         raise BdqmError(f"cannot record the ensemble in the MLflow tracking store: {reason(error)}") from None

@@ -12,7 +12,6 @@ from mlflow.tracking import MlflowClient
 import bdqm_tune as bt
 from bdqm_tune.admin.artifact_gc import remove_artifacts
 from bdqm_tune.errors import BadInput
-from bdqm_tune.evaluation.ensembling import assemble, record_ensemble
 from bdqm_tune.evaluation.evaluation import evaluate_best, evaluate_ensemble
 from bdqm_tune.evaluation.measurement import compared, coverage_metrics
 from bdqm_tune.learning.calculator import EnsembleCalculator
@@ -20,6 +19,7 @@ from bdqm_tune.learning.calibration import Calibration
 from bdqm_tune.learning.dataset import Dataset, prepare
 from bdqm_tune.learning.ensemble import Ensemble
 from bdqm_tune.learning.known_elements import UnknownElement
+from bdqm_tune.models.ensembling import assemble, record_ensemble
 from bdqm_tune.models.prediction import predict_file
 from bdqm_tune.models.store import load_model, load_potential
 from bdqm_tune.services.connection import Stores
@@ -62,7 +62,7 @@ def test_from_the_best_trials_to_intervals_that_are_checked(
     run = client.get_run(run_id)
     assert run.data.tags["kind"] == "ensemble"
     assert run.data.tags["trials"] == ", ".join(str(trial.number) for trial in ranked)
-    assert run.data.params == {"best": "3", "coverage": "0.8"}
+    assert run.data.params == {"members": "3", "coverage": "0.8"}
     assert run.data.metrics == pytest.approx(made.metrics)
     assert run.info.status == "FINISHED"
     assert run.info.experiment_id == client.get_experiment_by_name(name).experiment_id
