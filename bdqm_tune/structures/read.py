@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import ase.db
@@ -260,15 +261,27 @@ def check_geometry(atoms: Atoms) -> None:
     checked("positions", atoms.positions, len(atoms))
     checked("cell", np.asarray(atoms.cell), len(atoms))
     checked("atomic numbers", atoms.numbers, len(atoms))
-    unknown = sorted({int(z) for z in atoms.numbers if not 1 <= z <= HEAVIEST})
-    if unknown:
+    if atoms.numbers.min() < 1 or atoms.numbers.max() > HEAVIEST:
+        unknown = sorted({z for z in atoms.numbers.tolist() if not 1 <= z <= HEAVIEST})
         names = ", ".join(chemical_symbols[z] if 0 <= z < len(chemical_symbols) else str(z) for z in unknown)
         raise BadInput(f"element {names} is not supported, only H to Rn are")
     if max(np.abs(atoms.positions).max(), np.abs(np.asarray(atoms.cell)).max()) > FARTHEST:
         raise BadInput(f"positions and cell must be within {FARTHEST:g} Å")
-    periodic = np.asarray(atoms.cell)[atoms.pbc]
-    if len(periodic) and np.linalg.matrix_rank(periodic) < len(periodic):
-        raise BadInput("is periodic along a direction in which its cell has no extent")
+    if atoms.pbc.any():
+        nearest = _nearest_images(np.asarray(atoms.cell).tobytes(), atoms.pbc.tobytes())
+        if nearest is None:
+            raise BadInput("is periodic along a direction in which its cell has no extent")
+        if nearest < NEAREST_IMAGE:
+            raise BadInput(
+                f"its periodic images are {nearest:.2g} Å apart, less than {NEAREST_IMAGE} Å; lengths are in Å"
+            )
+
+
+@lru_cache(maxsize=16)  # a simulation has the same cell step after step, and this takes a tenth of a small step
+def _nearest_images(cell: bytes, pbc: bytes) -> float | None:
+    """Least distance of the lattice planes of a periodic cell, Å; None: it has no extent in a periodic direction."""
+    periodic = np.frombuffer(cell).reshape(3, 3)[np.frombuffer(pbc, dtype=bool)]
+    if np.linalg.matrix_rank(periodic) < len(periodic):
+        return None
     # Distances between its lattice planes: those of the reciprocal lattice, inverted.
-    if len(periodic) and (nearest := 1 / np.linalg.norm(np.linalg.pinv(periodic), axis=0).max()) < NEAREST_IMAGE:
-        raise BadInput(f"its periodic images are {nearest:.2g} Å apart, less than {NEAREST_IMAGE} Å; lengths are in Å")
+    return float(1 / np.linalg.norm(np.linalg.pinv(periodic), axis=0).max())
