@@ -34,12 +34,13 @@ def symmetry_functions(_folder: Path) -> None:
 
 def _features(descriptor: Any) -> None:
     atoms = _structures()[0]
-    descriptor.compute(atoms)
+    features = descriptor.compute(atoms)
     descriptor.derivatives(atoms)
+    descriptor.with_backward(atoms)[1](features[None])
 
 
 def training(folder: Path) -> None:
-    """Epochs of training, in which forces change no type of numba's; and how they are cut into tiles for a GPU."""
+    """Epochs of training, in which forces change no type of numba's; predictions; and how a GPU's tiles are cut."""
     import ase.io
     import torch
 
@@ -60,7 +61,9 @@ def training(folder: Path) -> None:
     for precision in ("float32", "float64"):
         config = load_config(None, groups | {"training": {"epochs": 1, "forces": True, "precision": precision}})
         dataset = prepare(config, folder / "home")
-        list(NativeBackend(config, dataset).start(Hyperparameters(), 0))
+        run = NativeBackend(config, dataset).start(Hyperparameters(), 0)
+        list(run)
+        run.potential().predict(_structures()[:1])
     place = torch.device("cpu"), torch.float32
     data = Data(*(split_tensors(dataset, split, *place) for split in (dataset.train, dataset.validation)))
     EpochSchedule(data, torch.arange(data.n_train), [data.n_train], 128, whole=False)

@@ -1,9 +1,9 @@
 """The contract of a descriptor: structures in, one row of features an atom out, with their derivatives."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from ase import Atoms
@@ -30,6 +30,32 @@ class SparseDerivatives:
         dense = np.zeros((n_atoms, n_atoms, *self.values.shape[1:]))
         dense[self.centre, self.atom] = self.values
         return np.ascontiguousarray(dense.transpose(0, 2, 1, 3))
+
+    def forces(self, by_features: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Forces (n_atoms, 3), eV/Å, from the derivatives (n_atoms, n_features) of an energy by the features, eV."""
+        forces = np.zeros((len(by_features), 3))
+        np.subtract.at(forces, self.atom, self._pulls(by_features))
+        return forces
+
+    def by_strain(self, by_features: NDArray[np.float64]) -> NDArray[np.float64]:
+        """dE/d strain (3, 3), eV, from the same, where each image has an entry of its own."""
+        assert self.vector is not None
+        return self._pulls(by_features).T @ self.vector
+
+    def _pulls(self, by_features: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What each entry adds to dE/dr (n_entries, 3), eV/Å."""
+        return np.einsum("ef,efx->ex", by_features[self.centre], self.values)
+
+
+class EnergyDerivatives(NamedTuple):
+    """Derivatives of k energies of one structure by its positions and by a strain of it with its cell."""
+
+    forces: NDArray[np.float64]  # (k, n_atoms, 3) eV/Å, -dE/dr
+    by_strain: NDArray[np.float64]  # (k, 3, 3) eV, dE/d strain: of an image at R, R moves by strain·R
+
+
+# From the derivatives (k, n_atoms, n_features) of k energies by the features, eV.
+Backward = Callable[[NDArray[np.float64]], EnergyDerivatives]
 
 
 class Descriptor(ABC):
@@ -92,6 +118,29 @@ class Descriptor(ABC):
         Raises:
             BadInput: as `compute`.
         """
+
+    def with_backward(self, atoms: Atoms) -> tuple[NDArray[np.float64], Backward]:
+        """The features, as `compute` gives them, and their vector–Jacobian product, as `jax.vjp` does it.
+
+        For predictions: what the product needs of each neighbour is three numbers for an energy, in the place of three
+        for each feature. Subclasses compute it without `sparse_derivatives`.
+
+        Returns:
+            Features (n_atoms, n_features), and a function from dE/d features to forces and dE/d strain.
+
+        Raises:
+            BadInput: as `compute`.
+        """
+        features, derivatives = self.sparse_derivatives(atoms, images=True)
+
+        def backward(by_features: NDArray[np.float64]) -> EnergyDerivatives:
+            forces, by_strain = (
+                np.stack([product(each) for each in by_features])
+                for product in (derivatives.forces, derivatives.by_strain)
+            )
+            return EnergyDerivatives(forces, by_strain)
+
+        return features, backward
 
     def derivatives(self, atoms: Atoms) -> NDArray[np.float64]:
         """d features / d positions of shape (n_atoms, n_features, n_atoms, 3), 1/Å; large: for checks.

@@ -13,15 +13,14 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from bdqm_tune.descriptors.base import SparseDerivatives
+from bdqm_tune.descriptors.base import Backward, EnergyDerivatives, SparseDerivatives
+from bdqm_tune.descriptors.invariants import Kind
 from bdqm_tune.descriptors.moments import channels, norms
 from bdqm_tune.descriptors.multipoles import (
     MAX_ORDER,
-    Kind,
     Multipoles,
     check_sigmas,
     cutoff_settings,
-    root,
     table_from_settings,
     table_settings,
 )
@@ -95,7 +94,7 @@ class GMP(Multipoles):
         self.solid = solid
         self.channels = channels(self.orders, surface=not solid)
         weights = np.repeat(np.sqrt(norms(self.channels)), 2 * self.channels.l + 1)
-        self.kinds = [Kind(k, weights[self.channels.moments(k)]) for k in range(len(self.orders))]
+        self.kinds = [Kind(k, np.diag(weights[self.channels.moments(k)])) for k in range(len(self.orders))]
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -130,8 +129,18 @@ class GMP(Multipoles):
             derivatives = replace(derivatives, values=values)
         return features, derivatives
 
+    def with_backward(self, atoms: Atoms) -> tuple[NDArray[np.float64], Backward]:
+        features, exact = super().with_backward(atoms)
+        if not self.derivative_floor:
+            return features, exact
+
+        def backward(by_features: NDArray[np.float64]) -> EnergyDerivatives:
+            # The floor is of each derivative, which the product does not compute.
+            _, derivatives = self.sparse_derivatives(atoms)
+            forces = np.stack([derivatives.forces(each) for each in by_features])
+            return exact(by_features)._replace(forces=forces)
+
+        return features, backward
+
     def _amplitudes(self) -> list[float]:
         return [(1 / (sigma * math.sqrt(2 * math.pi))) ** 3 for sigma in self.sigmas]
-
-    def _root(self, combined: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        return root(combined, self.root_floor)

@@ -8,17 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from bdqm_tune.descriptors import maxwell
+from bdqm_tune.descriptors.invariants import Kind
 from bdqm_tune.descriptors.moments import channels
 from bdqm_tune.descriptors.multipoles import (
     MAX_ORDER,
-    Kind,
     Multipoles,
     cutoff_settings,
-    root,
     table_from_settings,
     table_settings,
 )
@@ -39,6 +35,8 @@ class GMPGroups(Multipoles):
 
     Columns run order by order, then group by group, then by sigma.
     """
+
+    signed = True
 
     def __init__(
         self,
@@ -104,11 +102,6 @@ class GMPGroups(Multipoles):
 
     def _amplitudes(self) -> list[float]:
         return [1 / (sigma * math.sqrt(2 * math.pi)) for sigma in self.sigmas]
-
-    def _root(self, combined: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        if len(combined) == 1:
-            return combined[0], np.ones_like(combined)
-        return root(combined, self.root_floor)
 
 
 def _checked(groups: Mapping[int, Sequence[int]]) -> dict[int, list[int]]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bdqm_tune.compiled import compiled
 from bdqm_tune.descriptors.simd import WIDTH, add_to, exp, load, spread, store
 
-# Numba compiles these; the types are those of the arrays in `Pairs`, `Radial` and `Gradient`.
+# Numba compiles these; the types are those of the arrays in `Pairs`, `Radial` and `Invariants`.
 # mypy: disable-error-code="no-untyped-def,call-arg,var-annotated"
 
 
@@ -42,15 +42,6 @@ class Radial(NamedTuple):
     power: NDArray[np.int64]  # (n_terms,)
     factor: NDArray[np.float64]  # (n_terms,)
     l: NDArray[np.int64]  # (n_channels,)
-
-
-class Gradient(NamedTuple):
-    """d feature / d moments: feature f depends on the channels `first[f]:last[f]`, its values begin at `place[f]`."""
-
-    values: NDArray[np.float64]  # (n_values, n_atoms, n_blocks·WIDTH)
-    first: NDArray[np.int64]  # (n_kinds,)
-    last: NDArray[np.int64]  # (n_kinds,)
-    place: NDArray[np.int64]  # (n_kinds,)
 
 
 @numba.njit(inline="always")
@@ -139,48 +130,60 @@ def _fill_values(radial, distance2, sums, steps, weight, weight_slope, values, s
         store(slopes, c * WIDTH, slope * spread(weight) + value * spread(weight_slope))
 
 
+@numba.njit(inline="always")
+def _fill_moved(radial, values, slopes, by_moment, place, first, last, harmonics, gradients, row, n, vector, moved):
+    """Derivative by the vector to a neighbour, x, y and z, of what depends on the moments of channels first to last.
+
+    Its derivatives by these moments begin at `place` of `by_moment`, the n harmonics of the neighbour at `row`.
+    """
+    x, y, z, along = spread(0.0), spread(0.0), spread(0.0), spread(0.0)
+    for c in range(first, last):
+        value = load(values, c * WIDTH)
+        dot = spread(0.0)
+        for lm in range(radial.l[c] * radial.l[c], (radial.l[c] + 1) * (radial.l[c] + 1)):
+            change = load(by_moment, place)
+            dot += change * spread(harmonics[row + lm])
+            change = change * value
+            x += change * spread(gradients[3 * row + lm])
+            y += change * spread(gradients[3 * row + n + lm])
+            z += change * spread(gradients[3 * row + 2 * n + lm])
+            place += WIDTH
+        along += load(slopes, c * WIDTH) * dot
+    store(moved, 0, x + along * spread(2 * vector[0]))
+    store(moved, WIDTH, y + along * spread(2 * vector[1]))
+    store(moved, 2 * WIDTH, z + along * spread(2 * vector[2]))
+
+
 @compiled
-def fill_derivatives(pairs, radial, gradient, of_pair, own, found):
-    """Add d features / d positions to `found` (n_entries, n_kinds·n_sigmas, 3)."""
-    weights, decays, by_moment = radial.weight.ravel(), radial.decay.ravel(), np.zeros(len(gradient.values) * WIDTH)
-    harmonics, slopes_of_harmonics = pairs.harmonics.ravel(), pairs.slopes.ravel()
+def fill_derivatives(pairs, radial, invariants, gradient, of_pair, own, found):
+    """Add d features / d positions to `found` (n_entries, n_kinds·n_sigmas, 3), with `gradient` by the moments."""
+    weights, decays, by_moment = radial.weight.ravel(), radial.decay.ravel(), np.zeros(len(gradient) * WIDTH)
+    harmonics, gradients = pairs.harmonics.ravel(), pairs.slopes.ravel()
     n_harmonics, n_sources, n_channels = pairs.harmonics.shape[1], radial.weight.shape[3], len(radial.l)
     sums, steps = np.zeros(n_sources * WIDTH), np.zeros(n_sources * WIDTH)
     values, slopes = np.zeros(n_channels * WIDTH), np.zeros(n_channels * WIDTH)
     moved = np.zeros(3 * WIDTH)
-    n_kinds = len(gradient.first)
+    n_kinds = len(invariants.first)
     n_sigmas = found.shape[1] // n_kinds
     for i in range(len(pairs.species)):
         for block in range(radial.weight.shape[1]):
             n_lanes = min(WIDTH, n_sigmas - block * WIDTH)
-            for m in range(len(gradient.values)):
+            for v in range(len(gradient)):
                 for s in range(WIDTH):
-                    by_moment[m * WIDTH + s] = gradient.values[m, i, block * WIDTH + s]
+                    by_moment[v * WIDTH + s] = gradient[v, i, block * WIDTH + s]
             for pair in range(pairs.start[i], pairs.start[i + 1]):
-                dx, dy, dz = pairs.vector[pair]
-                distance2 = dx * dx + dy * dy + dz * dz
-                element, row = pairs.species[pairs.neighbour[pair]], pair * n_harmonics
+                vector, row = pairs.vector[pair], pair * n_harmonics
+                distance2 = vector[0] * vector[0] + vector[1] * vector[1] + vector[2] * vector[2]
+                element = pairs.species[pairs.neighbour[pair]]
                 _fill_steps(radial, weights, decays, element, block, distance2, sums, steps)
                 weight, weight_slope = pairs.weight[pair], pairs.weight_slope[pair]
                 _fill_values(radial, distance2, sums, steps, weight, weight_slope, values, slopes)
                 for f in range(n_kinds):
-                    x, y, z, along = spread(0.0), spread(0.0), spread(0.0), spread(0.0)
-                    place = gradient.place[f] * WIDTH
-                    for c in range(gradient.first[f], gradient.last[f]):
-                        value = load(values, c * WIDTH)
-                        dot = spread(0.0)
-                        for lm in range(radial.l[c] * radial.l[c], (radial.l[c] + 1) * (radial.l[c] + 1)):
-                            change = load(by_moment, place)
-                            dot += change * spread(harmonics[row + lm])
-                            change = change * value
-                            x += change * spread(slopes_of_harmonics[3 * row + lm])
-                            y += change * spread(slopes_of_harmonics[3 * row + n_harmonics + lm])
-                            z += change * spread(slopes_of_harmonics[3 * row + 2 * n_harmonics + lm])
-                            place += WIDTH
-                        along += load(slopes, c * WIDTH) * dot
-                    store(moved, 0, x + along * spread(2 * dx))
-                    store(moved, WIDTH, y + along * spread(2 * dy))
-                    store(moved, 2 * WIDTH, z + along * spread(2 * dz))
+                    place, first, last = invariants.place[f] * WIDTH, invariants.first[f], invariants.last[f]
+                    _fill_moved(
+                        radial, values, slopes, by_moment, place, first, last, harmonics, gradients, row, n_harmonics,
+                        vector, moved,
+                    )  # fmt: skip
                     column = f * n_sigmas + block * WIDTH
                     for s in range(n_lanes):
                         for axis in range(3):
@@ -189,14 +192,45 @@ def fill_derivatives(pairs, radial, gradient, of_pair, own, found):
 
 
 @compiled
-def combine(rows, moments):
-    """rows (n_combinations, n_moments) · moments (n_moments, n_atoms, n_sigmas).
+def fill_pulls(pairs, radial, invariants, gradient, by_features, found):
+    """Write dE/dR of every neighbour to `found` (k, n_pairs, 3), of k energies, from `by_features`, dE/d features.
 
-    Not by BLAS, whose rounding may depend on how many columns there are and on the number of threads.
+    `by_features` is (k, n_atoms, n_kinds·n_sigmas).
     """
-    found = np.zeros((len(rows), *moments.shape[1:]))
-    for c in range(len(rows)):
-        for m in range(len(moments)):
-            if rows[c, m] != 0:
-                found[c] += rows[c, m] * moments[m]
-    return found
+    weights, decays = radial.weight.ravel(), radial.decay.ravel()
+    harmonics, gradients = pairs.harmonics.ravel(), pairs.slopes.ravel()
+    n_harmonics, n_sources, n_channels = pairs.harmonics.shape[1], radial.weight.shape[3], len(radial.l)
+    sums, steps = np.zeros(n_sources * WIDTH), np.zeros(n_sources * WIDTH)
+    values, slopes = np.zeros(n_channels * WIDTH), np.zeros(n_channels * WIDTH)
+    n_energies, n_moments = len(by_features), np.sum(2 * radial.l + 1)
+    by_moment, moved = np.zeros(n_energies * n_moments * WIDTH), np.zeros(3 * WIDTH)
+    n_sigmas = by_features.shape[2] // len(invariants.moment)
+    found[:] = 0.0
+    for i in range(len(pairs.species)):
+        for block in range(radial.weight.shape[1]):
+            by_moment[:] = 0.0
+            for k in range(n_energies):
+                for f in range(len(invariants.moment)):
+                    for v in range(invariants.place[f], invariants.place[f + 1]):
+                        moment = k * n_moments + invariants.moment[f] + v - invariants.place[f]
+                        for s in range(min(WIDTH, n_sigmas - block * WIDTH)):
+                            felt = by_features[k, i, f * n_sigmas + block * WIDTH + s]
+                            by_moment[moment * WIDTH + s] += felt * gradient[v, i, block * WIDTH + s]
+            for pair in range(pairs.start[i], pairs.start[i + 1]):
+                vector, row = pairs.vector[pair], pair * n_harmonics
+                distance2 = vector[0] * vector[0] + vector[1] * vector[1] + vector[2] * vector[2]
+                element = pairs.species[pairs.neighbour[pair]]
+                _fill_steps(radial, weights, decays, element, block, distance2, sums, steps)
+                weight, weight_slope = pairs.weight[pair], pairs.weight_slope[pair]
+                _fill_values(radial, distance2, sums, steps, weight, weight_slope, values, slopes)
+                for k in range(n_energies):
+                    place = k * n_moments * WIDTH
+                    _fill_moved(
+                        radial, values, slopes, by_moment, place, 0, n_channels, harmonics, gradients, row, n_harmonics,
+                        vector, moved,
+                    )  # fmt: skip
+                    for axis in range(3):
+                        total = 0.0
+                        for s in range(WIDTH):
+                            total += moved[axis * WIDTH + s]
+                        found[k, pair, axis] += total

@@ -4,7 +4,6 @@ import copy
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,36 +14,18 @@ from numpy.typing import NDArray
 
 from bdqm_tune.descriptors import moment_kernels as kernels
 from bdqm_tune.descriptors import smooth_cutoff
-from bdqm_tune.descriptors.base import Descriptor, SparseDerivatives
+from bdqm_tune.descriptors.base import Backward, Descriptor, EnergyDerivatives, SparseDerivatives
 from bdqm_tune.descriptors.harmonics import solid_harmonics
+from bdqm_tune.descriptors.invariants import Invariants, Kind, arranged, evaluate, evaluate_with_gradient
 from bdqm_tune.descriptors.moments import Channels, Probes, probes
 from bdqm_tune.descriptors.neighbours import Neighbours, find_entries, find_neighbours
 from bdqm_tune.descriptors.pseudodensity import PseudoDensity, Table, package_table, read_folder, require
+from bdqm_tune.descriptors.pulls import energy_derivatives
 from bdqm_tune.descriptors.simd import WIDTH
 from bdqm_tune.errors import BadInput, located
 from bdqm_tune.structures.read import check_geometry
 
 MAX_ORDER = 9
-VANISHING = 1e-8  # a root below it gets the derivative 0; amptorch's value
-
-
-@dataclass(frozen=True)
-class Kind:
-    """One feature a sigma: the sum of the squares of some combinations of the moments of one order."""
-
-    order: int  # index of the order in `Channels.orders`
-    rows: NDArray[np.float64]  # (n_combinations, n_moments of the order); or (n_moments,): the factor of each alone
-
-    def combine(self, moments: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The combinations of moments (n_moments, n_atoms, n_sigmas)."""
-        return moments * self.rows[:, None, None] if self.rows.ndim == 1 else kernels.combine(self.rows, moments)
-
-    def by_moment(self, by_combination: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Derivatives with respect to the moments from those with respect to the combinations."""
-        rows = self.rows
-        return (
-            by_combination * rows[:, None, None] if rows.ndim == 1 else kernels.combine(rows.T.copy(), by_combination)
-        )
 
 
 class Multipoles(Descriptor):
@@ -55,6 +36,7 @@ class Multipoles(Descriptor):
 
     channels: Channels
     kinds: list[Kind]
+    signed = False  # without squares, a feature of a single combination is that itself, not its absolute value
 
     def __init__(
         self,
@@ -85,17 +67,6 @@ class Multipoles(Descriptor):
     def _amplitudes(self) -> list[float]:
         """The amplitude of each probe."""
 
-    @abstractmethod
-    def _root(self, combined: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The features with `square=False`, in the place of the sum of squares, and their derivatives.
-
-        Args:
-            combined: (n_combinations, n_atoms, n_sigmas).
-
-        Returns:
-            (n_atoms, n_sigmas) and, with respect to the combinations, (n_combinations, n_atoms, n_sigmas).
-        """
-
     @property
     def n_features(self) -> int:
         return len(self.kinds) * len(self.sigmas)
@@ -119,20 +90,28 @@ class Multipoles(Descriptor):
         self._check(atoms)
         neighbours = find_neighbours([atoms], self.cutoff)
         pairs = self._pairs([atoms], neighbours, with_slopes=True)
-        values = [self._value(combined) for combined in self._combine(self._moments(pairs))]
-        by_moment = [kind.by_moment(value[1]) for kind, value in zip(self.kinds, values, strict=True)]
-        of_order = self.channels.of_order
-        gradient = kernels.Gradient(
-            values=np.concatenate(by_moment),
-            first=np.array([of_order[kind.order] for kind in self.kinds]),
-            last=np.array([of_order[kind.order + 1] for kind in self.kinds]),
-            place=np.cumsum([0, *map(len, by_moment[:-1])]),
-        )
+        features, gradient = self._with_gradient(pairs)
         entries = find_entries(neighbours, images)
         derivatives = np.zeros((len(entries.centre), self.n_features, 3))
-        kernels.fill_derivatives(pairs, self._radial, gradient, entries.of_pair, entries.own, derivatives)
-        features = self._features([value for value, _ in values])
+        kernels.fill_derivatives(
+            pairs, self._radial, self._invariants, gradient, entries.of_pair, entries.own, derivatives
+        )
         return features, SparseDerivatives(entries.centre, entries.atom, derivatives, entries.vector)
+
+    def with_backward(self, atoms: Atoms) -> tuple[NDArray[np.float64], Backward]:
+        self._check(atoms)
+        neighbours = find_neighbours([atoms], self.cutoff)
+        pairs = self._pairs([atoms], neighbours, with_slopes=True)
+        features, gradient = self._with_gradient(pairs)
+
+        def backward(by_features: NDArray[np.float64]) -> EnergyDerivatives:
+            pulls = np.empty((len(by_features), len(neighbours.index), 3))
+            # Another layout would be compiled again.
+            by_features = np.ascontiguousarray(by_features)
+            kernels.fill_pulls(pairs, self._radial, self._invariants, gradient, by_features, pulls)
+            return energy_derivatives(neighbours, pulls)
+
+        return features, backward
 
     def _check(self, atoms: Atoms) -> None:
         check_geometry(atoms)
@@ -144,7 +123,7 @@ class Multipoles(Descriptor):
             moments = self._moments(self._pairs(structures, neighbours, with_slopes=False))
         else:
             moments = self._moments_by_torch(structures, neighbours, self.device)
-        return self._features([self._value(combined)[0] for combined in self._combine(moments)])
+        return evaluate(self._invariants, moments, len(self.sigmas))
 
     def _moments(self, pairs: kernels.Pairs) -> NDArray[np.float64]:
         """mu (n_moments, n_atoms, n_sigmas padded with zeros to whole blocks)."""
@@ -166,16 +145,9 @@ class Multipoles(Descriptor):
         found = moments(neighbours, species, self.channels, self._probes, torch.device(device), smooth_to)
         return found.numpy(force=True)
 
-    def _combine(self, moments: NDArray[np.float64]) -> list[NDArray[np.float64]]:
-        return [kind.combine(moments[self.channels.moments(kind.order)]) for kind in self.kinds]
-
-    def _features(self, values: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-        """Features (n_atoms, n_features) from those of each kind, (n_atoms, n_sigmas with padding)."""
-        return np.concatenate([value[:, : len(self.sigmas)] for value in values], axis=1)
-
-    def _value(self, combined: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The features of one kind (n_atoms, n_sigmas), and their derivatives with respect to the combinations."""
-        return (np.sum(combined**2, axis=0), 2 * combined) if self.square else self._root(combined)
+    def _with_gradient(self, pairs: kernels.Pairs) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The features, and their derivatives by the moments."""
+        return evaluate_with_gradient(self._invariants, self._moments(pairs), len(self.sigmas))
 
     def _pairs(self, structures: Sequence[Atoms], neighbours: Neighbours, with_slopes: bool) -> kernels.Pairs:
         harmonics, slopes = solid_harmonics(neighbours.vector, max(self.channels.orders), with_slopes)
@@ -196,15 +168,26 @@ class Multipoles(Descriptor):
 
     def _species(self, structures: Sequence[Atoms]) -> NDArray[np.int64]:
         """Index of each atom's element in the tables (n_atoms,)."""
-        return np.searchsorted(self._elements, np.concatenate([atoms.numbers for atoms in structures]))
+        return self._places[np.concatenate([atoms.numbers for atoms in structures])]
 
     @cached_property
     def _elements(self) -> list[int]:
         return sorted(self.table)
 
     @cached_property
+    def _places(self) -> NDArray[np.int64]:
+        """Index in the tables by atomic number."""
+        places = np.zeros(max(self._elements) + 1, dtype=np.int64)
+        places[self._elements] = np.arange(len(self._elements))
+        return places
+
+    @cached_property
     def _probes(self) -> Probes:
         return probes(self.channels, [self.table[z] for z in self._elements], self.sigmas, self._amplitudes())
+
+    @cached_property
+    def _invariants(self) -> Invariants:
+        return arranged(self.kinds, self.channels, self.square, self.signed, self.root_floor)
 
     @cached_property
     def _radial(self) -> kernels.Radial:
@@ -227,18 +210,6 @@ def _in_blocks(table: NDArray[np.float64]) -> NDArray[np.float64]:
     padded = np.pad(table, [(0, 0), (0, missing)] + [(0, 0)] * (table.ndim - 2))
     blocks = padded.reshape(len(table), -1, WIDTH, *table.shape[2:])
     return np.ascontiguousarray(np.moveaxis(blocks, 2, -1))
-
-
-def root(combined: NDArray[np.float64], floor: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The root of the sum of the squares of (n_combinations, n_atoms, n_sigmas), and its derivatives.
-
-    Values below `floor` become 0. At 0 a root has no derivative, and where it vanishes by symmetry up to rounding, the
-    direction of the derivative would be arbitrary: below `VANISHING`, as below `floor`, it is 0.
-    """
-    value = np.sqrt(np.sum(combined**2, axis=0))
-    steep = value >= max(floor, VANISHING)
-    direction = combined / np.where(steep, value, 1.0)
-    return np.where(value < floor, 0.0, value), np.where(steep, direction, 0.0)
 
 
 def check_sigmas(sigmas: Sequence[float]) -> None:

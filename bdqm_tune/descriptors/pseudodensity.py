@@ -71,7 +71,7 @@ def read_file(path: Path) -> PseudoDensity:
 
 def require(table: Table, numbers: NDArray[np.integer]) -> None:
     """Raise BadInput if an atomic number in `numbers` has no pseudo-density."""
-    missing = sorted(set(numbers.tolist()) - set(table))
+    missing = sorted(z for z in set(numbers.tolist()) if z not in table)
     if missing:
         names = ", ".join(chemical_symbols[z] if 0 <= z < len(chemical_symbols) else str(z) for z in missing)
         known = " ".join(chemical_symbols[z] for z in sorted(table))

@@ -6,7 +6,7 @@ Comput. Phys. Commun. 207, 310 (2016).
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,16 @@ from ase.data import atomic_numbers, chemical_symbols
 from numpy.typing import NDArray
 
 from bdqm_tune.descriptors import symmetry_kernels as kernels
-from bdqm_tune.descriptors.base import Descriptor, SparseDerivatives
-from bdqm_tune.descriptors.neighbours import Neighbours, find_entries, find_neighbours
+from bdqm_tune.descriptors.base import Backward, Descriptor, EnergyDerivatives, SparseDerivatives
+from bdqm_tune.descriptors.neighbours import Entries, Neighbours, find_entries, find_neighbours
+from bdqm_tune.descriptors.pulls import energy_derivatives
 from bdqm_tune.descriptors.symmetry_parameters import CutoffFunction, Function, by_element, combined, cutoffs, listed
-from bdqm_tune.errors import BadInput
+from bdqm_tune.descriptors.symmetry_pulls import angular_pulls, radial_pulls
+from bdqm_tune.errors import BadInput, located
 from bdqm_tune.structures.read import check_geometry
 
 VERSION = 1  # of the features; raise it when the code gives other numbers, so that cached ones are not used
+NO_ENTRIES = np.zeros(0, dtype=np.int64)
 
 
 class SymmetryFunctions(Descriptor):
@@ -106,6 +109,8 @@ class SymmetryFunctions(Descriptor):
             raise BadInput("descriptor has no functions: give g2, g4 or g5, as g2={'etas': [0.05, 4.0], 'rs': [0.0]}")
         self._reach = max(function.cutoff for own in self.functions.values() for function in own)
         self._calls = {symbol: self._prepare(own) for symbol, own in self.functions.items()}
+        self._places = np.full(len(chemical_symbols), -1)  # of each atomic number in the elements; -1: none
+        self._places[[atomic_numbers[symbol] for symbol in self.elements]] = np.arange(len(self.elements))
 
     @property
     def n_features(self) -> int:
@@ -131,46 +136,76 @@ class SymmetryFunctions(Descriptor):
         return cls(**{key: value for key, value in settings.items() if key not in ("name", "version")})
 
     def compute(self, atoms: Atoms) -> NDArray[np.float64]:
-        neighbours = self._find_neighbours(atoms)
-        entry, own = np.zeros(len(neighbours.index), dtype=np.int64), np.zeros(len(atoms), dtype=np.int64)
-        return self._run(atoms, neighbours, entry, own, np.zeros((0, self.n_features, 3)))
+        self._check(atoms)
+        return self._compute([atoms])
+
+    def compute_all(self, structures: Sequence[Atoms], names: Sequence[str]) -> NDArray[np.float64]:
+        for atoms, name in zip(structures, names, strict=True):
+            with located(name):
+                self._check(atoms)
+        return self._compute(structures)
 
     def sparse_derivatives(self, atoms: Atoms, images: bool = False) -> tuple[NDArray[np.float64], SparseDerivatives]:
-        neighbours = self._find_neighbours(atoms)
+        self._check(atoms)
+        neighbours = find_neighbours([atoms], self._reach)
         entries = find_entries(neighbours, images)
         derivatives = np.zeros((len(entries.centre), self.n_features, 3))
-        features = self._run(atoms, neighbours, entries.of_pair, entries.own, derivatives)
+        species = self._species([atoms])
+        pairs = _pairs(neighbours, species, entries)
+        features = self._features(species, pairs, derivatives)
         return features, SparseDerivatives(entries.centre, entries.atom, derivatives, entries.vector)
 
-    def _find_neighbours(self, atoms: Atoms) -> Neighbours:
+    def with_backward(self, atoms: Atoms) -> tuple[NDArray[np.float64], Backward]:
+        self._check(atoms)
+        neighbours = find_neighbours([atoms], self._reach)
+        species = self._species([atoms])
+        pairs = _pairs(neighbours, species)
+
+        def backward(by_features: NDArray[np.float64]) -> EnergyDerivatives:
+            by_features = np.ascontiguousarray(by_features)  # another layout would be compiled again
+            pulls = np.zeros((len(by_features), len(neighbours.index), 3))
+            for centres, cutoff, functions in self._by_element(species):
+                add = radial_pulls if isinstance(functions, kernels.Radial) else angular_pulls
+                add(centres, pairs, cutoff, functions, by_features, pulls)
+            return energy_derivatives(neighbours, pulls)
+
+        return self._features(species, pairs), backward
+
+    def _check(self, atoms: Atoms) -> None:
         check_geometry(atoms)
-        missing = [symbol for symbol in dict.fromkeys(atoms.get_chemical_symbols()) if symbol not in self.elements]
-        if missing:
+        if (self._places[atoms.numbers] < 0).any():
+            missing = [symbol for symbol in dict.fromkeys(atoms.get_chemical_symbols()) if symbol not in self.elements]
             raise BadInput(
                 f"no symmetry functions for element {', '.join(missing)}; there are: {' '.join(self.elements)}"
             )
-        return find_neighbours([atoms], self._reach)
 
-    def _run(
-        self,
-        atoms: Atoms,
-        neighbours: Neighbours,
-        entry: NDArray[np.int64],
-        own: NDArray[np.int64],
-        derivatives: NDArray[np.float64],
-    ) -> NDArray[np.float64]:
-        """The features; the derivatives are added to `derivatives`, unless it is empty."""
-        species = np.searchsorted([atomic_numbers[element] for element in self.elements], atoms.numbers)
-        distance = np.sqrt(np.sum(neighbours.vector**2, axis=1))
-        pairs = kernels.Pairs(neighbours.start, species[neighbours.index], neighbours.vector, distance, entry, own)
-        features = np.zeros((len(atoms), self.n_features))
-        for place, element in enumerate(self.elements):
+    def _compute(self, structures: Sequence[Atoms]) -> NDArray[np.float64]:
+        species = self._species(structures)
+        return self._features(species, _pairs(find_neighbours(structures, self._reach), species))
+
+    def _species(self, structures: Sequence[Atoms]) -> NDArray[np.int64]:
+        """Index of each atom's element in the descriptor's elements (n_atoms,)."""
+        return self._places[np.concatenate([atoms.numbers for atoms in structures])]
+
+    def _by_element(
+        self, species: NDArray[np.int64]
+    ) -> Iterator[tuple[NDArray[np.int64], kernels.Cutoff, kernels.Radial | kernels.Angular]]:
+        """The atoms of each element, and the functions that they are the centres of, for each kind and cutoff."""
+        for place in sorted(set(species.tolist())):
             centres = np.flatnonzero(species == place)
-            for cutoff, functions in self._calls[element] if len(centres) else ():
-                if isinstance(functions, kernels.Radial):
-                    kernels.radial(centres, pairs, cutoff, functions, features, derivatives)
-                else:
-                    kernels.angular(centres, pairs, cutoff, functions, features, derivatives)
+            for cutoff, functions in self._calls[self.elements[place]]:
+                yield centres, cutoff, functions
+
+    def _features(
+        self, species: NDArray[np.int64], pairs: kernels.Pairs, derivatives: NDArray[np.float64] | None = None
+    ) -> NDArray[np.float64]:
+        """The features; their derivatives are added to `derivatives`, if they are wanted."""
+        if derivatives is None:
+            derivatives = np.zeros((0, self.n_features, 3))
+        features = np.zeros((len(species), self.n_features))
+        for centres, cutoff, functions in self._by_element(species):
+            add = kernels.radial if isinstance(functions, kernels.Radial) else kernels.angular
+            add(centres, pairs, cutoff, functions, features, derivatives)
         return features
 
     def _prepare(self, functions: Sequence[Function]) -> list[tuple[kernels.Cutoff, kernels.Radial | kernels.Angular]]:
@@ -221,3 +256,11 @@ class SymmetryFunctions(Descriptor):
             np.where(upper, end, end.T).astype(np.int64),
             own[0].kind == "G4",
         )
+
+
+def _pairs(neighbours: Neighbours, species: NDArray[np.int64], entries: Entries | None = None) -> kernels.Pairs:
+    """The neighbours as the kernels take them; without `entries`, for features without derivatives."""
+    vector = neighbours.vector
+    of_pair, own = (NO_ENTRIES, NO_ENTRIES) if entries is None else (entries.of_pair, entries.own)
+    distance = np.sqrt(np.sum(vector**2, axis=1))
+    return kernels.Pairs(neighbours.start, species[neighbours.index], vector, distance, of_pair, own)

@@ -15,7 +15,7 @@ COINCIDENT = 1e-4  # Å; two atoms closer than this have no direction from one t
 
 
 class Pairs(NamedTuple):
-    """The neighbours of one structure."""
+    """The neighbours of the atoms of some structures."""
 
     start: NDArray[np.int64]  # (n_atoms + 1,)
     species: NDArray[np.int64]  # (n_pairs,) index of the neighbour's element in the descriptor's elements
@@ -125,23 +125,14 @@ def angular(centres, pairs, cutoff, functions, features, derivatives):
     """
     derive = len(derivatives) > 0
     n_etas, n_powers = len(functions.etas), len(functions.zetas)
-    scales, whole = _exponents(functions.zetas)
+    scales, whole = exponents(functions.zetas)
     powers, steps, of_pair = np.zeros(n_powers), np.zeros(n_powers), np.zeros(n_etas)
     most = np.max(pairs.start[1:] - pairs.start[:-1])
     near, cuts, cut_slopes = np.zeros(most, np.int64), np.zeros(most), np.zeros(most)
     gaussians = np.zeros((most, n_etas))
     w, dc, ds, df = np.zeros(3), np.zeros((2, 3)), np.zeros((2, 3)), np.zeros((2, 3))
     for i in centres:
-        # What depends on one neighbour only is computed once, not for each pair.
-        n_near = 0
-        for pair in range(pairs.start[i], pairs.start[i + 1]):
-            a = pairs.distance[pair]
-            if COINCIDENT <= a < cutoff.radius:
-                near[n_near] = pair
-                cuts[n_near], cut_slopes[n_near] = cut(a, cutoff, derive)
-                for e in range(n_etas):
-                    gaussians[n_near, e] = np.exp(-functions.etas[e] * a * a)
-                n_near += 1
+        n_near = find_near(i, pairs, cutoff, functions.etas, derive, near, cuts, cut_slopes, gaussians)
         for place_j in range(n_near):
             j = near[place_j]
             a, u = pairs.distance[j], pairs.vector[j]
@@ -164,19 +155,11 @@ def angular(centres, pairs, cutoff, functions, features, derivatives):
                     cut_d, slope_d = cut(d, cutoff, derive)
                 c = (u[0] * v[0] + u[1] * v[1] + u[2] * v[2]) / (a * b)
                 f = cut_a * cut_b * cut_d
-                _fill_powers(functions.zetas, functions.gammas, scales, whole, c, powers, steps)
+                fill_powers(functions.zetas, functions.gammas, scales, whole, c, powers, steps)
                 if derive:
+                    along_u, along_v = cut_slopes[place_j] / a * cut_b * cut_d, cut_slopes[place_k] / b * cut_a * cut_d
                     across = slope_d / d * cut_a * cut_b
-                    closed = 1.0 if functions.closed else 0.0
-                    along_u = cut_slopes[place_j] / a * cut_b * cut_d
-                    along_v = cut_slopes[place_k] / b * cut_a * cut_d
-                    for x in range(3):
-                        dc[0, x] = v[x] / (a * b) - c * u[x] / (a * a)
-                        dc[1, x] = u[x] / (a * b) - c * v[x] / (b * b)
-                        ds[0, x] = 2 * (u[x] - closed * w[x])
-                        ds[1, x] = 2 * (v[x] + closed * w[x])
-                        df[0, x] = along_u * u[x] - across * w[x]
-                        df[1, x] = along_v * v[x] + across * w[x]
+                    fill_slopes(u, v, w, a, b, c, functions.closed, along_u, along_v, across, dc, ds, df)
                 for e in range(n_etas):
                     of_pair[e] = gaussians[place_j, e] * gaussians[place_k, e]
                     if functions.closed:
@@ -196,7 +179,39 @@ def angular(centres, pairs, cutoff, functions, features, derivatives):
 
 
 @compiled
-def _exponents(zetas):
+def find_near(i, pairs, cutoff, etas, derive, near, cuts, cut_slopes, gaussians):
+    """Count the neighbours of an atom within the cutoff, and write what depends on one of them only.
+
+    It is computed once, not for each pair: its place in `near`, its cutoff function and the derivative of that, and
+    exp(-eta·R²) for each eta (n_neighbours, n_etas).
+    """
+    n_near = 0
+    for pair in range(pairs.start[i], pairs.start[i + 1]):
+        a = pairs.distance[pair]
+        if COINCIDENT <= a < cutoff.radius:
+            near[n_near] = pair
+            cuts[n_near], cut_slopes[n_near] = cut(a, cutoff, derive)
+            for e in range(len(etas)):
+                gaussians[n_near, e] = np.exp(-etas[e] * a * a)
+            n_near += 1
+    return n_near
+
+
+@compiled
+def fill_slopes(u, v, w, a, b, c, closed, along_u, along_v, across, dc, ds, df):
+    """Write the derivatives of c, s and f of `angular` with respect to u (row 0) and v (row 1), (2, 3) each."""
+    apart = 1.0 if closed else 0.0
+    for x in range(3):
+        dc[0, x] = v[x] / (a * b) - c * u[x] / (a * a)
+        dc[1, x] = u[x] / (a * b) - c * v[x] / (b * b)
+        ds[0, x] = 2 * (u[x] - apart * w[x])
+        ds[1, x] = 2 * (v[x] + apart * w[x])
+        df[0, x] = along_u * u[x] - across * w[x]
+        df[1, x] = along_v * v[x] + across * w[x]
+
+
+@compiled
+def exponents(zetas):
     """2^(1 - zeta) of each, and zeta - 1 where that is a small whole number, else -1."""
     scales, whole = np.zeros(len(zetas)), np.full(len(zetas), -1)
     for place, zeta in enumerate(zetas):
@@ -207,7 +222,7 @@ def _exponents(zetas):
 
 
 @compiled
-def _fill_powers(zetas, gammas, scales, whole, c, powers, steps):
+def fill_powers(zetas, gammas, scales, whole, c, powers, steps):
     """2^(1 - zeta)·(1 + gamma·c)^zeta of each pair of zeta and gamma, and its derivative with respect to c."""
     for p in range(len(zetas)):
         # Rounding can bring the cosine beyond ±1, and a power of a negative number is none.
