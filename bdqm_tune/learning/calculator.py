@@ -4,11 +4,11 @@ import warnings
 from typing import Any
 
 from ase import Atoms
-from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes, compare_atoms
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 
 from bdqm_tune.learning.ensemble import Ensemble
 from bdqm_tune.learning.extrapolation import far_outside
-from bdqm_tune.learning.potential import Potential, Prediction
+from bdqm_tune.learning.potential import NO_STRESS, Potential, periodic_volume
 
 DERIVATIVES = {"forces", "stress", "forces_std"}
 
@@ -19,7 +19,7 @@ class PotentialCalculator(Calculator):  # type: ignore[misc]
     `free_energy` is the energy: models have no electronic temperature. Forces and stress are derivatives of the energy.
     For a model trained on energies only, one warning says so, and `trained_on_forces` is False (None: not known).
 
-    `results` are of one structure, `atoms`, whatever was asked for it in which order. A potential's say as
+    `results` are of one structure, `atoms`; forces and stress are computed together. A potential's say as
     `extrapolation` how far the structure is outside the training split, in widths of that, of the atom that is
     furthest: one warning says so above 0.5.
 
@@ -39,7 +39,6 @@ class PotentialCalculator(Calculator):  # type: ignore[misc]
         self.allow_unknown_elements = allow_unknown_elements
         self.trained_on_forces = potential.trained_on_forces
         self._warned = self._warned_outside = False
-        self._results_of: Atoms | None = None
 
     def calculate(
         self,
@@ -48,36 +47,20 @@ class PotentialCalculator(Calculator):  # type: ignore[misc]
         system_changes: list[str] = all_changes,
     ) -> None:
         super().calculate(atoms, properties, system_changes)
-        # ASE empties the results for `get_property`; not where `calculate` is called, and not if that failed before.
-        if self._results_of is None or compare_atoms(self._results_of, self.atoms):
-            self.results: dict[str, Any] = {}
-        self._results_of = self.atoms.copy()
+        # Another dictionary, as a shallow copy of this calculator has the same one; empty, if what follows fails.
+        self.results: dict[str, Any] = {}
         wanted = set(properties or ["energy"])
         note = untrained_forces(self.potential)
         if wanted & DERIVATIVES and note and not self._warned:
             self._warned = True
             warnings.warn(note, stacklevel=2)
-        if "stress" in wanted:
-            if not self.atoms.pbc.any() or self.atoms.cell.rank < 3:
-                raise PropertyNotImplementedError("a stress needs a periodic structure in a cell with a volume")
-            stress = self.potential.stress(self.atoms, self.allow_unknown_elements)
-            # Another dictionary, as a shallow copy of this calculator has the same one.
-            self.results = {**self.results, "stress": stress}
-        found = self._predict(forces=bool(wanted & {"forces", "forces_std"}))
-        self.results = {**self.results, **found, "free_energy": found["energy"]}
+        if "stress" in wanted and not periodic_volume(self.atoms):
+            raise PropertyNotImplementedError(NO_STRESS)
+        found = self.potential.results(self.atoms, bool(wanted & DERIVATIVES), self.allow_unknown_elements)
+        self.results = {**found, "free_energy": found["energy"]}
         if (note := far_outside([found.get("extrapolation")])) and not self._warned_outside:
             self._warned_outside = True
             warnings.warn(note, stacklevel=2)
-
-    def _predict(self, forces: bool) -> dict[str, Any]:
-        """Predictions for `self.atoms`, under ASE's names."""
-        prediction = self.potential.predict([self.atoms], forces, self.allow_unknown_elements)
-        results: dict[str, Any] = {"energy": float(prediction.energies[0])}
-        if prediction.forces is not None:
-            (results["forces"],) = prediction.forces
-        if isinstance(prediction, Prediction) and prediction.extrapolation is not None:
-            results["extrapolation"] = float(prediction.extrapolation[0])
-        return results
 
 
 class EnsembleCalculator(PotentialCalculator):
@@ -93,9 +76,6 @@ class EnsembleCalculator(PotentialCalculator):
         super().__init__(ensemble, allow_unknown_elements)
         more = ["energy_std", "forces_std", *(["energy_interval"] if ensemble.calibration else [])]
         self.implemented_properties = [*PotentialCalculator.implemented_properties, *more]
-
-    def _predict(self, forces: bool) -> dict[str, Any]:
-        return self.potential.results(self.atoms, forces, self.allow_unknown_elements)
 
 
 def make_calculator(model: Potential | Ensemble, allow_unknown_elements: bool = False) -> PotentialCalculator:

@@ -14,11 +14,12 @@ from pydantic import Field, ValidationError
 from bdqm_tune.config.config import describe
 from bdqm_tune.config.hyperparameters import Options
 from bdqm_tune.descriptors import Descriptor
+from bdqm_tune.descriptors.base import EnergyDerivatives
 from bdqm_tune.errors import BadInput, located
 from bdqm_tune.files import write_whole
 from bdqm_tune.learning.calibration import Calibration
 from bdqm_tune.learning.known_elements import check_elements
-from bdqm_tune.learning.potential import Potential
+from bdqm_tune.learning.potential import Potential, given_stress, stress_of
 
 ENSEMBLE = "ensemble.json"
 
@@ -85,19 +86,24 @@ class Ensemble:
         check_elements(self.known_elements, structures, allow_unknown_elements)
         if not forces:
             return self.predict_features(structures, lambda descriptor: _computed(descriptor, structures))
-        all_energies, all_forces = [], []
-        for atoms in structures:
-            energies, pulls = np.empty(len(self.members)), np.empty((len(self.members), len(atoms), 3))
-            for descriptor, members in self.by_descriptor:
-                features, derivatives = descriptor.sparse_derivatives(atoms)
-                for i, member in members:
-                    energies[i] = member.predict_features(features, [atoms])[0]
-                    pulls[i] = member.forces_from(features, derivatives, atoms)
-            all_energies.append(energies)
-            all_forces.append(pulls)
-        mean, std = _mean_and_std(np.reshape(all_energies, (-1, len(self.members))).T)
-        pairs = [_mean_and_std(pulls) for pulls in all_forces]
+        found = [self._evaluate(atoms) for atoms in structures]
+        mean, std = _mean_and_std(np.reshape([energies for energies, _ in found], (-1, len(self.members))).T)
+        pairs = [_mean_and_std(of_members.forces) for _, of_members in found]
         return EnsemblePrediction(mean, std, [pair[0] for pair in pairs], [pair[1] for pair in pairs])
+
+    def _evaluate(self, atoms: Atoms) -> tuple[NDArray[np.float64], EnergyDerivatives]:
+        """Energies (n_members,), eV, of one structure, and their derivatives."""
+        n = len(self.members)
+        energies, forces, by_strain = np.empty(n), np.empty((n, len(atoms), 3)), np.empty((n, 3, 3))
+        for descriptor, members in self.by_descriptor:
+            features, backward = descriptor.with_backward(atoms)
+            places, gradients = [], []
+            for i, member in members:
+                energies[i], gradient, _ = member.of_features(features, atoms, True)
+                places.append(i)
+                gradients.append(gradient)
+            forces[places], by_strain[places] = backward(np.array(gradients))
+        return energies, EnergyDerivatives(forces, by_strain)
 
     def predict_features(
         self, structures: list[Atoms], features_of: Callable[[Descriptor], NDArray[np.float64]]
@@ -116,24 +122,30 @@ class Ensemble:
 
     def stress(self, atoms: Atoms, allow_unknown_elements: bool = False) -> NDArray[np.float64]:
         """Mean stress (6,) of a periodic structure, eV/Å³, in the order xx, yy, zz, yz, xz, xy; raises as `predict`."""
-        check_elements(self.known_elements, [atoms], allow_unknown_elements)
-        total = np.zeros(6)
-        for descriptor, members in self.by_descriptor:
-            features, derivatives = descriptor.sparse_derivatives(atoms, images=True)
-            for _, member in members:
-                total += member.stress_from(features, derivatives, atoms)
-        return total / len(self.members)
+        return given_stress(self.results(atoms, True, allow_unknown_elements))
 
-    def results(self, atoms: Atoms, forces: bool, allow_unknown_elements: bool = False) -> dict[str, Any]:
-        """Predictions for one structure, under ASE's names and energy_std, forces_std, energy_interval; eV and eV/Å."""
-        prediction = self.predict([atoms], forces, allow_unknown_elements)
-        energy, std = float(prediction.energies[0]), float(prediction.energy_std[0])
-        results: dict[str, Any] = {"energy": energy, "energy_std": std}
+    def results(self, atoms: Atoms, derivatives: bool = True, allow_unknown_elements: bool = False) -> dict[str, Any]:
+        """All that is predicted of one structure, under ASE's names and energy_std, forces_std, energy_interval; eV, Å.
+
+        Forces and their deviations with `derivatives`, and then the mean stress of a periodic structure with a volume.
+
+        Raises:
+            BadInput: as `predict`.
+        """
+        check_elements(self.known_elements, [atoms], allow_unknown_elements)
+        results: dict[str, Any] = {}
+        if derivatives:
+            energies, of_members = self._evaluate(atoms)
+            mean, std = _mean_and_std(energies[:, None])
+            results["forces"], results["forces_std"] = _mean_and_std(of_members.forces)
+            results |= stress_of(of_members.by_strain.mean(axis=0), atoms)
+        else:
+            mean, std, *_ = self.predict_features([atoms], lambda descriptor: descriptor.compute(atoms))
+        energy = float(mean[0])
+        results |= {"energy": energy, "energy_std": float(std[0])}
         if self.calibration is not None:
-            half = float(self.calibration.half_widths(prediction.energy_std, np.array([len(atoms)]))[0])
+            half = float(self.calibration.half_widths(std, np.array([len(atoms)]))[0])
             results["energy_interval"] = np.array([energy - half, energy + half])
-        if prediction.forces is not None and prediction.forces_std is not None:
-            results |= {"forces": prediction.forces[0], "forces_std": prediction.forces_std[0]}
         return results
 
     def save(self, folder: Path) -> None:

@@ -16,9 +16,9 @@ def far_outside(found: Sequence[float | None], names: Sequence[str] = ()) -> str
         found: of each structure, of its atom that is most outside, see `Scaler.outside`; None: not known.
         names: of the structures; without, the warning is of a single one.
     """
-    known = np.array([0.0 if beyond is None else beyond for beyond in found])
-    if not (known > FAR).any():
+    if not any(beyond is not None and beyond > FAR for beyond in found):
         return ""
+    known = np.array([0.0 if beyond is None else beyond for beyond in found])
     worst = int(known.argmax())
     which = f"{(known > FAR).sum()} of {len(known)} structures have atoms" if names else "this structure has atoms"
     where = f" ({names[worst]})" if names else ""

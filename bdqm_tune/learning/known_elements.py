@@ -21,7 +21,7 @@ def unknown_elements(known: Collection[int] | None, structures: Sequence[Atoms])
     """
     if known is None:
         return []
-    present = {int(z) for atoms in structures for z in atoms.numbers}
+    present = {z for atoms in structures for z in set(atoms.numbers.tolist())}
     return [chemical_symbols[z] for z in sorted(present.difference(known))]
 
 

@@ -1,9 +1,11 @@
 """A trained potential: descriptor, scaler, network, scale and reference energies."""
 
 import copy
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -14,18 +16,20 @@ from safetensors.torch import load_file, save
 
 from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.descriptors import Descriptor, descriptor_from_settings
-from bdqm_tune.descriptors.base import SparseDerivatives
+from bdqm_tune.descriptors.base import EnergyDerivatives
 from bdqm_tune.errors import BadInput, one_line
 from bdqm_tune.files import write_whole
+from bdqm_tune.learning.contributions import Contributions, contributions_of
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.description import DESCRIPTION, WEIGHTS, Description, read_description
 from bdqm_tune.learning.known_elements import check_elements
-from bdqm_tune.learning.networks import AtomicNetwork, MixedNN, make_network, sum_per_structure
+from bdqm_tune.learning.networks import AtomicNetwork, MixedNN, make_network
 from bdqm_tune.learning.scalers import Scaler
 from bdqm_tune.learning.targets import ReferenceEnergies
 
 Precision = Literal["float32", "float64"]
-VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
+NO_STRESS = "a stress needs a periodic structure in a cell with a volume"
+VOIGT = [0, 4, 8, 5, 2, 1]  # xx, yy, zz, yz, xz, xy of a flat matrix
 
 
 class Prediction(NamedTuple):
@@ -35,6 +39,14 @@ class Prediction(NamedTuple):
     forces: list[NDArray[np.float64]] | None = None  # each (n_atoms, 3), eV/Å; None: not requested
     # (n_structures,) of the atom that is furthest outside the training split, see `Scaler.outside`; None: not known
     extrapolation: NDArray[np.float64] | None = None
+
+
+class Evaluation(NamedTuple):
+    """What a pass through descriptor and network gives of one structure."""
+
+    energy: float  # eV
+    derivatives: EnergyDerivatives | None  # None: not wanted
+    extrapolation: float | None  # of a `Prediction`
 
 
 @dataclass(frozen=True)
@@ -69,7 +81,7 @@ class Potential:
     def predict(self, structures: list[Atoms], forces: bool = True, allow_unknown_elements: bool = False) -> Prediction:
         """Total energies of the structures, eV, and, with `forces`, the forces on their atoms, -dE/dr, eV/Å.
 
-        Forces take many times longer than energies.
+        Energies and forces take about twice as long as energies.
 
         Args:
             allow_unknown_elements: predict elements that the model was not trained on, and warn (`UnknownElement`).
@@ -78,67 +90,81 @@ class Potential:
             BadInput: such an element, one that the descriptor does not know, or positions that are not finite.
         """
         check_elements(self.known_elements, structures, allow_unknown_elements)
-        energies, found, outside = [], [], []
-        for atoms in structures:
-            if forces:
-                features, derivatives = self.descriptor.sparse_derivatives(atoms)
-                found.append(self.forces_from(features, derivatives, atoms))
-            else:
-                features = self.descriptor.compute(atoms)
-            energies.append(self.predict_features(features, [atoms])[0])
-            outside.append(self.scaler.outside(features, _numbers([atoms])))
-        known = [beyond.max(initial=0.0) for beyond in outside if beyond is not None]
-        extrapolation = np.array(known) if len(known) == len(structures) else None
-        return Prediction(np.array(energies), found if forces else None, extrapolation)
-
-    def forces_from(
-        self, features: NDArray[np.float64], derivatives: SparseDerivatives, atoms: Atoms
-    ) -> NDArray[np.float64]:
-        """Forces (n_atoms, 3), eV/Å, from precomputed features and derivatives of a structure."""
-        gradient = self.gradient(features, atoms)
-        pulls = np.einsum("ef,efx->ex", gradient[derivatives.centre], derivatives.values)
-        forces = np.zeros((len(atoms), 3))
-        np.subtract.at(forces, derivatives.atom, pulls)
-        return forces
-
-    @torch.no_grad()
-    def predict_features(self, features: NDArray[np.float64], structures: list[Atoms]) -> NDArray[np.float64]:
-        """Total energies (n_structures,), eV, from precomputed features (total atoms, n_features)."""
-        numbers = _numbers(structures)
-        inputs = torch.as_tensor(self.scaler(features, numbers), dtype=self._dtype)
-        owner = torch.repeat_interleave(torch.tensor([len(atoms) for atoms in structures], dtype=torch.int64))
-        outputs = self.network(inputs, torch.as_tensor(numbers))
-        summed = sum_per_structure(outputs, owner, len(structures)).numpy()
-        return self.shift + self.references.of(structures) + self.scale * summed
-
-    def gradient(self, features: NDArray[np.float64], atoms: Atoms) -> NDArray[np.float64]:
-        """Derivative (n_atoms, n_features) of a structure's energy by its features, eV."""
-        numbers = _numbers([atoms])
-        inputs = torch.as_tensor(self.scaler(features, numbers), dtype=self._dtype).requires_grad_()
-        (gradient,) = torch.autograd.grad(self.network(inputs, torch.as_tensor(numbers)).sum(), inputs)
-        return self.scale * self.scaler.by_features(gradient.double().numpy(), features, numbers)
+        found = [self._evaluate(atoms, forces) for atoms in structures]
+        known = [each.extrapolation for each in found if each.extrapolation is not None]
+        return Prediction(
+            np.array([each.energy for each in found]),
+            [each.derivatives.forces[0] for each in found if each.derivatives is not None] if forces else None,
+            np.array(known) if len(known) == len(found) else None,
+        )
 
     def stress(self, atoms: Atoms, allow_unknown_elements: bool = False) -> NDArray[np.float64]:
-        """Stress (6,) of a periodic structure, eV/Å³, in the order xx, yy, zz, yz, xz, xy.
+        """Stress (6,) of a periodic structure, eV/Å³, in the order xx, yy, zz, yz, xz, xy: see `stress_of`.
 
-        It is dE/d strain / volume. A strain moves the image at R from an atom i by strain·R, so that
-        dE/d strain_ab = Σ_i Σ_f dE/dG_if · Σ_j dG_if/dR_ija · R_ijb over the images j around it (virial theorem); of it
-        the symmetric part is taken, for a rotation is no strain.
+        Raises:
+            BadInput: as `predict`; or the structure has no stress.
+        """
+        return given_stress(self.results(atoms, True, allow_unknown_elements))
+
+    def results(self, atoms: Atoms, derivatives: bool = True, allow_unknown_elements: bool = False) -> dict[str, Any]:
+        """All that is predicted of one structure, under ASE's names, eV and Å, in one pass.
+
+        `energy`; with `derivatives` `forces` and, of a periodic structure with a volume, `stress`; `extrapolation` as
+        in a `Prediction`, where it is known.
 
         Raises:
             BadInput: as `predict`.
         """
         check_elements(self.known_elements, [atoms], allow_unknown_elements)
-        return self.stress_from(*self.descriptor.sparse_derivatives(atoms, images=True), atoms)
+        found = self._evaluate(atoms, derivatives)
+        results: dict[str, Any] = {"energy": found.energy}
+        if found.derivatives is not None:
+            results |= {"forces": found.derivatives.forces[0]} | stress_of(found.derivatives.by_strain[0], atoms)
+        if found.extrapolation is not None:
+            results["extrapolation"] = found.extrapolation
+        return results
 
-    def stress_from(
-        self, features: NDArray[np.float64], derivatives: SparseDerivatives, atoms: Atoms
-    ) -> NDArray[np.float64]:
-        """Stress (6,), eV/Å³, from precomputed features and derivatives of every image."""
-        assert derivatives.vector is not None
-        pulls = np.einsum("ef,efx->ex", self.gradient(features, atoms)[derivatives.centre], derivatives.values)
-        virial = pulls.T @ derivatives.vector / atoms.get_volume()
-        return np.array([(virial[a, b] + virial[b, a]) / 2 for a, b in VOIGT])
+    def _evaluate(self, atoms: Atoms, derivatives: bool) -> Evaluation:
+        if derivatives:
+            features, backward = self.descriptor.with_backward(atoms)
+        else:
+            features, backward = self.descriptor.compute(atoms), None
+        energy, gradient, extrapolation = self.of_features(features, atoms, derivatives)
+        of_energy = None if backward is None or gradient is None else backward(gradient[None])
+        return Evaluation(energy, of_energy, extrapolation)
+
+    def of_features(
+        self, features: NDArray[np.float64], atoms: Atoms, derive: bool
+    ) -> tuple[float, NDArray[np.float64] | None, float | None]:
+        """Of one structure from its features (n_atoms, n_features).
+
+        Returns:
+            The energy, eV; with `derive` its derivatives (n_atoms, n_features) by the features, eV; and how far its
+            atom that is furthest outside the training split is outside.
+        """
+        numbers = atoms.numbers
+        inputs = self.scaler(features, numbers)
+        outputs, by_inputs = self._contributions(inputs, numbers, derive)
+        energy = self.shift + self.references.of([atoms])[0] + self.scale * outputs.sum()
+        gradient = None if by_inputs is None else self.scale * self.scaler.by_features(by_inputs, features, numbers)
+        beyond = self.scaler.outside(inputs, numbers)
+        return float(energy), gradient, None if beyond is None else float(beyond.max(initial=0.0))
+
+    def predict_features(self, features: NDArray[np.float64], structures: list[Atoms]) -> NDArray[np.float64]:
+        """Total energies (n_structures,), eV, from precomputed features (total atoms, n_features)."""
+        numbers = np.concatenate([np.zeros(0, dtype=np.int64), *(atoms.numbers for atoms in structures)])
+        outputs, _ = self._contributions(self.scaler(features, numbers), numbers, False)
+        ends = np.cumsum([len(atoms) for atoms in structures], dtype=np.int64)
+        summed = np.array([part.sum() for part in np.split(outputs, ends)[:-1]])
+        return self.shift + self.references.of(structures) + self.scale * summed
+
+    @cached_property
+    def _contributions(self) -> Contributions:
+        return contributions_of(self.network, self.descriptor.n_features, self.hyperparameters)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without `_contributions`, which has the memory of this network, not that of a copy."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def in_precision(self, precision: Precision) -> "Potential":
         """The same potential, whose network is computed in `float32` or `float64`; all else always is in float64."""
@@ -211,5 +237,25 @@ class Potential:
             raise BadInput(f"{path}: not a potential that can be read ({one_line(error)})") from None
 
 
-def _numbers(structures: list[Atoms]) -> NDArray[np.int64]:
-    return np.concatenate([np.zeros(0, dtype=np.int64), *(atoms.numbers for atoms in structures)]).astype(np.int64)
+def stress_of(by_strain: NDArray[np.float64], atoms: Atoms) -> dict[str, NDArray[np.float64]]:
+    """Stress (6,), eV/Å³, in the order xx, yy, zz, yz, xz, xy, under its name: (dE/d strain)/volume.
+
+    Of the derivative (3, 3), eV, the symmetric part is taken, for a rotation is no strain. There is none of a structure
+    that is not periodic, or in a cell without a volume.
+    """
+    volume = periodic_volume(atoms)
+    symmetric = (by_strain + by_strain.T) / 2
+    return {"stress": symmetric.reshape(-1)[VOIGT] / volume} if volume > 0 else {}
+
+
+def periodic_volume(atoms: Atoms) -> float:
+    """Volume of the cell, Å³; 0 if the structure is not periodic, or its cell has none."""
+    return float(atoms.cell.volume) if atoms.pbc.any() else 0.0
+
+
+def given_stress(results: Mapping[str, Any]) -> NDArray[np.float64]:
+    """The stress among predictions. Raises BadInput if there is none."""
+    if "stress" not in results:
+        raise BadInput(NO_STRESS)
+    stress: NDArray[np.float64] = results["stress"]
+    return stress

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal, Protocol
 
 import numpy as np
@@ -42,8 +43,8 @@ class Scaler(Protocol):
         """
         ...
 
-    def outside(self, features: NDArray[np.float64], numbers: NDArray[np.int64]) -> NDArray[np.float64] | None:
-        """How far the inputs of each atom (n_atoms,) lie outside the range that they have in the training split.
+    def outside(self, inputs: NDArray[np.float64], numbers: NDArray[np.int64]) -> NDArray[np.float64] | None:
+        """How far inputs (n_atoms, n_features) lie outside the range that they have in the training split, (n_atoms,).
 
         In widths of that range, along the axis where it is most; 0: within it. None: the range is not known.
         """
@@ -91,18 +92,25 @@ class FeatureScaler:
         return of_scaled if self.matrix is None else of_scaled @ self.matrix
 
     def outside(
-        self, features: NDArray[np.float64], numbers: NDArray[np.int64] | None = None
+        self, inputs: NDArray[np.float64], numbers: NDArray[np.int64] | None = None
     ) -> NDArray[np.float64] | None:
+        if self._limits is None:
+            return None
+        lowest, highest, width = self._limits
+        beyond = np.maximum(lowest - inputs, inputs - highest) / width
+        return beyond.max(axis=1, initial=0.0)
+
+    @cached_property
+    def _limits(self) -> tuple[NDArray[np.float64], ...] | None:
+        """Least and greatest of each input in the training split, and its width; None: not known."""
         limits = self.axes
         if self.matrix is None and self.range is not None:
             limits = (self.range - self.offset) / self.divisor
         if limits is None:
             return None
         width = limits[1] - limits[0]
-        inputs = self(features)
         # A constant feature has no width; another value of it counts by its own size.
-        beyond = np.maximum(limits[0] - inputs, inputs - limits[1]) / np.where(width > 0, width, 1.0)
-        return np.maximum(beyond, 0.0).max(axis=1, initial=0.0)
+        return limits[0], limits[1], np.where(width > 0, width, 1.0)
 
     def _slope(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
         """Derivative (n_atoms, n_features) of each feature, before the product with the matrix, by itself."""
@@ -140,11 +148,11 @@ class ElementScaler:
             of_features.shape, numbers, lambda scaler, own: scaler.of_inputs(of_features[own], features[own])
         )
 
-    def outside(self, features: NDArray[np.float64], numbers: NDArray[np.int64]) -> NDArray[np.float64] | None:
-        result = np.zeros(len(features))
-        for z in np.unique(numbers).tolist():
+    def outside(self, inputs: NDArray[np.float64], numbers: NDArray[np.int64]) -> NDArray[np.float64] | None:
+        result = np.zeros(len(inputs))
+        for z in set(numbers.tolist()):
             own = numbers == z
-            if (beyond := self.per_element.get(z, self.others).outside(features[own])) is None:
+            if (beyond := self.per_element.get(z, self.others).outside(inputs[own])) is None:
                 return None
             result[own] = beyond
         return result
@@ -162,7 +170,7 @@ class ElementScaler:
     ) -> NDArray[np.float64]:
         """An array of this shape, whose rows of each element `part` gives from its scaler and which rows they are."""
         result = np.empty(shape)
-        for z in np.unique(numbers).tolist():
+        for z in set(numbers.tolist()):
             own = numbers == z
             result[own] = part(self.per_element.get(z, self.others), own)
         return result

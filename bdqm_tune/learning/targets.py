@@ -1,6 +1,7 @@
 """Targets of a network: energies minus the reference energies of the elements, scaled."""
 
 import math
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -42,8 +43,7 @@ NO_REFERENCES = ReferenceEnergies({}, 0.0)
 
 def counted(atoms: Atoms) -> dict[int, int]:
     """Number of atoms of each element, by atomic number."""
-    elements, counts = np.unique(atoms.numbers, return_counts=True)
-    return dict(zip(elements.tolist(), counts.tolist(), strict=True))
+    return Counter(atoms.numbers.tolist())
 
 
 def fit_reference_energies(

@@ -159,17 +159,13 @@ def _predict(model: Potential | Ensemble, atoms: Atoms, stress: bool, allow_unkn
     for name in (*COLUMNS, ATOM_COLUMN):  # which another model may have written
         atoms.info.pop(name, None)
         atoms.arrays.pop(name, None)
-    more = {"stress": model.stress(atoms)} if stress and atoms.pbc.any() and atoms.cell.rank == 3 else {}
-    if isinstance(model, Potential):
-        prediction = model.predict([atoms], True, allow_unknown_elements)
-        assert prediction.forces is not None
-        energy, forces = float(prediction.energies[0]), prediction.forces[0]
-        atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces, **more)
-        if prediction.extrapolation is not None:
-            atoms.info[EXTRAPOLATION] = float(prediction.extrapolation[0])
-        return
     results = model.results(atoms, True, allow_unknown_elements)
-    atoms.calc = SinglePointCalculator(atoms, energy=results["energy"], forces=results["forces"], **more)
+    labels = ("energy", "forces", "stress") if stress else ("energy", "forces")
+    atoms.calc = SinglePointCalculator(atoms, **{name: results[name] for name in labels if name in results})
+    if "extrapolation" in results:
+        atoms.info[EXTRAPOLATION] = results["extrapolation"]
+    if isinstance(model, Potential):
+        return
     atoms.info["energy_std"] = results["energy_std"]
     atoms.arrays[ATOM_COLUMN] = results["forces_std"]
     if model.calibration is not None:

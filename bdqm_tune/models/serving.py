@@ -69,11 +69,8 @@ def _results(
 ) -> dict[str, Any]:
     with located(f"structure {i}"):
         check_geometry(atoms)
-        if isinstance(model, Potential):
-            found = model.predict([atoms], forces, allow_unknown_elements)
-            results = {"energy": float(found.energies[0])}
-            return results | ({"forces": found.forces[0].tolist()} if found.forces is not None else {})
         values = model.results(atoms, forces, allow_unknown_elements)
+    values = {name: value for name, value in values.items() if name not in ("stress", "extrapolation")}
     return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in values.items()}
 
 

@@ -75,6 +75,21 @@ def test_it_gives_what_the_potential_predicts(potential: Potential, rattled: Ato
         rattled.positions[0] += 0.2
 
 
+def test_energy_forces_and_stress_of_a_structure_are_computed_once(
+    potential: Potential, rattled: Atoms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind, calls = type(potential.descriptor), []
+    both, features = kind.with_backward, kind.compute
+    monkeypatch.setattr(kind, "with_backward", lambda self, atoms: calls.append("both") or both(self, atoms))
+    monkeypatch.setattr(kind, "compute", lambda self, atoms: calls.append("features") or features(self, atoms))
+    for first, names in (("forces", ["both"]), ("stress", ["both"]), ("energy", ["features", "both"])):
+        calls.clear()
+        rattled.positions[0] += 0.01
+        for name in (first, "energy", "forces", "stress", "free_energy"):
+            rattled.calc.get_property(name, rattled)
+        assert calls == names
+
+
 def test_the_forces_of_copper_are_close_to_those_of_effective_medium_theory(rattled: Atoms) -> None:
     reference = rattled.copy()
     reference.calc = EMT()

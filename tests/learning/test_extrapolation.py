@@ -66,13 +66,14 @@ def test_it_is_measured_in_widths_of_the_range_along_the_worst_axis() -> None:
     limits = np.array([[0.0, 10.0, 5.0], [2.0, 30.0, 5.0]])
     scaler = FeatureScaler(np.zeros(3), np.array([2.0, 2.0, 1.0]), range=limits)
     features = np.array([[1.0, 20.0, 5.0], [3.0, 20.0, 5.0], [1.0, 0.0, 5.0], [-4.0, 40.0, 5.0], [1.0, 20.0, 5.5]])
-    outside = scaler.outside(features)
+    inputs = scaler(features)
+    outside = scaler.outside(inputs)
     assert outside is not None
     assert outside.tolist() == [0.0, 0.5, 0.5, 2.0, 0.5]
-    assert FeatureScaler(np.zeros(3), np.ones(3)).outside(features) is None
+    assert FeatureScaler(np.zeros(3), np.ones(3)).outside(inputs) is None
     both = ElementScaler({1: scaler}, FeatureScaler(np.zeros(3), np.ones(3)))
-    assert both.outside(features, np.full(5, 1)).tolist() == outside.tolist()  # type: ignore[union-attr]
-    assert both.outside(features, np.array([1, 1, 1, 1, 8])) is None
+    assert both.outside(inputs, np.full(5, 1)).tolist() == outside.tolist()  # type: ignore[union-attr]
+    assert both.outside(inputs, np.array([1, 1, 1, 1, 8])) is None
 
 
 def test_the_calculator_says_so_once(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from bdqm_tune.config.config import Training
 from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.learning.batched import BatchedTrainer
 from bdqm_tune.learning.batches import SplitTensors
+from bdqm_tune.learning.contributions import contributions_of
 from bdqm_tune.learning.fit import Fit
 from bdqm_tune.learning.networks import SingleNN, sum_per_structure
 from tests.learning.test_potential import random_potential
@@ -35,9 +36,9 @@ def test_a_predicted_energy_is_the_exact_sum_of_what_the_atoms_contribute() -> N
     potential = random_potential(dtype=torch.float32)
     atoms = bulk("Cu", cubic=True).repeat((10, 10, 10))
     features = np.random.default_rng(1).normal(size=(len(atoms), potential.descriptor.n_features))
-    inputs = torch.as_tensor(potential.scaler(features, atoms.numbers), dtype=torch.float32)
-    with torch.no_grad():
-        outputs = potential.network(inputs, torch.as_tensor(atoms.numbers))[:, 0].tolist()
+    contributions = contributions_of(potential.network, features.shape[1], potential.hyperparameters)
+    outputs = contributions(potential.scaler(features, atoms.numbers), atoms.numbers, False)[0].tolist()
+    assert outputs == np.float32(outputs).tolist()
     expected = len(atoms) * -3.7 + 1.7 * math.fsum(outputs)
     (energy,) = potential.predict_features(features, [atoms])
     assert energy == pytest.approx(expected, rel=1e-12)

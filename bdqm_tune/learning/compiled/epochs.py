@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from itertools import accumulate
 
 import numpy as np
 import torch
@@ -11,9 +10,8 @@ from torch import nn
 from bdqm_tune.config.config import Training
 from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.learning.batches import SplitTensors
-from bdqm_tune.learning.compiled.activations import ACTIVATION_CODES
 from bdqm_tune.learning.compiled.kernel import SEED_STEP, TILE, Data, Options, State, epoch, make_tile
-from bdqm_tune.learning.compiled.passes import Net
+from bdqm_tune.learning.compiled.layout import joined, layout, normalisations, statistics, weights
 from bdqm_tune.learning.losses import transition
 from bdqm_tune.learning.networks import AtomicNetwork, borrowed_random_numbers, make_network
 from bdqm_tune.learning.plain_network import check_plain
@@ -56,7 +54,7 @@ class CompiledEpochs:
         self._network = network.to(train.dtype)
         self._train, self._validation = _data(train), _data(validation)
         self._in_order = np.arange(len(validation))
-        self._net, self._state = _net(network, hyperparameters), _state(network)
+        self._net, self._state = layout(network, hyperparameters), _state(network)
         self._at_once, at_once = (_at_once(data, len(self._state.p)) for data in (self._train, self._validation))
         self._parts = [min(at_once, len(validation) - start) for start in range(0, len(validation), at_once)]
         n_features, *widths, _ = self._net.widths.tolist()
@@ -91,17 +89,17 @@ class CompiledEpochs:
 
     @property
     def kept_network(self) -> AtomicNetwork:
-        network, (weights, running) = copy.deepcopy(self._network), self._kept_weights
-        nn.utils.vector_to_parameters(torch.from_numpy(weights.copy()), network.parameters())
-        parts = iter(torch.from_numpy(running.copy()).split(_sizes(network)))
-        for layer in _normalisations(network):
+        network, (kept, running) = copy.deepcopy(self._network), self._kept_weights
+        nn.utils.vector_to_parameters(torch.from_numpy(kept.copy()), network.parameters())
+        parts = iter(torch.from_numpy(running.copy()).split([len(part) for part in statistics(network)]))
+        for layer in normalisations(network):
             layer.running_mean, layer.running_var = next(parts), next(parts)
         return network.eval()
 
     def state(self) -> dict[str, torch.Tensor]:
         counts = {"steps": self._steps, "n_seeds": self._n_seeds}
-        weights, running = self._kept_weights
-        arrays = self._changing() | {"kept_p": weights, "kept_running": running}
+        kept, running = self._kept_weights
+        arrays = self._changing() | {"kept_p": kept, "kept_running": running}
         return {name: torch.tensor(value) for name, value in (counts | arrays).items()}
 
     def restore(self, state: Mapping[str, torch.Tensor]) -> None:
@@ -153,41 +151,10 @@ def _at_once(data: Data, n_parameters: int) -> int:
     return max(1, int(WORK_AT_ONCE * len(data.first) / work))
 
 
-def _net(network: AtomicNetwork, hyperparameters: Hyperparameters) -> Net:
-    """The layout of a network's weights in `parameters_to_vector`."""
-    linear = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
-    widths = [linear[0].in_features, *(layer.out_features for layer in linear)]
-    weights, biases, gains, place = [], [], [], 0
-    for layer in linear:
-        weights.append(place)
-        biases.append(place + layer.weight.numel())
-        gains.append(place + layer.weight.numel() + layer.out_features)
-        place = gains[-1] + (2 * layer.out_features if hyperparameters.batchnorm else 0)
-    rows = list(accumulate(widths[1:-1], initial=0))
-    dropout = hyperparameters.dropout_rate if hyperparameters.dropout else 0.0
-    places = {"widths": widths, "weights": weights, "biases": biases, "gains": gains, "rows": rows}
-    return Net(
-        **{name: np.array(values, dtype=np.int64) for name, values in places.items()},
-        activation=ACTIVATION_CODES[hyperparameters.activation],
-        batchnorm=hyperparameters.batchnorm,
-        dropout=dropout,
-    )
-
-
 def _state(network: AtomicNetwork) -> State:
-    p = nn.utils.parameters_to_vector(network.parameters()).detach().numpy().copy()
-    parts = [buffer for layer in _normalisations(network) for buffer in (layer.running_mean, layer.running_var)]
-    running = np.concatenate([np.zeros(0, p.dtype), *(part.numpy() for part in parts if part is not None)])
+    dtype = next(network.parameters()).detach().numpy().dtype
+    p, running = joined(weights(network), dtype), joined(statistics(network), dtype)
     return State(p, np.zeros_like(p), np.zeros_like(p), np.zeros_like(p), running)
-
-
-def _normalisations(network: AtomicNetwork) -> list[nn.BatchNorm1d]:
-    return [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm1d)]
-
-
-def _sizes(network: AtomicNetwork) -> list[int]:
-    """Of the running means and variances of each batch normalisation."""
-    return [layer.num_features for layer in _normalisations(network) for _ in range(2)]
 
 
 def _data(split: SplitTensors) -> Data:
