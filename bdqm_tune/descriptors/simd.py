@@ -2,7 +2,7 @@
 
 LLVM turns a loop over arrays into vector instructions only after checks that no two of them overlap; for loops as short
 as one over the widths of a descriptor the checks cost more than the work. Here the vector is a type of its own,
-`Lanes`, with `load`, `store`, `spread`, `exp`, `+`, `-` and `*`.
+`Lanes`, with `load`, `store`, `spread`, `exp`, `sqrt`, `larger`, `where_less`, `+`, `-`, `*` and `/`.
 
 A function that uses these is taken from numba's cache even if this file has changed: `make compiled` notices.
 """
@@ -16,6 +16,7 @@ import operator
 import numba
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
 
 WIDTH = 8  # of doubles: a register of AVX-512, two of AVX2, four of NEON
@@ -105,6 +106,40 @@ def exp(typing, x):
     return lanes(lanes), code
 
 
+@intrinsic
+def sqrt(typing, x):
+    """The root of x ≥ 0."""
+
+    def code(context, builder, signature, arguments):
+        kind = ir.FunctionType(_VECTOR, [_VECTOR])
+        function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.sqrt.v{WIDTH}f64")
+        return builder.call(function, [arguments[0]])
+
+    return lanes(lanes), code
+
+
+@intrinsic
+def larger(typing, a, b):
+    """The larger of two numbers."""
+
+    def code(context, builder, signature, arguments):
+        a, b = arguments
+        return builder.select(builder.fcmp_ordered(">", a, b), a, b)
+
+    return lanes(lanes, lanes), code
+
+
+@intrinsic
+def where_less(typing, a, b, value):
+    """The value where a < b, else 0."""
+
+    def code(context, builder, signature, arguments):
+        a, b, value = arguments
+        return builder.select(builder.fcmp_ordered("<", a, b), value, _all(0.0))
+
+    return lanes(lanes, lanes, lanes), code
+
+
 def _all(number):
     return ir.Constant(_VECTOR, [number] * WIDTH)
 
@@ -138,6 +173,7 @@ for _symbol, _instruction in (
     (operator.iadd, "fadd"),
     (operator.sub, "fsub"),
     (operator.mul, "fmul"),
+    (operator.truediv, "fdiv"),
 ):
     _overload(_symbol, _instruction)
 _add = _operator("fadd", ())

@@ -18,8 +18,9 @@ from bdqm_tune.descriptors import symmetry_kernels as kernels
 from bdqm_tune.descriptors.base import Backward, Descriptor, EnergyDerivatives, SparseDerivatives
 from bdqm_tune.descriptors.neighbours import Entries, Neighbours, find_entries, find_neighbours
 from bdqm_tune.descriptors.pulls import energy_derivatives
+from bdqm_tune.descriptors.symmetry_angles import angular, angular_pulls
+from bdqm_tune.descriptors.symmetry_derivatives import angular_derivatives
 from bdqm_tune.descriptors.symmetry_parameters import CutoffFunction, Function, by_element, combined, cutoffs, listed
-from bdqm_tune.descriptors.symmetry_pulls import angular_pulls, radial_pulls
 from bdqm_tune.errors import BadInput, located
 from bdqm_tune.structures.read import check_geometry
 
@@ -165,7 +166,7 @@ class SymmetryFunctions(Descriptor):
             by_features = np.ascontiguousarray(by_features)  # another layout would be compiled again
             pulls = np.zeros((len(by_features), len(neighbours.index), 3))
             for centres, cutoff, functions in self._by_element(species):
-                add = radial_pulls if isinstance(functions, kernels.Radial) else angular_pulls
+                add = kernels.radial_pulls if isinstance(functions, kernels.Radial) else angular_pulls
                 add(centres, pairs, cutoff, functions, by_features, pulls)
             return energy_derivatives(neighbours, pulls)
 
@@ -200,12 +201,16 @@ class SymmetryFunctions(Descriptor):
         self, species: NDArray[np.int64], pairs: kernels.Pairs, derivatives: NDArray[np.float64] | None = None
     ) -> NDArray[np.float64]:
         """The features; their derivatives are added to `derivatives`, if they are wanted."""
-        if derivatives is None:
-            derivatives = np.zeros((0, self.n_features, 3))
-        features = np.zeros((len(species), self.n_features))
+        features, none = np.zeros((len(species), self.n_features)), np.zeros((0, self.n_features, 3))
         for centres, cutoff, functions in self._by_element(species):
-            add = kernels.radial if isinstance(functions, kernels.Radial) else kernels.angular
-            add(centres, pairs, cutoff, functions, features, derivatives)
+            if isinstance(functions, kernels.Radial):
+                kernels.radial(
+                    centres, pairs, cutoff, functions, features, none if derivatives is None else derivatives
+                )
+                continue
+            angular(centres, pairs, cutoff, functions, features)
+            if derivatives is not None:
+                angular_derivatives(centres, pairs, cutoff, functions, derivatives)
         return features
 
     def _prepare(self, functions: Sequence[Function]) -> list[tuple[kernels.Cutoff, kernels.Radial | kernels.Angular]]:
