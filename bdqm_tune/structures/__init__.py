@@ -1,7 +1,7 @@
 """Structures with energies: read, checked, split, identified, and sealed for the test.
 
-In: any files that ASE reads. Out: `Structures` (atoms, energies in eV, forces in eV/Å), their digest, indices of a
-split, and `Unlabelled` test structures whose labels are stored separately. Called by: `learning`,
+In: any files that ASE reads. Out: `Structures` (atoms, energies in eV, forces in eV/Å, stress in eV/Å³), their
+digest, indices of a split, and `Unlabelled` test structures whose labels are stored separately. Called by: `learning`,
 `descriptors`, `study`, `models`, `evaluation`, `admin`, `cli`.
 """
 

@@ -1,5 +1,6 @@
 """Built-in structures with energies and forces of effective medium theory (EMT), for trying everything out."""
 
+from dataclasses import replace
 from functools import cache
 from typing import Literal
 
@@ -25,6 +26,7 @@ def builtin_structures(split: Literal["train", "test"]) -> Structures:
     """480 structures to train on, or 120 others to test on; the same on every machine, in a few seconds.
 
     Rattled and strained fcc metals and binary alloys as bulk (one in four) and as slabs, bare or with an adsorbate.
+    They come without a stress: that of a slab is by the volume of a cell that is mostly vacuum.
     """
     random = np.random.default_rng(SEEDS[split])
     images: list[Atoms] = []
@@ -33,7 +35,7 @@ def builtin_structures(split: Literal["train", "test"]) -> Structures:
         atoms.calc = EMT()
         if np.linalg.norm(atoms.get_forces(), axis=1).max() < LARGEST_FORCE:
             images.append(atoms)
-    return from_atoms(images, source="builtin" if split == "train" else "builtin test")
+    return replace(from_atoms(images, source="builtin" if split == "train" else "builtin test"), stress=None)
 
 
 def _draw(metal: str, random: np.random.Generator) -> Atoms:

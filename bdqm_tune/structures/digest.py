@@ -10,13 +10,16 @@ from bdqm_tune.structures.read import Structures
 
 
 def digest(structures: Structures) -> str:
-    """SHA-256 over geometries and labels, in order, as 64 hexadecimal digits."""
+    """SHA-256 over geometries and labels, in order, as 64 hexadecimal digits; the stress counts where it is a label."""
     total = hashlib.sha256()
+    stresses = structures.stresses if structures.stress_counts else None
     for i, atoms in enumerate(structures.atoms):
         total.update(geometry_key(atoms))
         total.update(_bytes(structures.energies[i]))
         if structures.forces is not None:
             total.update(_bytes(structures.forces[i]))
+        if stresses is not None:
+            total.update(_bytes(stresses[i]))
     return total.hexdigest()
 
 

@@ -83,6 +83,11 @@ def stress_of(atoms: Atoms, key: str | None) -> NDArray[np.float64] | None:
     return -array / atoms.get_volume()
 
 
+def has_volume(atoms: Atoms) -> bool:
+    """Whether a structure is periodic in a cell with a volume, as a stress needs."""
+    return bool(atoms.pbc.any()) and int(atoms.cell.rank) == 3
+
+
 def check_others(atoms: Atoms) -> None:
     """Check the arrays of the calculation that are not learned. Raises BadInput as `checked` does."""
     results = _results(atoms)

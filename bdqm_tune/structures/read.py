@@ -24,6 +24,7 @@ from bdqm_tune.structures.labels import (
     force_columns,
     forces_of,
     free_energy_gap,
+    has_volume,
     stress_of,
 )
 from bdqm_tune.structures.sources import ALL, Given, find_sources, shown_source
@@ -62,7 +63,10 @@ class Geometries:
 
 @dataclass(frozen=True)
 class Structures(Geometries):
-    """Structures with energies; forces where every structure has them, or where those of some are to be used."""
+    """Structures with energies; forces where every structure has them, or where those of some are to be used.
+
+    The stress that the files have is a label only after `with_stress`.
+    """
 
     source: str
     atoms: list[Atoms]
@@ -75,6 +79,7 @@ class Structures(Geometries):
     force_columns: tuple[str, ...] = ()
     free_energy_gap: float = 0.0
     some_forces: list[NDArray[np.float64]] | None = None  # where some have forces: the same, NaN for the others
+    stress_counts: bool = False  # whether the stress is a label, as energies and forces are
 
     def with_some_forces(self) -> "Structures":
         """The same with the forces of those that have them; those of the others are NaN.
@@ -82,6 +87,27 @@ class Structures(Geometries):
         Apart, as the digest of structures counts their forces: without them it stays what it was.
         """
         return replace(self, forces=self.forces or self.some_forces, some_forces=None)
+
+    def with_stress(self) -> "Structures":
+        """The same with their stress among the labels: the digest counts it, and the sealed test split has it.
+
+        Apart, as studies of energies and forces are of files with a stress, too, and their digests stay what they were.
+        """
+        return replace(self, stress_counts=True)
+
+    @property
+    def stresses(self) -> NDArray[np.float64]:
+        """Stress (n_structures, 6) in Voigt's order, eV/Å³; NaN where there is none, or no cell with a volume."""
+        none = np.full(6, np.nan)
+        given = self.stress or [None] * len(self)
+        return np.array(
+            [none if s is None or not has_volume(a) else s for a, s in zip(self.atoms, given, strict=True)]
+        ).reshape(len(self), 6)
+
+    def without_stress(self) -> list[int]:
+        """Images that have no stress, of those in a periodic cell with a volume."""
+        missing = np.isnan(self.stresses).any(axis=1) & np.array([has_volume(atoms) for atoms in self.atoms])
+        return [int(image) for image in self.images[missing]]
 
     def without_forces(self) -> list[int]:
         """Images that have no forces."""
@@ -104,6 +130,7 @@ class Structures(Geometries):
             self.force_columns,
             self.free_energy_gap,
             None if self.some_forces is None else [self.some_forces[i] for i in chosen],
+            self.stress_counts,
         )
 
     def joined(self, other: "Structures", source: str) -> "Structures":
@@ -120,6 +147,7 @@ class Structures(Geometries):
             tuple(dict.fromkeys(self.force_columns + other.force_columns)),
             max(self.free_energy_gap, other.free_energy_gap),
             None if complete or all(np.isnan(forces).all() for forces in some) else some,
+            self.stress_counts,
         )
 
 

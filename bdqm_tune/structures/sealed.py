@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from zipfile import BadZipFile
 
 import ase.io
@@ -24,7 +24,7 @@ NO_FORCES = np.zeros((0, 3))
 
 @dataclass(frozen=True)
 class Unlabelled(Geometries):
-    """Structures whose energies and forces are sealed."""
+    """Structures whose labels are sealed: energies, forces and, where it is one, the stress."""
 
     source: str
     atoms: list[Atoms]
@@ -33,7 +33,7 @@ class Unlabelled(Geometries):
 
 
 def without_labels(structures: Structures) -> Unlabelled:
-    """The structures without their energies and forces."""
+    """The structures without their labels."""
     return Unlabelled(structures.source, structures.atoms, structures.images, digest(structures))
 
 
@@ -42,10 +42,15 @@ def seal(structures: Structures, home: Path) -> None:
     identity = digest(structures)
     if is_sealed(home, identity):
         return
-    energies, forces = structures.energies, np.concatenate(structures.forces or [NO_FORCES])
+    labels: dict[str, Any] = {
+        "energies": structures.energies,
+        "forces": np.concatenate(structures.forces or [NO_FORCES]),
+    }
+    if structures.stress_counts:
+        labels["stress"] = structures.stresses
     _write(_geometries(home, identity), lambda file: ase.io.write(file, structures.atoms, format="traj"), 0o666)
     # Last, so that where the labels exist, the structures do.
-    _write(_labels(home, identity), lambda file: np.savez(file, energies=energies, forces=forces), 0o600)
+    _write(_labels(home, identity), lambda file: np.savez(file, **labels), 0o600)
 
 
 def is_sealed(home: Path, identity: str) -> bool:
@@ -73,9 +78,13 @@ def open_labels(sealed: Unlabelled, home: Path) -> Structures:
     try:
         with np.load(path) as labels:
             energies, forces = labels["energies"], labels["forces"]
+            stress = list(labels["stress"]) if "stress" in labels else None
         ends = np.cumsum(sealed.n_atoms)[:-1]
         each = np.split(forces, ends) if len(forces) else None
-        structures = Structures(sealed.source, sealed.atoms, energies, each, sealed.images)
+        counts = stress is not None
+        structures = Structures(
+            sealed.source, sealed.atoms, energies, each, sealed.images, stress, stress_counts=counts
+        )
         intact = len(energies) == len(sealed) and digest(structures) == sealed.digest
     except (OSError, EOFError, ValueError, KeyError, BadZipFile):
         intact = False

@@ -75,6 +75,14 @@ def test_the_digest_changes_with_the_data(change: Callable[[Structures], Structu
     assert digest(change(structures())) != digest(structures())
 
 
+def test_the_digest_changes_with_the_stress_where_that_is_a_label() -> None:
+    plain = structures()
+    other = replace(plain, stress=[np.ones(6), *[None] * 3])
+    assert digest(other) == digest(plain)
+    assert digest(other.with_stress()) != digest(plain.with_stress()) != digest(plain)
+    assert digest(other.with_stress().select([1, 2])) == digest(plain.with_stress().select([1, 2]))
+
+
 def test_the_digest_is_a_sha256_and_the_same_for_the_same_data() -> None:
     assert digest(structures()) == digest(structures())
     assert len(digest(structures())) == 64

@@ -1,6 +1,7 @@
 """Labels in a file of their own: whole, private, and nowhere else."""
 
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import ase.io
@@ -27,6 +28,21 @@ def test_what_is_sealed_is_what_is_opened(structures: Structures, tmp_path: Path
     assert (opened.source, digest(opened)) == ("the test file", digest(given))
     assert np.array_equal(opened.energies, given.energies)
     assert (opened.forces is None) == (not forces)
+
+
+def test_a_stress_that_is_a_label_is_sealed_with_the_others(structures: Structures, tmp_path: Path) -> None:
+    stress = [None, *np.random.default_rng(0).normal(size=(5, 6))]
+    given = replace(structures, stress=stress)
+    assert digest(given) == digest(structures), "it is no label yet"
+    given = given.with_stress()
+    seal(given, tmp_path)
+    opened = open_labels(read_sealed(tmp_path, digest(given), "the test file"), tmp_path)
+    np.testing.assert_array_equal(opened.stresses, given.stresses)
+    assert np.isnan(opened.stresses).any(axis=1).tolist() == [True, *[False] * 5]
+    assert opened.stress_counts
+    assert without_labels(opened).digest == digest(given) != digest(structures)
+    (geometries,) = (tmp_path / "test").glob("*.traj")
+    assert not any(row.tobytes() in geometries.read_bytes() for row in given.stresses[1:])
 
 
 def test_labels_are_in_one_file_which_its_owner_alone_may_read(structures: Structures, tmp_path: Path) -> None:
