@@ -1,7 +1,7 @@
 """Descriptors: features of the neighbourhood of each atom, with derivatives by the positions.
 
 In: atoms, and the options of a descriptor (GMP, symmetry functions). Out: features (n_atoms, n_features) and
-sparse derivatives, 1/Å, computed once for a set of structures and cached (`stored_features`, `stored_derivatives`).
+sparse derivatives, 1/Å, and by a strain, computed once for a set of structures and cached (`stored_…`).
 Called by: `learning`, `backends`, `amptorch_import`, `n2p2`, `tuning`, `evaluation`, `compilation`. To add one: a
 subclass of `Descriptor`, a line and a case in `descriptors.make`, and its options in `config.descriptor_options`.
 """
@@ -12,6 +12,7 @@ from bdqm_tune.descriptors.gmp import GMP
 from bdqm_tune.descriptors.gmp_groups import GMPGroups
 from bdqm_tune.descriptors.make import descriptor_from_options, descriptor_from_settings
 from bdqm_tune.descriptors.store import StoredFeatures, stored_features
+from bdqm_tune.descriptors.strain_store import stored_strain_derivatives
 from bdqm_tune.descriptors.symmetry_functions import SymmetryFunctions
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "descriptor_from_settings",
     "stored_derivatives",
     "stored_features",
+    "stored_strain_derivatives",
 ]

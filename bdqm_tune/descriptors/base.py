@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +11,8 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from bdqm_tune.errors import located
+
+VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))  # axes of the components of a strain or stress
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,21 @@ class SparseDerivatives:
         """dE/d strain (3, 3), eV, from the same, where each image has an entry of its own."""
         assert self.vector is not None
         return self._pulls(by_features).T @ self.vector
+
+    def features_by_strain(self, n_atoms: int) -> NDArray[np.float64]:
+        """d features / d strain (n_atoms, n_features, 6) in Voigt's order, dimensionless; `vector` is needed.
+
+        A strain ε moves the image at R from an atom by ε·R, so that dG/dε_ab is the sum of dG/dR_a · R_b over the
+        images around it, the atom itself, at R = 0, without a part (virial theorem). The mean with ba is taken, for a
+        rotation is no strain.
+        """
+        assert self.vector is not None
+        ends = np.searchsorted(self.centre, np.arange(n_atoms + 1))
+        rows = np.empty((n_atoms, self.values.shape[1], 6))
+        for i, (begin, end) in enumerate(pairwise(ends)):
+            sums = np.tensordot(self.values[begin:end], self.vector[begin:end], (0, 0))  # (n_features, 3, 3)
+            rows[i] = np.stack([(sums[:, a, b] + sums[:, b, a]) / 2 for a, b in VOIGT], axis=1)
+        return rows
 
     def _pulls(self, by_features: NDArray[np.float64]) -> NDArray[np.float64]:
         """What each entry adds to dE/dr (n_entries, 3), eV/Å."""

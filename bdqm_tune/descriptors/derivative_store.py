@@ -1,6 +1,8 @@
 """Cache of feature derivatives: computed once for a set of structures, then read from the disk."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
@@ -33,7 +35,7 @@ class StoredDerivatives:
     count: NDArray[np.int64]  # (n_structures,)
     centre: NDArray[np.int64]  # (n_entries,) index in its structure of the atom whose features change
     atom: NDArray[np.int64]  # (n_entries,) index in its structure of the atom that is moved
-    values: RowFile  # (n_entries, n_features, 3), 1/Å
+    values: RowFile  # (n_entries, n_features, 3), 1/Å; or what `stored_strain_derivatives` gives
 
     def select(self, indices: NDArray[np.int64]) -> "StoredDerivatives":
         """The structures at `indices`, in that order; what is on the disk stays there."""
@@ -69,24 +71,13 @@ def _is_whole(path: Path) -> bool:
     return all((path / name).exists() and is_whole(path / name) for name in FILES)
 
 
-def _write(path: Path, structures: Structures, descriptor: Descriptor) -> None:
-    # As features: written beside its place and moved there when whole. The number of entries is known at the end only.
+@contextmanager
+def written_folder(path: Path) -> Iterator[Path]:
+    """A folder to write in this block, beside its place; at its end it is moved to `path`, whole or not at all."""
     partial = path.with_suffix(f".{uuid4().hex}.partial")
     partial.mkdir()
     try:
-        with (
-            checksummed(partial / "centre") as centre,
-            checksummed(partial / "atom") as atom,
-            checksummed(partial / "values") as values,
-            checksummed(partial / "count") as count,
-        ):
-            pairs = zip(structures.atoms, structures.images.tolist(), strict=True)
-            results = in_threads(lambda pair: _compute(descriptor, *pair, structures.source), pairs)
-            for derivatives in track(results, f"Derivatives of {structures.source}", total=len(structures)):
-                centre.write(derivatives.centre.astype(np.int64))
-                atom.write(derivatives.atom.astype(np.int64))
-                values.write(derivatives.values.astype(np.float64))
-                count.write(np.array([len(derivatives.centre)]))
+        yield partial
         try:
             partial.rename(path)
         except OSError:
@@ -94,6 +85,23 @@ def _write(path: Path, structures: Structures, descriptor: Descriptor) -> None:
                 raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write(path: Path, structures: Structures, descriptor: Descriptor) -> None:
+    with (
+        written_folder(path) as folder,
+        checksummed(folder / "centre") as centre,
+        checksummed(folder / "atom") as atom,
+        checksummed(folder / "values") as values,
+        checksummed(folder / "count") as count,  # the number of entries is known at the end only
+    ):
+        pairs = zip(structures.atoms, structures.images.tolist(), strict=True)
+        results = in_threads(lambda pair: _compute(descriptor, *pair, structures.source), pairs)
+        for derivatives in track(results, f"Derivatives of {structures.source}", total=len(structures)):
+            centre.write(derivatives.centre.astype(np.int64))
+            atom.write(derivatives.atom.astype(np.int64))
+            values.write(derivatives.values.astype(np.float64))
+            count.write(np.array([len(derivatives.centre)]))
 
 
 def _compute(descriptor: Descriptor, atoms: Atoms, image: int, source: str) -> SparseDerivatives:

@@ -29,7 +29,7 @@ from bdqm_tune.learning.targets import ReferenceEnergies
 
 Precision = Literal["float32", "float64"]
 NO_STRESS = "a stress needs a periodic structure in a cell with a volume"
-VOIGT = [0, 4, 8, 5, 2, 1]  # xx, yy, zz, yz, xz, xy of a flat matrix
+FLAT_VOIGT = [0, 4, 8, 5, 2, 1]  # xx, yy, zz, yz, xz, xy of a flat matrix
 
 
 class Prediction(NamedTuple):
@@ -245,7 +245,7 @@ def stress_of(by_strain: NDArray[np.float64], atoms: Atoms) -> dict[str, NDArray
     """
     volume = periodic_volume(atoms)
     symmetric = (by_strain + by_strain.T) / 2
-    return {"stress": symmetric.reshape(-1)[VOIGT] / volume} if volume > 0 else {}
+    return {"stress": symmetric.reshape(-1)[FLAT_VOIGT] / volume} if volume > 0 else {}
 
 
 def periodic_volume(atoms: Atoms) -> float:

@@ -57,3 +57,19 @@ def test_derivatives_by_a_strain_are_those_of_finite_differences(descriptor: Des
     difference = (ahead - behind) / (2 * step)
     np.testing.assert_allclose(by_strain, difference, rtol=1e-5, atol=1e-6 * np.abs(difference).max())
     assert_same(features, descriptor.compute(atoms))
+
+
+def test_derivatives_by_the_strain_are_those_of_its_six_components(descriptor: Descriptor) -> None:
+    random = np.random.default_rng(4)
+    atoms = crystal(random)
+    features, images = descriptor.sparse_derivatives(atoms, images=True)
+    by_strain, step = images.features_by_strain(len(atoms)), 1e-5
+    assert by_strain.shape == (*features.shape, 6)
+    for component, (a, b) in enumerate([(0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1)]):
+        strain = np.zeros((3, 3))
+        strain[a, b] += 0.5
+        strain[b, a] += 0.5
+        ahead, behind = (descriptor.compute(strained(atoms, sign * step * strain)) for sign in (1, -1))
+        difference = (ahead - behind) / (2 * step)
+        scale = np.abs(difference).max()
+        np.testing.assert_allclose(by_strain[:, :, component], difference, rtol=1e-5, atol=1e-6 * scale)
