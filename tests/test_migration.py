@@ -97,7 +97,9 @@ def test_the_settings_are_those_of_ampopt() -> None:
     assert here.data == imported.data
     assert here.study.seed == imported.study.seed
     searched = {"num_layers", "num_nodes", "dropout_rate", "lr", "gamma"}
-    fixed = imported.search.keys() - searched - {"force_coefficient"}  # which is for training on forces
+    fixed = (
+        imported.search.keys() - searched - {"force_coefficient", "stress_coefficient"}
+    )  # which are for training on forces
     default = Hyperparameters()
     assert {name: here.search.get(name, getattr(default, name)) for name in fixed} == {
         name: imported.search[name] for name in fixed

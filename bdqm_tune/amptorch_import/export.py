@@ -93,6 +93,8 @@ def _optimisation(hyperparameters: Hyperparameters, config: Config, unsupported:
         unsupported.append(Unsupported("training.energy_loss", "amptorch's loss is of the total energies"))
     if config.training.window > 1:
         unsupported.append(Unsupported("training.smoothing", "amptorch judges each epoch for itself"))
+    if config.training.stress in (True, "partial"):
+        unsupported.append(Unsupported("training.stress", "amptorch trains on none"))
     if config.training.loss == "huber":
         unsupported.append(Unsupported("training.loss", "amptorch's is mae or mse; mae is written"))
     exported: dict[str, Any] = {
@@ -150,7 +152,7 @@ def _dataset(config: Config, unsupported: list[Unsupported]) -> dict[str, Any]:
         unsupported.append(Unsupported("data.train", "amptorch reads one file; put all images into one"))
     else:
         exported["raw_data"] = config.data.train
-    for name in ("energy_key", "forces_key", "validation_file"):
+    for name in ("energy_key", "forces_key", "stress_key", "validation_file"):
         if getattr(config.data, name) is not None:
             unsupported.append(Unsupported(f"data.{name}", "amptorch has no such option"))
     if config.data.test is not None:

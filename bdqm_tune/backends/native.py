@@ -88,8 +88,11 @@ class NativeBackend:
     def __init__(self, config: Config, dataset: Dataset, batched: bool | None = None) -> None:
         """
         Args:
+            config: what it leaves to the data is decided as in `dataset`.
             batched: whether trials train batched; None: on a GPU.
         """
+        decided = dataset.config.training
+        config = config.decided(bool(decided.forces), bool(decided.stress))
         self._config, self._dataset = config, dataset
         self._place = pick_device(config.device)
         self._trainer = BatchedTrainer() if batched or (batched is None and self._place.type == "cuda") else None
@@ -125,11 +128,13 @@ class NativeBackend:
             self._config.objective,
             trainer=self._trainer,
         )
+        # A hyperparameter of what is not trained: checkpoints of the time before it existed stay good.
+        idle = None if self._config.training.stress else {"stress_coefficient"}
         key = {
             "backend": "native",
             "engine": fit.engine,
             "device": self._place.type,
-            "hyperparameters": hyperparameters.model_dump(mode="json"),
+            "hyperparameters": hyperparameters.model_dump(mode="json", exclude=idle),
             "training": earlier_training.as_before(self._config.training.model_dump(mode="json")),
             "target": self._config.target.model_dump(mode="json") | {"objective": self._config.objective},
             "descriptor": as_before(data.dataset.config.descriptor.model_dump(mode="json")),
@@ -158,9 +163,10 @@ class NativeBackend:
                 data = self._datasets.pop(key, None)
             if data is None:
                 training = self._config.training
+                forces, stress, dtype = bool(training.forces), bool(training.stress), DTYPES[training.precision]
                 room = MemoryBudget.on(self._place, self._config.memory, self._parts)
                 train, validation = (
-                    split_tensors(dataset, split, self._place, DTYPES[training.precision], bool(training.forces), room)
+                    split_tensors(dataset, split, self._place, dtype, forces, room, stress)
                     for split in (dataset.train, dataset.validation)
                 )
                 data = OnDevice(dataset, train, validation, room)

@@ -121,10 +121,12 @@ class Training(Options):
     epochs: int = Field(100, ge=1, le=1_000_000, description="passes over the training split, at most")
     loss: Literal["mae", "mse", "huber"] = Field(
         "mae",
-        description="of the energies, and of the components of the forces: absolute errors, squared ones, or huber: "
-        "squared up to huber_delta, absolute beyond",
+        description="of the energies, and of the components of forces and stress: absolute errors, squared ones, or "
+        "huber: squared up to huber_delta, absolute beyond",
     )
-    huber_delta: float = Field(0.01, gt=0, le=1000, description="of loss huber: eV/atom (eV with total), and eV/Å")
+    huber_delta: float = Field(
+        0.01, gt=0, le=1000, description="of loss huber: eV/atom (of energies with total: eV), and eV/Å"
+    )
     energy_loss: Literal["per_atom", "total"] = Field(
         "per_atom",
         description="of what energies: per_atom: of those per atom, so that large structures weigh no more than small "
@@ -135,6 +137,13 @@ class Training(Options):
         description="train on the forces as well, see search.force_coefficient; true: every structure must have them; "
         "partial: structures without forces count with their energies alone; auto: true where every structure has "
         "them and their derivatives fit into memory, else false; with backend amptorch false",
+    )
+    stress: bool | Literal["partial", "auto"] = Field(
+        "auto",
+        description="train on the stress as well, where forces are trained, see search.stress_coefficient; true: every "
+        "structure in a periodic cell must have it; partial: structures without a stress count with energies and "
+        "forces alone; auto: true where every structure in a periodic cell has it and forces are trained, else false; "
+        "with backend amptorch false",
     )
     early_stopping: Annotated[int, Field(ge=1, le=1_000_000)] | Literal["auto"] | None = Field(
         "auto",
@@ -163,6 +172,11 @@ class Training(Options):
     def weighs_forces(self) -> bool:
         """Whether forces are trained, and weighed against energies per atom: their weight is then searched."""
         return bool(self.forces) and self.energy_loss == "per_atom"
+
+    @property
+    def weighs_stress(self) -> bool:
+        """Whether the stress is trained, and weighed likewise."""
+        return bool(self.stress) and self.weighs_forces
 
 
 class Study(Options):
@@ -260,6 +274,7 @@ class Config(Options):
             content = with_option(content, "smooth_cutoff", False)  # which amptorch does not have
             content = with_training_option(content, "energy_loss", "total")
             content = with_training_option(content, "forces", False)  # with which it takes many times longer
+            content = with_training_option(content, "stress", False)  # which it does not train on
         return with_fixed_options(content)
 
     @field_validator("search", mode="before")
@@ -298,6 +313,21 @@ class Config(Options):
             )
         if self.backend == "amptorch" and self.training.forces == "partial":
             raise ValueError("training.forces: partial needs backend: native; amptorch trains on the forces of all")
+        return self
+
+    @model_validator(mode="after")
+    def _check_stress(self) -> "Config":
+        stress = self.training.stress
+        if stress in (True, "partial"):
+            given = str(stress).lower()
+            if self.backend == "amptorch":
+                raise ValueError(f"training.stress: {given} needs backend: native; amptorch trains on no stress")
+            if not self.training.forces:
+                raise ValueError(f"training.stress: {given} needs training.forces: true")
+        weight, default = self.search["stress_coefficient"], DEFAULT_SEARCH["stress_coefficient"]
+        trained = self.training.forces and stress
+        if not trained and is_space("stress_coefficient", weight) and weight != default:
+            raise ValueError("search.stress_coefficient: a range needs training.stress: true")
         return self
 
     @model_validator(mode="after")
@@ -347,13 +377,15 @@ class Config(Options):
         """
         return _build(_merge(self.given(), overrides, "options"), "options")
 
-    def decided(self, forces: bool) -> "Config":
-        """A copy in which `training.forces: auto`, which the data decide, is true or false; itself if it is not auto.
+    def decided(self, forces: bool, stress: bool = False) -> "Config":
+        """A copy in which `forces: auto` and `stress: auto`, which the data decide, are as given; itself without them.
 
         Raises:
             BadInput: what comes out is not valid.
         """
-        return self.updated({"training": {"forces": forces}}) if self.training.forces == "auto" else self
+        given = {"forces": forces, "stress": stress}
+        decided = {option: value for option, value in given.items() if getattr(self.training, option) == "auto"}
+        return self.updated({"training": decided}) if decided else self
 
     def given(self) -> dict[str, Any]:
         """The options that were given."""
@@ -387,6 +419,8 @@ class Config(Options):
         spaces = {name: space for name, space in self._parsed_search.items() if isinstance(space, Space)}
         if not self.training.weighs_forces:
             spaces.pop("force_coefficient", None)
+        if not self.training.weighs_stress:
+            spaces.pop("stress_coefficient", None)
         return spaces
 
     @property

@@ -79,6 +79,13 @@ class Hyperparameters(Options):
         description="weight of the forces' loss (eV/Å), that of the energies' (eV/atom) being 1: in Å, with loss mse "
         "in Å²; with training.forces",
     )
+    stress_coefficient: float = Field(
+        0.3,
+        ge=0,
+        le=1e6,
+        description="weight of the loss of stress · volume per atom (eV/atom), that of the energies' being 1; with "
+        "training.stress",
+    )
 
     @field_validator("hidden_layers", mode="before")
     @classmethod
@@ -112,6 +119,7 @@ DEFAULT_SEARCH: dict[str, Any] = {
     "lr": {"float": [1e-3, 1e-2], "log": True},
     "batch_size": {"int": [1, 32], "log": True},
     "force_coefficient": {"float": [0.1, 10.0], "log": True},
+    "stress_coefficient": {"float": [0.03, 3.0], "log": True},
 }
 # What a new study tries first: each was the best of these on some data (docs/accuracy.md has the figures).
 TRIED_FIRST: tuple[dict[str, Any], ...] = (

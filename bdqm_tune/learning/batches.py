@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from bdqm_tune.errors import BadInput
 from bdqm_tune.learning.dataset import Dataset, Split
+from bdqm_tune.learning.derivative_tensors import DerivativeTensors
 from bdqm_tune.learning.forces import ForceBatch, ForceTensors
 from bdqm_tune.learning.memory_budget import MemoryBudget
 from bdqm_tune.learning.scaled_features import ScaledDerivatives, ScaledFeatures
+from bdqm_tune.learning.stress import StressBatch, StressTensors
 from bdqm_tune.threads import in_threads
 
 # Features and derivatives held at once while a split is read in order.
@@ -31,6 +33,7 @@ class Batch:
     n_atoms: torch.Tensor  # (n_structures,)
     numbers: torch.Tensor | None = None  # (n_atoms,) atomic numbers, if requested
     forces: ForceBatch | None = None  # if forces are trained
+    stress: StressBatch | None = None  # if the stress is trained
 
 
 class Read(NamedTuple):
@@ -38,6 +41,7 @@ class Read(NamedTuple):
 
     features: torch.Tensor | None
     derivatives: torch.Tensor | None
+    strain_derivatives: torch.Tensor | None
 
 
 class SplitTensors:
@@ -55,6 +59,7 @@ class SplitTensors:
         dtype: torch.dtype,
         numbers: NDArray[np.int64] | None = None,
         forces: ForceTensors | None = None,
+        stress: StressTensors | None = None,
     ) -> None:
         """
         Args:
@@ -63,6 +68,7 @@ class SplitTensors:
             targets: (n_structures,), scaled.
             numbers: (total atoms,) atomic numbers.
             forces: of the same structures, on the same device, for training on forces.
+            stress: the same, for training on forces and the stress.
         """
         if isinstance(features, np.ndarray):
             features = torch.as_tensor(features, dtype=dtype, device=device)
@@ -73,7 +79,7 @@ class SplitTensors:
         self.targets = torch.as_tensor(targets, dtype=torch.float64, device=device)
         self.first = torch.cumsum(self.n_atoms, 0) - self.n_atoms
         self.numbers = None if numbers is None else torch.as_tensor(numbers, dtype=torch.int64, device=device)
-        self.forces = forces
+        self.forces, self.stress = forces, stress
 
     def __len__(self) -> int:
         return len(self.n_atoms)
@@ -89,15 +95,24 @@ class SplitTensors:
         return 3 * (self._total_atoms if self.forces is None else self.forces.n_known)
 
     @property
+    def stress_components(self) -> int:
+        """Number of components of the stress that are known, 6 per structure; 0 if it is not trained."""
+        return 0 if self.stress is None else 6 * self.stress.n_known
+
+    @property
+    def _derivatives(self) -> list[DerivativeTensors]:
+        return [labels.derivatives for labels in (self.forces, self.stress) if labels is not None]
+
+    @property
     def loaded(self) -> bool:
         """Whether all data is in memory."""
-        return self.features is not None and (self.forces is None or self.forces.loaded)
+        return self.features is not None and all(derivatives.loaded for derivatives in self._derivatives)
 
     @property
     def _numbers_a_structure(self) -> float:
         """Features and derivatives of a structure, on average."""
-        derivatives = 0.0 if self.forces is None else self.forces.numbers_an_image
-        return self.n_features * self._total_atoms / len(self) + derivatives
+        numbers = sum(derivatives.numbers_an_image for derivatives in self._derivatives)
+        return self.n_features * self._total_atoms / len(self) + numbers
 
     @property
     def elements(self) -> list[int]:
@@ -136,12 +151,16 @@ class SplitTensors:
             yield self._batch(structures, read, by_element)
 
     def _read(self, structures: torch.Tensor) -> Read:
-        features, derivatives, pinned = None, None, self.device.type == "cuda"
+        features, pinned = None, self.device.type == "cuda"
         if isinstance(self._inputs, ScaledFeatures):
             features = self._inputs.read(structures.numpy(force=True), pinned)
-        if self.forces is not None and not self.forces.loaded:
-            derivatives = self.forces.read(structures.tolist(), pinned)
-        return Read(features, derivatives)
+
+        def read(labels: ForceTensors | StressTensors | None) -> torch.Tensor | None:
+            if labels is None or labels.derivatives.loaded:
+                return None
+            return labels.derivatives.read(structures.tolist(), pinned)
+
+        return Read(features, read(self.forces), read(self.stress))
 
     def _batch(self, structures: torch.Tensor, read: Read, by_element: bool) -> Batch:
         n_atoms = self.n_atoms[structures]
@@ -149,12 +168,15 @@ class SplitTensors:
         start = torch.cumsum(n_atoms, 0) - n_atoms
         atoms = torch.arange(len(structure), device=n_atoms.device) + (self.first[structures] - start)[structure]
         numbers = self.numbers[atoms] if by_element and self.numbers is not None else None
-        features, forces = self._inputs[atoms] if isinstance(self._inputs, torch.Tensor) else read.features, None
+        features = self._inputs[atoms] if isinstance(self._inputs, torch.Tensor) else read.features
         assert features is not None
+        forces = stress = None
         if self.forces is not None:
             forces = self.forces.batch(structures.tolist(), start, atoms, read.derivatives)
+        if self.stress is not None:
+            stress = self.stress.batch(structures.tolist(), start, structure, read.strain_derivatives)
         features = features.to(self.device, non_blocking=True)
-        return Batch(features, structure, self.targets[structures], n_atoms, numbers, forces)
+        return Batch(features, structure, self.targets[structures], n_atoms, numbers, forces, stress)
 
 
 def batch_sizes(n_structures: int, batch_size: int) -> list[int]:
@@ -178,17 +200,19 @@ def split_tensors(
     dtype: torch.dtype,
     with_forces: bool = False,
     room: MemoryBudget | None = None,
+    with_stress: bool = False,
 ) -> SplitTensors:
     """A split of a dataset on a device, as far as it fits into the memory budget.
 
     Args:
         with_forces: with forces and derivatives, for training on forces.
         room: memory budget of the device; None: unlimited.
+        with_stress: with the stress and the derivatives by the strain, for training on both.
 
     Raises:
-        BadInput: `with_forces`, and the dataset has no forces or no derivatives.
+        BadInput: `with_forces` or `with_stress`, and the dataset has no forces, no stress or no derivatives.
     """
-    structures, numbers, forces = split.structures, split.numbers, None
+    structures, numbers, forces, stress = split.structures, split.numbers, None, None
     features = ScaledFeatures(split.features, numbers, dataset.scaler, dtype)
     fits = room is None or room.take(features.n_bytes)
     if with_forces:
@@ -197,6 +221,12 @@ def split_tensors(
         labels = np.concatenate(structures.forces) / dataset.scale
         derivatives = ScaledDerivatives(split.derivatives, split.features, numbers, dataset.scaler)
         forces = ForceTensors(labels, derivatives, device, dtype, room)
+    if with_stress:
+        if split.strain_derivatives is None:
+            raise BadInput("training.stress: the data was prepared without it; prepare it with the option set")
+        derivatives = ScaledDerivatives(split.strain_derivatives, split.features, numbers, dataset.scaler)
+        stresses, volumes = structures.stresses / dataset.scale, [abs(a.cell.volume) for a in structures.atoms]
+        stress = StressTensors(stresses, np.array(volumes), structures.n_atoms, derivatives, device, dtype, room)
     return SplitTensors(
         features.load(device) if fits else features,
         structures.n_atoms,
@@ -205,4 +235,5 @@ def split_tensors(
         dtype,
         numbers,
         forces,
+        stress,
     )

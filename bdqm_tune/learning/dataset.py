@@ -17,17 +17,19 @@ from bdqm_tune.errors import BadInput
 from bdqm_tune.learning.features import StructureFeatures, check_searched_descriptors
 from bdqm_tune.learning.references import check_precision, choose_references, reference_warnings
 from bdqm_tune.learning.scalers import Scaler, fit_scaler
+from bdqm_tune.learning.stress_labels import check_split_stress, check_stress, stress_missing_in_test
 from bdqm_tune.learning.targets import ReferenceEnergies, target_scale_and_shift
 from bdqm_tune.learning.training_data import (
     Indices,
     check_forces,
     check_split_forces,
-    decide_forces,
+    decide_labels,
     missing_in_test,
     other_energy,
     read_test,
     read_training,
     split_training,
+    with_trained_labels,
 )
 from bdqm_tune.structures import (
     Structures,
@@ -61,6 +63,12 @@ class Split:
     def derivatives(self) -> StoredDerivatives | None:
         """Derivatives of the features by the positions, 1/Å; None unless forces are trained."""
         derivatives = self.described.derivatives
+        return None if derivatives is None else derivatives.select(self.indices)
+
+    @property
+    def strain_derivatives(self) -> StoredDerivatives | None:
+        """Derivatives of the features by the strain, dimensionless; None unless the stress is trained."""
+        derivatives = self.described.strain_derivatives
         return None if derivatives is None else derivatives.select(self.indices)
 
     @property
@@ -128,8 +136,12 @@ class Dataset:
         return self.configured(self.config.model_copy(update={"descriptor": options}))
 
     def configured(self, config: Config) -> "Dataset":
-        """The same dataset with another descriptor, and other options of the training. Raises as `described_by`."""
-        described = self.train.described.with_options(config.descriptor, bool(config.training.forces))
+        """The same dataset with another descriptor, and other options of the training. Raises as `described_by`.
+
+        The labels stay: where `training.stress` changes, the data are to be prepared again.
+        """
+        training = config.training
+        described = self.train.described.with_options(config.descriptor, bool(training.forces), bool(training.stress))
         return replace(
             self,
             config=config,
@@ -170,10 +182,14 @@ def prepare(config: Config, home: Path, indices: Indices | None = None) -> Datas
     labelled = read_test(config)
     given = read_training(config)
     structures = given.structures
-    test = None if labelled is None else without_labels(labelled)
-    requested, (config, warnings) = config, decide_forces(config, structures)
+    requested, (config, warnings) = config, decide_labels(config, structures)
     check_forces(structures, config)
-    warnings += [] if labelled is None else missing_in_test(labelled, config)
+    check_stress(structures, config)
+    structures = with_trained_labels(structures, config)
+    if labelled is not None:
+        labelled = with_trained_labels(labelled, config)
+        warnings += missing_in_test(labelled, config) + stress_missing_in_test(labelled, config)
+    test = None if labelled is None else without_labels(labelled)
     copies = None
     if indices is None and given.indices is None:
         copies = find_copies(structures)
@@ -198,19 +214,24 @@ def prepare(config: Config, home: Path, indices: Indices | None = None) -> Datas
             f"{structures.source}: without the copies of test structures nothing is left to train or to validate on"
         )
     train, held_out = structures.select(train_indices), structures.select(validation_indices)
-    warnings += check_split_forces(train, held_out, config)
+    warnings += check_split_forces(train, held_out, config) + check_split_stress(train, held_out, config)
     if config.data.validation_file is not None:
         train = replace(train, source=shown_source(config.data.train))
         held_out = replace(held_out, source=shown_source(config.data.validation_file))
         warnings += refuse_shared({"training": train, "validation": held_out})
 
     described = StructureFeatures(
-        structures, config.descriptor, home / "features", bool(config.training.forces), config.device
+        structures,
+        config.descriptor,
+        home / "features",
+        bool(config.training.forces),
+        config.device,
+        bool(config.training.stress),
     )
     if config.descriptor_spaces:
         check_searched_descriptors(config, structures.elements)
     else:
-        _ = described.features, described.derivatives
+        _ = described.features, described.derivatives, described.strain_derivatives
 
     references = choose_references(config, train, held_out, given.isolated)
     residuals = train.energies - references.of(train.atoms)
@@ -251,6 +272,7 @@ def summary(dataset: Dataset) -> dict[str, Any]:
         "left_out": len(dataset.left_out),
         "elements": " ".join(dataset.train.structures.elements),
         "forces": dataset.train.structures.forces is not None,
+        **({"stress": True} if dataset.train.structures.stress_counts else {}),
         "features": "searched" if dataset.config.descriptor_spaces else dataset.descriptor.n_features,
         "training_digest": dataset.train.digest,
         "validation_digest": dataset.validation.digest,

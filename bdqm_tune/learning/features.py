@@ -14,6 +14,7 @@ from bdqm_tune.descriptors import (
     descriptor_from_options,
     stored_derivatives,
     stored_features,
+    stored_strain_derivatives,
 )
 from bdqm_tune.errors import BadInput
 from bdqm_tune.structures import Structures
@@ -23,23 +24,33 @@ class StructureFeatures:
     """The features of the structures of all splits by one descriptor."""
 
     def __init__(
-        self, structures: Structures, options: DescriptorOptions, folder: Path, forces: bool, device: str = "auto"
+        self,
+        structures: Structures,
+        options: DescriptorOptions,
+        folder: Path,
+        forces: bool,
+        device: str = "auto",
+        stress: bool = False,
     ) -> None:
         """
         Args:
             folder: the feature cache.
             forces: with derivatives, for training on forces.
             device: auto, cpu, cuda or cuda:N. A GPU that is named, and exists here, computes the features.
+            stress: with derivatives by the strain, for training on the stress.
 
         Raises:
             BadInput: an option is outside its range.
         """
-        self.structures, self._folder, self._forces, self._device = structures, folder, forces, device
+        self.structures, self._folder, self._device = structures, folder, device
+        self._forces, self._stress = forces, stress
         self.descriptor = descriptor_from_options(options, structures.elements, structures.atoms)
 
-    def with_options(self, options: DescriptorOptions, forces: bool = False) -> "StructureFeatures":
+    def with_options(
+        self, options: DescriptorOptions, forces: bool = False, stress: bool = False
+    ) -> "StructureFeatures":
         """The features of the same structures by another descriptor, with derivatives or without."""
-        return StructureFeatures(self.structures, options, self._folder, forces, self._device)
+        return StructureFeatures(self.structures, options, self._folder, forces, self._device, stress)
 
     @cached_property
     def features(self) -> StoredFeatures:
@@ -53,6 +64,11 @@ class StructureFeatures:
     def derivatives(self) -> StoredDerivatives | None:
         """Derivatives of the features by the positions, 1/Å; None without `forces`. Raises as `features`."""
         return stored_derivatives(self.structures, self.descriptor, self._folder) if self._forces else None
+
+    @cached_property
+    def strain_derivatives(self) -> StoredDerivatives | None:
+        """Derivatives by the strain, of structures with a stress; None without `stress`. Raises as `features`."""
+        return stored_strain_derivatives(self.structures, self.descriptor, self._folder) if self._stress else None
 
 
 def _is_here(gpu: str) -> bool:

@@ -31,10 +31,10 @@ class Diverged(BdqmError):
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """The metrics of an epoch; energies in eV, forces in eV/Å."""
+    """The metrics of an epoch; energies in eV, forces in eV/Å, stress in eV/Å³."""
 
     epoch: int  # counts from 1
-    train_loss: float  # of the scaled energies (per atom or not) and forces, mean over the structures
+    train_loss: float  # of the scaled energies (per atom or not), forces and stress, mean over the structures
     train_energy_mae: float  # during the epoch, that is with dropout and moving weights
     val_energy_mae: float
     val_energy_mae_per_atom: float
@@ -42,6 +42,8 @@ class EpochRecord:
     epoch_seconds: float
     train_forces_mae: float | None = None  # of a component, during the epoch; None: not trained on forces
     val_forces_mae: float | None = None
+    train_stress_mae: float | None = None  # of a component, during the epoch; None: not trained on the stress
+    val_stress_mae: float | None = None
 
     @property
     def val_energy_forces(self) -> float | None:
@@ -82,7 +84,8 @@ class BestEpoch:
             Diverged: the training loss or the validation error is not finite.
             BdqmError: the objective is of forces, and the record has none.
         """
-        if not all(map(math.isfinite, (record.train_loss, record.val_energy_mae, record.val_forces_mae or 0.0))):
+        others = record.val_forces_mae or 0.0, record.val_stress_mae or 0.0
+        if not all(map(math.isfinite, (record.train_loss, record.val_energy_mae, *others))):
             raise Diverged(
                 f"diverged in epoch {record.epoch}: training loss {record.train_loss}, "
                 f"validation MAE {record.val_energy_mae} eV"
@@ -125,12 +128,12 @@ class Epochs(Protocol):
 
         Returns:
             Sums over the structures: of the loss of their batch, of the absolute errors of the energies and, with
-            forces, of those of all their components; dimensionless.
+            forces, of those of all their components, and with the stress of those of its; in units of the energy scale.
         """
         ...
 
     def validate(self) -> list[float]:
-        """Sums of the absolute errors of energies, of energies per atom and, with forces, of their components."""
+        """Sums of the absolute errors of energies, of those per atom and of the components of forces and stress."""
         ...
 
     def keep(self) -> None:
@@ -172,7 +175,7 @@ class Fit:
     ) -> None:
         """
         Args:
-            train, validation: on the device to train on; forces are trained if they have forces.
+            train, validation: on the device to train on; forces and stress are trained if they have them.
             scale: eV of one unit of the scaled targets.
             seed: of weights, order and dropout; on the CPU the same seed gives the same numbers.
             objective: selects the best epoch.
@@ -271,13 +274,17 @@ class Fit:
         start = time.perf_counter()
         lr = float(self._epochs.optimizer.param_groups[0]["lr"])
         order = torch.randperm(len(self._train), generator=self._order)
-        loss, error, *force_error = self._epochs.train(order, self._sizes)
-        val_error, val_error_per_atom, *val_force_error = self._epochs.validate()
+        loss, error, *others = self._epochs.train(order, self._sizes)
+        val_error, val_error_per_atom, *val_others = self._epochs.validate()
         train, validation = len(self._train), len(self._validation)
 
         def forces_mae(errors: list[float], split: SplitTensors) -> float | None:
             known = split.forces is not None and split.components
             return errors[0] / split.components * self._scale if known else None
+
+        def stress_mae(errors: list[float], split: SplitTensors) -> float | None:
+            n = split.stress_components
+            return errors[1] / n * self._scale if n else None
 
         return EpochRecord(
             epoch,
@@ -287,8 +294,10 @@ class Fit:
             val_error_per_atom / validation * self._scale,
             lr,
             time.perf_counter() - start,
-            forces_mae(force_error, self._train),
-            forces_mae(val_force_error, self._validation),
+            forces_mae(others, self._train),
+            forces_mae(val_others, self._validation),
+            stress_mae(others, self._train),
+            stress_mae(val_others, self._validation),
         )
 
     @property

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 
@@ -14,6 +15,14 @@ from bdqm_tune.learning.networks import AtomicNetwork, borrowed_random_numbers, 
 from bdqm_tune.learning.optimisation import make_optimizer, optimizer_state, restore_optimizer
 from bdqm_tune.learning.plain_network import is_plain
 from bdqm_tune.progress import GRACE, check
+
+
+class Predicted(NamedTuple):
+    """What a network says of a batch, in units of the energy scale."""
+
+    energies: torch.Tensor  # (n_structures,)
+    forces: torch.Tensor | None = None  # (n_atoms, 3), 1/Å
+    virials: torch.Tensor | None = None  # (n_structures, 6) stress · volume per atom
 
 
 class TorchEpochs:
@@ -29,6 +38,7 @@ class TorchEpochs:
         scale: float,
     ) -> None:
         self._force_coefficient = hyperparameters.force_coefficient
+        self._stress_coefficient = hyperparameters.stress_coefficient
         self._train, self._validation = train, validation
         with borrowed_random_numbers(self._devices):
             torch.manual_seed(seed)
@@ -67,8 +77,8 @@ class TorchEpochs:
         totals = self._sums(self._validation)
         for batch in self._validation.in_order(by_element=self._by_element):
             check(GRACE)
-            error, *force_error = (e.abs() for e in self._errors(batch, *self._predict(batch, train=False)))
-            totals += torch.stack([_sum(error), _sum(error / batch.n_atoms), *map(_sum, force_error)])
+            error, *others = (e.abs() for e in self._errors(batch, self._predict(batch, train=False)))
+            totals += torch.stack([_sum(error), _sum(error / batch.n_atoms), *map(_sum, others)])
         return [float(total) for total in totals.tolist()]
 
     def state(self) -> dict[str, torch.Tensor]:
@@ -114,7 +124,7 @@ class TorchEpochs:
             self._random_states = self._get_random_states()
 
     def _sums(self, split: SplitTensors) -> torch.Tensor:
-        return split.targets.new_zeros(2 if split.forces is None else 3)
+        return split.targets.new_zeros(2 + (split.forces is not None) + (split.stress is not None))
 
     def _step(self, batch: Batch) -> list[torch.Tensor]:
         """Take a step of the optimizer; returns the loss before it, then the errors."""
@@ -122,41 +132,45 @@ class TorchEpochs:
 
         def closure() -> torch.Tensor:  # L-BFGS calls it more than once
             check(GRACE)
-            energies, forces = self._predict(batch, train=True)
-            errors = energies - batch.targets
+            predicted = self._predict(batch, train=True)
+            errors = predicted.energies - batch.targets
             if self._per_atom:
                 errors = errors / batch.n_atoms
             loss: torch.Tensor = self._loss(errors, torch.zeros_like(errors))
-            if batch.forces is not None:
-                assert forces is not None
-                loss = loss + self._force_coefficient * batch.forces.loss(self._loss, forces)
+            if batch.forces is not None and predicted.forces is not None:
+                loss = loss + self._force_coefficient * batch.forces.loss(self._loss, predicted.forces)
+            if batch.stress is not None and predicted.virials is not None:
+                loss = loss + self._stress_coefficient * batch.stress.loss(self._loss, predicted.virials)
             self.optimizer.zero_grad()
             loss.backward()
             if not results:
-                results.extend([loss.detach(), *self._errors(batch, energies, forces)])
+                results.extend([loss.detach(), *self._errors(batch, predicted)])
             return loss
 
         # Typed to return a float, for which a GPU would have to be synchronised.
         self.optimizer.step(closure)  # type: ignore[arg-type]
         return results
 
-    def _errors(self, batch: Batch, energies: torch.Tensor, forces: torch.Tensor | None) -> list[torch.Tensor]:
-        """Errors of the scaled energies (n_structures,) and, where the batch has them, forces (n_atoms, 3)."""
-        errors = [energies.detach() - batch.targets]
-        if batch.forces is not None and forces is not None:
-            errors.append(batch.forces.errors(forces.detach()))
+    def _errors(self, batch: Batch, predicted: Predicted) -> list[torch.Tensor]:
+        """Errors of energies (n_structures,) and, if trained, of forces (n_atoms, 3) and stress (n_structures, 6)."""
+        errors = [predicted.energies.detach() - batch.targets]
+        if batch.forces is not None and predicted.forces is not None:
+            errors.append(batch.forces.errors(predicted.forces.detach()))
+        if batch.stress is not None and predicted.virials is not None:
+            errors.append(batch.stress.errors(predicted.virials.detach()))
         return errors
 
-    def _predict(self, batch: Batch, train: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Scaled energies (n_structures,) and, where the batch has them, forces (n_atoms, 3)."""
+    def _predict(self, batch: Batch, train: bool) -> Predicted:
+        """What the batch has labels of."""
         n = len(batch.targets)
-        if batch.forces is None:
+        if batch.forces is None and batch.stress is None:
             with torch.set_grad_enabled(train):
-                return sum_per_structure(self._network(batch.features, batch.numbers), batch.structure, n), None
+                return Predicted(sum_per_structure(self._network(batch.features, batch.numbers), batch.structure, n))
         features = batch.features.requires_grad_()
         energies = sum_per_structure(self._network(features, batch.numbers), batch.structure, n)
         (gradient,) = torch.autograd.grad(energies.sum(), features, create_graph=train)
-        return energies, batch.forces.forces(gradient)
+        forces = None if batch.forces is None else batch.forces.forces(gradient)
+        return Predicted(energies, forces, None if batch.stress is None else batch.stress.virials(gradient))
 
 
 def _sum(values: torch.Tensor) -> torch.Tensor:

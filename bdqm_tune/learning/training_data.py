@@ -1,4 +1,4 @@
-"""The structures that a configuration names: read, with the forces that are trained, and split."""
+"""The structures that a configuration names: read, with the labels that are trained, and split."""
 
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ from bdqm_tune.config.config import OF_FORCES, Config, Files
 from bdqm_tune.descriptors import descriptor_from_options
 from bdqm_tune.errors import BadInput, located
 from bdqm_tune.learning.memory_budget import MemoryBudget
+from bdqm_tune.learning.stress_labels import decide_stress
 from bdqm_tune.structures import (
     Copies,
     Structures,
@@ -48,7 +49,7 @@ def read_training(config: Config) -> TrainingData:
         n_train, held_out = len(structures), _to_train(read_structures(data.validation_file, data), config)
         structures = structures.joined(held_out, f"{structures.source} + {held_out.source}")
         indices = np.arange(n_train), np.arange(n_train, len(structures))
-    return TrainingData(_with_forces(structures, config), isolated, indices)
+    return TrainingData(with_trained_labels(structures, config), isolated, indices)
 
 
 def read_test(config: Config) -> Structures | None:
@@ -66,7 +67,7 @@ def read_test(config: Config) -> Structures | None:
         raise BadInput("test builtin: goes with the built-in training data only; give a file, or leave test out")
     if not data.test:
         return None
-    return _with_forces(_to_train(read_structures(data.test, data), config), config)
+    return with_trained_labels(_to_train(read_structures(data.test, data), config), config)
 
 
 def read_labelled(file: Files, config: Config) -> Structures:
@@ -84,28 +85,46 @@ def split_training(data: TrainingData, config: Config, copies: Copies | None) ->
     return data.indices or split_indices(data.structures, options.fraction, options.split, options.seed, labels)
 
 
-def decide_forces(config: Config, structures: Structures) -> tuple[Config, list[str]]:
-    """The configuration with `training.forces: auto` decided, and what to know about it.
+def with_trained_labels(structures: Structures, config: Config) -> Structures:
+    """The structures with the labels that a configuration trains on: forces of some, and the stress."""
+    if config.training.forces == "partial":
+        structures = structures.with_some_forces()
+    return structures.with_stress() if config.training.stress in (True, "partial") else structures
 
-    Forces are trained where they are an objective, or where every structure has them and their derivatives fit into
-    the memory of the configuration, whatever this machine has: all workers of a study decide alike.
+
+def decide_labels(config: Config, structures: Structures) -> tuple[Config, list[str]]:
+    """The configuration with `auto` of `training.forces` and `.stress` decided, and what to know about it.
+
+    Raises:
+        BadInput: the descriptor refuses a structure.
+    """
+    forces, notes = _forces_to_train(config, structures)
+    stress, more = decide_stress(config, structures) if forces else (False, [])
+    return config.decided(forces, stress), [*notes, *more]
+
+
+def _forces_to_train(config: Config, structures: Structures) -> tuple[bool, list[str]]:
+    """Whether forces are trained, and what to know about it.
+
+    By `auto` they are where they are an objective or the stress is to be trained, or where every structure has them and
+    their derivatives fit into the memory of the configuration, whatever this machine has: all workers decide alike.
 
     Raises:
         BadInput: the descriptor refuses a structure.
     """
     if config.training.forces != "auto":
-        return config, []
+        return bool(config.training.forces), []
     named = {config.target.objective, *(config.study.objectives or [])}
-    if not named.isdisjoint(OF_FORCES):
-        return config.decided(True), []
+    if not named.isdisjoint(OF_FORCES) or config.training.stress in (True, "partial"):
+        return True, []
     if missing := structures.without_forces():
         some = len(structures) - len(missing)
         note = f"{structures.source}: {some} of {len(structures)} images have forces, which are not trained on"
-        return config.decided(False), [f"{note}; training.forces: partial trains on them"] if some else []
+        return False, [f"{note}; training.forces: partial trains on them"] if some else []
     n_bytes = _bytes_of_derivatives(structures, config)
     if n_bytes <= MemoryBudget.on(torch.device("cpu"), config.memory).n_bytes:
-        return config.decided(True), []
-    return config.decided(False), [
+        return True, []
+    return False, [
         f"{structures.source}: the forces are not trained on, as their derivatives, about {bytes_text(int(n_bytes))}, "
         f"do not fit into `memory: {config.memory:g}` (GiB); a larger one in the configuration keeps them, and "
         "training.forces: true reads them from the disk"
@@ -191,10 +210,6 @@ def _bytes_of_derivatives(structures: Structures, config: Config) -> float:
 def _to_train(structures: Structures, config: Config) -> Structures:
     """The structures without those that only give the reference energies."""
     return without_isolated_atoms(structures) if config.target.reference_energies == "isolated_atoms" else structures
-
-
-def _with_forces(structures: Structures, config: Config) -> Structures:
-    return structures.with_some_forces() if config.training.forces == "partial" else structures
 
 
 def _forces_elsewhere(structures: Structures) -> str:

@@ -27,7 +27,7 @@ from bdqm_tune.tracking.recoverable_run import active_run
 
 MEASURED = (
     *ERRORS,
-    *("best_epoch", "epochs", "n_parameters", "time_per_atom", "trial_seconds", "reason"),
+    *("val_stress_mae", "best_epoch", "epochs", "n_parameters", "time_per_atom", "trial_seconds", "reason"),
 )
 TIMES = ("started", "ended")  # by the last worker that ran it; local time
 DESCRIBED = ("host", "device", "run_id")  # of a worker

@@ -56,7 +56,7 @@ def best_metrics(best: EpochRecord | None) -> dict[str, float]:
     """The errors of the best epoch, under the names that are logged; empty if there is none."""
     if best is None:
         return {}
-    found = {name: getattr(best, name) for name in ERRORS}
+    found = {name: getattr(best, name) for name in (*ERRORS, "val_stress_mae")}
     return {f"best_{name}": value for name, value in found.items() if value is not None}
 
 

@@ -190,8 +190,9 @@ def as_it_was_made(stores: Stores, config: Config) -> Config:
     if SIGNATURE not in attributes:
         return config
     made = attributes[SIGNATURE]
-    if made["training"]["forces"] in (True, False):  # not partial, for which the structures are read in another way
-        config = config.decided(made["training"]["forces"])
+    trained = made["training"]
+    if trained["forces"] in (True, False):  # not partial, for which the structures are read in another way
+        config = config.decided(trained["forces"], trained.get("stress") is True)
     if "objective" not in config.target.model_fields_set and config.objective != made["objective"]:
         config = config.updated({"target": {"objective": made["objective"]}})
     searched = {name: getattr(distribution, "choices", None) for name, distribution in drawn.items()}

@@ -32,6 +32,7 @@ class TrialResult:
     value: float | None = None  # the error by which training goes, of the best epoch
     val_energy_mae_per_atom: float | None = None  # eV/atom, of the best epoch
     val_energy_forces: float | None = None  # eV/atom, of the best epoch, where forces are trained
+    val_stress_mae: float | None = None  # eV/Å³, of the best epoch, where the stress is trained
     time_per_atom: float | None = None  # s, of a prediction; measured where a study has several objectives
 
     def values(self, objectives: Sequence[str]) -> list[float]:

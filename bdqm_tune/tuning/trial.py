@@ -240,6 +240,7 @@ class TrialRunner:
             error=without_secrets(error, self._tracker.stores),
             val_forces_mae=best.val_forces_mae if best else None,
             val_energy_forces=best.val_energy_forces if best else None,
+            val_stress_mae=best.val_stress_mae if best else None,
             value=best.value(self._config.objective) if best else None,
             time_per_atom=time_per_atom,
         )

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial
 from bdqm_tune.backends import make_backend
 from bdqm_tune.config.config import Config
 from bdqm_tune.errors import BdqmError
-from bdqm_tune.learning.dataset import Dataset
+from bdqm_tune.learning.dataset import Dataset, prepare
 from bdqm_tune.progress import note, walltime_is_near
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.services.database_lock import LockLost
@@ -74,8 +74,11 @@ def tune(
     quiet_libraries()
     refuse_secrets(config.model_dump())
     n_train = len(dataset.train.structures)
-    config = as_it_was_made(stores, config).decided(bool(dataset.config.training.forces))
-    if (config.descriptor, config.training) != (dataset.config.descriptor, dataset.config.training):
+    trained = dataset.config.training
+    config = as_it_was_made(stores, config).decided(bool(trained.forces), bool(trained.stress))
+    if bool(config.training.stress) != bool(trained.stress):  # the splits, and the test, have other labels then
+        dataset = prepare(config, stores.home)
+    elif (config.descriptor, config.training) != (dataset.config.descriptor, dataset.config.training):
         dataset = dataset.configured(config)
     backend = make_backend(config, dataset)
     before = check_study(stores, config, dataset)

@@ -28,13 +28,13 @@ def earlier(training: dict[str, Any] | None = None) -> dict[str, Any]:
 
 
 def test_a_record_of_earlier_versions_agrees_with_total_energies_alone() -> None:
-    each = {"smoothing": 1}
+    each = {"smoothing": 1, "stress": False}
     total, per_atom = (config({"energy_loss": loss} | each).training.model_dump() for loss in ("total", "per_atom"))
     assert same_training(earlier(), total)
     assert as_before(total) == earlier()
     assert not same_training(earlier(), per_atom)
     assert as_before(per_atom) == earlier() | {"energy_loss": "per_atom"}
-    smoothed = config({"energy_loss": "total"}).training.model_dump()
+    smoothed = config({"energy_loss": "total", "stress": False}).training.model_dump()
     assert not same_training(earlier(), smoothed)
     assert not same_training({**earlier(), "loss": "mse"}, total)
 
@@ -44,6 +44,7 @@ def test_a_study_of_an_earlier_version_goes_on_with_its_loss_and_weight() -> Non
     assert made.training.energy_loss == "total"
     assert made.fixed["force_coefficient"] == 0.01
     assert made.training.smoothing == 1
+    assert made.training.stress is False
     of_energies = with_earlier_training(config({"forces": False}), earlier())
     assert of_energies.training.energy_loss == "total"
     assert "force_coefficient" not in of_energies.fixed
@@ -66,7 +67,7 @@ FEW = {"num_layers": None, "lr": None, "force_coefficient": None}
 def test_a_study_goes_on_in_the_default_search_space_of_its_version(
     searched: dict[str, Any], space: dict[str, Any]
 ) -> None:
-    space = {"force_coefficient": DEFAULT_SEARCH["force_coefficient"]} | space
+    space = {name: DEFAULT_SEARCH[name] for name in ("force_coefficient", "stress_coefficient")} | space
     assert with_earlier_search(config(), searched).search == space
     given = {"lr": 1e-3, "num_nodes": {"int": [5, 6]}}
     assert with_earlier_search(config(**given), searched).search == space | given
@@ -142,3 +143,14 @@ def test_a_record_of_before_hubers_loss_agrees_with_now() -> None:
     assert as_before(now) == then
     config = load_config(None, {})
     assert with_earlier_training(config, then) is config
+
+
+def test_a_study_of_before_the_stress_was_trained_goes_on_without() -> None:
+    now = config({"forces": True, "stress": False}).training.model_dump()
+    then = {option: value for option, value in now.items() if option != "stress"}
+    assert same_training(then, now)
+    assert as_before(now) == {option: value for option, value in then.items() if option != "huber_delta"}
+    made = with_earlier_training(config({"forces": True}), then)
+    assert made.training.stress is False
+    assert "stress_coefficient" not in made.spaces
+    assert with_earlier_training(config({"forces": True, "stress": True}), then).training.stress is True, "refused"

@@ -131,7 +131,7 @@ def test_memory_grows_with_the_pairs_not_with_the_square_of_the_atoms(
 def test_validation_holds_few_derivatives_at_once(force_data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     split = tensors(force_data)
     assert split.forces is not None
-    monkeypatch.setattr("bdqm_tune.learning.batches.NUMBERS_AT_ONCE", 2.5 * split.forces.numbers_an_image)
+    monkeypatch.setattr("bdqm_tune.learning.batches.NUMBERS_AT_ONCE", 2.5 * split.forces.derivatives.numbers_an_image)
     assert [len(batch.targets) for batch in split.in_order()] == [2, 2, 2, 2, 1]
 
 

@@ -65,7 +65,13 @@ class CompiledEpochs:
         self._tile = make_tile(n_features, widths, atoms, self._state.p.dtype)
         decay = hyperparameters.weight_decay if hyperparameters.optimizer == "adamw" else 0.0
         per_atom = training.energy_loss == "per_atom"
-        self._options = Options(transition(training, scale), per_atom, hyperparameters.force_coefficient, decay)
+        self._options = Options(
+            transition(training, scale),
+            per_atom,
+            hyperparameters.force_coefficient,
+            hyperparameters.stress_coefficient,
+            decay,
+        )
         self._seed, self._seeds = seed, np.random.Generator(np.random.PCG64(seed))
         self._steps = self._n_seeds = 0
         self._kept_weights = self._weights()
@@ -77,9 +83,9 @@ class CompiledEpochs:
         self._n_seeds += 1
         lr = float(self.optimizer.param_groups[0]["lr"])
         batches = max(1, self._at_once // sizes[0])
-        loss, error, _, force_error = self._in_parts(self._train, order.numpy(), sizes, batches, True, lr, seed)
+        loss, error, _, *others = self._in_parts(self._train, order.numpy(), sizes, batches, True, lr, seed)
         self.optimizer.step()
-        return [loss, error, force_error]
+        return [loss, error, *others]
 
     def validate(self) -> list[float]:
         return self._in_parts(self._validation, self._in_order, self._parts, 1, False, 0.0, 0)[1:]
@@ -123,7 +129,7 @@ class CompiledEpochs:
         """`_epoch` by so many batches at a time, between which a training can be interrupted."""
         if len(sizes) <= batches:
             return self._epoch(data, order, np.array(sizes), train, lr, seed)
-        totals, start = np.zeros(4), 0
+        totals, start = np.zeros(5), 0
         for first in range(0, len(sizes), batches):
             check(GRACE)
             part = np.array(sizes[first : first + batches])
@@ -147,7 +153,8 @@ def _at_once(data: Data, n_parameters: int) -> int:
     """Structures that take as many multiply-adds as a compiled call may have, on average; at least 1."""
     # A pass takes one for each atom and weight: forward and backward three, with forces eight.
     passes = 8 if data.with_forces else 3
-    work = passes * len(data.features) * n_parameters + 2 * data.derivatives.size
+    derivatives = data.derivatives.size + data.strain_derivatives.size
+    work = passes * len(data.features) * n_parameters + 2 * derivatives
     return max(1, int(WORK_AT_ONCE * len(data.first) / work))
 
 
@@ -159,10 +166,11 @@ def _state(network: AtomicNetwork) -> State:
 
 def _data(split: SplitTensors) -> Data:
     assert split.features is not None
-    features, forces = split.features.numpy(), split.forces
+    features, forces, stress = split.features.numpy(), split.forces, split.stress
     common = features, split.first.numpy(), split.n_atoms.numpy(), split.targets.numpy()
-    if forces is None:
-        no_places, nothing = np.zeros(0, np.int64), np.zeros((0, 0), features.dtype)
-        no_forces = np.zeros(0, np.bool_)
-        return Data(*common, False, *(no_places,) * 4, np.zeros((0, 0, 0), features.dtype), nothing, no_forces)
-    return Data(*common, True, *forces.arrays(split.first.numpy()))
+    places, known = np.zeros(0, np.int64), np.zeros(0, np.bool_)
+    numbers, rows, entries = (np.zeros((0,) * n, features.dtype) for n in (1, 2, 3))
+    no_forces, no_stress = (*(places,) * 4, entries, rows, known), (places, entries, rows, known, numbers)
+    of_forces = no_forces if forces is None else forces.arrays(split.first.numpy())
+    of_stress = no_stress if stress is None else stress.arrays()
+    return Data._make((*common, forces is not None, *of_forces, stress is not None, *of_stress))

@@ -21,7 +21,7 @@ BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # of Adam, as torch has them
 
 
 class Data(NamedTuple):
-    """A split; what belongs to forces is empty where they are not trained."""
+    """A split; what belongs to forces, or to the stress, is empty where they are not trained."""
 
     features: NDArray[Any]  # (total atoms, n_features), scaled
     first: NDArray[np.int64]  # (n_structures,) of its atoms
@@ -35,6 +35,12 @@ class Data(NamedTuple):
     derivatives: NDArray[Any]  # (n_entries, 3, n_features), 1/Å, of the scaled features
     force_targets: NDArray[Any]  # (total atoms, 3), 1/Å
     known: NDArray[np.bool_]  # (n_structures,) whether its forces are known
+    with_stress: bool  # only with forces
+    strain_first: NDArray[np.int64]  # (n_structures,) of its derivatives by the strain, one for each of its atoms
+    strain_derivatives: NDArray[Any]  # (n_entries, 6, n_features) of the scaled features
+    stress_targets: NDArray[Any]  # (n_structures, 6) of stress · volume per atom
+    stress_known: NDArray[np.bool_]  # (n_structures,)
+    density: NDArray[Any]  # (n_structures,) atoms/Å³
 
 
 class State(NamedTuple):
@@ -53,6 +59,7 @@ class Options(NamedTuple):
     transition: float  # of the loss, see `learning.losses.transition`
     per_atom: bool  # of energies per atom, else of whole structures
     force_coefficient: float
+    stress_coefficient: float
     decay: float  # of the weights, as AdamW takes it
 
 
@@ -99,16 +106,17 @@ def epoch(net, state, data, order, sizes, tile, options, train, lr, steps, seed)
 
     Returns:
         Sums over the structures: of the loss of their batch; of the absolute error of the energy; of the same by the
-        number of atoms; and of the absolute errors of all components of the forces.
+        number of atoms; and of the absolute errors of all components of the forces, and of the stress.
     """
     # All in one function, for what a compiled function calls is compiled into it once more.
-    totals = np.zeros(4)
+    totals = np.zeros(5)
     start = 0
     small = max(TILE, SMALL_PRODUCT // max(net.widths) ** 2)
     for size in sizes:
         batch = order[start : start + size]
         atoms_with_forces = _clear(state.gradient, data, batch)
         weight = options.force_coefficient / (3 * max(atoms_with_forces, 1))  # of a component of a force
+        stress_weight = options.stress_coefficient / (6 * max(_with_stress(data, batch), 1))  # of one of a stress
         begin = 0
         while begin < size:
             end, atoms = _end_of_tile(data.n_atoms, batch, begin, net.batchnorm and train)
@@ -127,6 +135,10 @@ def epoch(net, state, data, order, sizes, tile, options, train, lr, steps, seed)
                 loss = _forces(
                     data, structures, tile.by_features, direction, tile.forces, options.transition, weight, totals
                 )
+                if data.with_stress:
+                    loss += _stress(
+                        data, structures, tile.by_features, direction, options.transition, stress_weight, totals
+                    )
                 totals[0] += loss * size
                 if train:
                     tangents(net, state.p, direction, tile.work, train)
@@ -150,6 +162,17 @@ def _clear(gradient, data, batch):  # type: ignore[no-untyped-def]
             if data.known[s]:
                 atoms += data.n_atoms[s]
     return atoms
+
+
+@compiled
+def _with_stress(data, batch):  # type: ignore[no-untyped-def]
+    """The structures of a batch whose stress is trained."""
+    structures = 0
+    if data.with_stress:
+        for s in batch:
+            if data.stress_known[s]:
+                structures += 1
+    return structures
 
 
 @compiled
@@ -244,6 +267,35 @@ def _forces(data, structures, by_features, direction, forces, transition, weight
             for axis in range(3):
                 for f in range(n_features):
                     row[f] -= by_force[axis] * data.derivatives[e, axis, f]
+        start += n
+    return loss
+
+
+@compiled_fast
+def _stress(data, structures, by_features, direction, transition, weight, totals):  # type: ignore[no-untyped-def]
+    """Loss of stress · volume per atom, whose derivative by `by_features` is added to `direction`, see `_forces`.
+
+    A component is Σ_i Σ_f dE/dG_if · dG_if/dε over the number of atoms, see learning/stress.py.
+    """
+    n_features, dtype = by_features.shape[1], by_features.dtype
+    loss, start = 0.0, 0
+    for s in structures:
+        n = data.n_atoms[s]
+        if data.stress_known[s]:
+            entries = data.strain_derivatives[data.strain_first[s] : data.strain_first[s] + n]
+            for v in range(6):
+                virial = dtype.type(0)
+                for a in range(n):
+                    for f in range(n_features):
+                        virial += entries[a, v, f] * by_features[start + a, f]
+                error = virial / n - data.stress_targets[s, v]
+                totals[4] += abs(error) * data.density[s]
+                of_error, by_error = _loss(error, transition)
+                loss += weight * of_error
+                slope = dtype.type(weight * by_error / n)
+                for a in range(n):
+                    for f in range(n_features):
+                        direction[start + a, f] += slope * entries[a, v, f]
         start += n
     return loss
 

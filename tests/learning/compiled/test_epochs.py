@@ -22,32 +22,46 @@ from bdqm_tune.learning.fit import EpochRecord, Fit
 from bdqm_tune.learning.forces import ForceTensors
 from bdqm_tune.learning.scaled_features import ScaledDerivatives
 from bdqm_tune.learning.scalers import FeatureScaler
+from bdqm_tune.learning.stress import StressTensors
 
 CPU, N_FEATURES = torch.device("cpu"), 5
 
 
-def split(seed: int, n: int, with_forces: bool, dtype: torch.dtype = torch.float64) -> SplitTensors:
-    """Structures of 1 to 40 atoms with smooth targets, and made-up derivatives."""
+def split(
+    seed: int, n: int, with_forces: bool, dtype: torch.dtype = torch.float64, with_stress: bool = False
+) -> SplitTensors:
+    """Structures of 1 to 40 atoms with smooth targets, and made-up derivatives; every fourth has no stress."""
     random = np.random.default_rng(seed)
     sizes = random.integers(1, 40, n)
     features = random.normal(size=(sizes.sum(), N_FEATURES))
     targets = np.add.reduceat(np.tanh(features[:, 0]) + 0.1 * features[:, 1], np.cumsum(sizes) - sizes)
     if with_forces:
+        scaler = FeatureScaler(np.zeros(N_FEATURES), random.uniform(0.5, 2, N_FEATURES))
+        with NamedTemporaryFile() as rows:
+            features.tofile(rows.name)
+            of_atoms = StoredFeatures(RowFile(Path(rows.name), features.shape), np.cumsum(sizes) - sizes, sizes)
+
+        def derivatives(count: NDArray[np.int64], *places: NDArray[np.int64], k: int) -> ScaledDerivatives:
+            values = random.normal(size=(count.sum(), N_FEATURES, k))
+            with NamedTemporaryFile() as file:
+                values.tofile(file.name)
+                stored = StoredDerivatives(
+                    np.cumsum(count) - count, count, *places, RowFile(Path(file.name), values.shape)
+                )
+            return ScaledDerivatives(stored, of_atoms, np.ones(len(features), dtype=np.int64), scaler)
+
         count = 3 * sizes
         owner = np.repeat(sizes, count)
         centre, atom = (random.integers(0, owner) for _ in range(2))
-        values = random.normal(size=(count.sum(), N_FEATURES, 3))
-        scaler = FeatureScaler(np.zeros(N_FEATURES), random.uniform(0.5, 2, N_FEATURES))
-        with NamedTemporaryFile() as file, NamedTemporaryFile() as rows:
-            values.tofile(file.name)
-            features.tofile(rows.name)
-            stored = StoredDerivatives(
-                np.cumsum(count) - count, count, centre, atom, RowFile(Path(file.name), values.shape)
-            )
-            of_atoms = StoredFeatures(RowFile(Path(rows.name), features.shape), np.cumsum(sizes) - sizes, sizes)
-            derivatives = ScaledDerivatives(stored, of_atoms, np.ones(len(features), dtype=np.int64), scaler)
-            forces = ForceTensors(random.normal(size=(len(features), 3)), derivatives, CPU, dtype)
-        return SplitTensors(scaler(features), sizes, targets, CPU, dtype, forces=forces)
+        entries = derivatives(count, centre, atom, k=3)
+        forces, stress = ForceTensors(random.normal(size=(len(features), 3)), entries, CPU, dtype), None
+        if with_stress:
+            count = np.where(np.arange(n) % 4, sizes, 0)
+            atom = np.concatenate([np.arange(m) for m in count])
+            stresses = np.where(count[:, None], random.normal(size=(n, 6)), np.nan)
+            volumes = sizes * random.uniform(8, 20, n)
+            stress = StressTensors(stresses, volumes, sizes, derivatives(count, atom, atom, k=6), CPU, dtype)
+        return SplitTensors(scaler(features), sizes, targets, CPU, dtype, forces=forces, stress=stress)
     return SplitTensors(features, sizes, targets, CPU, dtype)
 
 
@@ -57,12 +71,13 @@ def records(
     with_forces: bool,
     training: dict[str, Any] | None = None,
     dtype: torch.dtype = torch.float64,
+    with_stress: bool = False,
 ) -> list[EpochRecord]:
     fit = Fit(
         Hyperparameters(**{"batch_size": 8, "initialization": "xavier", **hyperparameters}),
         Training(**{"epochs": 20, "early_stopping": None, **(training or {})}),
-        split(1, 33, with_forces, dtype),
-        split(2, 9, with_forces, dtype),
+        split(1, 33, with_forces, dtype, with_stress),
+        split(2, 9, with_forces, dtype, with_stress),
         2.5,
         0,
         compiled=compiled,
@@ -104,11 +119,21 @@ def test_options_do_what_they_do_in_torch(options: dict[str, Any], loss: str, en
     compare(*(records(compiled, options, True, training) for compiled in (True, False)), rel=1e-6)
 
 
-@pytest.mark.parametrize("with_forces", [False, True])
+@pytest.mark.parametrize("loss", ["mae", "mse", "huber"])
+@pytest.mark.parametrize("options", [{"batchnorm": True}, {"batch_size": 1}, {"hidden_layers": [3, 11, 2]}, {}])
+def test_the_stress_is_trained_as_by_torch(options: dict[str, Any], loss: str) -> None:
+    given = {"stress_coefficient": 0.4, "force_coefficient": 0.3, "activation": "gelu", **options}
+    training = {"loss": loss, "epochs": 6, "huber_delta": 0.2}
+    found, expected = (records(compiled, given, True, training, with_stress=True) for compiled in (True, False))
+    assert "val_stress_mae" in expected[0].metrics()
+    compare(found, expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(("with_forces", "with_stress"), [(False, False), (True, False), (True, True)])
 @pytest.mark.parametrize("batchnorm", [False, True])
-def test_single_precision_agrees_to_its_rounding(batchnorm: bool, with_forces: bool) -> None:
+def test_single_precision_agrees_to_its_rounding(batchnorm: bool, with_forces: bool, with_stress: bool) -> None:
     found, expected = (
-        records(True, {"batchnorm": batchnorm}, with_forces, {"epochs": 2, "loss": "mse"}, dtype)
+        records(True, {"batchnorm": batchnorm}, with_forces, {"epochs": 2, "loss": "mse"}, dtype, with_stress)
         for dtype in (torch.float32, torch.float64)
     )
     compare(found, expected, rel=1e-4)
