@@ -26,6 +26,8 @@ def metric_unit(name: str) -> str:
         return ""
     if "forces" in name:
         return "eV/Å"
+    if "stress" in name:
+        return "eV/Å³"
     if "per_atom" in name:
         return "eV/atom"
     return "eV" if "energy" in name or "width" in name else ""

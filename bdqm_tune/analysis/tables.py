@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from bdqm_tune.units import OBJECTIVE_UNITS, error_name, error_text, shown
+from bdqm_tune.units import OBJECTIVE_UNITS, error_name, error_text, metric_unit, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 STATES = ("complete", "pruned", "failed", "running", "waiting")
 WIDTH = 120  # columns, where the output is no terminal
 MAE, PER_ATOM = "val_energy_mae", "val_energy_mae_per_atom"
-FORCES, BOTH = "val_forces_mae", "val_energy_forces"
+FORCES, BOTH, STRESS = "val_forces_mae", "val_energy_forces", "val_stress_mae"
 
 
 def best_first(trials: pd.DataFrame, objective: str = MAE) -> pd.DataFrame:
@@ -102,18 +102,18 @@ def _table(rows: pd.DataFrame, hyperparameters: list[str], caption: str, objecti
 
 def errors_first(objective: str) -> list[str]:
     """The errors that a table of trials shows: the objective, total energies after those per atom, and the others."""
-    further = {MAE: [PER_ATOM, MAE], PER_ATOM: [PER_ATOM], BOTH: [BOTH, PER_ATOM, FORCES]}
+    further = {MAE: [PER_ATOM, MAE], PER_ATOM: [PER_ATOM], BOTH: [BOTH, PER_ATOM, FORCES, STRESS]}
     return further.get(objective, [objective, PER_ATOM])
 
 
 def error_unit(name: str) -> str:
     """The unit of an error of the validation split, as it is stored."""
-    return OBJECTIVE_UNITS[name]
+    return metric_unit(name) if name == STRESS else OBJECTIVE_UNITS[name]
 
 
 def _error_heading(name: str) -> str:
     unit = shown(0.0, error_unit(name))[1]
-    what = {FORCES: "force\n", PER_ATOM: "energy\n", BOTH: "both\n"}.get(name, "")
+    what = {FORCES: "force\n", PER_ATOM: "energy\n", BOTH: "both\n", STRESS: "stress\n"}.get(name, "")
     return f"{what}{error_name(name)}\n({unit})"
 
 

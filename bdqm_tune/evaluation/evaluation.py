@@ -11,7 +11,7 @@ from mlflow.tracking import MlflowClient
 
 from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.evaluation.lockbox import next_opening, put_on_record
-from bdqm_tune.evaluation.measurement import measure, measure_unlabelled, predict
+from bdqm_tune.evaluation.measurement import measure, measure_unlabelled, predict, predict_stress
 from bdqm_tune.evaluation.record import Evaluation, record_evaluation, recorded_evaluation
 from bdqm_tune.learning.ensemble import Ensemble
 from bdqm_tune.learning.potential import Potential
@@ -100,13 +100,16 @@ def evaluate(
             opening = next_opening(study, str(candidate), candidate.run.info.run_id, test.digest, reopen)
             if opening.is_done:
                 return recorded_evaluation(client, study, opening)
-            data = study_data(trial_config(client, candidate.trained), candidate.trained, train or None)
+            config = trial_config(client, candidate.trained)
+            data = study_data(config, candidate.trained, train or None)
             predicted = predict(candidate.model, test, stores.home, allow_unknown_elements)
+            trained = config.training.stress
+            stress = predict_stress(candidate.model, test, allow_unknown_elements) if trained else None
             known = measure_unlabelled(candidate.model, test, data, stores.home)
             check()
             put_on_record(study, opening)  # now: from here on, the labels count as seen
             labelled = open_labels(test, stores.home)
-            found = measure(candidate.model, predicted, labelled, data.structures.select(data.train))
+            found = measure(candidate.model, predicted, labelled, data.structures.select(data.train), stress)
             return record_evaluation(client, study, candidate.run, candidate.trials, opening, found | known)
         except (MlflowException, OSError) as error:
             raise BdqmError(f"cannot evaluate through the MLflow tracking store: {reason(error)}") from None

@@ -10,7 +10,7 @@ from mlflow.exceptions import MlflowException
 
 from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.evaluation.evaluation import Choose
-from bdqm_tune.evaluation.measurement import measure, measure_unlabelled, predict
+from bdqm_tune.evaluation.measurement import measure, measure_unlabelled, predict, predict_stress
 from bdqm_tune.evaluation.record import objective_of
 from bdqm_tune.files import write_whole
 from bdqm_tune.learning.training_data import read_labelled
@@ -69,6 +69,8 @@ def evaluate_file(
     except (MlflowException, OSError) as error:
         raise BdqmError(f"cannot evaluate through the MLflow tracking store: {reason(error)}") from None
     given = read_labelled(file, config).with_some_forces()
+    if config.training.stress:
+        given = given.with_stress()
     if TEST in study.user_attrs:
         try:
             refuse_shared({"test": load_test_split(study, stores.home), file: given})
@@ -79,7 +81,9 @@ def evaluate_file(
     try:
         data = study_data(config, candidate.trained, train or None)
         predicted = predict(candidate.model, given, stores.home, allow_unknown_elements)
-        found = measure(candidate.model, predicted, given, data.structures.select(data.train))
+        trained = config.training.stress
+        stress = predict_stress(candidate.model, given, allow_unknown_elements) if trained else None
+        found = measure(candidate.model, predicted, given, data.structures.select(data.train), stress)
         found |= measure_unlabelled(candidate.model, given, data, stores.home)
         metrics = {
             f"set{key.removeprefix('test')}" if key.startswith("test_") else key: value

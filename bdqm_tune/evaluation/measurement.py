@@ -24,6 +24,7 @@ from bdqm_tune.learning.overlap import find_overlap, fingerprints
 from bdqm_tune.learning.potential import Potential, Prediction
 from bdqm_tune.models.ensembling import predict_stored
 from bdqm_tune.structures import Geometries, Structures
+from bdqm_tune.structures.labels import has_volume
 from bdqm_tune.study.data import StudyData
 
 MOST_ATOMS = 20_000  # whose forces are kept one by one; metrics are of all atoms
@@ -82,15 +83,34 @@ def predict(
     return Prediction(np.concatenate(energies), forces)
 
 
+def predict_stress(
+    model: Potential | Ensemble, structures: Geometries, allow_unknown_elements: bool = False
+) -> NDArray[np.float64]:
+    """Stress (n_structures, 6) in Voigt's order, eV/Å³; NaN without a periodic cell with a volume.
+
+    Args:
+        allow_unknown_elements: as in `predict`, which has named the images with some.
+    """
+    none = np.full(6, np.nan)
+    return np.array(
+        [model.stress(atoms, allow_unknown_elements) if has_volume(atoms) else none for atoms in structures.atoms]
+    )
+
+
 def measure(
-    model: Potential | Ensemble, found: Prediction | EnsemblePrediction, test: Structures, train: Structures
+    model: Potential | Ensemble,
+    found: Prediction | EnsemblePrediction,
+    test: Structures,
+    train: Structures,
+    stress: NDArray[np.float64] | None = None,
 ) -> Measured:
     """Errors of predictions, altogether, by element and by composition, and those of the baselines.
 
     Args:
         train: the training split, which baselines come from.
+        stress: predicted (n_structures, 6), eV/Å³; None: it is not compared.
     """
-    of_all = deviations(test, found.energies, found.forces)
+    of_all = deviations(test, found.energies, found.forces, stress)
     metrics = {f"test_{name}": value for name, value in with_intervals(of_all).items()}
     baselines = baseline_energies(train, test)
     gain = np.abs(baselines[REFERENCE] - test.energies) - np.abs(found.energies - test.energies)
@@ -100,7 +120,7 @@ def measure(
         errors = energy_metrics(energies, test.energies, test.n_atoms)
         metrics |= {f"{baseline}_{name}": value for name, value in errors.items()}
     tables = {
-        "errors": compared(test, found.energies, found.forces),
+        "errors": compared(test, found.energies, found.forces, stress),
         **({} if found.forces is None or test.forces is None else {"forces": compared_forces(test, found.forces)}),
         "by_element": by_element(test, found.energies, found.forces),
         "by_class": by_class(test, of_all),
@@ -116,16 +136,20 @@ def measure(
 
 
 def compared(
-    structures: Structures, predicted: NDArray[np.float64], forces: Sequence[NDArray[np.float64]] | None = None
+    structures: Structures,
+    predicted: NDArray[np.float64],
+    forces: Sequence[NDArray[np.float64]] | None = None,
+    stress: NDArray[np.float64] | None = None,
 ) -> pd.DataFrame:
-    """The energies of structures, those predicted (n_structures,), eV, and the differences; errors of the forces.
+    """The energies of structures, those predicted (n_structures,), eV, and the differences; errors of other labels.
 
     Args:
         forces: predicted, for each structure (n_atoms, 3), eV/Å; None: they are not compared.
+        stress: predicted (n_structures, 6), eV/Å³; None: it is not compared.
 
     Returns:
         image, formula, n_atoms, energy, predicted, error (eV), error_per_atom (eV/atom); and, of the components of the
-        forces, forces_mae and forces_max_error (eV/Å).
+        forces, forces_mae and forces_max_error (eV/Å), of those of the stress, stress_mae (eV/Å³).
     """
     frame = pd.DataFrame(
         {
@@ -138,6 +162,8 @@ def compared(
             "error_per_atom": (predicted - structures.energies) / structures.n_atoms,
         }
     )
+    if stress is not None and structures.stress_counts:
+        frame = frame.assign(stress_mae=np.abs(stress - structures.stresses).mean(axis=1))
     if forces is None or structures.forces is None:
         return frame
     errors = [np.abs(found - true) for found, true in zip(forces, structures.forces, strict=True)]

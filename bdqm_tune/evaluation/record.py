@@ -48,7 +48,8 @@ class Evaluation:
     def errors(self) -> pd.DataFrame:
         """One row a structure: image, formula, n_atoms, energy, predicted, error (eV), error_per_atom (eV/atom).
 
-        Of forces: forces_mae, forces_max_error (eV/Å); of ensembles: std, low, high (eV).
+        Of forces: forces_mae, forces_max_error (eV/Å); of the stress: stress_mae (eV/Å³); of ensembles: std, low, high
+        (eV).
         """
         return self.tables["errors"]
 

@@ -8,18 +8,28 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from bdqm_tune.learning.bootstrap import LEAST, with_intervals
-from bdqm_tune.learning.metrics import Deviations, energy_deviations, force_deviations, joined
+from bdqm_tune.learning.metrics import Deviations, energy_deviations, force_deviations, joined, stress_deviations
 from bdqm_tune.structures import Geometries, Structures
 
 
 def deviations(
-    structures: Structures, energies: NDArray[np.float64], forces: Sequence[NDArray[np.float64]] | None
+    structures: Structures,
+    energies: NDArray[np.float64],
+    forces: Sequence[NDArray[np.float64]] | None,
+    stress: NDArray[np.float64] | None = None,
 ) -> Deviations:
-    """Errors of predicted energies (n_structures,), eV, and forces, each (n_atoms, 3), eV/Å, where there are any."""
-    of_energies = energy_deviations(energies, structures.energies, structures.n_atoms)
-    if forces is None or structures.forces is None:
-        return of_energies
-    return joined(of_energies, force_deviations(forces, structures.forces))
+    """Errors of predicted energies (n_structures,), eV, and, where there are any labels of them, of forces and stress.
+
+    Args:
+        forces: each (n_atoms, 3), eV/Å.
+        stress: (n_structures, 6), eV/Å³.
+    """
+    found = [energy_deviations(energies, structures.energies, structures.n_atoms)]
+    if forces is not None and structures.forces is not None:
+        found.append(force_deviations(forces, structures.forces))
+    if stress is not None and structures.stress_counts:
+        found.append(stress_deviations(stress, structures.stresses))
+    return joined(*found)
 
 
 def by_element(

@@ -1,4 +1,4 @@
-"""Error metrics of predicted energies and forces."""
+"""Error metrics of predicted energies, forces and stress."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -93,6 +93,20 @@ def force_deviations(
     labels = np.concatenate(true)[atoms]
     errors = np.concatenate(predicted)[atoms] - labels
     return _deviations(("forces", ""), errors.ravel(), labels.ravel(), np.repeat(structure, 3), len(true))
+
+
+def stress_deviations(predicted: NDArray[np.float64], true: NDArray[np.float64]) -> Deviations:
+    """Errors of the stress's components, eV/Å³.
+
+    Args:
+        predicted, true: (n_structures, 6), eV/Å³; structures whose true stress is NaN do not count.
+
+    Raises:
+        BdqmError: there is no structure.
+    """
+    known = np.flatnonzero(~np.isnan(true).any(axis=1))
+    errors, labels = (predicted - true)[known], true[known]
+    return _deviations(("stress", ""), errors.ravel(), labels.ravel(), np.repeat(known, 6), len(true))
 
 
 def joined(*deviations: Deviations) -> Deviations:

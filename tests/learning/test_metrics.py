@@ -5,7 +5,7 @@ import pytest
 import sklearn.metrics
 
 from bdqm_tune.errors import BdqmError
-from bdqm_tune.learning.metrics import energy_metrics, force_deviations
+from bdqm_tune.learning.metrics import energy_metrics, force_deviations, stress_deviations
 
 
 def test_metrics_are_those_by_hand() -> None:
@@ -69,6 +69,16 @@ def test_errors_of_forces_are_those_of_all_components() -> None:
     expected = {"forces_mae": 4.5 / 9, "forces_rmse": (10.25 / 9) ** 0.5, "forces_max_error": 3.0}
     expected |= {"forces_r2": 1 - 10.25 / (1.25 - 0.25 / 9)}
     assert force_deviations(predicted, true).metrics() == pytest.approx(expected)
+
+
+def test_errors_of_the_stress_are_those_of_the_components_that_are_known() -> None:
+    true = np.array([[0.0, 0.1, 0.2, 0.0, 0.0, 0.0], np.full(6, np.nan), np.zeros(6)])
+    predicted = np.array([[0.3, 0.1, 0.2, 0.0, 0.0, 0.0], np.zeros(6), np.full(6, -0.1)])
+    found = stress_deviations(predicted, true)
+    expected = {"stress_mae": 0.9 / 12, "stress_rmse": (0.15 / 12) ** 0.5, "stress_max_error": 0.3}
+    expected["stress_r2"] = 1 - 0.15 / (0.05 - 0.09 / 12)
+    assert found.metrics() == pytest.approx(expected)
+    assert found.select(np.array([0])).metrics()["stress_mae"] == pytest.approx(0.05)
 
 
 def test_errors_of_forces_on_some_atoms_are_those_alone() -> None:

@@ -98,8 +98,8 @@ def test(facts: StudyFacts, found: Frames, drawn: Sequence[str]) -> Section:
 def _breakdown(frame: pd.DataFrame, name: str, title: str, objective: str) -> Table:
     """Errors by element or composition: those of the objective first, of energies those per atom first."""
     columns = [str(column) for column in frame]
-    first = [column for column in columns if not column.startswith(("energy_", "forces_"))]
-    of_forces = [column for column in columns if column.startswith("forces_")]
+    first = [column for column in columns if not column.startswith(("energy_", "forces_", "stress_"))]
+    of_forces = [column for column in columns if column.startswith(("forces_", "stress_"))]
     per_atom = [column for column in columns if column.startswith("energy_") and "_per_atom" in column]
     total = [column for column in columns if column.startswith("energy_") and "_per_atom" not in column]
     errors = [*of_forces, *per_atom, *total] if objective == "val_forces_mae" else [*per_atom, *total, *of_forces]

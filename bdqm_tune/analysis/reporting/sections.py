@@ -21,7 +21,7 @@ from bdqm_tune.analysis.reporting.document import (
 )
 from bdqm_tune.analysis.reporting.evaluation import INTERVAL, tested
 from bdqm_tune.analysis.reporting.facts import StudyFacts
-from bdqm_tune.analysis.tables import BOTH, FORCES, PER_ATOM, STATES, best_first, error_unit, errors_first
+from bdqm_tune.analysis.tables import BOTH, FORCES, PER_ATOM, STATES, STRESS, best_first, error_unit, errors_first
 from bdqm_tune.confirmation import seeds
 from bdqm_tune.errors import argument
 from bdqm_tune.units import MEV, OBJECTIVE_UNITS, duration_text, error_name, error_title, shown
@@ -150,7 +150,7 @@ def search(facts: StudyFacts, found: Frames, drawn: Sequence[str]) -> Section:
 
 
 def _error_heading(name: str, objective: str) -> str:
-    what = {PER_ATOM: "energy ", FORCES: "force ", BOTH: "energy and force "}.get(name, "")
+    what = {PER_ATOM: "energy ", FORCES: "force ", BOTH: "energy and force ", STRESS: "stress "}.get(name, "")
     return f"{'' if objective == 'val_energy_mae' else what}{error_name(name)} ({shown(0.0, error_unit(name))[1]})"
 
 
