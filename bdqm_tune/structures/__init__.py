@@ -12,7 +12,7 @@ from bdqm_tune.structures.isolated import isolated_energies, without_isolated_at
 from bdqm_tune.structures.read import Geometries, Structures, read_structures
 from bdqm_tune.structures.sealed import Unlabelled, without_labels
 from bdqm_tune.structures.sources import shown_source
-from bdqm_tune.structures.split import split_indices
+from bdqm_tune.structures.split import fold_indices, split_indices
 from bdqm_tune.structures.trajectory import trajectory_note
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "builtin_structures",
     "digest",
     "find_copies",
+    "fold_indices",
     "isolated_energies",
     "read_structures",
     "refuse_shared",
