@@ -157,6 +157,9 @@ def _dataset(config: Config, unsupported: list[Unsupported]) -> dict[str, Any]:
             unsupported.append(Unsupported(f"data.{name}", "amptorch has no such option"))
     if config.data.test is not None:
         unsupported.append(Unsupported("data.test", "amptorch has no test split"))
+    if config.data.validation.folds is not None:
+        why = "amptorch has no cross-validation; val_split is written"
+        unsupported.append(Unsupported("data.validation.folds", why))
     if config.data.validation.split != "random":
         unsupported.append(Unsupported("data.validation.split", "amptorch draws the structures at random"))
     options = config.descriptor

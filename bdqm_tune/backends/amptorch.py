@@ -112,6 +112,9 @@ class AmptorchRun:
         network.load_state_dict(self._network.state_dict())
         return Potential.from_dataset(self._dataset, self._hyperparameters, network)
 
+    def held_out(self) -> None:
+        """None: amptorch's loop gives the errors of batches."""
+
     def _train_epoch(self, epoch: int) -> EpochRecord:
         start, lr = time.perf_counter(), float(self._net.optimizer_.param_groups[0]["lr"])
         with amptorchs_globals(self._dtype):

@@ -6,11 +6,12 @@ from typing import Any, Protocol
 from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.fit import Checkpoint, EpochRecord
+from bdqm_tune.learning.held_out import HeldOut
 from bdqm_tune.learning.potential import Potential
 
 
 class TrainingRun(Protocol):
-    """One network in training."""
+    """One network in training; with folds, those that validate it train beside it."""
 
     @property
     def n_parameters(self) -> int:
@@ -52,7 +53,14 @@ class TrainingRun(Protocol):
         ...
 
     def potential(self) -> Potential:
-        """The model of the best epoch so far."""
+        """The model of the best epoch so far; with folds, the network that is trained on all structures."""
+        ...
+
+    def held_out(self) -> HeldOut | None:
+        """The errors of the validation structures at the best epoch so far; None: the backend does not say.
+
+        With folds those of all structures, each by the network that was not trained on it.
+        """
         ...
 
 

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
 import scipy.linalg.cython_blas  # noqa: F401  (called by compiled epochs; once loaded, its threads can be limited)
 import torch
 from threadpoolctl import threadpool_limits
@@ -19,8 +20,10 @@ from bdqm_tune.learning.batched import BatchedTrainer, can_batch
 from bdqm_tune.learning.batched.at_once import trials_at_once
 from bdqm_tune.learning.batched.epoch_schedule import Data
 from bdqm_tune.learning.batches import SplitTensors, split_tensors
-from bdqm_tune.learning.dataset import Dataset
+from bdqm_tune.learning.dataset import Dataset, Split
 from bdqm_tune.learning.fit import Checkpoint, EpochRecord, Fit
+from bdqm_tune.learning.fold_epochs import Fold
+from bdqm_tune.learning.held_out import HeldOut
 from bdqm_tune.learning.memory_budget import MemoryBudget
 from bdqm_tune.learning.networks import borrowed_random_numbers, make_network
 from bdqm_tune.learning.plain_network import is_plain
@@ -29,7 +32,7 @@ from bdqm_tune.threads import usable_cores
 
 
 class NativeRun:
-    """One training of the native backend."""
+    """One training of the native backend: of one network or, with folds, of one without each and one on all."""
 
     def __init__(self, fit: Fit, dataset: Dataset, hyperparameters: Hyperparameters, key: dict[str, Any]) -> None:
         self._fit, self._dataset, self._hyperparameters = fit, dataset, hyperparameters
@@ -59,19 +62,24 @@ class NativeRun:
     def potential(self) -> Potential:
         return Potential.from_dataset(self._dataset, self._hyperparameters, self._fit.best_network)
 
+    def held_out(self) -> HeldOut:
+        return self._fit.held_out()
+
 
 class OnDevice(NamedTuple):
     """A dataset with features of one descriptor, and its splits on the device."""
 
     dataset: Dataset
     train: SplitTensors
-    validation: SplitTensors
+    validation: SplitTensors  # with folds, the same
+    folds: list[Fold]
     room: MemoryBudget  # its part of the device's budget
 
     @property
     def loaded(self) -> bool:
         """Whether all of it is on the device."""
-        return self.train.loaded and self.validation.loaded
+        of_folds = [split for fold in self.folds for split in (fold.train, fold.validation)]
+        return all(split.loaded for split in (self.train, self.validation, *of_folds))
 
 
 GPU_TRIALS = 4  # parallel trials on a GPU if each may have features of its own in the GPU's memory
@@ -95,7 +103,9 @@ class NativeBackend:
         config = config.decided(bool(decided.forces), bool(decided.stress))
         self._config, self._dataset = config, dataset
         self._place = pick_device(config.device)
-        self._trainer = BatchedTrainer() if batched or (batched is None and self._place.type == "cuda") else None
+        # With folds trials train alone: a batch is of networks on the same data.
+        batches = not dataset.folds and (batched or (batched is None and self._place.type == "cuda"))
+        self._trainer = BatchedTrainer() if batches else None
         self.device, self.at_once = "cpu", min(usable_cores(), BLAS_THREADS)
         if self._place.type == "cuda":
             self.device, self.at_once = torch.cuda.get_device_name(self._place), GPU_TRIALS
@@ -127,6 +137,7 @@ class NativeBackend:
             seed,
             self._config.objective,
             trainer=self._trainer,
+            folds=data.folds,
         )
         # A hyperparameter of what is not trained: checkpoints of the time before it existed stay good.
         idle = None if self._config.training.stress else {"stress_coefficient"}
@@ -162,19 +173,32 @@ class NativeBackend:
             with self._lock:
                 data = self._datasets.pop(key, None)
             if data is None:
-                training = self._config.training
-                forces, stress, dtype = bool(training.forces), bool(training.stress), DTYPES[training.precision]
-                room = MemoryBudget.on(self._place, self._config.memory, self._parts)
-                train, validation = (
-                    split_tensors(dataset, split, self._place, dtype, forces, room, stress)
-                    for split in (dataset.train, dataset.validation)
-                )
-                data = OnDevice(dataset, train, validation, room)
+                data = self._load(dataset)
             with self._lock:
                 while sum(other.room.taken for other in self._datasets.values()) > data.room.n_bytes:
                     del self._datasets[next(iter(self._datasets))]
                 self._datasets[key] = data
         return data
+
+    def _load(self, dataset: Dataset) -> OnDevice:
+        training, room = self._config.training, MemoryBudget.on(self._place, self._config.memory, self._parts)
+        forces, stress, dtype = bool(training.forces), bool(training.stress), DTYPES[training.precision]
+
+        def tensors(own: Dataset, split: Split) -> SplitTensors:
+            return split_tensors(own, split, self._place, dtype, forces, room, stress)
+
+        train = tensors(dataset, dataset.train)
+        if not dataset.folds:
+            return OnDevice(dataset, train, tensors(dataset, dataset.validation), [], room)
+        folds = []
+        for fold in dataset.folds:
+            trained, held_out = (
+                torch.from_numpy(np.searchsorted(dataset.train.indices, split.indices))
+                for split in (fold.train, fold.validation)
+            )
+            splits = tensors(fold, fold.train), tensors(fold, fold.validation)
+            folds.append(Fold(*splits, trained, held_out, fold.scale))
+        return OnDevice(dataset, train, train, folds, room)
 
 
 def pick_device(name: str) -> torch.device:

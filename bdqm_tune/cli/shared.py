@@ -123,9 +123,10 @@ PLACES = {
 }
 
 SETTABLE = ("data", "target", "training")  # groups whose options `--set` takes as well, as target.scaling
+VALIDATION = "data.validation."  # those of a group within a group
 
 
-def tune_overrides(parameters: Mapping[str, str]) -> dict[str, dict[str, str]]:
+def tune_overrides(parameters: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """Parameters of `tune` as options over the configuration file, which `config` names; empty ones are not given.
 
     Raises:
@@ -135,11 +136,17 @@ def tune_overrides(parameters: Mapping[str, str]) -> dict[str, dict[str, str]]:
     if unknown:
         known = ", ".join(name.replace("_", "-") for name in (*PLACES, "set", "config"))
         raise BadInput(f"no option --{sorted(unknown)[0].replace('_', '-')}; `tune` has: {known}")
-    overrides: dict[str, dict[str, str]] = {"search": {}}
+    overrides: dict[str, dict[str, Any]] = {"search": {}}
+    validation: dict[str, str] = {}
     for name, value in assignments(parameters.get("set", "")).items():
         group, dot, option = name.partition(".")
+        if name.startswith(VALIDATION):
+            validation[name.removeprefix(VALIDATION)] = value
+            continue
         place = (group, option) if dot and group in SETTABLE else ("" if name == "search" else "search", name)
         overrides.setdefault(place[0], {})[place[1]] = value
+    if validation:
+        overrides.setdefault("data", {}).setdefault("validation", validation)
     for name, (group, option) in PLACES.items():
         if parameters.get(name):
             overrides.setdefault(group, {})[option] = parameters[name]

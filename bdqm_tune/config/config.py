@@ -41,11 +41,16 @@ ONE_OBJECTIVE_ONLY = ("cmaes",)  # samplers that cannot weigh several
 class Validation(Options):
     """How the validation split is taken from the training file, where it has no file of its own."""
 
-    fraction: float = Field(0.1, gt=0, lt=1, description="share of the structures")
+    fraction: float = Field(0.1, gt=0, lt=1, description="share of the structures, where there are no folds")
+    folds: Annotated[int, Field(ge=2, le=20)] | None = Field(
+        None,
+        description="cross-validation: the structures are dealt into so many folds, each trial trains one network "
+        "without each fold, which is validated on it, and one on all structures, which is kept",
+    )
     split: Literal["random", "composition", "blocks"] = Field(
         "random",
-        description="composition: no chemical formula is on both sides; blocks: consecutive structures, for the "
-        "frames of a trajectory",
+        description="composition: no chemical formula is on both sides, or in two folds; blocks: consecutive "
+        "structures, for the frames of a trajectory",
     )
     seed: int = Field(12, ge=0, lt=2**31, description="seed of the split, apart from the study's")
 
@@ -87,6 +92,15 @@ class Data(Options):
         if not names or not all(isinstance(name, str) and name.strip() for name in names):
             raise ValueError(f"must be a file, or a list of files, got {shown(value)}")
         return value
+
+    @model_validator(mode="after")
+    def _one_validation(self) -> "Data":
+        if self.validation_file is not None and self.validation.folds is not None:
+            raise ValueError(
+                f"validation.folds: {self.validation.folds} deals the training file into folds, and validation_file is "
+                "a validation split of its own; leave one of them out"
+            )
+        return self
 
 
 class Target(Options):
@@ -352,6 +366,15 @@ class Config(Options):
         return self
 
     @model_validator(mode="after")
+    def _check_folds(self) -> "Config":
+        if self.backend == "amptorch" and self.data.validation.folds is not None:
+            raise ValueError(
+                "data.validation.folds: backend amptorch trains one network on one split, got "
+                f"{self.data.validation.folds} folds; use backend native, or leave folds out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_smooth_cutoff(self) -> "Config":
         space = self.descriptor_spaces.get("smooth_cutoff")
         possible = [self.descriptor.smooth_cutoff] if space is None else space.choices
@@ -483,6 +506,8 @@ def _merge(content: Mapping[str, Any], overrides: Mapping[str, Mapping[str, Any]
             if group == "search":
                 options = {name: entry for name, entry in options.items() if name not in excluded_by(values)}
                 merged = _without_options(merged, values)
+            if group == "data" and all(isinstance(each.get("validation"), Mapping) for each in (options, values)):
+                values = {**values, "validation": {**options["validation"], **values["validation"]}}
             merged[group] = {**options, **values}
         else:
             raise BadInput(f"{source}: {group} must be a group of options, got {shown(merged[group])}")

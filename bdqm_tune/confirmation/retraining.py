@@ -172,7 +172,7 @@ class Retrainer:
         run.finish(
             state,
             {"reason": reason[:500]} if reason else {},
-            lambda folder: training_record.write_artifacts(folder, training, job.config, error),
+            lambda folder: training_record.write_artifacts(folder, training, job.config, dataset, error),
         )
         best = training.best if training is not None and state == "complete" else None
         objective = job.config.objective

@@ -12,7 +12,7 @@ from bdqm_tune.learning.cost import measure_cost
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.ensemble import Ensemble
 from bdqm_tune.learning.potential import Potential
-from bdqm_tune.models.ensembling import COVERAGE, StudyEnsemble, calibrated, record_ensemble
+from bdqm_tune.models.ensembling import COVERAGE, StudyEnsemble, calibrated, out_of_fold, record_ensemble
 from bdqm_tune.models.store import load_potential, run_with_model
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.study.data import StudyData
@@ -41,10 +41,12 @@ def with_ensemble(
         return champion, f"no ensemble of its seeds was made: {error}"
     runs = [client.get_run(run_id) for run_id in champion.run_ids]
     members = {f"seed-{run.data.tags['seed']}": load_potential(run.info.run_id, stores) for run in runs}
-    data = StudyData(dataset.train.described.structures, dataset.train.indices, dataset.validation.indices)
-    ensemble, metrics = calibrated(members, data, COVERAGE, stores.home)
+    data = StudyData(dataset.train.described.structures, dataset.indices)
+    of_folds = out_of_fold(client, runs, data) if dataset.folds else None
+    ensemble, metrics = calibrated(members, data, COVERAGE, stores.home, of_folds)
     if objective not in metrics:
-        return champion, f"no ensemble of its seeds was made: they are not trained on forces, which {objective} has"
+        why = "with folds the energies are kept alone" if dataset.folds else "they are not trained on forces"
+        return champion, f"no ensemble of its seeds was made: {objective} has forces, and {why}"
     best = members[f"seed-{champion.seed}"]
     times = _seconds(ensemble, held_out.atoms) / _seconds(best, held_out.atoms)
     errors = error_text(metrics, objective)

@@ -50,7 +50,7 @@ def measure_unlabelled(model: Potential | Ensemble, test: Geometries, data: Stud
         numbers = np.concatenate([atoms.numbers for atoms in structures.atoms])
         return fingerprints(stored_features(structures, first.descriptor, home / "features"), numbers, first.scaler)
 
-    trained = data.structures.select(np.sort(np.concatenate([data.train, data.validation])))  # without those left out
+    trained = data.structures.select(data.used)
     overlap = find_overlap(test, prints(test), trained, prints(trained))
     cost = measure_cost(model, test.atoms)
     return Measured(

@@ -1,7 +1,7 @@
 """From a configuration to training data: structures checked, split and featurised, with fitted targets."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ from bdqm_tune.config.descriptor_options import DescriptorOptions
 from bdqm_tune.descriptors import Descriptor, StoredDerivatives, StoredFeatures
 from bdqm_tune.errors import BadInput
 from bdqm_tune.learning.features import StructureFeatures, check_searched_descriptors
-from bdqm_tune.learning.references import check_precision, choose_references, reference_warnings
+from bdqm_tune.learning.references import check_precision, choose_references, fold_warnings, reference_warnings
 from bdqm_tune.learning.scalers import Scaler, fit_scaler
 from bdqm_tune.learning.stress_labels import check_split_stress, check_stress, stress_missing_in_test
 from bdqm_tune.learning.targets import ReferenceEnergies, target_scale_and_shift
@@ -34,7 +34,6 @@ from bdqm_tune.learning.training_data import (
 from bdqm_tune.structures import (
     Structures,
     Unlabelled,
-    digest,
     find_copies,
     refuse_shared,
     shown_source,
@@ -53,6 +52,7 @@ class Split:
     digest: str
     described: StructureFeatures  # of the structures of both splits
     indices: NDArray[np.int64]  # (n_structures,) this split's structures among them
+    folds: int | None = None  # of a cross-validation, each of which holds out some of the structures
 
     @property
     def features(self) -> StoredFeatures:
@@ -91,12 +91,17 @@ class Split:
             "atoms": int(self.structures.n_atoms.sum()),
             "elements": self.structures.elements,
             "forces": self.structures.forces is not None,
+            **({} if self.folds is None else {"folds": self.folds}),
         }
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """The data of a training; the test structures are neither featurised nor labelled."""
+    """The data of a training; the test structures are neither featurised nor labelled.
+
+    With folds, both splits are all structures: the network that is kept is trained on all of them, and each is
+    validated by a network that is trained without its fold. What belongs to that network is in `folds`.
+    """
 
     given: Config  # what it was made from
     config: Config  # the same, with what it leaves to the data decided
@@ -108,6 +113,7 @@ class Dataset:
     shift: float  # eV, of every structure's energy
     warnings: list[str]
     copies: int = 0  # structures of the training file that are copies of others in it
+    folds: tuple["Dataset", ...] = ()  # each with references, scale and scaler of its own training split
 
     @property
     def descriptor(self) -> Descriptor:
@@ -142,11 +148,22 @@ class Dataset:
         """
         training = config.training
         described = self.train.described.with_options(config.descriptor, bool(training.forces), bool(training.stress))
+        return self._described(config, described)
+
+    def _described(self, config: Config, described: StructureFeatures) -> "Dataset":
         return replace(
             self,
             config=config,
             train=replace(self.train, described=described),
             validation=replace(self.validation, described=described),
+            folds=tuple(fold._described(config, described) for fold in self.folds),
+        )
+
+    @property
+    def indices(self) -> Indices:
+        """Which structures are trained on, and which validate."""
+        return Indices(
+            self.train.indices, self.validation.indices, tuple(fold.validation.indices for fold in self.folds)
         )
 
     @property
@@ -196,29 +213,26 @@ def prepare(config: Config, home: Path, indices: Indices | None = None) -> Datas
         warnings += copies.notes(structures)
         if config.data.validation.split == "random" and (note := trajectory_note(structures)):
             warnings.append(note)
-    train_indices, validation_indices = indices or split_training(given, config, copies)
+    indices = indices or split_training(given, config, copies)
     if labelled is not None:
         trained = {"training": structures}
         if given.indices is not None:  # of two files, whose images are numbered each for itself
-            trained = {
-                name: structures.select(part)
-                for name, part in zip(("training", "validation"), given.indices, strict=True)
-            }
+            own = given.indices
+            trained = {"training": structures.select(own.train), "validation": structures.select(own.validation)}
         turned, notes = turned_copies(trained, labelled)
         warnings += notes
-        train_indices, validation_indices = (
-            part[~np.isin(part, turned)] for part in (train_indices, validation_indices)
-        )
-    if not (len(train_indices) and len(validation_indices)):
+        indices = indices.without(turned)
+    if not all(map(len, (indices.train, indices.validation, *indices.folds))):
         raise BadInput(
             f"{structures.source}: without the copies of test structures nothing is left to train or to validate on"
         )
-    train, held_out = structures.select(train_indices), structures.select(validation_indices)
-    warnings += check_split_forces(train, held_out, config) + check_split_stress(train, held_out, config)
+    whole, folds = _splits(structures, indices, config), [_splits(structures, pair, config) for pair in indices.pairs]
+    warnings += check_split_forces(*whole, config) + check_split_stress(*whole, config)
+    for train, _ in folds:  # each must learn forces; their errors are of all that are held out
+        check_split_forces(train, whole[1], config)
+        check_split_stress(train, whole[1], config)
     if config.data.validation_file is not None:
-        train = replace(train, source=shown_source(config.data.train))
-        held_out = replace(held_out, source=shown_source(config.data.validation_file))
-        warnings += refuse_shared({"training": train, "validation": held_out})
+        warnings += refuse_shared(dict(zip(("training", "validation"), whole, strict=True)))
 
     described = StructureFeatures(
         structures,
@@ -233,39 +247,75 @@ def prepare(config: Config, home: Path, indices: Indices | None = None) -> Datas
     else:
         _ = described.features, described.derivatives, described.strain_derivatives
 
-    references = choose_references(config, train, held_out, given.isolated)
-    residuals = train.energies - references.of(train.atoms)
-    scale, shift = target_scale_and_shift(residuals, config.target.scaling)
-    check_precision(config, train.source, residuals - shift)
+    def fitted(part: Indices) -> Dataset:
+        return _fitted(requested, config, described, part, given.isolated)
+
+    dataset, of_folds = fitted(indices), tuple(map(fitted, indices.pairs))
     if labelled is not None:
         seal(labelled, home)
-    return Dataset(
-        given=requested,
-        config=config,
-        train=Split(train, digest(train), described, train_indices),
-        validation=Split(held_out, digest(held_out), described, validation_indices),
+    return replace(
+        dataset,
         test=test,
-        references=references,
-        scale=scale,
-        shift=shift,
         warnings=[
             *warnings,
-            *reference_warnings(config, train, {"validation": held_out, "test": test}, references),
+            *reference_warnings(config, whole[0], {"validation": whole[1], "test": test}, dataset.references),
+            *fold_warnings(folds),
             *other_energy(structures, config),
         ],
         copies=0 if copies is None else copies.count,
+        folds=of_folds,
+    )
+
+
+def _splits(structures: Structures, indices: Indices, config: Config) -> tuple[Structures, Structures]:
+    """The structures to train and to validate on, named by their files where these are two."""
+    train, held_out = structures.select(indices.train), structures.select(indices.validation)
+    if config.data.validation_file is not None:
+        train = replace(train, source=shown_source(config.data.train))
+        held_out = replace(held_out, source=shown_source(config.data.validation_file))
+    return train, held_out
+
+
+def _fitted(
+    given: Config, config: Config, described: StructureFeatures, indices: Indices, isolated: Mapping[int, float]
+) -> Dataset:
+    """Two splits, with the references and the scale that are those of the training split alone.
+
+    Raises:
+        BadInput: an element has no reference energy, or single precision cannot hold the targets.
+    """
+    train, held_out = _splits(described.structures, indices, config)
+    train_digest, validation_digest = indices.digests(described.structures)
+    references = choose_references(config, train, held_out, isolated)
+    residuals = train.energies - references.of(train.atoms)
+    scale, shift = target_scale_and_shift(residuals, config.target.scaling)
+    check_precision(config, train.source, residuals - shift)
+    return Dataset(
+        given=given,
+        config=config,
+        train=Split(train, train_digest, described, indices.train),
+        validation=Split(held_out, validation_digest, described, indices.validation, len(indices.folds) or None),
+        test=None,
+        references=references,
+        scale=scale,
+        shift=shift,
+        warnings=[],
     )
 
 
 def summary(dataset: Dataset) -> dict[str, Any]:
     """The counts, digests and scales of a dataset, as plain values."""
     reference_maes = {
-        f"{name}_reference_energy_mae": float(np.abs(dataset.scaled_targets(split)).mean() * dataset.scale)
-        for name, split in (("training", dataset.train), ("validation", dataset.validation))
+        f"{name}_reference_energy_mae": float(np.concatenate(errors).mean())
+        for name, errors in (
+            ("training", [_reference_errors(dataset, dataset.train)]),
+            ("validation", [_reference_errors(part, part.validation) for part in dataset.folds or (dataset,)]),
+        )
     }
     return {
         "training_structures": len(dataset.train.structures),
         "validation_structures": len(dataset.validation.structures),
+        **({"validation_folds": len(dataset.folds)} if dataset.folds else {}),
         "test_structures": 0 if dataset.test is None else len(dataset.test),
         "training_atoms": int(dataset.train.structures.n_atoms.sum()),
         "copies": dataset.copies,
@@ -278,3 +328,8 @@ def summary(dataset: Dataset) -> dict[str, Any]:
         "validation_digest": dataset.validation.digest,
         **reference_maes,
     }
+
+
+def _reference_errors(dataset: Dataset, split: Split) -> NDArray[np.float64]:
+    """Absolute errors (n_structures,), eV, of reference energies alone."""
+    return np.abs(dataset.scaled_targets(split)) * dataset.scale

@@ -4,10 +4,11 @@ import copy
 import math
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
+import numpy as np
 import torch
 
 from bdqm_tune.config.config import Objective, Training
@@ -16,6 +17,9 @@ from bdqm_tune.errors import BdqmError
 from bdqm_tune.learning.batched import BatchedEpochs, BatchedTrainer, can_batch
 from bdqm_tune.learning.batches import SplitTensors, batch_sizes
 from bdqm_tune.learning.compiled import CompiledEpochs, can_compile
+from bdqm_tune.learning.epochs import Epochs
+from bdqm_tune.learning.fold_epochs import Fold, FoldEpochs
+from bdqm_tune.learning.held_out import HeldOut, held_out, joined
 from bdqm_tune.learning.metrics import energy_and_forces
 from bdqm_tune.learning.networks import AtomicNetwork
 from bdqm_tune.learning.optimisation import make_schedule
@@ -114,46 +118,6 @@ class Checkpoint:
     epochs: dict[str, torch.Tensor]  # see `Epochs.state`
 
 
-class Epochs(Protocol):
-    """A network in training, and the optimizer whose learning rate a schedule changes."""
-
-    optimizer: torch.optim.Optimizer
-
-    def train(self, order: torch.Tensor, sizes: Sequence[int]) -> list[float]:
-        """Train for one epoch.
-
-        Args:
-            order: (n_structures,) indices of the structures.
-            sizes: structures in each batch.
-
-        Returns:
-            Sums over the structures: of the loss of their batch, of the absolute errors of the energies and, with
-            forces, of those of all their components, and with the stress of those of its; in units of the energy scale.
-        """
-        ...
-
-    def validate(self) -> list[float]:
-        """Sums of the absolute errors of energies, of those per atom and of the components of forces and stress."""
-        ...
-
-    def keep(self) -> None:
-        """Keep a copy of the current weights, in the place of the last one."""
-        ...
-
-    @property
-    def kept_network(self) -> AtomicNetwork:
-        """A copy of the network with the kept weights, in evaluation mode; before `keep`, the initial ones."""
-        ...
-
-    def state(self) -> dict[str, torch.Tensor]:
-        """Everything that training changes, except the learning rate: copies on the CPU, by name."""
-        ...
-
-    def restore(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Resume from the `state` of a network with the same hyperparameters, data and seed."""
-        ...
-
-
 class Fit:
     """Iterating trains a network and yields one `EpochRecord` an epoch; `best_network` is that of the best epoch.
 
@@ -172,6 +136,7 @@ class Fit:
         objective: Objective = "val_energy_mae",
         compiled: bool | None = None,
         trainer: BatchedTrainer | None = None,
+        folds: Sequence[Fold] = (),
     ) -> None:
         """
         Args:
@@ -181,6 +146,7 @@ class Fit:
             objective: selects the best epoch.
             compiled: whether epochs are compiled; None: if they can be.
             trainer: trains it batched with others, if it can; None: alone.
+            folds: of a cross-validation of the structures of `train`, which are those of `validation` as well.
 
         Raises:
             OtherNetwork: `compiled`, and the network is not the one that the hyperparameters describe.
@@ -189,19 +155,25 @@ class Fit:
         self._training = training
         self._train, self._validation, self._scale = train, validation, scale
         self._sizes = batch_sizes(len(train), hyperparameters.batch_size)
-        options = hyperparameters, training, train, validation, seed, scale
+        self._folds = folds
+
+        def make(train: SplitTensors, validation: SplitTensors, scale: float) -> Epochs:
+            options = hyperparameters, training, train, validation, seed, scale
+            try:
+                if trainer is not None and can_batch(hyperparameters, train, validation):
+                    return BatchedEpochs(*options, trainer)
+                if compiled or (compiled is None and can_compile(hyperparameters, train, validation)):
+                    return CompiledEpochs(*options)
+            except OtherNetwork:
+                if compiled:
+                    raise
+            return TorchEpochs(*options)
+
         self._epochs: Epochs
-        try:
-            if trainer is not None and can_batch(hyperparameters, train, validation):
-                self._epochs = BatchedEpochs(*options, trainer)
-            elif compiled or (compiled is None and can_compile(hyperparameters, train, validation)):
-                self._epochs = CompiledEpochs(*options)
-            else:
-                self._epochs = TorchEpochs(*options)
-        except OtherNetwork:
-            if compiled:
-                raise
-            self._epochs = TorchEpochs(*options)
+        if folds:
+            self._epochs = FoldEpochs(make, train, folds, hyperparameters.batch_size, scale)
+        else:
+            self._epochs = make(train, validation, scale)
         self.n_parameters = self._epochs.kept_network.n_parameters
         self._scheduler = make_schedule(self._epochs.optimizer, hyperparameters, training.epochs)
         self._best = BestEpoch(training, objective, hyperparameters.scheduler)
@@ -268,6 +240,8 @@ class Fit:
     @property
     def engine(self) -> str:
         """The name of the trainer, to which its checkpoints are bound."""
+        if isinstance(self._epochs, FoldEpochs):
+            return f"FoldEpochs of {', '.join(sorted(self._epochs.engines))}"
         return type(self._epochs).__name__
 
     def _run(self, epoch: int) -> EpochRecord:
@@ -309,3 +283,14 @@ class Fit:
     def best_network(self) -> AtomicNetwork:
         """A copy of the network as it was after the best epoch so far, in evaluation mode."""
         return self._epochs.kept_network
+
+    def held_out(self) -> HeldOut:
+        """The errors of the structures of the validation split at the best epoch so far.
+
+        With folds those of all structures, each by the network that was not trained on it.
+        """
+        if not isinstance(self._epochs, FoldEpochs):
+            return held_out(self.best_network, self._validation, self._scale)
+        pairs = zip(self._epochs.kept_networks, self._folds, strict=True)
+        parts = [held_out(network, fold.validation, fold.scale) for network, fold in pairs]
+        return joined(parts, np.concatenate([fold.held_out.numpy() for fold in self._folds]))

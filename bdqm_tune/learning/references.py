@@ -1,6 +1,6 @@
 """The reference energies that a configuration asks for: fitted, given, or those of isolated atoms."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
@@ -92,6 +92,22 @@ def reference_warnings(
             f"others; {OPTION}: isolated_atoms takes their energies as those of the elements instead"
         )
     return warnings
+
+
+def fold_warnings(folds: Sequence[tuple[Structures, Structures]]) -> list[str]:
+    """What to know about elements that are in one fold of a cross-validation only.
+
+    Args:
+        folds: of each the structures that are trained on, and those that it holds out.
+    """
+    unseen = {symbol for train, held_out in folds for symbol in set(held_out.elements) - set(train.elements)}
+    if not unseen:
+        return []
+    symbols = ", ".join(sorted(unseen, key=chemical_symbols.index))
+    return [
+        f"{symbols} in one fold only: the networks that validate such structures were not trained on the element, the "
+        "network that is kept is; the validation error is larger for it"
+    ]
 
 
 def check_precision(config: Config, source: str, residuals: NDArray[np.float64]) -> None:

@@ -77,7 +77,8 @@ class TorchEpochs:
         totals = self._sums(self._validation)
         for batch in self._validation.in_order(by_element=self._by_element):
             check(GRACE)
-            error, *others = (e.abs() for e in self._errors(batch, self._predict(batch, train=False)))
+            predicted = predict_batch(self._network, batch, train=False)
+            error, *others = (e.abs() for e in self._errors(batch, predicted))
             totals += torch.stack([_sum(error), _sum(error / batch.n_atoms), *map(_sum, others)])
         return [float(total) for total in totals.tolist()]
 
@@ -132,7 +133,7 @@ class TorchEpochs:
 
         def closure() -> torch.Tensor:  # L-BFGS calls it more than once
             check(GRACE)
-            predicted = self._predict(batch, train=True)
+            predicted = predict_batch(self._network, batch, train=True)
             errors = predicted.energies - batch.targets
             if self._per_atom:
                 errors = errors / batch.n_atoms
@@ -160,17 +161,22 @@ class TorchEpochs:
             errors.append(batch.stress.errors(predicted.virials.detach()))
         return errors
 
-    def _predict(self, batch: Batch, train: bool) -> Predicted:
-        """What the batch has labels of."""
-        n = len(batch.targets)
-        if batch.forces is None and batch.stress is None:
-            with torch.set_grad_enabled(train):
-                return Predicted(sum_per_structure(self._network(batch.features, batch.numbers), batch.structure, n))
-        features = batch.features.requires_grad_()
-        energies = sum_per_structure(self._network(features, batch.numbers), batch.structure, n)
-        (gradient,) = torch.autograd.grad(energies.sum(), features, create_graph=train)
-        forces = None if batch.forces is None else batch.forces.forces(gradient)
-        return Predicted(energies, forces, None if batch.stress is None else batch.stress.virials(gradient))
+
+def predict_batch(network: AtomicNetwork, batch: Batch, train: bool) -> Predicted:
+    """What the batch has labels of.
+
+    Args:
+        train: whether a loss of them is to be differentiated.
+    """
+    n = len(batch.targets)
+    if batch.forces is None and batch.stress is None:
+        with torch.set_grad_enabled(train):
+            return Predicted(sum_per_structure(network(batch.features, batch.numbers), batch.structure, n))
+    features = batch.features.requires_grad_()
+    energies = sum_per_structure(network(features, batch.numbers), batch.structure, n)
+    (gradient,) = torch.autograd.grad(energies.sum(), features, create_graph=train)
+    forces = None if batch.forces is None else batch.forces.forces(gradient)
+    return Predicted(energies, forces, None if batch.stress is None else batch.stress.virials(gradient))
 
 
 def _sum(values: torch.Tensor) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """The structures that a configuration names: read, with the labels that are trained, and split."""
 
+import hashlib
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,8 @@ from bdqm_tune.structures import (
     Copies,
     Structures,
     builtin_structures,
+    digest,
+    fold_indices,
     isolated_energies,
     read_structures,
     split_indices,
@@ -24,7 +27,31 @@ from bdqm_tune.units import bytes_text
 
 SAMPLED = 5  # structures whose derivatives are counted to estimate those of all
 LARGEST_GAP = 1e-3  # eV an atom, between energy and free energy, without a warning
-Indices = tuple[NDArray[np.int64], NDArray[np.int64]]  # of the training and of the validation structures
+
+
+class Indices(NamedTuple):
+    """Which structures are trained on, and which validate; with folds both are all of them."""
+
+    train: NDArray[np.int64]  # (n_train,), ascending
+    validation: NDArray[np.int64]  # (n_validation,), ascending
+    folds: tuple[NDArray[np.int64], ...] = ()  # of each fold the structures that it holds out, ascending
+
+    def without(self, left_out: NDArray[np.int64]) -> "Indices":
+        """Without the structures at these indices."""
+        parts = self.train, self.validation, *self.folds
+        train, validation, *folds = (part[~np.isin(part, left_out)] for part in parts)
+        return Indices(train, validation, tuple(folds))
+
+    @property
+    def pairs(self) -> "list[Indices]":
+        """What each network is trained and validated on, where there are folds."""
+        return [Indices(np.setdiff1d(self.train, held_out), held_out) for held_out in self.folds]
+
+    def digests(self, structures: Structures) -> tuple[str, str]:
+        """What identifies the training and the validation split; with folds the second also says who is in which."""
+        of_folds = "".join(digest(structures.select(held_out)) for held_out in self.folds)
+        train, validation = (digest(structures.select(part)) for part in (self.train, self.validation))
+        return train, hashlib.sha256(of_folds.encode()).hexdigest() if self.folds else validation
 
 
 class TrainingData(NamedTuple):
@@ -48,7 +75,7 @@ def read_training(config: Config) -> TrainingData:
     if data.validation_file is not None:
         n_train, held_out = len(structures), _to_train(read_structures(data.validation_file, data), config)
         structures = structures.joined(held_out, f"{structures.source} + {held_out.source}")
-        indices = np.arange(n_train), np.arange(n_train, len(structures))
+        indices = Indices(np.arange(n_train), np.arange(n_train, len(structures)))
     return TrainingData(with_trained_labels(structures, config), isolated, indices)
 
 
@@ -81,8 +108,13 @@ def split_training(data: TrainingData, config: Config, copies: Copies | None) ->
     Args:
         copies: among the structures; None: copies may be on both sides.
     """
-    options, labels = config.data.validation, None if copies is None else copies.copy
-    return data.indices or split_indices(data.structures, options.fraction, options.split, options.seed, labels)
+    options, labels, structures = config.data.validation, None if copies is None else copies.copy, data.structures
+    if data.indices is not None:
+        return data.indices
+    if options.folds is not None:
+        folds = fold_indices(structures, options.folds, options.split, options.seed, labels)
+        return Indices(np.arange(len(structures)), np.arange(len(structures)), tuple(folds))
+    return Indices(*split_indices(structures, options.fraction, options.split, options.seed, labels))
 
 
 def with_trained_labels(structures: Structures, config: Config) -> Structures:
@@ -165,8 +197,9 @@ def check_split_forces(train: Structures, validation: Structures, config: Config
         return []
     what = f"{train.source}: no structure of the {empty[0]} split has forces"
     if empty[0] == "training" or any(name in OF_FORCES for name in config.objectives):
+        more = "a larger data.validation.fraction" if config.data.validation.folds is None else "more folds"
         raise BadInput(
-            f"{what}; another data.validation.seed or a larger data.validation.fraction may give it some"
+            f"{what}; another data.validation.seed or {more} may give it some"
             f"{'' if empty[0] == 'training' else ', or target.objective may be val_energy_mae_per_atom'}"
         )
     return [f"{what}: there will be no val_forces_mae"]

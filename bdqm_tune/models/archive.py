@@ -20,7 +20,6 @@ from bdqm_tune.files import write_whole
 from bdqm_tune.models.reproduction import trained_run
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.services.secrets import without_secrets
-from bdqm_tune.structures import digest
 from bdqm_tune.study import run_contents as training_record
 from bdqm_tune.study.best_so_far import ERRORS
 from bdqm_tune.study.data import StudyData, study_data, trial_config
@@ -29,7 +28,7 @@ from bdqm_tune.tracking.quiet import quiet_libraries
 from bdqm_tune.units import error_text
 
 SUFFIX = ".tar.gz"
-OWN = (training_record.HISTORY, training_record.MODEL)  # of the run's artifacts
+OWN = (training_record.HISTORY, training_record.MODEL, training_record.OUT_OF_FOLD)  # of the run's artifacts
 ENVIRONMENT = ("version.", "git_", "device", "cpu", "cores", "host")  # beginnings of tags
 
 README = """# {name} of the study {study}
@@ -41,8 +40,9 @@ A potential that predicts energies (eV) and forces (eV/Å) of atomistic structur
 | `model/` | the potential: weights (safetensors) and all else that prediction needs (JSON) |
 | `config.yaml` | the configuration with which it was trained, nothing left open |
 | `history.csv` | errors and learning rate of every epoch |
+| `out_of_fold.csv` | with folds: energies of each structure by the network that was trained without its fold |
 | `result.json` | parameters and metrics of the training |
-| `data.json` | digests of the training and the validation split, and the images of the file that are in each |
+| `data.json` | digests of the training and the validation split, and the images in each, or in each fold |
 | `environment.json` | versions, source commit, processor and device |
 | `evaluation-…/` | errors on test structures and figures, for each evaluation there was |
 
@@ -153,20 +153,19 @@ def _evaluations(client: MlflowClient, run: Run) -> list[Run]:
 
 def _data(data: StudyData) -> dict[str, Any]:
     source = data.structures
+    digests = dict(zip(("training", "validation"), data.indices.digests(source), strict=True))
     splits = {"training": data.train, "validation": data.validation}
+    folds = [source.images[held_out].tolist() for held_out in data.indices.folds]
     return {
         "source": _file_names(source.source),
         "structures": len(source),
         "elements": source.elements,
         "forces": source.forces is not None,
         **{
-            name: {
-                "digest": digest(source.select(part)),
-                "structures": len(part),
-                "images": source.images[part].tolist(),
-            }
+            name: {"digest": digests[name], "structures": len(part), "images": source.images[part].tolist()}
             for name, part in splits.items()
         },
+        **({"folds": folds} if folds else {}),
     }
 
 

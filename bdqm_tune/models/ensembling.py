@@ -1,10 +1,13 @@
 """Models of a study as one ensemble, calibrated on its validation split; the test split is left alone."""
 
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import optuna
+import pandas as pd
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -23,11 +26,12 @@ from bdqm_tune.services.connection import Stores
 from bdqm_tune.structures import Geometries
 from bdqm_tune.study.data import StudyData, study_data, trial_config
 from bdqm_tune.study.objectives import best_first
+from bdqm_tune.study.run_contents import OUT_OF_FOLD
 from bdqm_tune.study.study import RUN_ID, load_study
 from bdqm_tune.tracking.client import reason, tracking_client
 from bdqm_tune.tracking.provenance import provenance_tags
 from bdqm_tune.tracking.quiet import quiet_libraries
-from bdqm_tune.tracking.result_runs import record_run
+from bdqm_tune.tracking.result_runs import record_run, run_file
 
 BEST, COVERAGE = 5, 0.9
 FLOOR = 0.1  # of the median spread an atom of training structures
@@ -77,7 +81,10 @@ def assemble(
     members = {
         f"trial-{trial.number:03d}": load_potential(f"runs:/{run.info.run_id}/model", stores) for trial, run in trials
     }
-    ensemble, metrics = calibrated(members, data, coverage, stores.home)
+    held_out = None
+    if data.indices.folds:
+        held_out = out_of_fold(client, [run for _, run in trials], data)
+    ensemble, metrics = calibrated(members, data, coverage, stores.home, held_out)
     numbers, runs = zip(*((trial.number, run) for trial, run in trials), strict=True)
     return StudyEnsemble(name, ensemble, numbers, list(runs), metrics)
 
@@ -100,21 +107,54 @@ def best_trials(study: optuna.Study, client: MlflowClient, best: int) -> list[tu
     raise BadInput(f"{what}; an ensemble of {best} needs as many models: run tune again under this name{fewer}")
 
 
+def out_of_fold(client: MlflowClient, runs: Sequence[Run], data: StudyData) -> EnsemblePrediction:
+    """What an ensemble predicts of all structures whose members are, for each, the networks trained without its fold.
+
+    Args:
+        runs: of the trials of the members.
+
+    Raises:
+        BdqmError: the predictions of a trial cannot be read, or are of other structures.
+    """
+    predicted = []
+    for run in runs:
+        with tempfile.TemporaryDirectory(prefix="bdqm-") as folder:
+            try:
+                frame = pd.read_csv(run_file(client, run.info.run_id, OUT_OF_FOLD, folder))
+            except (MlflowException, OSError) as error:
+                what = f"{run.info.run_name}: {OUT_OF_FOLD}, by which an ensemble is calibrated, cannot be read"
+                raise BdqmError(f"{what}: {reason(error)}") from None
+        if frame["image"].tolist() != data.structures.images[data.validation].tolist():
+            raise BdqmError(f"{run.info.run_name}: {OUT_OF_FOLD} has other structures than the trial was validated on")
+        predicted.append(frame["predicted"].to_numpy(dtype=np.float64))
+    return EnsemblePrediction(np.mean(predicted, axis=0), np.std(predicted, axis=0, ddof=1))
+
+
 def calibrated(
-    members: dict[str, Potential], data: StudyData, coverage: float, home: Path
+    members: dict[str, Potential],
+    data: StudyData,
+    coverage: float,
+    home: Path,
+    held_out_of_folds: EnsemblePrediction | None = None,
 ) -> tuple[Ensemble, dict[str, float]]:
     """The ensemble with its calibration, and its metrics on the validation split.
 
     The floor of the spread comes from the training split: intervals hold what they state only if nothing of them but
     the quantile depends on the structures that they are calibrated on.
+
+    Args:
+        held_out_of_folds: with folds, where the members were trained on all structures: see `out_of_fold`. Of such
+            intervals nothing is proved, as of the jackknife's: Barber et al., Ann. Stat. 49, 486 (2021).
     """
     ensemble = Ensemble(members)
     some = data.train[:: -(-len(data.train) // FLOOR_STRUCTURES)]
     spread = predict_stored(ensemble, data.structures, home, some).energy_std / data.structures.n_atoms[some]
     floor = max(FLOOR * float(np.median(spread)), LEAST_FLOOR)
     held_out = data.structures.select(data.validation)
-    found = predict_stored(ensemble, data.structures, home, data.validation)
-    forces = ensemble.predict(held_out.atoms).forces if ensemble.trained_on_forces else None
+    found = held_out_of_folds or predict_stored(ensemble, data.structures, home, data.validation)
+    # Of folds the energies are kept alone.
+    with_forces = ensemble.trained_on_forces and held_out_of_folds is None
+    forces = ensemble.predict(held_out.atoms).forces if with_forces else None
     calibration = Calibration.fit(
         found.energies - held_out.energies, found.energy_std, held_out.n_atoms, floor, coverage
     )

@@ -16,8 +16,8 @@ from bdqm_tune.config.config import Config, load_config
 from bdqm_tune.config.earlier_training import with_earlier_training
 from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.learning.dataset import Dataset, prepare
-from bdqm_tune.learning.training_data import read_training, split_training
-from bdqm_tune.structures import Structures, Unlabelled, digest, find_copies, shown_source
+from bdqm_tune.learning.training_data import Indices, read_training, split_training
+from bdqm_tune.structures import Structures, Unlabelled, find_copies, shown_source
 from bdqm_tune.structures.sealed import is_sealed, read_sealed
 from bdqm_tune.study.descriptor_record import with_earlier
 from bdqm_tune.study.run_contents import LEFT_OUT
@@ -26,11 +26,23 @@ from bdqm_tune.study.study import TEST
 
 @dataclass(frozen=True)
 class StudyData:
-    """Structures, and which of them trials were trained and validated on."""
+    """Structures, and which of them trials were trained and validated on; with folds, all of them both."""
 
     structures: Structures
-    train: NDArray[np.int64]
-    validation: NDArray[np.int64]
+    indices: Indices
+
+    @property
+    def train(self) -> NDArray[np.int64]:
+        return self.indices.train
+
+    @property
+    def validation(self) -> NDArray[np.int64]:
+        return self.indices.validation
+
+    @property
+    def used(self) -> NDArray[np.int64]:
+        """Those of either split, each once, ascending."""
+        return np.union1d(self.train, self.validation)
 
 
 def trial_config(client: MlflowClient, run: Run) -> Config:
@@ -69,13 +81,13 @@ def study_data(config: Config, run: Run, train: str | None = None) -> StudyData:
             needed += f"; their validation file, {shown_source(data.validation_file)}, is needed where it was"
         raise BadInput(f"{error}; {needed}") from None
     then = [run.data.tags[f"{name}_digest"] for name in ("train", "validation")]
-    left_out = json.loads(run.data.tags.get(LEFT_OUT, "[]"))
+    left_out = np.array(json.loads(run.data.tags.get(LEFT_OUT, "[]")), dtype=np.int64)
     # Copies could be on both sides once, and most files have none: looking for them comes last, for it takes longer.
     for find in (lambda _: None, find_copies):
-        indices = [part[~np.isin(part, left_out)] for part in split_training(given, config, find(structures))]
-        now = [digest(structures.select(part)) for part in indices]
+        indices = split_training(given, config, find(structures)).without(left_out)
+        now = list(indices.digests(structures))
         if now == then:
-            return StudyData(structures, *indices)
+            return StudyData(structures, indices)
     name, before, after = next(
         (name, *pair) for name, *pair in zip(("train", "validation"), then, now, strict=True) if pair[0] != pair[1]
     )
@@ -97,7 +109,7 @@ def study_dataset(config: Config, run: Run, home: Path, train: str | None = None
     """
     found = study_data(config, run, train)  # before features are computed of other structures
     options = config.updated({"data": {"train": train or config.data.train, "test": None}})
-    return prepare(options, home, (found.train, found.validation))
+    return prepare(options, home, found.indices)
 
 
 def note_test_split(study: optuna.Study, test: Unlabelled, home: Path) -> None:

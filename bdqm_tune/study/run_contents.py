@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 
@@ -14,12 +15,14 @@ from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.config.spaces import plain
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.fit import EpochRecord
+from bdqm_tune.learning.held_out import HeldOut
 from bdqm_tune.study.best_so_far import ERRORS
 from bdqm_tune.study.search_space import Suggestion
 from bdqm_tune.tracking.provenance import provenance_tags
 
 # The artifacts of a run: the model's folder, the curves, a configuration that trains this again, a traceback.
 MODEL, HISTORY, CONFIG, TRACEBACK = "model", "history.csv", "config.yaml", "traceback.txt"
+OUT_OF_FOLD = "out_of_fold.csv"  # and, with folds, what the networks predict of the structures that they leave out
 LEFT_OUT = "left_out"  # tag: indices of structures of the training file in neither split, as JSON; none: no tag
 
 
@@ -74,15 +77,36 @@ def summary_metrics(
     return best_metrics(best) | {name: float(value) for name, value in summary.items() if value is not None}
 
 
-def write_artifacts(folder: Path, training: TrainingRun | None, config: Config, error: str) -> None:
-    """Write the model of the best epoch, the curves, the configuration, and the traceback of a failure."""
+def write_artifacts(folder: Path, training: TrainingRun | None, config: Config, dataset: Dataset, error: str) -> None:
+    """Write the model of the best epoch, the curves, the configuration, and the traceback of a failure.
+
+    With folds also the energies that their networks predict, at the same epoch, of the structures that they leave out.
+    """
     if training is not None and training.best is not None:
         training.potential().save(folder / MODEL)
+        if dataset.folds and (held_out := training.held_out()) is not None:
+            out_of_fold(held_out, dataset).to_csv(folder / OUT_OF_FOLD, index=False)
     if training is not None and training.records:
         history(training.records).to_csv(folder / HISTORY, index=False)
     if error:
         (folder / TRACEBACK).write_text(error, encoding="utf-8")
     (folder / CONFIG).write_text(as_yaml(config), encoding="utf-8")
+
+
+def out_of_fold(held_out: HeldOut, dataset: Dataset) -> pd.DataFrame:
+    """One row a structure: image (of the file), fold (from 1), energy and predicted (eV)."""
+    structures = dataset.validation.structures
+    fold = np.zeros(len(structures), dtype=int)
+    for number, part in enumerate(dataset.folds, start=1):
+        fold[np.isin(dataset.validation.indices, part.validation.indices)] = number
+    return pd.DataFrame(
+        {
+            "image": structures.images,
+            "fold": fold,
+            "energy": structures.energies,
+            "predicted": structures.energies + held_out.energies,
+        }
+    )
 
 
 def history(records: Sequence[EpochRecord]) -> pd.DataFrame:

@@ -33,6 +33,8 @@ class TrialResult:
     val_energy_mae_per_atom: float | None = None  # eV/atom, of the best epoch
     val_energy_forces: float | None = None  # eV/atom, of the best epoch, where forces are trained
     val_stress_mae: float | None = None  # eV/Å³, of the best epoch, where the stress is trained
+    # parts of the objective by groups of validation structures, of which it is the mean, see `HeldOut.by_group`
+    validation_errors: list[float] | None = None
     time_per_atom: float | None = None  # s, of a prediction; measured where a study has several objectives
 
     def values(self, objectives: Sequence[str]) -> list[float]:

@@ -203,6 +203,7 @@ class TrialRunner:
         start, before = time.perf_counter(), 0.0
         training: TrainingRun | None = None
         time_per_atom: float | None = None
+        errors: list[float] | None = None
         state, reason, error = "complete", "", ""
         comparisons = Comparisons(trial)
         try:
@@ -214,6 +215,8 @@ class TrialRunner:
             before = sum(record.epoch_seconds for record in training.records)
             reason = self._train(trial, training, run, checkpoint, comparisons)
             state = "pruned" if reason else "complete"
+            if state == "complete" and (held_out := training.held_out()) is not None:
+                errors = [float(f"{error:.6g}") for error in held_out.by_group(self._config.objective)]
             if len(self._config.objectives) > 1:
                 time_per_atom = self._time.per_atom(trial.study, training.potential())
         except Diverged as diverged:
@@ -242,13 +245,14 @@ class TrialRunner:
             val_energy_forces=best.val_energy_forces if best else None,
             val_stress_mae=best.val_stress_mae if best else None,
             value=best.value(self._config.objective) if best else None,
+            validation_errors=errors,
             time_per_atom=time_per_atom,
         )
         run.log_metrics(training_record.summary_metrics(training, result.trial_seconds, time_per_atom), result.epochs)
 
         def write(folder: Path) -> None:
             config = training_record.one_configuration(self._config, tried)
-            training_record.write_artifacts(folder, training, config, result.error)
+            training_record.write_artifacts(folder, training, config, self._dataset, result.error)
 
         return Outcome(
             result,

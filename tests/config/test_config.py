@@ -122,7 +122,11 @@ study:      {name: oc20, sampler: tpe, pruner: hyperband, n_trials: 50, seed: 0}
     [
         ({"trainning": {}}, "trainning", ["data", "descriptor", "target", "training", "search", "study", "device"]),
         ({"training": {"epoch": 3}}, "training.epoch", ["epochs", "loss", "early_stopping", "precision"]),
-        ({"data": {"validation": {"split_by": "x"}}}, "data.validation.split_by", ["fraction", "split", "seed"]),
+        (
+            {"data": {"validation": {"split_by": "x"}}},
+            "data.validation.split_by",
+            ["fraction", "folds", "split", "seed"],
+        ),
         ({"study": {"trials": 3}}, "study.trials", ["name", "sampler", "pruner", "n_trials", "seed", "enqueue"]),
     ],
 )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pandas as pd
 import pytest
@@ -132,6 +133,25 @@ def test_pruned_trials_are_told_apart_in_both_stores(run: Run, monkeypatch: pyte
         mlflow_run = runs[result.number]
         assert (mlflow_run.info.status, mlflow_run.data.tags["trial_state"]) == ("KILLED", "pruned")
         assert mlflow_run.data.tags["reason"] == f"halving pruner at epoch {result.epochs}"
+
+
+def test_networks_of_folds_are_pruned_together(run: Run, files: dict[str, str]) -> None:
+    data = {"train": files["train"], "test": files["test"], "validation": {"folds": 3}}
+    options = {"n_trials": 12, "pruner": "halving"}
+    study, results = run(study=options, data=data, training={"epochs": 27, "early_stopping": None})
+    runs = runs_by_number(study)
+    pruned = [result for result in results if result.state == "pruned"]
+    assert pruned
+    for result in pruned:
+        assert result.epochs in (3, 9)
+        assert result.validation_errors is None
+        history = MlflowClient().get_metric_history(runs[result.number].info.run_id, "val_energy_mae")
+        assert [metric.step for metric in history] == list(range(1, result.epochs + 1)), "one curve, of all folds"
+    for result in results:
+        if result.state == "complete":
+            assert result.validation_errors is not None
+            assert len(result.validation_errors) == 40
+            assert np.mean(result.validation_errors) == pytest.approx(result.val_energy_mae, rel=1e-5)
 
 
 @pytest.mark.parametrize("sampler", few(["tpe", "grid"], ["cmaes", "random", "gp", "qmc"]))
