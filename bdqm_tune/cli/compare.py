@@ -57,6 +57,7 @@ def _compare_trials(name: str, out: str, top: int, random: str) -> None:
     from bdqm_tune.analysis.drawings import write_study
     from bdqm_tune.analysis.folders import output_folder
     from bdqm_tune.analysis.tables import summary, table
+    from bdqm_tune.study.optimism import optimism_of
     from bdqm_tune.study.results import load_results
 
     target = output_folder(name, out)
@@ -71,6 +72,8 @@ def _compare_trials(name: str, out: str, top: int, random: str) -> None:
             print(f"and {len(results.trials) - top} more trials: --top, or trials.csv")
         print()
     print(summary(name, results.trials, results.objective))
+    if (optimism := optimism_of(results.study.get_trials(deepcopy=False), results.objectives)) is not None:
+        print(optimism.text())
     if len(results.objectives) > 1:
         print(f"judged by {', '.join(results.objectives)}: `bdqm-tune front {argument(name)}` shows the Pareto front")
     write_study(results, target, baseline)

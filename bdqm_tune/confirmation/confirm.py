@@ -37,6 +37,7 @@ from bdqm_tune.services.connection import Stores
 from bdqm_tune.services.optuna_private import storage_of
 from bdqm_tune.services.secrets import refuse_secrets
 from bdqm_tune.study.data import study_dataset
+from bdqm_tune.study.optimism import optimism_of
 from bdqm_tune.study.run_contents import one_configuration, tried_by
 from bdqm_tune.study.selection import Champion, set_champion
 from bdqm_tune.study.study import EXPERIMENT, load_study
@@ -171,7 +172,8 @@ def _confirm(
         trained = {one.name: [results[identity(one.config, dataset), seed] for seed in seeds] for one in candidates}
         made = _confirmation(study, candidates, trained, seeds, described, tracker.run.info.run_id)
         of_best = client.get_run(made.champion.run_id).data.metrics
-        confirmation = replace(made, notes=easier_validation(of_best))
+        notes = [] if dataset.folds else easier_validation(of_best)  # folds validate on all that is hard
+        confirmation = replace(made, notes=[*notes, *_optimism(study, first.config)])
         if options.ensemble and len(study.directions) == 1:  # of several objectives, one is the cost
             champion, why = with_ensemble(stores, client, study.study_name, dataset, made.champion)
             confirmation = replace(confirmation, champion=champion, ensemble=why)
@@ -184,6 +186,14 @@ def _confirm(
         tracker.finish(status, interrupted=status == "KILLED")
     set_champion(study, confirmation.champion)
     return confirmation
+
+
+def _optimism(study: optuna.Study, config: Config) -> list[str]:
+    """What the choice of the finalists among the trials makes of their error."""
+    found = optimism_of(study.get_trials(deepcopy=False), config.objectives)
+    if found is None:
+        return []
+    return [f"the finalists were chosen by the structures that judge them here; of the trials, {found.text()}"]
 
 
 def _confirmation(

@@ -215,7 +215,7 @@ class TrialRunner:
             before = sum(record.epoch_seconds for record in training.records)
             reason = self._train(trial, training, run, checkpoint, comparisons)
             state = "pruned" if reason else "complete"
-            if state == "complete" and (held_out := training.held_out()) is not None:
+            if (held_out := training.held_out()) is not None:
                 errors = [float(f"{error:.6g}") for error in held_out.by_group(self._config.objective)]
             if len(self._config.objectives) > 1:
                 time_per_atom = self._time.per_atom(trial.study, training.potential())

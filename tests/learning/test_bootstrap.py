@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bdqm_tune.learning.bootstrap import LEAST, bca, intervals, mean_with_interval, with_intervals
+from bdqm_tune.learning.bootstrap import (
+    LEAST,
+    bca,
+    intervals,
+    mean_with_interval,
+    selection_optimism,
+    with_intervals,
+)
 from bdqm_tune.learning.metrics import energy_deviations, force_deviations
 
 ONES = np.ones(10_000, dtype=np.int64)
@@ -99,3 +106,27 @@ def test_the_interval_of_a_mean_is_scipys() -> None:
     width = expected.high - expected.low
     assert found["gain"] == pytest.approx(values.mean())
     assert (found["gain_low"], found["gain_high"]) == pytest.approx((expected.low, expected.high), abs=0.07 * width)
+
+
+def test_the_optimism_of_the_least_error_is_what_it_is_on_average() -> None:
+    """Models that are equally good, or of which some are better, judged by few structures and then by all there are."""
+    random = np.random.default_rng(5)
+    for spread in (0.0, 0.2):
+        seen, estimated = [], []
+        for _ in range(150):
+            true = 1.0 + spread * random.random(20)  # mean errors of 20 models
+            errors = true[:, None] * random.exponential(size=30) ** 0.5 * random.exponential(size=(20, 30))
+            scale = 0.8862  # mean of the square root of an exponential number
+            chosen = errors.mean(axis=1).argmin()
+            seen.append(scale * true[chosen] - errors[chosen].mean())
+            estimated.append(selection_optimism(errors, resamples=200))
+        assert np.mean(seen) > 0.1
+        assert np.mean(estimated) == pytest.approx(np.mean(seen), rel=0.35)
+
+
+def test_one_model_that_is_much_better_was_not_chosen_by_luck() -> None:
+    errors = np.random.default_rng(1).exponential(size=(10, 40))
+    errors[3] *= 0.05
+    assert selection_optimism(errors) < 0.01 * errors.mean()
+    assert selection_optimism(errors) == selection_optimism(errors)
+    assert selection_optimism(np.ones((3, 10))) == 0.0

@@ -64,6 +64,9 @@ def data(facts: StudyFacts, found: Frames) -> Section:
         blocks = [Text(pieces("No trial has begun yet, and there is no test split."))]
     for row in found["data"].dropna(subset="elements").to_dict("records"):
         blocks.append(Text(pieces(f"Elements of the {row['split']} split: {row['elements']}.")))
+    if folds := facts.results.splits.get("validation", {}).get("folds"):
+        how = f"Cross-validation with {folds} folds: each structure is validated once, by a network that was trained "
+        blocks.append(Text(pieces(f"{how}without its fold. The model of a trial is trained on all of them.")))
     text = f"Digest of training and validation structures together, in which all trials of the study agree: {digest}."
     return Section("data", "Data", [*blocks, Text(pieces(text))])
 

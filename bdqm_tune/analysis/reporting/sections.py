@@ -24,6 +24,7 @@ from bdqm_tune.analysis.reporting.facts import StudyFacts
 from bdqm_tune.analysis.tables import BOTH, FORCES, PER_ATOM, STATES, STRESS, best_first, error_unit, errors_first
 from bdqm_tune.confirmation import seeds
 from bdqm_tune.errors import argument
+from bdqm_tune.study.optimism import METHOD, optimism_of
 from bdqm_tune.units import MEV, OBJECTIVE_UNITS, duration_text, error_name, error_title, shown
 
 TOP = 20  # trials that the report shows; the file has all
@@ -51,6 +52,7 @@ def summary(facts: StudyFacts) -> Section:
         Fact("how", pieces(", ".join(ways) if len(results.runs) else "not known: there is no run of a worker")),
         Fact("trials", _trials_by_state(results.trials)),
         Fact("best trial", _best(facts)),
+        *_optimism(facts),
         Fact("confirmed", _confirmed(facts)),
         Fact("on the test split", tested(facts)),
         Fact("test split opened", pieces(*_times(len(facts.openings)))),
@@ -73,7 +75,12 @@ def _fixed(facts: StudyFacts) -> list[Fact]:
 def _judged_by(facts: StudyFacts, unit: str) -> str:
     others = [name for name in facts.results.objectives if name != facts.results.objective]
     beside = "".join(f"; beside it {name}" for name in others)
-    return f"{facts.results.objective} ({unit}): the best epoch of a trial, on the validation split{beside}"
+    return f"{facts.results.objective} ({unit}): the best epoch of a trial, {_validated(facts)}{beside}"
+
+
+def _validated(facts: StudyFacts) -> str:
+    folds = facts.results.splits.get("validation", {}).get("folds")
+    return "on the validation split" if folds is None else f"by {folds}-fold cross-validation"
 
 
 def _values_of(runs: pd.DataFrame, option: str) -> list[str]:
@@ -109,6 +116,18 @@ def _best(facts: StudyFacts) -> list[Piece]:
     return pieces("trial ", int(row["number"]), ": ", *parts, " at epoch ", epoch)
 
 
+def _optimism(facts: StudyFacts) -> list[Fact]:
+    """What to expect of the best trial on new structures; nothing where that is not known."""
+    found = optimism_of(facts.study.get_trials(deepcopy=False), facts.results.objectives)
+    if found is None:
+        return []
+    factor, unit = shown(1.0, error_unit(found.objective))
+    too_low = factor * (found.expected - found.least)
+    why = f"{unit}: the least of {found.trials} validation errors is too low by about "
+    text = pieces(factor * found.expected, f" {why}", too_low, f" ({METHOD})")
+    return [Fact("expected on new structures", text)]
+
+
 def _confirmed(facts: StudyFacts) -> list[Piece]:
     champion, (factor, unit) = facts.champion, shown(1.0, error_unit(facts.results.objective))
     if champion is None:
@@ -122,7 +141,7 @@ def _confirmed(facts: StudyFacts) -> list[Piece]:
             interval = [" (95 %: ", factor * low, " to ", factor * high, ")"] if low == low else []
     parts += [factor * champion.mean, f" {unit}", *interval, " on average over ", len(champion.run_ids), " seeds"]
     few = "; of so few no winner is declared" if len(champion.run_ids) < seeds.LEAST_SEEDS else ""
-    return pieces(*parts, f", on the validation split{few}")
+    return pieces(*parts, f", {_validated(facts)}{few}")
 
 
 def search(facts: StudyFacts, found: Frames, drawn: Sequence[str]) -> Section:
