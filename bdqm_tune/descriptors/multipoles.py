@@ -128,7 +128,7 @@ class Multipoles(Descriptor):
     def _moments(self, pairs: kernels.Pairs) -> NDArray[np.float64]:
         """mu (n_moments, n_atoms, n_sigmas padded with zeros to whole blocks)."""
         n_padded = self._radial.weight.shape[1] * WIDTH
-        moments = np.empty((int(np.sum(2 * self.channels.l + 1)), len(pairs.species), n_padded))
+        moments = np.empty((self._n_moments, len(pairs.species), n_padded))
         kernels.fill_moments(pairs, self._radial, moments)
         return moments
 
@@ -184,6 +184,10 @@ class Multipoles(Descriptor):
     @cached_property
     def _probes(self) -> Probes:
         return probes(self.channels, [self.table[z] for z in self._elements], self.sigmas, self._amplitudes())
+
+    @cached_property
+    def _n_moments(self) -> int:
+        return int(np.sum(2 * self.channels.l + 1))
 
     @cached_property
     def _invariants(self) -> Invariants:

@@ -59,8 +59,9 @@ class CompiledContributions:
         networks = list(network.networks.values()) if isinstance(network, PerElementNN) else [network]
         self._places = network.places.numpy() if isinstance(network, PerElementNN) else None
         self._net = layout(networks[0], hyperparameters)
-        self._weights, self._statistics = [weights(each) for each in networks], [statistics(each) for each in networks]
-        self._dtype = self._weights[0][0].dtype
+        self._weights = [part for each in networks for part in weights(each)]
+        self._statistics = [part for each in networks for part in statistics(each)]
+        self._dtype, self._n_networks = self._weights[0].dtype, len(networks)
 
     def __call__(
         self, inputs: NDArray[np.float64], numbers: NDArray[np.int64], derive: bool
@@ -70,7 +71,7 @@ class CompiledContributions:
         outputs, by_inputs = np.empty(len(x), x.dtype), np.empty(x.shape if derive else (0, x.shape[1]), x.dtype)
         # Joined at each call: who trains the network on sees it in the predictions.
         p, running = (
-            np.stack([joined(parts, self._dtype) for parts in each]) for each in (self._weights, self._statistics)
+            joined(parts, self._dtype).reshape(self._n_networks, -1) for parts in (self._weights, self._statistics)
         )
         contribute(self._net, p, running, place, x, outputs, by_inputs)
         return outputs.astype(np.float64), by_inputs.astype(np.float64) if derive else None

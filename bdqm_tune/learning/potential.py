@@ -244,8 +244,7 @@ def stress_of(by_strain: NDArray[np.float64], atoms: Atoms) -> dict[str, NDArray
     that is not periodic, or in a cell without a volume.
     """
     volume = periodic_volume(atoms)
-    symmetric = (by_strain + by_strain.T) / 2
-    return {"stress": symmetric.reshape(-1)[FLAT_VOIGT] / volume} if volume > 0 else {}
+    return {"stress": (by_strain + by_strain.T).reshape(-1)[FLAT_VOIGT] / (2 * volume)} if volume > 0 else {}
 
 
 def periodic_volume(atoms: Atoms) -> float:

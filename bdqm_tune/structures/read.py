@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import ase.db
 import ase.io
@@ -286,23 +287,39 @@ def check_geometry(atoms: Atoms) -> None:
     """Raise BadInput unless the structure has atoms of known elements at finite positions in a usable cell."""
     if len(atoms) == 0:
         raise BadInput("has no atoms")
-    checked("positions", atoms.positions, len(atoms))
-    checked("cell", np.asarray(atoms.cell), len(atoms))
-    checked("atomic numbers", atoms.numbers, len(atoms))
-    if atoms.numbers.min() < 1 or atoms.numbers.max() > HEAVIEST:
-        unknown = sorted({z for z in atoms.numbers.tolist() if not 1 <= z <= HEAVIEST})
-        names = ", ".join(chemical_symbols[z] if 0 <= z < len(chemical_symbols) else str(z) for z in unknown)
-        raise BadInput(f"element {names} is not supported, only H to Rn are")
-    if max(np.abs(atoms.positions).max(), np.abs(np.asarray(atoms.cell)).max()) > FARTHEST:
-        raise BadInput(f"positions and cell must be within {FARTHEST:g} Å")
+    positions, cell, numbers = atoms.positions, np.asarray(atoms.cell), atoms.numbers
+    if not _are_usual(positions, cell, numbers, len(atoms)):
+        checked("positions", positions, len(atoms))
+        checked("cell", cell, len(atoms))
+        checked("atomic numbers", numbers, len(atoms))
+        unknown = sorted({int(z) for z in numbers if not 1 <= z <= HEAVIEST})
+        if unknown:
+            names = ", ".join(chemical_symbols[z] if 0 <= z < len(chemical_symbols) else str(z) for z in unknown)
+            raise BadInput(f"element {names} is not supported, only H to Rn are")
+        if max(np.abs(positions).max(), np.abs(cell).max()) > FARTHEST:
+            raise BadInput(f"positions and cell must be within {FARTHEST:g} Å")
     if atoms.pbc.any():
-        nearest = _nearest_images(np.asarray(atoms.cell).tobytes(), atoms.pbc.tobytes())
+        nearest = _nearest_images(cell.tobytes(), atoms.pbc.tobytes())
         if nearest is None:
             raise BadInput("is periodic along a direction in which its cell has no extent")
         if nearest < NEAREST_IMAGE:
             raise BadInput(
                 f"its periodic images are {nearest:.2g} Å apart, less than {NEAREST_IMAGE} Å; lengths are in Å"
             )
+
+
+def _are_usual(positions: NDArray[Any], cell: NDArray[Any], numbers: NDArray[Any], n_atoms: int) -> bool:
+    """Whether nothing is wrong with these, as far as it is seen at once: every step of a simulation is checked."""
+    return bool(
+        positions.dtype == cell.dtype == np.float64
+        and numbers.dtype == np.int64
+        and (positions.shape, cell.shape, numbers.shape) == ((n_atoms, 3), (3, 3), (n_atoms,))
+        and positions.min() >= -FARTHEST
+        and positions.max() <= FARTHEST
+        and np.abs(cell).max() <= FARTHEST
+        and numbers.min() >= 1
+        and numbers.max() <= HEAVIEST
+    )
 
 
 @lru_cache(maxsize=16)  # a simulation has the same cell step after step, and this takes a tenth of a small step
