@@ -126,7 +126,7 @@ class Descriptor(ABC):
 
     @abstractmethod
     def sparse_derivatives(self, atoms: Atoms, images: bool = False) -> tuple[NDArray[np.float64], SparseDerivatives]:
-        """The features, as `compute` gives them, and their derivatives with respect to the positions.
+        """The features, those of `compute` to rounding, and their derivatives with respect to the positions.
 
         Memory grows with the number of neighbour pairs, never with the square of the number of atoms.
 

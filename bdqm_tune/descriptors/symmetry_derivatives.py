@@ -1,4 +1,4 @@
-"""The derivatives of Behler–Parrinello functions of angles, for training: one for each function and neighbour."""
+"""Behler–Parrinello functions of angles and all their derivatives, for training: for each function and neighbour."""
 
 import numpy as np
 
@@ -10,8 +10,8 @@ from bdqm_tune.descriptors.symmetry_kernels import COINCIDENT, cut, exponents
 
 
 @compiled
-def angular_derivatives(centres, pairs, cutoff, functions, derivatives):
-    """Add those of G4 or G5 of the atoms `centres` to `derivatives` (n_entries, n_features, 3), 1/Å.
+def angular_derivatives(centres, pairs, cutoff, functions, features, derivatives):
+    """Add G4 or G5 to the rows `centres` of `features`, and to `derivatives` (n_entries, n_features, 3), 1/Å.
 
     With u and v the vectors to the two neighbours, w = v - u, and c the cosine between u and v, a function is
 
@@ -61,6 +61,7 @@ def angular_derivatives(centres, pairs, cutoff, functions, derivatives):
                         of_pair[e] *= np.exp(-functions.etas[e] * d2)
                 for p in range(start, end):
                     gaussian, power, column = of_pair[functions.eta[p]], functions.power[p], functions.column[p]
+                    features[i, column] += powers[power] * gaussian * f
                     by_c, by_f = steps[power] * gaussian * f, powers[power] * gaussian
                     by_s = -functions.etas[functions.eta[p]] * f * by_f
                     for x in range(3):

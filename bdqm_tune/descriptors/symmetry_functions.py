@@ -204,13 +204,12 @@ class SymmetryFunctions(Descriptor):
         features, none = np.zeros((len(species), self.n_features)), np.zeros((0, self.n_features, 3))
         for centres, cutoff, functions in self._by_element(species):
             if isinstance(functions, kernels.Radial):
-                kernels.radial(
-                    centres, pairs, cutoff, functions, features, none if derivatives is None else derivatives
-                )
-                continue
-            angular(centres, pairs, cutoff, functions, features)
-            if derivatives is not None:
-                angular_derivatives(centres, pairs, cutoff, functions, derivatives)
+                wanted = none if derivatives is None else derivatives
+                kernels.radial(centres, pairs, cutoff, functions, features, wanted)
+            elif derivatives is None:
+                angular(centres, pairs, cutoff, functions, features)
+            else:
+                angular_derivatives(centres, pairs, cutoff, functions, features, derivatives)
         return features
 
     def _prepare(self, functions: Sequence[Function]) -> list[tuple[kernels.Cutoff, kernels.Radial | kernels.Angular]]:
