@@ -5,7 +5,7 @@ python -m benchmarks.features [FILE] [--repeat 3] [--densities ../shared/data/GM
 Without a file: the 300 structures of OC20 in the folder beside this repository, or else the built-in ones. Where
 amptorch is installed, its descriptors alternate with ours, on every fifth structure, with one thread, in double
 precision as ours; else there is no ratio. The least of the repetitions counts. Set OMP_NUM_THREADS to use fewer cores
-than all.
+than all. Times of one thread are of the CPU, for other work on a machine disturbs those of a clock.
 
 The bound is the time in which this machine, with one thread, does the exponentials, multiplications and additions of
 our formulas at the rates of loops that do nothing else, or writes the result, whichever is longer.
@@ -21,6 +21,7 @@ from typing import Any
 import numba
 import numpy as np
 from ase import Atoms
+from ase.build import molecule
 
 from bdqm_tune.descriptors import GMP, Descriptor, GMPGroups, SymmetryFunctions
 from bdqm_tune.descriptors.multipoles import Multipoles, probe_widths
@@ -97,13 +98,13 @@ def _multiply_add(x: Any, found: Any, times: int) -> None:
         store(found, place, a + b + c + d + e + f + g + h)
 
 
-def least(work: Callable[[], object], repeat: int) -> float:
-    """Least time of several, s."""
+def least(work: Callable[[], object], repeat: int, clock: Callable[[], float] = time.perf_counter) -> float:
+    """Least time of several by a clock, s."""
     times = []
     for _ in range(repeat):
-        start = time.perf_counter()
+        start = clock()
         work()
-        times.append(time.perf_counter() - start)
+        times.append(clock() - start)
     return min(times)
 
 
@@ -140,6 +141,14 @@ def bound(descriptor: Multipoles, structures: Sequence[Atoms], derivatives: bool
     return max(seconds, written / peak.bytes)
 
 
+def molecules(n: int) -> list[Atoms]:
+    """Molecules of water, each with its own distances."""
+    made = [molecule("H2O") for _ in range(n)]
+    for k, atoms in enumerate(made):
+        atoms.positions += np.random.default_rng(k).normal(scale=0.05, size=(3, 3))
+    return made
+
+
 def measure(
     setting: str,
     descriptors: Sequence[Descriptor],
@@ -172,10 +181,10 @@ def measure(
         except NotImplementedError:  # derivatives with solid harmonics, in some versions
             amptorch = None
     for _ in range(repeat):
-        ours.append(least(lambda: _drain(map(work, items)), 1))
+        ours.append(least(lambda: _drain(map(work, items)), 1, time.thread_time))
         threaded.append(least(lambda: _drain(in_threads(work, items)), 1))
         if amptorch is not None:
-            theirs.append(least(lambda: _drain(map(amptorch, some)), 1))
+            theirs.append(least(lambda: _drain(map(amptorch, some)), 1, time.thread_time))
     total, sample = int(n_atoms.sum()), sum(map(len, some))
     first = descriptors[0]
     return Row(
@@ -211,7 +220,8 @@ def main() -> None:
         print(f"amptorch does not run here ({error})")
     elements = sorted({symbol for atoms in structures for symbol in atoms.get_chemical_symbols()})
     peaks = peak()
-    neighbours = least(lambda: [find_neighbours([atoms], 5.0) for atoms in structures], options.repeat)
+    search = lambda: [find_neighbours([atoms], 5.0) for atoms in structures]  # noqa: E731
+    neighbours = least(search, options.repeat, time.thread_time)
     n_atoms = sum(map(len, structures))
     print(f"{len(structures)} structures, {n_atoms} atoms, {usable_cores()} cores")
     print(f"one thread, a second: {peaks.exponentials / 1e9:.2f}e9 exponentials,", end=" ")
@@ -235,6 +245,10 @@ def main() -> None:
     symmetry = [SymmetryFunctions(sorted(set(a.get_chemical_symbols())), **SYMMETRY["sf_cosine"]) for a in few]
     for derivatives in (False, True):
         print(measure("symmetry functions", symmetry, few, derivatives, None, options.repeat, peaks), flush=True)
+    waters, own = molecules(1000), SymmetryFunctions(["H", "O"], **SYMMETRY["sf_cosine"])
+    for name, descriptors in (("together", [own]), ("one by one", [own] * len(waters))):
+        name = f"symmetry functions, {len(waters)} molecules of water, {name}"
+        print(measure(name, descriptors, waters, False, None, options.repeat, peaks), flush=True)
 
 
 if __name__ == "__main__":
