@@ -83,8 +83,8 @@ def test_a_study_with_folds_goes_through_every_command(
 def test_an_ensemble_is_calibrated_by_what_the_folds_leave_out(
     call: Call, stores: Stores, files: dict[str, str], configure: Callable[..., Config]
 ) -> None:
-    from bdqm_tune.evaluation.ensembling import assemble
     from bdqm_tune.learning.dataset import prepare
+    from bdqm_tune.models.ensembling import assemble
     from bdqm_tune.tuning.tune import tune
 
     config = configure(
