@@ -122,7 +122,10 @@ def chosen(trial: int | None = None) -> Choose:
         model = chosen_model(study, trial)
         run = existing_run(client, f"trial {model.trial}, {model.why}", model.run_id)
         trained = client.get_run(model.trained_in)
-        return Candidate(load_model(model.run_id, stores), run, trained, (model.trial,))
+        found = load_model(
+            f"runs:/{model.run_id}/{'model' if model.run_id == model.trained_in else 'ensemble'}", stores
+        )
+        return Candidate(found, run, trained, (model.trial,))
 
     return choose
 

@@ -39,7 +39,7 @@ NAME = """<script>alert("1")</script> & 'Ω' 😀 | *b* `c` [d](e) $f$ # %"""
 REASON = '<img src=x onerror="alert(2)"> | "the *ensemble* was planned"'
 N_TRIALS, TOP = 12, 10  # of the study, and that its report shows
 LARGEST = 5_000_000  # bytes of a page
-PICTURES = 9 + 3  # of the trials, and of the evaluation of structures of one size
+PICTURES = 9 + 3 + 2  # of the trials, of the evaluation of structures of one size, and of an ensemble
 
 
 @dataclass
@@ -147,7 +147,10 @@ def options(files: dict[str, str], **study: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def made(files: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
-    """The report of a study that has all: two workers, pruned trials, finalists, two openings of the test split."""
+    """The report of a study that has all: two workers, pruned trials, finalists, two openings of the test split.
+
+    The first is for the champion, the ensemble of its seeds.
+    """
     folder = tmp_path_factory.mktemp("study")
     with chdir(folder), pytest.MonkeyPatch.context() as patch:
         patch.setattr(sections, "TOP", TOP)
@@ -490,5 +493,5 @@ def test_workers_with_other_options_are_told_apart(made: Made) -> None:
     assert frame.loc["study.seed", "workers"].tolist() == [1, 1]
     assert frame.loc["study.sampler", "workers"] == 2
     environment = made.csv("environment.csv")
-    assert environment["processes"].sum() == 2 + 1 + 1 + 2
+    assert environment["processes"].sum() == 2 + 1 + 2 + 2  # workers, confirmation, ensembles, evaluations
     assert len(environment) == 1

@@ -65,9 +65,9 @@ def test_it_is_the_model_of_the_study_from_then_on(
     assert run.data.tags["mlflow.parentRunId"] == champion.confirmation_run_id
     assert run.data.tags["model_run_ids"] == ", ".join(champion.run_ids)
     lines = confirmation_lines(made)
-    assert lines[-2].endswith(f"run {champion.run_ids[int(errors.argmin())]}")
-    assert lines[-1].startswith("its model is the ensemble of its 4 seeds: ")
-    assert lines[-1].endswith(f"run {champion.run_id}")
+    assert any(line.endswith(f"run {champion.run_ids[int(errors.argmin())]}") for line in lines)
+    (line,) = (line for line in lines if line.startswith("its model is the ensemble of its 4 seeds: "))
+    assert line.endswith(f"run {champion.run_id}")
 
     # What takes the study's model takes it.
     chosen = chosen_model(study)
@@ -101,7 +101,7 @@ def test_it_is_not_where_it_is_no_better_or_takes_too_long(
     assert not made.champion.is_ensemble
     assert made.champion.run_id in made.champion.run_ids
     assert made.ensemble.startswith("its model is not the ensemble of its 3 seeds: ")
-    assert confirmation_lines(made)[-1] == made.ensemble
+    assert made.ensemble in confirmation_lines(made)
 
 
 def test_without_enough_structures_to_calibrate_on_there_is_none(stores: Stores, tuned: Callable[..., Config]) -> None:
