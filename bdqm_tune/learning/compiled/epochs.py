@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -171,6 +172,7 @@ def _data(split: SplitTensors) -> Data:
     places, known = np.zeros(0, np.int64), np.zeros(0, np.bool_)
     numbers, rows, entries = (np.zeros((0,) * n, features.dtype) for n in (1, 2, 3))
     no_forces, no_stress = (*(places,) * 4, entries, rows, known), (places, entries, rows, known, numbers)
-    of_forces: tuple[Any, ...] = no_forces if forces is None else forces.arrays(split.first.numpy())
-    of_stress: tuple[Any, ...] = no_stress if stress is None else stress.arrays()
-    return Data(*common, forces is not None, *of_forces, stress is not None, *of_stress)
+    of_forces = no_forces if forces is None else forces.arrays(split.first.numpy())
+    of_stress = no_stress if stress is None else stress.arrays()
+    fields: tuple[Any, ...] = (*common, forces is not None, *of_forces, stress is not None, *of_stress)
+    return Data(*fields)
