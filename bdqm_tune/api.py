@@ -11,7 +11,6 @@ from bdqm_tune.compilation.cache import compile_ahead
 from bdqm_tune.config.config import load_config
 from bdqm_tune.confirmation import confirm as confirmation
 from bdqm_tune.confirmation.confirm import Confirmation
-from bdqm_tune.errors import BadInput
 from bdqm_tune.evaluation.evaluation import evaluate_best
 from bdqm_tune.evaluation.record import Evaluation
 from bdqm_tune.learning.calculator import PotentialCalculator, make_calculator
@@ -22,7 +21,7 @@ from bdqm_tune.learning.potential import Potential
 from bdqm_tune.models.ensembling import BEST, COVERAGE, assemble
 from bdqm_tune.models.registry import ALIAS, Registered
 from bdqm_tune.models.registry import register as _register
-from bdqm_tune.models.store import computed_in, is_tracked, load_model
+from bdqm_tune.models.store import as_potential, computed_in, is_tracked, load_model
 from bdqm_tune.n2p2 import export_n2p2 as _export_n2p2
 from bdqm_tune.n2p2 import load_n2p2
 from bdqm_tune.services.connection import Stores, find_stores, home_folder
@@ -249,10 +248,7 @@ def export_n2p2(
         >>> bt.export_n2p2("models:/silicon@champion", "hdnnp-data")  # doctest: +SKIP
     """
     if not isinstance(model, Potential):
-        loaded = _load_model(model)
-        if not isinstance(loaded, Potential):
-            raise BadInput(f"{model}: an ensemble, and n2p2 has one network an element; export one of its trials")
-        model = loaded
+        model = as_potential(_load_model(model), str(model))
     return _export_n2p2(model, folder, length_unit, energy_unit)
 
 

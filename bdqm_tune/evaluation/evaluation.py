@@ -42,7 +42,7 @@ class Candidate:
         if not isinstance(self.model, Ensemble):
             return f"trial {self.trials[0]}"
         if len(self.trials) == 1:
-            return f"the ensemble of trial {self.trials[0]}'s seeds"
+            return f"the ensemble of trial {self.trials[0]} with {len(self.model.members)} seeds"
         return f"the ensemble of trials {', '.join(map(str, self.trials))}"
 
 

@@ -84,7 +84,11 @@ def computed_in(model: Potential | Ensemble, precision: str | None) -> Potential
 
 def load_potential(model: str, stores: Stores) -> Potential:
     """The same, where it must be a single potential. Raises BadInput as `load_model`, and for an ensemble."""
-    found = load_model(model, stores)
+    return as_potential(load_model(model, stores), model)
+
+
+def as_potential(found: Potential | Ensemble, model: str) -> Potential:
+    """The model that was found at an address, where it must be a single potential. Raises BadInput for an ensemble."""
     if isinstance(found, Ensemble):
         first = next(iter(found.members))
         raise BadInput(

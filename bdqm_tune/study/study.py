@@ -377,7 +377,8 @@ def _refuse_other_signature(name: str, attributes: dict[str, Any], requested: di
     if stored is None:
         raise BadInput(f"study {name!r} exists but was not made by bdqm-tune; choose another name with --study")
     then_and_now = [{**each, "objectives": objectives_of(each)} for each in (stored, requested)]
-    for key, value in then_and_now[1].items():
+    # The data last: their digest also follows from what is trained on, and says less.
+    for key, value in sorted(then_and_now[1].items(), key=lambda pair: pair[0] == "data"):
         then = then_and_now[0].get(key)
         if key == "descriptor" and isinstance(then, dict):
             same = same_descriptor(then, value)

@@ -73,7 +73,7 @@ def test_it_is_the_model_of_the_study_from_then_on(
     chosen = chosen_model(study)
     assert (chosen.run_id, chosen.trained_in) == (champion.run_id, champion.run_ids[0])
     evaluation = evaluate_best(stores, "small")
-    assert (evaluation.trial, evaluation.opening.model) == (0, "the ensemble of trial 0's seeds")
+    assert (evaluation.trial, evaluation.opening.model) == (0, "the ensemble of trial 0 with 4 seeds")
     assert evaluation.coverage is not None
     version = register(stores, "small")
     assert version.run_id == champion.run_id
