@@ -123,7 +123,7 @@ def configuration(data: Path, name: str, validation: dict[str, Any], seed: int, 
 
 
 def train(config: Config, home: Path, seed: int, n_trials: int) -> list[Tried | None]:
-    """Train so many configurations; None where one diverged."""
+    """Train a number of configurations; None where one diverged."""
     dataset = prepare(config, home)
     backend = make_backend(config, dataset)
 

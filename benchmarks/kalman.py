@@ -74,7 +74,7 @@ def configuration(train: Path, nodes: list[int]) -> Config:
 
 
 def trained(train: SplitTensors, options: Hyperparameters, scale: float, epochs: int, seed: int) -> AtomicNetwork:
-    """A network after so many epochs of the filter.
+    """A network after some epochs of the filter.
 
     Args:
         scale: eV of one unit of the scaled targets.

@@ -100,7 +100,7 @@ def with_all_derivatives(potential: Potential, atoms: Atoms) -> Any:
 
 
 def in_turns(works: dict[str, Callable[[], object]], repeats: int, seconds: float) -> dict[str, float]:
-    """CPU milliseconds of a call of each: medians of the turns, each of which takes about so many seconds."""
+    """CPU milliseconds of a call of each: medians of the turns, each of which takes about that many seconds."""
     times: dict[str, list[float]] = {name: [] for name in works}
     calls = {}
     for name, work in works.items():

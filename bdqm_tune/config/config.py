@@ -44,7 +44,7 @@ class Validation(Options):
     fraction: float = Field(0.1, gt=0, lt=1, description="share of the structures, where there are no folds")
     folds: Annotated[int, Field(ge=2, le=20)] | None = Field(
         None,
-        description="cross-validation: the structures are dealt into so many folds, each trial trains one network "
+        description="cross-validation: the structures are dealt into this many folds, each trial trains one network "
         "without each fold, which is validated on it, and one on all structures, which is kept",
     )
     split: Literal["random", "composition", "blocks"] = Field(

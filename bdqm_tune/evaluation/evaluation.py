@@ -15,7 +15,7 @@ from bdqm_tune.evaluation.measurement import measure, measure_unlabelled, predic
 from bdqm_tune.evaluation.record import Evaluation, record_evaluation, recorded_evaluation
 from bdqm_tune.learning.ensemble import Ensemble
 from bdqm_tune.learning.potential import Potential
-from bdqm_tune.models.store import existing_run, load_model
+from bdqm_tune.models.store import MODEL_FOLDERS, existing_run, load_model
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.services.secrets import refuse_secrets
 from bdqm_tune.storage.database import study_lock
@@ -122,9 +122,7 @@ def chosen(trial: int | None = None) -> Choose:
         model = chosen_model(study, trial)
         run = existing_run(client, f"trial {model.trial}, {model.why}", model.run_id)
         trained = client.get_run(model.trained_in)
-        found = load_model(
-            f"runs:/{model.run_id}/{'model' if model.run_id == model.trained_in else 'ensemble'}", stores
-        )
+        found = load_model(f"runs:/{model.run_id}/{MODEL_FOLDERS[model.is_ensemble]}", stores)
         return Candidate(found, run, trained, (model.trial,))
 
     return choose

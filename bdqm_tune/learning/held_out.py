@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from bdqm_tune.config.config import Objective
 from bdqm_tune.learning.batches import SplitTensors
+from bdqm_tune.learning.metrics import energy_and_forces
 from bdqm_tune.learning.networks import AtomicNetwork
 from bdqm_tune.learning.torch_epochs import predict_batch
-from bdqm_tune.units import FORCE_LENGTH
 
 MOST_GROUPS = 50  # so that the errors of a trial stay small, whatever the number of structures
 
@@ -37,7 +37,7 @@ class HeldOut:
             "val_energy_mae": errors / n,
             "val_energy_mae_per_atom": errors / self.n_atoms / n,
             "val_forces_mae": forces,
-            "val_energy_forces": errors / self.n_atoms / n + FORCE_LENGTH * forces,
+            "val_energy_forces": energy_and_forces(errors / self.n_atoms / n, forces),
         }
         n_groups = min(n, MOST_GROUPS)
         group = np.arange(n) * n_groups // n

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from bdqm_tune.errors import BdqmError
 from bdqm_tune.units import FORCE_LENGTH
 
 KINDS = ("mae", "rmse", "r2")  # that follow from sums over structures
+Error = TypeVar("Error", float, NDArray[np.float64])
 CONSTANT = 1e-16  # variance, in the square of the unit, below which true values count as equal
 
 
@@ -130,7 +132,7 @@ def energy_metrics(
     return energy_deviations(predicted, true, n_atoms).metrics()
 
 
-def energy_and_forces(energy_mae_per_atom: float, forces_mae: float) -> float:
+def energy_and_forces(energy_mae_per_atom: Error, forces_mae: Error) -> Error:
     """The error of energies per atom (eV/atom) and that of forces (eV/Å) in one number, eV/atom; see `FORCE_LENGTH`."""
     return energy_mae_per_atom + FORCE_LENGTH * forces_mae
 

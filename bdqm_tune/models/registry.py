@@ -173,7 +173,7 @@ def _tags(study: Study, chosen: ChosenModel, run: Run) -> dict[str, str]:
         MODEL_RUN: chosen.run_id,
         "study": study.study_name,
         "trial": str(chosen.trial),
-        **({} if chosen.run_id != chosen.trained_in else {"seed": run.data.params["seed"]}),
+        **({} if chosen.is_ensemble else {"seed": run.data.params["seed"]}),
         "train_digest": run_tags["train_digest"],
         "validation_digest": run_tags["validation_digest"],
         **{name: run_tags[name] for name in ("git_commit", "git_dirty") if name in run_tags},

@@ -36,6 +36,11 @@ class ChosenModel:
     why: str
     trained_in: str  # the run of its training or, of an ensemble, of one of its members
 
+    @property
+    def is_ensemble(self) -> bool:
+        """Whether it is an ensemble, which no single run has trained."""
+        return self.run_id != self.trained_in
+
 
 def chosen_model(study: optuna.Study, picked: int | None = None) -> ChosenModel:
     """The picked trial or, where none is, the confirmed champion or else the best trial.
