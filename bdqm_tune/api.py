@@ -247,7 +247,7 @@ def export_n2p2(
         >>> import bdqm_tune as bt
         >>> bt.export_n2p2("models:/silicon@champion", "hdnnp-data")  # doctest: +SKIP
     """
-    if not isinstance(model, Potential):
+    if isinstance(model, str | Path):
         model = as_potential(_load_model(model), str(model))
     return _export_n2p2(model, folder, length_unit, energy_unit)
 

@@ -36,7 +36,7 @@ from bdqm_tune.config.config import load_config
 from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.learning.calculator import make_calculator
 from bdqm_tune.learning.dataset import prepare
-from bdqm_tune.learning.potential import Potential
+from bdqm_tune.learning.network_potential import NetworkPotential
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 DESCRIPTORS: dict[str, dict[str, Any]] = {
@@ -97,7 +97,7 @@ def moving(atoms: Atoms, temperature: float, displacement: float, seed: int) -> 
     return moved
 
 
-def trained(images: Sequence[Atoms], descriptor: dict[str, Any], epochs: int, **options: Any) -> Potential:
+def trained(images: Sequence[Atoms], descriptor: dict[str, Any], epochs: int, **options: Any) -> NetworkPotential:
     """A potential that is trained on these energies and forces.
 
     Args:

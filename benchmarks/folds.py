@@ -34,7 +34,7 @@ from bdqm_tune.descriptors import stored_features
 from bdqm_tune.learning.bootstrap import selection_optimism
 from bdqm_tune.learning.dataset import prepare
 from bdqm_tune.learning.fit import Diverged
-from bdqm_tune.learning.potential import Potential
+from bdqm_tune.learning.network_potential import NetworkPotential
 from bdqm_tune.structures import read_structures
 from bdqm_tune.study.search_space import suggest
 from bdqm_tune.tracking.quiet import quiet_libraries
@@ -52,7 +52,7 @@ class Tried(NamedTuple):
 
     value: float  # the objective, on what validates it
     parts: list[float]  # of it, by groups of structures
-    potential: Potential
+    potential: NetworkPotential
 
 
 class Chosen(NamedTuple):
@@ -165,7 +165,7 @@ class Test:
     def __init__(self, name: str, data: Path, home: Path) -> None:
         self._file, self._home = str(data / CASES[name][1]), home
 
-    def error(self, potential: Potential, config: Config) -> float:
+    def error(self, potential: NetworkPotential, config: Config) -> float:
         """The objective on it, in its unit."""
         test = read_structures(self._file, config.data)
         if not config.training.forces:

@@ -27,8 +27,8 @@ from bdqm_tune.config.config import Config, load_config
 from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.learning.batches import SplitTensors, split_tensors
 from bdqm_tune.learning.dataset import prepare
+from bdqm_tune.learning.network_potential import NetworkPotential
 from bdqm_tune.learning.networks import AtomicNetwork, make_network
-from bdqm_tune.learning.potential import Potential
 from bdqm_tune.structures import read_structures
 from benchmarks.ablation import ELEMENTS, errors
 from benchmarks.accuracy import DATA
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 start = time.process_time()
                 network = trained(train, hyperparameters, dataset.scale, options.epochs, seed)
                 seconds = time.process_time() - start
-                potential = Potential.from_dataset(dataset, hyperparameters, network)
+                potential = NetworkPotential.from_dataset(dataset, hyperparameters, network)
                 energy, forces = errors(potential.predict(test.atoms), test)
                 print(f"{element}, seed {seed}: {energy:.2f} meV/atom | {forces:.4f} eV/Å, {seconds:.0f} CPU s")
     return 0

@@ -30,8 +30,8 @@ from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.descriptors import Descriptor, SymmetryFunctions, descriptor_from_options
 from bdqm_tune.learning.calculator import PotentialCalculator
 from bdqm_tune.learning.contributions import TorchContributions
+from bdqm_tune.learning.network_potential import NetworkPotential
 from bdqm_tune.learning.networks import make_network
-from bdqm_tune.learning.potential import Potential
 from bdqm_tune.learning.scalers import fit_scaler
 from bdqm_tune.learning.targets import NO_REFERENCES
 from benchmarks.settings import SYMMETRY
@@ -74,7 +74,7 @@ def descriptors(atoms: Atoms) -> dict[str, Descriptor]:
     }
 
 
-def potential_for(descriptor: Descriptor, atoms: Atoms) -> Potential:
+def potential_for(descriptor: Descriptor, atoms: Atoms) -> NetworkPotential:
     """A potential with the scaler of a training on such structures, and random weights."""
     features, random = [], np.random.default_rng(1)
     for _ in range(10):
@@ -87,10 +87,10 @@ def potential_for(descriptor: Descriptor, atoms: Atoms) -> Potential:
     options = Hyperparameters(initialization="xavier")
     network = make_network(descriptor.n_features, options, []).eval()
     known = tuple(sorted(set(atoms.numbers.tolist())))
-    return Potential(descriptor, scaler, NO_REFERENCES, 1.0, options, network, 0.0, True, known)
+    return NetworkPotential(descriptor, scaler, NO_REFERENCES, 1.0, options, network, 0.0, True, known)
 
 
-def with_all_derivatives(potential: Potential, atoms: Atoms) -> Any:
+def with_all_derivatives(potential: NetworkPotential, atoms: Atoms) -> Any:
     """Energy and forces by way of the derivatives of every feature, and by torch's operations."""
     features, derivatives = potential.descriptor.sparse_derivatives(atoms)
     inputs = potential.scaler(features, atoms.numbers)

@@ -9,8 +9,8 @@ from typing import Any
 from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.fit import Checkpoint, EpochRecord
+from bdqm_tune.learning.network_potential import NetworkPotential
 from bdqm_tune.learning.networks import SingleNN
-from bdqm_tune.learning.potential import Potential
 
 
 def epoch_record(epoch: int, error: float, seconds: float) -> EpochRecord:
@@ -55,9 +55,9 @@ class SleepingRun:
     def restore(self, checkpoint: Checkpoint) -> None:
         raise NotImplementedError
 
-    def potential(self) -> Potential:
+    def potential(self) -> NetworkPotential:
         network = SingleNN(self.dataset.descriptor.n_features, self.hyperparameters)
-        return Potential.from_dataset(self.dataset, self.hyperparameters, network)
+        return NetworkPotential.from_dataset(self.dataset, self.hyperparameters, network)
 
 
 @dataclass

@@ -29,7 +29,7 @@ from bdqm_tune.backends import make_backend
 from bdqm_tune.config.config import load_config
 from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.learning.dataset import prepare
-from bdqm_tune.learning.potential import Potential
+from bdqm_tune.learning.network_potential import NetworkPotential
 
 LATTICE = {"Cu": 3.61, "Au": 4.08}  # Å
 STRAIN, DISPLACEMENT = 0.04, 0.1  # standard deviations, the latter in Å
@@ -118,7 +118,7 @@ def measure(train: Path, test: Sequence[Atoms], weight: float | None, seeds: int
     }
 
 
-def errors(potential: Potential, test: Sequence[Atoms]) -> tuple[float, float, float]:
+def errors(potential: NetworkPotential, test: Sequence[Atoms]) -> tuple[float, float, float]:
     """Mean absolute errors: energies, meV/atom, and components of the forces, eV/Å, and of the stress, GPa."""
     predicted = potential.predict(list(test))
     assert predicted.forces is not None

@@ -14,7 +14,7 @@ from scripts import rooms
 PACKAGE = Path(__file__).resolve().parents[1] / "bdqm_tune"
 
 # What each room may import from, apart from itself, from the ground up.
-GROUND = ["backoff", "errors", "files", "units", "process", "progress", "threads", "compiled", "user"]
+GROUND = ["backoff", "errors", "files", "plugins", "units", "process", "progress", "threads", "compiled", "user"]
 SCIENCE = ["structures", "descriptors", "learning", "backends"]
 STORES = ["services", "storage", "tracking"]
 ALLOWED: dict[str, list[str]] = {
@@ -26,7 +26,7 @@ ALLOWED: dict[str, list[str]] = {
     "compilation": [*GROUND, "config", *SCIENCE],
     "amptorch_import": [*GROUND, "config", *SCIENCE],
     "n2p2": [*GROUND, "config", *SCIENCE],
-    "services": ["errors", "files", "user", "config"],
+    "services": ["errors", "files", "plugins", "user", "config"],
     "mlflow_server": ["backoff", "errors", "files", "process", "progress", "units", "user", "services"],
     "storage": [*GROUND, "services"],
     "tracking": [*GROUND, "services", "storage", "learning"],

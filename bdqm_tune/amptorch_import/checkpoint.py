@@ -19,8 +19,8 @@ from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.descriptors import GMP, Descriptor, GMPGroups, SymmetryFunctions
 from bdqm_tune.descriptors.pseudodensity import Table, read_file, read_folder
 from bdqm_tune.errors import BadInput, one_line
+from bdqm_tune.learning.network_potential import NetworkPotential
 from bdqm_tune.learning.networks import AtomicNetwork, MixedNN, make_network
-from bdqm_tune.learning.potential import Potential
 from bdqm_tune.learning.scalers import ElementScaler, FeatureScaler, Scaler
 from bdqm_tune.learning.targets import NO_REFERENCES
 
@@ -34,7 +34,7 @@ ROOT_FLOORS = {"gmpordernorm": 1e-2, "gmp": 1e-8}
 
 def load_amptorch_checkpoint(
     folder: str | Path, pseudodensities: str | Path | None = None, exact_forces: bool = False
-) -> Potential:
+) -> NetworkPotential:
     """The potential in a checkpoint folder of amptorch, which need not be installed; no code of the files is run.
 
     It predicts what amptorch predicts. A model that was trained without forces has them here: those of its energy.
@@ -77,7 +77,7 @@ def load_amptorch_checkpoint(
         _refuse_what_matters(account)
         hyperparameters = Hyperparameters(**account.options["search"])
         network = _network(weights, hyperparameters, elements, columns)
-        potential = Potential(
+        potential = NetworkPotential(
             descriptor,
             _scaler(normalizers["feature"], columns),
             NO_REFERENCES,

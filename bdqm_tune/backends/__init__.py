@@ -2,16 +2,16 @@
 
 In: a configuration and a `Dataset`. Out: a `Backend`, whose `start(hyperparameters, seed, dataset)` gives a
 `TrainingRun`: one epoch at a time, with a state that can be saved and restored. Called by: `tuning`,
-`confirmation`, `models`, `study`, `compilation`. To add one: the two protocols of `backends.base`, and a case in
-`make_backend`.
+`confirmation`, `models`, `study`, `compilation`. To add one: the protocols of `backends.base` and
+`learning.potential`, and a declaration (`config.backends`); `examples/plugin` has one from outside.
 """
 
 from bdqm_tune.backends.base import Backend, TrainingRun
-from bdqm_tune.backends.native import NativeBackend
+from bdqm_tune.config.backends import named
 from bdqm_tune.config.config import Config
 from bdqm_tune.learning.dataset import Dataset
 
-__all__ = ["Backend", "NativeBackend", "TrainingRun", "make_backend"]
+__all__ = ["Backend", "TrainingRun", "make_backend"]
 
 
 def make_backend(config: Config, dataset: Dataset) -> Backend:
@@ -20,10 +20,5 @@ def make_backend(config: Config, dataset: Dataset) -> Backend:
     Raises:
         BadInput: the backend is not installed, or does not support the configuration.
     """
-    match config.backend:
-        case "native":
-            return NativeBackend(config, dataset)
-        case "amptorch":
-            from bdqm_tune.backends.amptorch import AmptorchBackend  # an optional dependency
-
-            return AmptorchBackend(config, dataset)
+    backend: Backend = named(config.declared.make)(config, dataset)
+    return backend

@@ -19,10 +19,10 @@ from bdqm_tune.descriptors.amptorch_faults import wrong_without_derivatives
 from bdqm_tune.errors import BadInput
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.fit import BestEpoch, Checkpoint, EpochRecord
+from bdqm_tune.learning.network_potential import NetworkPotential
 from bdqm_tune.learning.networks import ACTIVATIONS, AtomicNetwork, make_network
 from bdqm_tune.learning.optimisation import make_optimizer, make_schedule
 from bdqm_tune.learning.plain_network import check_plain
-from bdqm_tune.learning.potential import Potential
 from bdqm_tune.progress import note
 
 NAMED = 20  # images that a message names, at most
@@ -104,13 +104,13 @@ class AmptorchRun:
     def restore(self, checkpoint: Checkpoint) -> None:
         raise NotImplementedError("backend amptorch: a training cannot resume from a checkpoint")
 
-    def potential(self) -> Potential:
+    def potential(self) -> NetworkPotential:
         """The model of the best epoch so far, with the descriptor of the dataset, which gives the same features."""
         network = make_network(self._dataset.descriptor.n_features, self._hyperparameters, self._network.elements).to(
             self._dtype
         )
         network.load_state_dict(self._network.state_dict())
-        return Potential.from_dataset(self._dataset, self._hyperparameters, network)
+        return NetworkPotential.from_dataset(self._dataset, self._hyperparameters, network)
 
     def held_out(self) -> None:
         """None: amptorch's loop gives the errors of batches."""

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.fit import Checkpoint, EpochRecord
 from bdqm_tune.learning.held_out import HeldOut
@@ -70,10 +69,11 @@ class Backend(Protocol):
     device: str  # name of the device that it trains on
     at_once: int  # default number of parallel trials, each in a thread
 
-    def start(self, hyperparameters: Hyperparameters, seed: int, dataset: Dataset | None = None) -> TrainingRun:
+    def start(self, hyperparameters: Any, seed: int, dataset: Dataset | None = None) -> TrainingRun:
         """A training that has not begun.
 
         Args:
+            hyperparameters: an object of the class that the backend declares.
             dataset: the backend's structures with features of another descriptor; None: the backend's dataset.
         """
         ...

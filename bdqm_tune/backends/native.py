@@ -25,9 +25,9 @@ from bdqm_tune.learning.fit import Checkpoint, EpochRecord, Fit
 from bdqm_tune.learning.fold_epochs import Fold
 from bdqm_tune.learning.held_out import HeldOut
 from bdqm_tune.learning.memory_budget import MemoryBudget
+from bdqm_tune.learning.network_potential import NetworkPotential
 from bdqm_tune.learning.networks import borrowed_random_numbers, make_network
 from bdqm_tune.learning.plain_network import is_plain
-from bdqm_tune.learning.potential import Potential
 from bdqm_tune.threads import usable_cores
 
 
@@ -59,8 +59,8 @@ class NativeRun:
     def restore(self, checkpoint: Checkpoint) -> None:
         self._fit.restore(checkpoint)
 
-    def potential(self) -> Potential:
-        return Potential.from_dataset(self._dataset, self._hyperparameters, self._fit.best_network)
+    def potential(self) -> NetworkPotential:
+        return NetworkPotential.from_dataset(self._dataset, self._hyperparameters, self._fit.best_network)
 
     def held_out(self) -> HeldOut:
         return self._fit.held_out()

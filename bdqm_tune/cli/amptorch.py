@@ -87,7 +87,7 @@ def _import_checkpoint(
     remarks = [str(warning.message) for warning in caught]
     _print_warnings(remarks)
     if as_json:
-        record = {"out": str(target), "n_parameters": potential.network.n_parameters, "warnings": remarks}
+        record = {"out": str(target), "n_parameters": potential.n_parameters, "warnings": remarks}
         print(json.dumps(record))
         return
     print(f"{target}: the model; `bdqm-tune predict {argument(str(target))} FILE` predicts with it")

@@ -33,7 +33,7 @@ def import_n2p2(
     except OSError as error:
         raise BadInput(f"{out}: cannot be written ({error.strerror})") from None
     if as_json:
-        print(json.dumps({"out": out, "n_parameters": potential.network.n_parameters}))
+        print(json.dumps({"out": out, "n_parameters": potential.n_parameters}))
         return
     predict = f"`bdqm-tune predict {argument(out)} FILE`"
     print(f"{out}: the model, read in {length_unit} and {energy_unit}; {predict} predicts with it")

@@ -44,7 +44,7 @@ def training(folder: Path) -> None:
     import ase.io
     import torch
 
-    from bdqm_tune.backends import NativeBackend
+    from bdqm_tune.backends.native import NativeBackend
     from bdqm_tune.config.config import load_config
     from bdqm_tune.config.hyperparameters import Hyperparameters
     from bdqm_tune.learning.batched.epoch_schedule import Data, EpochSchedule

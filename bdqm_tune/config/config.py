@@ -7,22 +7,11 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from bdqm_tune.config.descriptor_options import DescriptorOptions, counts
-from bdqm_tune.config.descriptor_search import (
-    check_search,
-    descriptor_spaces,
-    is_fixed_option,
-    with_fixed_options,
-    with_option,
-)
-from bdqm_tune.config.hyperparameters import (
-    AMPOPT_SEARCH,
-    DEFAULT_SEARCH,
-    Options,
-    Scheduler,
-    excluded_by,
-    refuse_two_ways,
-)
+from bdqm_tune.config.backends import Declaration, find_backend
+from bdqm_tune.config.descriptor_options import DescriptorOptions
+from bdqm_tune.config.descriptor_search import check_search, descriptor_spaces, is_fixed_option, with_fixed_options
+from bdqm_tune.config.hyperparameters import Scheduler, excluded_by
+from bdqm_tune.config.options import Options
 from bdqm_tune.config.problems import problems
 from bdqm_tune.config.reference_energies import ReferenceOption, parse_reference_energies
 from bdqm_tune.config.spaces import DESCRIPTOR, Space, check_value, is_space, parse_space
@@ -33,7 +22,6 @@ Sampler = Literal["tpe", "cmaes", "random", "gp", "grid", "qmc", "nsgaii"]
 Pruner = Literal["hyperband", "halving", "median", "none"]
 Objective = Literal["val_energy_mae", "val_energy_mae_per_atom", "val_forces_mae", "val_energy_forces"]
 StudyObjective = Literal[Objective, "n_parameters", "time_per_atom"]
-AMPOPT = "ampopt"  # as `search`: the predecessor's search space
 OF_FORCES = ("val_forces_mae", "val_energy_forces")
 ONE_OBJECTIVE_ONLY = ("cmaes",)  # samplers that cannot weigh several
 
@@ -248,15 +236,18 @@ class Study(Options):
 class Config(Options):
     """A whole configuration file."""
 
+    backend: str = Field(
+        "native",
+        description="what trains: native, the project's own engine; amptorch where it is installed; or one of another "
+        "package, see `bdqm-tune doctor`",
+    )
+    backend_options: dict[str, Any] = Field({}, description="of the backend, the same for all trials; native has none")
     data: Data = Data()
     descriptor: DescriptorOptions = DescriptorOptions()
     target: Target = Target()
     training: Training = Training()
-    search: dict[str, Any] = DEFAULT_SEARCH
+    search: dict[str, Any] = Field({}, validate_default=True)  # completed by the backend's default search space
     study: Study = Study()
-    backend: Literal["native", "amptorch"] = Field(
-        "native", description="what trains the network: the project's own engine, or amptorch where it is installed"
-    )
     amptorch_features: Literal["checked", "own"] = Field(
         "checked",
         description="of backend amptorch. checked: where its features of a structure are not those of the descriptor, "
@@ -281,67 +272,90 @@ class Config(Options):
 
     @model_validator(mode="before")
     @classmethod
-    def _fixed_descriptor(cls, content: Any) -> Any:
+    def _completed(cls, content: Any) -> Any:
         if not isinstance(content, Mapping):
             return content
-        if content.get("backend") == "amptorch":
-            content = with_option(content, "smooth_cutoff", False)  # which amptorch does not have
-            content = with_training_option(content, "energy_loss", "total")
-            content = with_training_option(content, "forces", False)  # with which it takes many times longer
-            content = with_training_option(content, "stress", False)  # which it does not train on
-        return with_fixed_options(content)
+        try:
+            declared = find_backend(str(content.get("backend", "native")))
+        except BadInput:
+            return content  # which is refused later
+        return with_fixed_options(declared.complete(content))
+
+    @field_validator("backend")
+    @classmethod
+    def _one_there_is(cls, backend: str) -> str:
+        try:
+            return find_backend(backend).name
+        except BadInput as error:
+            raise ValueError(str(error)) from None
+
+    @field_validator("backend_options")
+    @classmethod
+    def _of_the_backend(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if "backend" not in info.data:
+            return options  # refused already
+        model = _declared(info.data).options
+        try:
+            return model(**options).model_dump(mode="json", exclude_unset=True)
+        except ValidationError as error:
+            raise ValueError(describe(error, model)) from None
 
     @field_validator("search", mode="before")
     @classmethod
-    def _ranges(cls, search: Any) -> Any:
+    def _ranges(cls, search: Any, info: ValidationInfo) -> Any:
         if isinstance(search, str):
-            raise ValueError(f"must be ranges and values of hyperparameters, or {AMPOPT}, got {shown(search)}")
+            named = [f", or {name}" for name in _declared(info.data).searches]
+            raise ValueError(f"must be ranges and values of hyperparameters{''.join(named)}, got {shown(search)}")
         return search
 
     @field_validator("search")
     @classmethod
-    def _complete_search(cls, search: dict[str, Any]) -> dict[str, Any]:
-        refuse_two_ways(search)
-        merged = {
-            **{name: entry for name, entry in DEFAULT_SEARCH.items() if name not in excluded_by(search)},
-            **search,
-        }
-        if "scheduler" not in search and {"gamma", "step_size"} & search.keys():
-            merged["scheduler"] = "step"  # of which they are
+    def _complete_search(cls, search: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if "backend" not in info.data:
+            return search  # refused already
+        declared = _declared(info.data)
+        merged = declared.complete_search({**declared.search}, search)
         for name, entry in merged.items():
-            parse_space(name, entry)
+            if name.startswith(DESCRIPTOR) and not declared.features:
+                raise ValueError(f"{name}: backend {declared.name} trains on no descriptor; leave it out")
+            parse_space(name, entry, declared.hyperparameters)
         return merged
 
     @model_validator(mode="after")
-    def _check_forces(self) -> "Config":
+    def _check_backend(self) -> "Config":
+        declared, training = self.declared, self.training
+        for option in sorted(declared.unused & training.model_fields_set):
+            if getattr(training, option) != Training.model_fields[option].default:
+                raise ValueError(f"training.{option}: backend {declared.name} does not follow it; leave it out")
+        for option, able in (("forces", declared.forces), ("stress", declared.stress)):
+            if (value := getattr(training, option)) not in able:
+                names = " or ".join(str(each).lower() for each in able)
+                raise ValueError(
+                    f"training.{option}: {str(value).lower()} needs backend: native; with {declared.name} it is {names}"
+                )
+        if self.data.validation.folds is not None and not declared.folds:
+            raise ValueError(
+                f"data.validation.folds: backend {declared.name} trains one network on one split, got "
+                f"{self.data.validation.folds} folds; use backend native, or leave folds out"
+            )
+        if not declared.parallel and self.cohort not in ("auto", 1):
+            raise ValueError(f"cohort: {declared.name} trains one trial at a time, got {self.cohort}")
+        declared.check(self)
+        return self
+
+    @model_validator(mode="after")
+    def _check_labels(self) -> "Config":
         if not self.training.forces:
             for option, names in (("target.objective", [self.objective]), ("study.objectives", self.objectives)):
                 if of_forces := [name for name in names if name in OF_FORCES]:
                     raise ValueError(f"{option}: {of_forces[0]} needs training.forces: true")
-        weight, default = self.search["force_coefficient"], DEFAULT_SEARCH["force_coefficient"]
-        if not self.training.forces and is_space("force_coefficient", weight) and weight != default:
-            raise ValueError("search.force_coefficient: a range needs training.forces: true")
-        if self.backend == "amptorch" and self.training.energy_loss == "per_atom":
-            raise ValueError(
-                "training.energy_loss: amptorch's loss is of total energies; leave it out or set it to total"
-            )
-        if self.backend == "amptorch" and self.training.forces == "partial":
-            raise ValueError("training.forces: partial needs backend: native; amptorch trains on the forces of all")
-        return self
-
-    @model_validator(mode="after")
-    def _check_stress(self) -> "Config":
-        stress = self.training.stress
-        if stress in (True, "partial"):
-            given = str(stress).lower()
-            if self.backend == "amptorch":
-                raise ValueError(f"training.stress: {given} needs backend: native; amptorch trains on no stress")
-            if not self.training.forces:
-                raise ValueError(f"training.stress: {given} needs training.forces: true")
-        weight, default = self.search["stress_coefficient"], DEFAULT_SEARCH["stress_coefficient"]
-        trained = self.training.forces and stress
-        if not trained and is_space("stress_coefficient", weight) and weight != default:
-            raise ValueError("search.stress_coefficient: a range needs training.stress: true")
+            if self.training.stress in (True, "partial"):
+                raise ValueError(f"training.stress: {str(self.training.stress).lower()} needs training.forces: true")
+        trained = {"forces": bool(self.training.forces), "stress": bool(self.training.forces and self.training.stress)}
+        for name, label in self.declared.weights.items():
+            entry, default = self.search.get(name), self.declared.search.get(name)
+            if not trained[label] and is_space(name, entry) and entry != default:
+                raise ValueError(f"search.{name}: a range needs training.{label}: true")
         return self
 
     @model_validator(mode="after")
@@ -360,34 +374,11 @@ class Config(Options):
         return self
 
     @model_validator(mode="after")
-    def _check_cohort(self) -> "Config":
-        if self.backend == "amptorch" and self.cohort not in ("auto", 1):
-            raise ValueError(f"cohort: amptorch trains one trial at a time, got {self.cohort}")
-        return self
-
-    @model_validator(mode="after")
-    def _check_folds(self) -> "Config":
-        if self.backend == "amptorch" and self.data.validation.folds is not None:
-            raise ValueError(
-                "data.validation.folds: backend amptorch trains one network on one split, got "
-                f"{self.data.validation.folds} folds; use backend native, or leave folds out"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _check_smooth_cutoff(self) -> "Config":
-        space = self.descriptor_spaces.get("smooth_cutoff")
-        possible = [self.descriptor.smooth_cutoff] if space is None else space.choices
-        if self.backend == "amptorch" and True in possible and counts("smooth_cutoff", self.descriptor.model_dump()):
-            raise ValueError("descriptor.smooth_cutoff: amptorch has no smooth cutoff; leave it out or set it to false")
-        return self
-
-    @model_validator(mode="after")
     def _check_enqueued(self) -> "Config":
         for entry in self.study.enqueue if self.study.enqueue != "auto" else ():
             for name, value in entry.items():
                 try:
-                    check_value(name, value)
+                    check_value(name, value, self.declared.hyperparameters)
                 except ValueError as error:
                     raise ValueError(f"study.enqueue: {error}") from None
         return self
@@ -439,12 +430,13 @@ class Config(Options):
     @property
     def spaces(self) -> dict[str, Space]:
         """The hyperparameters that are searched."""
-        spaces = {name: space for name, space in self._parsed_search.items() if isinstance(space, Space)}
-        if not self.training.weighs_forces:
-            spaces.pop("force_coefficient", None)
-        if not self.training.weighs_stress:
-            spaces.pop("stress_coefficient", None)
-        return spaces
+        weighed = {"forces": self.training.weighs_forces, "stress": self.training.weighs_stress}
+        weights = self.declared.weights
+        return {
+            name: space
+            for name, space in self._parsed_search.items()
+            if isinstance(space, Space) and (name not in weights or weighed[weights[name]])
+        }
 
     @property
     def descriptor_spaces(self) -> dict[str, Space]:
@@ -458,16 +450,17 @@ class Config(Options):
 
     @cached_property  # read many times a trial
     def _parsed_search(self) -> dict[str, Any]:
-        return {name: parse_space(name, entry) for name, entry in self.search.items()}
+        return {name: parse_space(name, entry, self.declared.hyperparameters) for name, entry in self.search.items()}
+
+    @property
+    def declared(self) -> Declaration:
+        """What the backend is."""
+        return find_backend(self.backend)
 
 
-def with_training_option(content: Mapping[str, Any], option: str, value: Any) -> Mapping[str, Any]:
-    """The content of a configuration with a value for an option of the training that it does not give."""
-    given = content.get("training", {})
-    given = given.model_dump(exclude_unset=True) if isinstance(given, BaseModel) else given
-    if not isinstance(given, Mapping):
-        return content  # which is refused later
-    return content if option in given else {**content, "training": {**given, option: value}}
+def _declared(given: Mapping[str, Any]) -> Declaration:
+    """The backend of options that were validated; native where that of the configuration was refused."""
+    return find_backend(given.get("backend", "native"))
 
 
 def load_config(path: str | Path | None = None, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> Config:
@@ -496,8 +489,9 @@ def _merge(content: Mapping[str, Any], overrides: Mapping[str, Mapping[str, Any]
     # A group without options, `study:` alone on its line, is read as None.
     merged = {str(key): {} if value is None else value for key, value in content.items()}
     top = overrides.get("", {})
-    if AMPOPT in (content.get("search"), top.get("search")):
-        merged["search"], top = AMPOPT_SEARCH, {option: value for option, value in top.items() if option != "search"}
+    search = top.get("search", content.get("search"))
+    if isinstance(search, str) and (named := _named_search(search, {**merged, **top})) is not None:
+        merged["search"], top = named, {option: value for option, value in top.items() if option != "search"}
     for group, values in overrides.items():
         if group == "":
             merged.update(top)
@@ -512,6 +506,15 @@ def _merge(content: Mapping[str, Any], overrides: Mapping[str, Mapping[str, Any]
         else:
             raise BadInput(f"{source}: {group} must be a group of options, got {shown(merged[group])}")
     return merged
+
+
+def _named_search(name: str, content: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The search space of this name of the configured backend; None: there is none, which is refused later."""
+    try:
+        found = find_backend(str(content.get("backend", "native"))).searches.get(name)
+    except BadInput:
+        return None
+    return None if found is None else dict(found)
 
 
 def _without_options(content: dict[str, Any], search: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pydantic import (
     model_validator,
 )
 
-from bdqm_tune.config.hyperparameters import Options
+from bdqm_tune.config.options import Options
 
 LONGEST = 100.0  # Å; a typing error must not fill the memory with neighbours
 # The options of each descriptor, besides those that all have.

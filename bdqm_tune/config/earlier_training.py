@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from bdqm_tune.config import descriptor_options
-from bdqm_tune.config.config import Config, Training, with_training_option
-from bdqm_tune.config.hyperparameters import AMPOPT_SEARCH, DEFAULT_SEARCH, excluded_by
+from bdqm_tune.config.config import Config, Training
+from bdqm_tune.config.hyperparameters import AMPOPT_SEARCH, DEFAULT_SEARCH, Hyperparameters, excluded_by
+from bdqm_tune.config.options import with_training_option
 from bdqm_tune.config.spaces import is_space, parse_space
 
 # What an option was before it existed: records of that time, of studies and runs, do not have it.
@@ -59,6 +60,8 @@ def with_earlier_search(config: Config, searched: Mapping[str, Any]) -> Config:
     Args:
         searched: what the trials of the study were drawn from: hyperparameter → its choices, None for a range.
     """
+    if config.declared.hyperparameters is not Hyperparameters:
+        return config
     given = {name: entry for name, entry in config.search.items() if DEFAULT_SEARCH.get(name) != entry}
     searched = {name: choices for name, choices in searched.items() if name not in given}
     for earlier in EARLIER_SEARCHES:
@@ -71,6 +74,6 @@ def with_earlier_search(config: Config, searched: Mapping[str, Any]) -> Config:
 def _could_be_of(searched: Mapping[str, Any], search: Mapping[str, Any]) -> bool:
     """Whether all that trials were drawn from is in a search space, with the same choices."""
     return all(
-        is_space(name, search.get(name)) and choices in (None, parse_space(name, search[name]).choices)
+        is_space(name, search.get(name)) and choices in (None, parse_space(name, search[name], Hyperparameters).choices)
         for name, choices in searched.items()
     )

@@ -1,18 +1,11 @@
 """The hyperparameters of a trial, declared once, and the ranges in which they can be searched."""
 
 from collections.abc import Collection, Mapping
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    ValidationInfo,
-    field_validator,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
+
+from bdqm_tune.config.options import Options, hyperparameter, search_of
 
 Activation = Literal["tanh", "relu", "gelu", "silu", "softplus"]
 Optimizer = Literal["adam", "adamw", "lbfgs"]
@@ -21,70 +14,76 @@ Scheduler = Literal["step", "cosine", "one_cycle", "plateau", "none"]
 NUMBERS_OF_LAYERS = ("num_layers", "num_nodes")  # what hidden_layers replaces
 
 
-class Options(BaseModel):
-    """A group of options; unknown keys are errors, values do not change afterwards."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_truth_value_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        annotation = cls.model_fields[str(info.field_name)].annotation
-        if isinstance(value, bool) and {int, float} & {annotation, *get_args(annotation)}:
-            raise ValueError("must be a number, not true or false")
-        return value
-
-
 class Hyperparameters(Options):
     """One configuration that a trial tries: the default is the one that a study tries first."""
 
-    num_layers: int = Field(3, ge=1, le=100, description="hidden layers")
-    num_nodes: int = Field(32, ge=1, le=10_000, description="nodes in a hidden layer")
-    hidden_layers: list[Annotated[int, Field(ge=1, le=10_000)]] | None = Field(
+    num_layers: int = hyperparameter(3, "hidden layers", {"int": [1, 3]}, ge=1, le=100)
+    num_nodes: int = hyperparameter(32, "nodes in a hidden layer", {"int": [8, 64], "log": True}, ge=1, le=10_000)
+    hidden_layers: list[Annotated[int, Field(ge=1, le=10_000)]] | None = hyperparameter(
         None,
+        "nodes of each hidden layer, in place of num_layers and num_nodes; also written 30x20x10",
         min_length=1,
         max_length=100,
-        description="nodes of each hidden layer, in place of num_layers and num_nodes; also written 30x20x10",
     )
-    network: Literal["single", "per_element"] = Field(
-        "single", description="one network for all atoms, or one for each element"
+    network: Literal["single", "per_element"] = hyperparameter(
+        "single", "one network for all atoms, or one for each element"
     )
-    activation: Activation = "silu"
-    batchnorm: bool = Field(False, description="batch normalisation before each activation")
-    dropout: bool = Field(False, description="dropout after each activation")
-    dropout_rate: float = Field(0.1, ge=0, lt=1, description="used with dropout only")
-    initialization: Literal["xavier", "default", "zero"] = Field(
+    activation: Activation = hyperparameter("silu", search={"choice": ["tanh", "gelu", "silu"]})
+    batchnorm: bool = hyperparameter(False, "batch normalisation before each activation")
+    dropout: bool = hyperparameter(False, "dropout after each activation")
+    dropout_rate: float = hyperparameter(0.1, "used with dropout only", only_where=("dropout", (True,)), ge=0, lt=1)
+    initialization: Literal["xavier", "default", "zero"] = hyperparameter(
         "zero",
-        description="xavier; torch's default; zero: xavier and an output layer of 0, so that training starts "
-        "from the reference energies",
+        "xavier; torch's default; zero: xavier and an output layer of 0, so that training starts from the reference "
+        "energies",
     )
-    optimizer: Optimizer = Field("adam", description="lbfgs: made for batches of the whole training split")
-    weight_decay: float = Field(
-        0.01, ge=0, le=1e6, description="adamw: share of the weights taken away, times lr, in a step"
+    optimizer: Optimizer = hyperparameter("adam", "lbfgs: made for batches of the whole training split")
+    weight_decay: float = hyperparameter(
+        0.01,
+        "adamw: share of the weights taken away, times lr, in a step",
+        only_where=("optimizer", ("adamw",)),
+        ge=0,
+        le=1e6,
     )
-    lr: float = Field(3e-3, gt=0, le=10, description="the optimizer's learning rate at the start; one_cycle: at most")
-    batch_size: int = Field(4, ge=1, le=1_000_000_000, description="structures in a step")
-    scheduler: Scheduler = Field("cosine", description="of the learning rate, per epoch; cosine: down to 0")
-    gamma: float = Field(0.5, gt=0, le=1, description="step: factor every step_size epochs; plateau: see there")
-    step_size: int = Field(
+    lr: float = hyperparameter(
+        3e-3,
+        "the optimizer's learning rate at the start; one_cycle: at most",
+        {"float": [1e-3, 1e-2], "log": True},
+        gt=0,
+        le=10,
+    )
+    batch_size: int = hyperparameter(4, "structures in a step", {"int": [1, 32], "log": True}, ge=1, le=1_000_000_000)
+    scheduler: Scheduler = hyperparameter("cosine", "of the learning rate, per epoch; cosine: down to 0")
+    gamma: float = hyperparameter(
+        0.5,
+        "step: factor every step_size epochs; plateau: see there",
+        only_where=("scheduler", ("step", "plateau")),
+        gt=0,
+        le=1,
+    )
+    step_size: int = hyperparameter(
         30,
+        "step: epochs between two changes; plateau: epochs without a better objective that bring one",
+        only_where=("scheduler", ("step", "plateau")),
         ge=1,
         le=1_000_000_000,
-        description="step: epochs between two changes; plateau: epochs without a better objective that bring one",
     )
-    force_coefficient: float = Field(
+    force_coefficient: float = hyperparameter(
         1.0,
+        "weight of the forces' loss (eV/Å), that of the energies' (eV/atom) being 1: in Å, with loss mse in Å²; with "
+        "training.forces",
+        {"float": [0.1, 10.0], "log": True},
+        weighs="forces",
         ge=0,
         le=1e6,
-        description="weight of the forces' loss (eV/Å), that of the energies' (eV/atom) being 1: in Å, with loss mse "
-        "in Å²; with training.forces",
     )
-    stress_coefficient: float = Field(
+    stress_coefficient: float = hyperparameter(
         0.3,
+        "weight of the loss of stress · volume per atom (eV/atom), that of the energies' being 1; with training.stress",
+        {"float": [0.03, 3.0], "log": True},
+        weighs="stress",
         ge=0,
         le=1e6,
-        description="weight of the loss of stress · volume per atom (eV/atom), that of the energies' being 1; with "
-        "training.stress",
     )
 
     @field_validator("hidden_layers", mode="before")
@@ -112,15 +111,7 @@ class Hyperparameters(Options):
 
 
 # What small networks learn in: few layers, many small steps, a learning rate that falls to 0.
-DEFAULT_SEARCH: dict[str, Any] = {
-    "num_layers": {"int": [1, 3]},
-    "num_nodes": {"int": [8, 64], "log": True},
-    "activation": {"choice": ["tanh", "gelu", "silu"]},
-    "lr": {"float": [1e-3, 1e-2], "log": True},
-    "batch_size": {"int": [1, 32], "log": True},
-    "force_coefficient": {"float": [0.1, 10.0], "log": True},
-    "stress_coefficient": {"float": [0.03, 3.0], "log": True},
-}
+DEFAULT_SEARCH: dict[str, Any] = search_of(Hyperparameters)
 # What a new study tries first: each was the best of these on some data (docs/accuracy.md has the figures).
 TRIED_FIRST: tuple[dict[str, Any], ...] = (
     {},
@@ -155,6 +146,15 @@ def refuse_two_ways(given: Mapping[str, Any]) -> None:
     both = [name for name in NUMBERS_OF_LAYERS if name in given]
     if given.get("hidden_layers") is not None and both:
         raise ValueError(f"hidden_layers replaces {', '.join(both)}; give one or the other")
+
+
+def completed_search(default: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The default search space with the entries that are given. Raises ValueError as `refuse_two_ways`."""
+    refuse_two_ways(given)
+    merged = {**{name: entry for name, entry in default.items() if name not in excluded_by(given)}, **given}
+    if "scheduler" not in given and {"gamma", "step_size"} & given.keys():
+        merged["scheduler"] = "step"  # of which they are
+    return merged
 
 
 def left_out(hyperparameters: Hyperparameters, known: Collection[str]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import ValidationError
 
 from bdqm_tune.config.descriptor_options import DescriptorFields
-from bdqm_tune.config.hyperparameters import Hyperparameters, Options
+from bdqm_tune.config.options import Options, takes_any
 from bdqm_tune.config.problems import problems
 from bdqm_tune.config.yaml_files import parse_yaml
 from bdqm_tune.errors import BadInput, shown
@@ -28,15 +28,18 @@ class Space(Options):
     choices: tuple[bool | int | float | str, ...] = ()
 
 
-def parse_space(name: str, entry: Any) -> Any:
+def parse_space(name: str, entry: Any, hyperparameters: type[Options]) -> Any:
     """One entry of `search`: a `Space`, or the value that a plain entry fixes the hyperparameter to.
+
+    Args:
+        hyperparameters: those of the backend.
 
     Raises:
         ValueError: the name is no hyperparameter, the range is empty or outside what the hyperparameter takes.
     """
     if not is_space(name, entry):
-        return check_value(name, entry)
-    type_name = _type_name(name)
+        return check_value(name, entry, hyperparameters)
+    type_name = _type_name(name, hyperparameters)
     kinds = [kind for kind in KINDS if kind in entry]
     extra = set(entry) - {*KINDS, "log", "step"}
     if len(kinds) != 1 or extra:
@@ -49,12 +52,12 @@ def parse_space(name: str, entry: Any) -> Any:
     if not isinstance(given, list | tuple) or not given:
         raise ValueError(f"{name}: {kind} needs a list, got {shown(given)}")
     if kind == "choice":
-        return Space(kind="choice", choices=tuple(plain(check_value(name, value)) for value in given))
-    if kind != type_name:
+        return Space(kind="choice", choices=tuple(plain(check_value(name, value, hyperparameters)) for value in given))
+    if kind != type_name and type_name:
         raise ValueError(f"{name}: {kind} does not fit a {type_name}")
     if len(given) != 2:
         raise ValueError(f"{name}: {kind} needs [low, high], got {shown(given)}")
-    low, high = (check_value(name, value) for value in given)
+    low, high = (check_value(name, value, hyperparameters) for value in given)
     if not (isinstance(low, int | float) and isinstance(high, int | float)):
         raise ValueError(f"{name}: {kind} needs two numbers, got {shown(given)}")
     log, step = entry.get("log", False), entry.get("step")
@@ -78,15 +81,18 @@ def is_space(name: str, entry: Any) -> bool:
     return any(kind in entry for kind in KINDS) or name not in MAPPINGS
 
 
-def check_value(name: str, value: Any) -> Any:
+def check_value(name: str, value: Any, hyperparameters: type[Options] = DescriptorFields) -> Any:
     """The value as the type of the hyperparameter or the descriptor's option.
 
     Lists and mappings may be given as text, `[0, 1, 2]`, as a command line and Optuna hold them.
 
+    Args:
+        hyperparameters: those of the backend, where the name may be of one.
+
     Raises:
         ValueError: with what would be right.
     """
-    model, field = _declared(name)
+    model, field = _declared(name, hyperparameters)
     given = value
     if model is DescriptorFields and isinstance(value, str) and (value == "null" or value.startswith(("[", "{"))):
         try:
@@ -104,20 +110,21 @@ def plain(value: Any) -> Any:
     return value if isinstance(value, bool | int | float | str) else json.dumps(value)
 
 
-def _declared(name: str) -> tuple[type[Options], str]:
+def _declared(name: str, hyperparameters: type[Options]) -> tuple[type[Options], str]:
     """Where a hyperparameter or an option of the descriptor is declared, and its name there."""
-    model: type[Options] = Hyperparameters
-    what, field = "hyperparameter", name
+    model, what, field = hyperparameters, "hyperparameter", name
     if name.startswith(DESCRIPTOR):
         model, what, field = DescriptorFields, "option of the descriptor", name.removeprefix(DESCRIPTOR)
-    if field not in model.model_fields:
+    if field not in model.model_fields and not takes_any(model):
         raise ValueError(f"unknown {what} {shown(name)}; there are: {', '.join(model.model_fields)}")
     return model, field
 
 
-def _type_name(name: str) -> str:
-    """Of what a hyperparameter takes: int, float or bool; list or mapping; else choice."""
-    model, field = _declared(name)
+def _type_name(name: str, hyperparameters: type[Options]) -> str:
+    """Of what a hyperparameter takes: int, float or bool; list or mapping; else choice; "" where it is not declared."""
+    model, field = _declared(name, hyperparameters)
+    if field not in model.model_fields:
+        return ""
     names = {int: "int", float: "float", bool: "bool", list: "list", dict: "mapping"}
     kind = _without_alternatives(model.model_fields[field].annotation)
     return names.get(get_origin(kind) or kind, "choice")
@@ -131,5 +138,7 @@ def _without_alternatives(annotation: Any) -> Any:
 
 
 MAPPINGS = {
-    DESCRIPTOR + option for option in DescriptorFields.model_fields if _type_name(DESCRIPTOR + option) == "mapping"
+    DESCRIPTOR + option
+    for option in DescriptorFields.model_fields
+    if _type_name(DESCRIPTOR + option, DescriptorFields) == "mapping"
 }

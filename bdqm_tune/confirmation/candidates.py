@@ -11,7 +11,6 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from bdqm_tune.config.config import Config
-from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.errors import BadInput
 from bdqm_tune.learning.dataset import prepare
 from bdqm_tune.models.store import existing_run, run_with_model
@@ -80,7 +79,7 @@ def searched_config(client: MlflowClient, run: Run) -> Config:
 
 def default_candidate(searched: Config) -> Candidate:
     """What a study tries first: the defaults of what is searched, with what it fixes."""
-    tried = Suggestion(Hyperparameters(**searched.fixed), searched.descriptor, searched.study.seed)
+    tried = Suggestion(searched.declared.hyperparameters(**searched.fixed), searched.descriptor, searched.study.seed)
     return Candidate("default", DEFAULT, None, one_configuration(searched, tried))
 
 

@@ -20,7 +20,8 @@ from bdqm_tune.learning.coverage import coverage_curve, coverage_range, expected
 from bdqm_tune.learning.ensemble import Ensemble, EnsemblePrediction
 from bdqm_tune.learning.known_elements import check_elements
 from bdqm_tune.learning.metrics import energy_metrics
-from bdqm_tune.learning.overlap import find_overlap, fingerprints
+from bdqm_tune.learning.network_potential import NetworkPotential
+from bdqm_tune.learning.overlap import default_features, find_overlap, fingerprints
 from bdqm_tune.learning.potential import Potential, Prediction
 from bdqm_tune.models.ensembling import predict_stored
 from bdqm_tune.structures import Geometries, Structures
@@ -44,13 +45,17 @@ class Measured:
 
 def measure_unlabelled(model: Potential | Ensemble, test: Geometries, data: StudyData, home: Path) -> Measured:
     """What needs no labels: the overlap of the test split with the two others, and the cost of predictions."""
-    first = model if isinstance(model, Potential) else next(iter(model.members.values()))
+    first = next(iter(model.members.values())) if isinstance(model, Ensemble) else model
+    trained = data.structures.select(data.used)
+    if isinstance(first, NetworkPotential):
+        descriptor, scaler = first.descriptor, first.scaler
+    else:
+        descriptor, scaler = default_features(trained, home)
 
     def prints(structures: Geometries) -> NDArray[np.float64]:
         numbers = np.concatenate([atoms.numbers for atoms in structures.atoms])
-        return fingerprints(stored_features(structures, first.descriptor, home / "features"), numbers, first.scaler)
+        return fingerprints(stored_features(structures, descriptor, home / "features"), numbers, scaler)
 
-    trained = data.structures.select(data.used)
     overlap = find_overlap(test, prints(test), trained, prints(trained))
     cost = measure_cost(model, test.atoms)
     return Measured(
@@ -75,6 +80,8 @@ def predict(
     for atoms, image in zip(structures.atoms, structures.images.tolist(), strict=True):
         with located(f"{structures.source}, image {image}"):
             check_elements(model.known_elements, [atoms], allow_unknown_elements)
+    if not isinstance(model, NetworkPotential | Ensemble):
+        return model.predict(structures.atoms, bool(model.trained_on_forces), allow_unknown_elements)
     forces = model.predict(structures.atoms, True, allow_unknown_elements).forces if model.trained_on_forces else None
     if isinstance(model, Ensemble):
         return predict_stored(model, structures, home)._replace(forces=forces)

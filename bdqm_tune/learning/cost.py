@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from bdqm_tune.descriptors import Descriptor
 from bdqm_tune.learning.ensemble import Ensemble
 from bdqm_tune.learning.known_elements import UnknownElement
+from bdqm_tune.learning.network_potential import NetworkPotential
 from bdqm_tune.learning.potential import Potential
 
 REPEATS = 5
@@ -28,7 +29,7 @@ class Cost:
     """Processor's seconds per atom, structure after structure as in a calculator: medians of `REPEATS` passes."""
 
     descriptor: float  # s/atom
-    network: float  # s/atom, energies from features
+    network: float  # s/atom, energies from features; of a model without a descriptor, energies
     with_forces: float  # s/atom, energies and forces, descriptor included
 
     def metrics(self) -> dict[str, float]:
@@ -47,7 +48,7 @@ def measure_cost(model: Potential | Ensemble, structures: list[Atoms]) -> Cost:
     Their elements are not checked.
     """
     some = some_of(structures)
-    parts = [(model.descriptor, [model])] if isinstance(model, Potential) else _parts(model)
+    parts, others = _parts(model)
     features = [(members, atoms, descriptor.compute(atoms)) for descriptor, members in parts for atoms in some]
 
     def describe() -> None:
@@ -59,6 +60,9 @@ def measure_cost(model: Potential | Ensemble, structures: list[Atoms]) -> Cost:
         for members, atoms, rows in features:
             for member in members:
                 member.predict_features(rows, [atoms])
+        for other in others:
+            for atoms in some:
+                other.evaluate(atoms, False)
 
     works = (describe, sum_up, lambda: model.predict(some, True, allow_unknown_elements=True))
     with _one_thread(), warnings.catch_warnings(action="ignore", category=UnknownElement):
@@ -75,7 +79,15 @@ def descriptor_seconds(descriptor: Descriptor, structures: list[Atoms]) -> float
     return _least_seconds(lambda: [descriptor.compute(atoms) for atoms in structures]) / sum(map(len, structures))
 
 
-def network_seconds(potential: Potential, structures: list[Atoms], features: list[NDArray[np.float64]]) -> float:
+def energy_seconds(potential: Potential, structures: list[Atoms]) -> float:
+    """Processor's seconds per atom for energies of structures, one after the other: the least of `PASSES`."""
+    with _one_thread():
+        return _least_seconds(lambda: [potential.evaluate(atoms, False) for atoms in structures]) / sum(
+            map(len, structures)
+        )
+
+
+def network_seconds(potential: NetworkPotential, structures: list[Atoms], features: list[NDArray[np.float64]]) -> float:
     """Processor's seconds per atom for energies from features, each (n_atoms, n_features): the least of `PASSES`."""
     pairs = list(zip(features, structures, strict=True))
     work = lambda: [potential.predict_features(rows, [atoms]) for rows, atoms in pairs]  # noqa: E731
@@ -93,8 +105,14 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _parts(ensemble: Ensemble) -> list[tuple[Descriptor, list[Potential]]]:
-    return [(descriptor, [member for _, member in members]) for descriptor, members in ensemble.by_descriptor]
+def _parts(model: Potential | Ensemble) -> tuple[list[tuple[Descriptor, list[NetworkPotential]]], list[Potential]]:
+    """The networks of a model by the descriptors that they share, and what has no descriptor."""
+    if isinstance(model, NetworkPotential):
+        return [(model.descriptor, [model])], []
+    if not isinstance(model, Ensemble):
+        return [], [model]
+    networks = [(descriptor, [member for _, member in members]) for descriptor, members in model.by_descriptor]
+    return networks, [other for _, other in model.others]
 
 
 def _least_seconds(work: Callable[[], object]) -> float:

@@ -244,7 +244,7 @@ def prepare(config: Config, home: Path, indices: Indices | None = None) -> Datas
     )
     if config.descriptor_spaces:
         check_searched_descriptors(config, structures.elements)
-    else:
+    elif config.declared.features:
         _ = described.features, described.derivatives, described.strain_derivatives
 
     def fitted(part: Indices) -> Dataset:
@@ -323,11 +323,18 @@ def summary(dataset: Dataset) -> dict[str, Any]:
         "elements": " ".join(dataset.train.structures.elements),
         "forces": dataset.train.structures.forces is not None,
         **({"stress": True} if dataset.train.structures.stress_counts else {}),
-        "features": "searched" if dataset.config.descriptor_spaces else dataset.descriptor.n_features,
+        "features": _features_of(dataset),
         "training_digest": dataset.train.digest,
         "validation_digest": dataset.validation.digest,
         **reference_maes,
     }
+
+
+def _features_of(dataset: Dataset) -> int | str:
+    """The number of features, or why there is none."""
+    if not dataset.config.declared.features:
+        return "none"
+    return "searched" if dataset.config.descriptor_spaces else dataset.descriptor.n_features
 
 
 def _reference_errors(dataset: Dataset, split: Split) -> NDArray[np.float64]:

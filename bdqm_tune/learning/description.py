@@ -9,13 +9,14 @@ from ase.data import atomic_numbers, chemical_symbols
 from pydantic import Field, ValidationError
 
 from bdqm_tune.config.config import describe
-from bdqm_tune.config.hyperparameters import Hyperparameters, Options
+from bdqm_tune.config.hyperparameters import Hyperparameters
+from bdqm_tune.config.options import Options
 from bdqm_tune.errors import BadInput
 from bdqm_tune.learning.scalers import ElementScaler, FeatureScaler, Scaler
 from bdqm_tune.learning.targets import ReferenceEnergies
 
 FORMAT: Literal[2] = 2
-WEIGHTS, DESCRIPTION = "potential.safetensors", "potential.json"
+WEIGHTS = "potential.safetensors"
 
 
 class ColumnScaling(Options):

@@ -8,18 +8,20 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from ase import Atoms
+from ase.stress import voigt_6_to_full_3x3_stress
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from bdqm_tune.config.config import describe
-from bdqm_tune.config.hyperparameters import Options
+from bdqm_tune.config.options import Options
 from bdqm_tune.descriptors import Descriptor
 from bdqm_tune.descriptors.base import EnergyDerivatives
 from bdqm_tune.errors import BadInput, located
 from bdqm_tune.files import write_whole
 from bdqm_tune.learning.calibration import Calibration
 from bdqm_tune.learning.known_elements import check_elements
-from bdqm_tune.learning.potential import Potential, given_stress, stress_of
+from bdqm_tune.learning.network_potential import NetworkPotential
+from bdqm_tune.learning.potential import Potential, given_stress, periodic_volume, read_potential, stress_of
 
 ENSEMBLE = "ensemble.json"
 
@@ -57,13 +59,24 @@ class Ensemble:
         return False if False in known else None if None in known else True
 
     @cached_property
-    def by_descriptor(self) -> list[tuple[Descriptor, list[tuple[int, Potential]]]]:
-        """The distinct descriptors, each with its members and their positions in the ensemble."""
-        groups: dict[str, tuple[Descriptor, list[tuple[int, Potential]]]] = {}
+    def by_descriptor(self) -> list[tuple[Descriptor, list[tuple[int, NetworkPotential]]]]:
+        """The distinct descriptors, each with the members that share its features and their places in the ensemble."""
+        groups: dict[str, tuple[Descriptor, list[tuple[int, NetworkPotential]]]] = {}
         for i, member in enumerate(self.members.values()):
-            key = json.dumps(member.descriptor.settings, sort_keys=True)
-            groups.setdefault(key, (member.descriptor, []))[1].append((i, member))
+            if isinstance(member, NetworkPotential):
+                key = json.dumps(member.descriptor.settings, sort_keys=True)
+                groups.setdefault(key, (member.descriptor, []))[1].append((i, member))
         return list(groups.values())
+
+    @cached_property
+    def others(self) -> list[tuple[int, Potential]]:
+        """The members that have no descriptor, and their places in the ensemble."""
+        return [(i, each) for i, each in enumerate(self.members.values()) if not isinstance(each, NetworkPotential)]
+
+    @property
+    def n_parameters(self) -> int:
+        """Trainable parameters of all members together."""
+        return sum(member.n_parameters for member in self.members.values())
 
     @property
     def known_elements(self) -> tuple[int, ...] | None:
@@ -103,6 +116,11 @@ class Ensemble:
                 places.append(i)
                 gradients.append(gradient)
             forces[places], by_strain[places] = backward(np.array(gradients))
+        for i, other in self.others:
+            found = other.evaluate(atoms, True)
+            energies[i], forces[i] = found["energy"], found["forces"]
+            stress = found.get("stress", np.zeros(6))
+            by_strain[i] = periodic_volume(atoms) * voigt_6_to_full_3x3_stress(stress)
         return energies, EnergyDerivatives(forces, by_strain)
 
     def predict_features(
@@ -118,6 +136,8 @@ class Ensemble:
             features = features_of(descriptor)
             for i, member in members:
                 energies[i] = member.predict_features(features, structures)
+        for i, other in self.others:
+            energies[i] = [other.evaluate(atoms, False)["energy"] for atoms in structures]
         return EnsemblePrediction(*_mean_and_std(energies))
 
     def stress(self, atoms: Atoms, allow_unknown_elements: bool = False) -> NDArray[np.float64]:
@@ -168,7 +188,7 @@ class Ensemble:
             description = EnsembleDescription.model_validate_json((path / ENSEMBLE).read_bytes())
             with located(f"{path}: {ENSEMBLE}"):
                 calibration = description.calibration.calibration() if description.calibration else None
-            return cls({name: Potential.load(path / name) for name in description.members}, calibration)
+            return cls({name: read_potential(path / name) for name in description.members}, calibration)
         except OSError as error:
             raise BadInput(f"{path}: no ensemble there ({ENSEMBLE}: {error.strerror})") from None
         except ValidationError as error:

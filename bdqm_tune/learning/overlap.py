@@ -1,13 +1,15 @@
 """Overlap of the test split with the training file: the same, nearly the same, or other structures."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bdqm_tune.descriptors import StoredFeatures
-from bdqm_tune.learning.scalers import Scaler
+from bdqm_tune.config.descriptor_options import DescriptorOptions
+from bdqm_tune.descriptors import Descriptor, StoredFeatures, descriptor_from_options, stored_features
+from bdqm_tune.learning.scalers import Scaler, fit_scaler
 from bdqm_tune.structures import Geometries
 from bdqm_tune.structures.copies import geometry_groups
 
@@ -59,6 +61,16 @@ def find_overlap(
             distance[i] = np.linalg.norm(queries[i] - points[nearest[i]])
     table = {"image": test.images, "nearest": train.images[nearest], "distance": distance, "overlap": overlap}
     return Overlap(pd.DataFrame(table), threshold)
+
+
+def default_features(trained: Geometries, home: Path) -> tuple[Descriptor, Scaler]:
+    """A descriptor and the scaler of its features, to compare structures where a model has none."""
+    options = DescriptorOptions()
+    descriptor = descriptor_from_options(options)
+    features = stored_features(trained, descriptor, home / "features")
+    numbers = np.concatenate([atoms.numbers for atoms in trained.atoms]).astype(np.int64)
+    pieces = lambda: ((piece.features, numbers[piece.rows]) for piece in features.pieces())  # noqa: E731
+    return descriptor, fit_scaler(pieces, options.scaling)
 
 
 def fingerprints(features: StoredFeatures, numbers: NDArray[np.int64], scaler: Scaler) -> NDArray[np.float64]:

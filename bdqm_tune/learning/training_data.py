@@ -153,6 +153,8 @@ def _forces_to_train(config: Config, structures: Structures) -> tuple[bool, list
         some = len(structures) - len(missing)
         note = f"{structures.source}: {some} of {len(structures)} images have forces, which are not trained on"
         return False, [f"{note}; training.forces: partial trains on them"] if some else []
+    if not config.declared.features:
+        return True, []
     n_bytes = _bytes_of_derivatives(structures, config)
     if n_bytes <= MemoryBudget.on(torch.device("cpu"), config.memory).n_bytes:
         return True, []

@@ -164,7 +164,7 @@ def _predict(model: Potential | Ensemble, atoms: Atoms, stress: bool, allow_unkn
     atoms.calc = SinglePointCalculator(atoms, **{name: results[name] for name in labels if name in results})
     if "extrapolation" in results:
         atoms.info[EXTRAPOLATION] = results["extrapolation"]
-    if isinstance(model, Potential):
+    if not isinstance(model, Ensemble):
         return
     atoms.info["energy_std"] = results["energy_std"]
     atoms.arrays[ATOM_COLUMN] = results["forces_std"]

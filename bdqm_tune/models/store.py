@@ -16,7 +16,7 @@ from sqlalchemy import make_url
 
 from bdqm_tune.errors import BadInput, BdqmError, shown
 from bdqm_tune.learning.ensemble import ENSEMBLE, Ensemble
-from bdqm_tune.learning.potential import Potential, Precision
+from bdqm_tune.learning.potential import Potential, Precision, read_potential
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.services.secrets import without_secrets
 from bdqm_tune.tracking.client import ARTIFACTS, http_status, is_passing, reason, tracking_client
@@ -124,7 +124,7 @@ def load_folder(folder: Path) -> Potential | Ensemble:
         if not packed:
             raise BadInput(f"{folder}: a model of MLflow's own kind, not one that `bdqm-tune register` made")
         folder = packed[0]
-    return Ensemble.load(folder) if (folder / ENSEMBLE).exists() else Potential.load(folder)
+    return Ensemble.load(folder) if (folder / ENSEMBLE).exists() else read_potential(folder)
 
 
 def _is_there(path: Path) -> bool:

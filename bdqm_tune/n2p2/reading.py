@@ -16,8 +16,8 @@ from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.descriptors.symmetry_functions import SymmetryFunctions
 from bdqm_tune.descriptors.symmetry_parameters import Function
 from bdqm_tune.errors import BadInput, shown
+from bdqm_tune.learning.network_potential import NetworkPotential
 from bdqm_tune.learning.networks import make_network
-from bdqm_tune.learning.potential import Potential
 from bdqm_tune.learning.scalers import ElementScaler, FeatureScaler
 from bdqm_tune.learning.targets import ReferenceEnergies
 from bdqm_tune.n2p2.functions import CUTOFFS, order, parse_function
@@ -30,7 +30,7 @@ GENERATIONS = ("1", "2", "2G-HDNNP")  # without charges
 Layers = list[tuple[NDArray[np.float64], NDArray[np.float64]]]  # weights (n_out, n_in) and biases (n_out,) of each
 
 
-def load_n2p2(folder: str | Path, length_unit: str = "bohr", energy_unit: str = "hartree") -> Potential:
+def load_n2p2(folder: str | Path, length_unit: str = "bohr", energy_unit: str = "hartree") -> NetworkPotential:
     """Read a potential of n2p2 or RuNNer: `input.nn`, `scaling.data`, and `weights.NNN.data` of each element.
 
     Args:
@@ -76,7 +76,7 @@ def load_n2p2(folder: str | Path, length_unit: str = "bohr", energy_unit: str = 
     network = make_network(descriptor.n_features, hyperparameters, numbers).double()
     network.load_state_dict(_state(layers, [descriptor.n_features, *widths, 1]))
     scale, references = _energies(settings, elements)
-    return Potential(
+    return NetworkPotential(
         descriptor,
         ElementScaler(scalers, FeatureScaler(*_identity(descriptor.n_features))),
         ReferenceEnergies({z: energy * units.electronvolt for z, energy in references.items()}, 0.0),

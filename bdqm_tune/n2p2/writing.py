@@ -15,6 +15,7 @@ from torch import nn
 from bdqm_tune.descriptors.symmetry_functions import SymmetryFunctions
 from bdqm_tune.errors import BadInput
 from bdqm_tune.files import write_whole
+from bdqm_tune.learning.network_potential import NetworkPotential
 from bdqm_tune.learning.networks import BatchNorm, MixedNN, PerElementNN
 from bdqm_tune.learning.potential import Potential
 from bdqm_tune.learning.scalers import ElementScaler, FeatureScaler
@@ -42,6 +43,8 @@ def export_n2p2(
         OSError: a file cannot be written.
 
     """
+    if not isinstance(potential, NetworkPotential):
+        raise BadInput("n2p2 cannot have this model: it is no network on symmetry functions; train one with native")
     units, path = FileUnits(length_unit, energy_unit), Path(folder)
     descriptor = potential.descriptor
     if obstacles := _obstacles(potential):
@@ -90,7 +93,7 @@ def _lammps(descriptor: SymmetryFunctions, symbols: list[str], folder: Path, uni
     ]
 
 
-def _obstacles(potential: Potential) -> list[str]:
+def _obstacles(potential: NetworkPotential) -> list[str]:
     """What n2p2 has no equal of, each with what to train in its place."""
     descriptor, network = potential.descriptor, potential.network
     activation, known = potential.hyperparameters.activation, ", ".join(ACTIVATIONS.values())
@@ -120,13 +123,13 @@ def _obstacles(potential: Potential) -> list[str]:
     return found + suggestion if found else []
 
 
-def _elements(potential: Potential, descriptor: SymmetryFunctions) -> list[str]:
+def _elements(potential: NetworkPotential, descriptor: SymmetryFunctions) -> list[str]:
     """Symbols of what the potential knows, by atomic number: n2p2 has no network for others."""
     known = potential.known_elements or [atomic_numbers[symbol] for symbol in descriptor.elements]
     return [symbol for symbol in descriptor.elements if atomic_numbers[symbol] in known]
 
 
-def _scaler(potential: Potential, symbol: str) -> FeatureScaler:
+def _scaler(potential: NetworkPotential, symbol: str) -> FeatureScaler:
     scaler = potential.scaler
     if isinstance(scaler, ElementScaler):
         scaler = scaler.per_element.get(atomic_numbers[symbol], scaler.others)
@@ -134,7 +137,7 @@ def _scaler(potential: Potential, symbol: str) -> FeatureScaler:
     return scaler
 
 
-def _layers(potential: Potential, symbol: str) -> Layers:
+def _layers(potential: NetworkPotential, symbol: str) -> Layers:
     """Weights and biases of the network of an element; a batch normalisation is part of the layer before it."""
     network = potential.network
     own = network.networks[symbol] if isinstance(network, PerElementNN) else network
@@ -155,7 +158,7 @@ def _layers(potential: Potential, symbol: str) -> Layers:
 
 
 def _settings(
-    potential: Potential, descriptor: SymmetryFunctions, symbols: list[str], widths: list[int], units: FileUnits
+    potential: NetworkPotential, descriptor: SymmetryFunctions, symbols: list[str], widths: list[int], units: FileUnits
 ) -> list[str]:
     cutoff = descriptor.cutoff_function, descriptor.gamma
     kind = next(number for number, known in CUTOFFS.items() if known == cutoff)

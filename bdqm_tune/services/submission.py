@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
-from importlib.metadata import entry_points
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from bdqm_tune.errors import BadInput, BdqmError, one_line
+from bdqm_tune.plugins import load_plugin, plugin_names
 from bdqm_tune.services.connection import read_connection
 from bdqm_tune.services.jobspec import WARNED, JobSpec, JobState, NoAnswer, Scheduler, find_id
 from bdqm_tune.services.local import Local
@@ -30,7 +30,6 @@ SCHEDULERS: Mapping[str, Callable[[], Scheduler]] = {
     "pbspro": PbsPro,
     "local": Local,
 }
-ENTRY_POINTS = "bdqm_tune.schedulers"
 
 
 def make_scheduler(name: str) -> Scheduler:
@@ -41,13 +40,13 @@ def make_scheduler(name: str) -> Scheduler:
     """
     if name in SCHEDULERS:
         return SCHEDULERS[name]()
-    others = entry_points(group=ENTRY_POINTS)
-    if name not in others.names:
-        raise BadInput(f"unknown scheduler {name!r}; there are: {', '.join([*SCHEDULERS, *sorted(others.names)])}")
+    if name not in (others := plugin_names("scheduler")):
+        raise BadInput(f"unknown scheduler {name!r}; there are: {', '.join([*SCHEDULERS, *others])}")
+    made = load_plugin("scheduler", name)
     try:
-        found: Scheduler = others[name].load()()
-    except Exception as error:  # whatever a package of others does when it is imported
-        raise BadInput(f"scheduler {name!r}: {others[name].value} does not load: {one_line(error)}") from None
+        found: Scheduler = made()
+    except Exception as error:  # whatever a package of others does
+        raise BadInput(f"scheduler {name!r}: it cannot be made: {one_line(error)}") from None
     return found
 
 

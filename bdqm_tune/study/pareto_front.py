@@ -8,7 +8,7 @@ from typing import Any
 from bdqm_tune.errors import BadInput, argument
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.study.objectives import best_first, objectives_of, pareto_front
-from bdqm_tune.study.search_space import SEARCHABLE, tried_values
+from bdqm_tune.study.search_space import tried_values
 from bdqm_tune.study.study import RESULT, RUN_ID, SIGNATURE, load_study
 from bdqm_tune.units import OBJECTIVE_UNITS, shown
 
@@ -56,7 +56,7 @@ def study_pareto_front(stores: Stores, name: str) -> ParetoFront:
         ParetoTrial(
             trial.number,
             {**_measured(trial.user_attrs[RESULT]), **dict(zip(objectives, trial.values, strict=True))},
-            {name: value for name, value in tried_values(trial).items() if name in SEARCHABLE},
+            tried_values(trial),
             trial.user_attrs[RUN_ID],
         )
         for trial in pareto_front(trials)

@@ -19,7 +19,7 @@ from bdqm_tune.storage.cache import cache_of
 from bdqm_tune.storage.study_tables import TrialTables, is_searched
 from bdqm_tune.study.best_so_far import ERRORS
 from bdqm_tune.study.objectives import objectives_of
-from bdqm_tune.study.search_space import SEARCHABLE, tried_values
+from bdqm_tune.study.search_space import searchable_in, tried_values
 from bdqm_tune.study.study import EXPERIMENT, RESULT, RUN_ID, SIGNATURE, STATES, load_study
 from bdqm_tune.tracking.client import reason, tracking_client
 from bdqm_tune.tracking.metric_history import read_curves
@@ -77,14 +77,16 @@ def load_results(stores: Stores, name: str) -> StudyResults:
         for trial in study.get_trials(deepcopy=False)
     ]
     curves = _curves(stores, experiment, rows, objective)
-    trials = _frame(rows, [key for key in SEARCHABLE if key in spaces])
-    fixed = [key for key in SEARCHABLE if key in trials and not is_searched(spaces, key)]
+    tried = spaces | {name: None for row in rows for name in row["params"]}
+    searchable = searchable_in(study.user_attrs[SIGNATURE], tried)
+    trials = _frame(rows, [key for key in searchable if key in spaces])
+    fixed = [key for key in searchable if key in trials and not is_searched(spaces, key)]
     try:
         runs, splits = _study_runs(client, experiment, name), _splits(client, trials)
     except (MlflowException, OSError) as error:
         raise BdqmError(f"cannot read the study's runs from MLflow: {reason(error)}") from None
     trials = _placed(trials, tables.descriptions(), runs)
-    names = [key for key in SEARCHABLE if is_searched(spaces, key)]
+    names = [key for key in searchable if is_searched(spaces, key)]
     return StudyResults(name, trials, curves, objective, names, study, spaces, runs, splits, objectives, fixed)
 
 

@@ -11,7 +11,6 @@ import yaml
 
 from bdqm_tune.backends import TrainingRun
 from bdqm_tune.config.config import Config
-from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.config.spaces import plain
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.fit import EpochRecord
@@ -125,7 +124,7 @@ def one_configuration(config: Config, tried: Suggestion) -> Config:
 
 def tried_by(config: Config) -> Suggestion:
     """What a configuration tries that leaves nothing to search."""
-    return Suggestion(Hyperparameters(**config.fixed), config.descriptor, config.study.seed)
+    return Suggestion(config.declared.hyperparameters(**config.fixed), config.descriptor, config.study.seed)
 
 
 def as_yaml(config: Config) -> str:

@@ -11,31 +11,54 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial
 
 from bdqm_tune.config import descriptor_options
+from bdqm_tune.config.backends import Declaration, find_backend
 from bdqm_tune.config.config import Config
 from bdqm_tune.config.descriptor_options import DescriptorOptions
 from bdqm_tune.config.descriptor_search import OPTIONS, apart, chosen_descriptor
-from bdqm_tune.config.hyperparameters import TRIED_FIRST, Hyperparameters
+from bdqm_tune.config.options import Condition, Options, takes_any
 from bdqm_tune.config.spaces import DESCRIPTOR, Space, check_value, plain
 from bdqm_tune.errors import BadInput
 from bdqm_tune.services.optuna_private import contains
 from bdqm_tune.services.optuna_private import suggest as suggest_value
 
-# A hyperparameter that counts only where another has one of the given values.
-CONDITIONS: dict[str, tuple[str, tuple[Any, ...]]] = {
-    "dropout_rate": ("dropout", (True,)),
-    "gamma": ("scheduler", ("step", "plateau")),
-    "step_size": ("scheduler", ("step", "plateau")),
-    "weight_decay": ("optimizer", ("adamw",)),
-    **{
-        DESCRIPTOR + option: (DESCRIPTOR + parent, needed)
-        for option, (parent, needed) in descriptor_options.CONDITIONS.items()
-    },
-}
 BEGUN = "begun_with"  # attribute of a trial: its `Suggestion`
-DEFAULTS = Hyperparameters()
-SEARCHABLE = (*(DESCRIPTOR + option for option in OPTIONS), *Hyperparameters.model_fields)
+NATIVE = "native"  # the backend of trials that were begun before there was another
 # The grid: points of a range, steps up to which all are taken instead, and the most combinations.
 GRID_POINTS, FEW_STEPS, LARGEST_GRID = 3, 10, 1_000_000
+
+
+def searchable(declared: Declaration, values: Mapping[str, Any]) -> list[str]:
+    """All that trials of a backend may differ in, in the order in which it is suggested.
+
+    Args:
+        values: that are searched or were tried; of a backend that takes hyperparameters of any name, these tell them.
+    """
+    options = [DESCRIPTOR + option for option in OPTIONS] if declared.features else []
+    known = [*options, *declared.hyperparameters.model_fields]
+    return [*known, *(sorted(values.keys() - set(known)) if takes_any(declared.hyperparameters) else ())]
+
+
+def backend_of(signature: Mapping[str, Any]) -> Declaration | None:
+    """The backend of a study, by its search-space signature; None: it is not installed (any more)."""
+    try:
+        return find_backend(str(signature.get("backend", NATIVE)).partition(",")[0])
+    except BadInput:
+        return None
+
+
+def searchable_in(signature: Mapping[str, Any], values: Mapping[str, Any]) -> list[str]:
+    """As `searchable`, of a study by its signature; where its backend is not installed, the values in their order."""
+    declared = backend_of(signature)
+    return list(values) if declared is None else searchable(declared, values)
+
+
+def conditions(declared: Declaration) -> dict[str, Condition]:
+    """What another hyperparameter, or option of the descriptor, must be for one of these to count."""
+    of_descriptor = {
+        DESCRIPTOR + option: (DESCRIPTOR + parent, needed)
+        for option, (parent, needed) in descriptor_options.CONDITIONS.items()
+    }
+    return declared.conditions | of_descriptor
 
 
 def distributions(config: Config, n_train: int) -> dict[str, BaseDistribution]:
@@ -46,8 +69,9 @@ def distributions(config: Config, n_train: int) -> dict[str, BaseDistribution]:
     """
     spaces, defaults = config.spaces, _defaults(config)
     found: dict[str, BaseDistribution] = {}
-    for name in SEARCHABLE:
-        if name in spaces and (_counts(name, defaults) or CONDITIONS[name][0] in spaces):
+    rules = conditions(config.declared)
+    for name in searchable(config.declared, spaces):
+        if name in spaces and (_counts(name, defaults, rules) or rules[name][0] in spaces):
             found[name] = _distribution(name, spaces[name], n_train)
     return found
 
@@ -55,7 +79,7 @@ def distributions(config: Config, n_train: int) -> dict[str, BaseDistribution]:
 class Suggestion(NamedTuple):
     """What a trial trains."""
 
-    hyperparameters: Hyperparameters
+    hyperparameters: Options  # of the backend
     descriptor: DescriptorOptions
     seed: int
 
@@ -67,18 +91,24 @@ def suggest(trial: optuna.Trial, config: Config, n_train: int) -> Suggestion:
     curve, its reports and its checkpoint belong to that.
     """
     if (begun := trial.user_attrs.get(BEGUN)) is not None:
-        return Suggestion(Hyperparameters(**begun["search"]), DescriptorOptions(**begun["descriptor"]), begun["seed"])
-    values = _defaults(config)
+        hyperparameters = config.declared.hyperparameters(**begun["search"])
+        return Suggestion(hyperparameters, DescriptorOptions(**begun["descriptor"]), begun["seed"])
+    values, rules = _defaults(config), conditions(config.declared)
     chosen: dict[str, Any] = {}
     for name, distribution in distributions(config, n_train).items():
-        if _counts(name, values | chosen):
+        if _counts(name, values | chosen, rules):
             # Optuna has one method a kind, which all end here; the distribution holds what they would be given.
             chosen[name] = suggest_value(trial, name, distribution)
-    options, hyperparameters = apart(chosen)
+    options, searched = apart(chosen)
     descriptor = chosen_descriptor(config.descriptor, options) if options else config.descriptor
-    suggestion = Suggestion(Hyperparameters(**config.fixed, **hyperparameters), descriptor, config.study.seed)
-    search = suggestion.hyperparameters.model_dump(mode="json")
-    begun = {"search": search, "descriptor": descriptor.model_dump(mode="json"), "seed": config.study.seed}
+    hyperparameters = config.declared.hyperparameters(**config.fixed, **searched)
+    suggestion = Suggestion(hyperparameters, descriptor, config.study.seed)
+    begun = {
+        "search": hyperparameters.model_dump(mode="json"),
+        "descriptor": descriptor.model_dump(mode="json"),
+        "seed": config.study.seed,
+        "backend": config.backend,
+    }
     trial.set_user_attr(BEGUN, begun)
     return suggestion
 
@@ -90,9 +120,12 @@ def tried_values(trial: FrozenTrial) -> dict[str, Any]:
     """
     if (begun := trial.user_attrs.get(BEGUN)) is None:
         return dict(trial.params)
-    values = {**{DESCRIPTOR + option: value for option, value in begun["descriptor"].items()}, **begun["search"]}
-    known = dict.fromkeys(SEARCHABLE) | values
-    fixed = {name: plain(known[name]) for name in SEARCHABLE if known[name] is not None and _counts(name, known)}
+    if (declared := backend_of(begun)) is None:
+        return {**begun["search"], **trial.params}
+    options = {DESCRIPTOR + option: value for option, value in begun["descriptor"].items()}
+    names, rules = searchable(declared, begun["search"]), conditions(declared)
+    known = dict.fromkeys(names) | options | begun["search"]
+    fixed = {name: plain(known[name]) for name in names if known[name] is not None and _counts(name, known, rules)}
     return {**fixed, **trial.params}
 
 
@@ -123,15 +156,18 @@ def enqueued(config: Config, n_train: int) -> list[dict[str, Any]]:
     Raises:
         BadInput: an entry gives a value outside the search space.
     """
-    space, defaults = distributions(config, n_train), _defaults(config)
+    space, defaults, rules = distributions(config, n_train), _defaults(config), conditions(config.declared)
     if config.study.enqueue == "auto":
-        entries = [{n: v for n, v in entry.items() if n in space and _contains(space[n], v)} for entry in TRIED_FIRST]
+        first_ones = config.declared.tried_first
+        entries = [{n: v for n, v in entry.items() if n in space and _contains(space[n], v)} for entry in first_ones]
     else:
         entries = [_checked(entry, config, space, defaults) for entry in config.study.enqueue]
     first: list[dict[str, Any]] = []
     for values in (defaults | entry for entry in entries):
         chosen = {
-            name: values[name] for name in space if _contains(space[name], values[name]) and _counts(name, values)
+            name: values[name]
+            for name in space
+            if name in values and _contains(space[name], values[name]) and _counts(name, values, rules)
         }
         if config.study.enqueue != "auto" or chosen not in first:
             first.append(chosen)
@@ -142,7 +178,7 @@ def _checked(
     entry: Mapping[str, Any], config: Config, space: Mapping[str, BaseDistribution], defaults: Mapping[str, Any]
 ) -> dict[str, Any]:
     """An entry of `study.enqueue`. Raises BadInput where a value is outside the search space."""
-    given = {name: plain(check_value(name, value)) for name, value in entry.items()}
+    given = {name: plain(check_value(name, value, config.declared.hyperparameters)) for name, value in entry.items()}
     for name, value in given.items():
         if name in space and not _contains(space[name], value):
             raise BadInput(f"study.enqueue: {name}={value} is outside the search space {space[name]}")
@@ -163,10 +199,10 @@ def grid(config: Config, n_train: int) -> list[dict[str, Any]]:
         raise BadInput(f"search: the grid has {size} points, more than {LARGEST_GRID}; fix some hyperparameters")
     # Combinations that differ only in what does not count are one.
     different: dict[tuple[Any, ...], dict[str, Any]] = {}
-    defaults = _defaults(config)
+    defaults, rules = _defaults(config), conditions(config.declared)
     for values in itertools.product(*points.values()):
         full = {**defaults, **dict(zip(points, values, strict=True))}
-        chosen = {name: full[name] for name in points if _counts(name, full)}
+        chosen = {name: full[name] for name in points if _counts(name, full, rules)}
         different[tuple(chosen.items())] = chosen
     combinations = list(different.values())
     order = np.random.default_rng(config.study.seed).permutation(len(combinations))
@@ -208,12 +244,12 @@ def _contains(distribution: BaseDistribution, value: Any) -> bool:
 def _defaults(config: Config) -> dict[str, Any]:
     """The values of what is not searched, and of the rest those that are tried first."""
     options = {DESCRIPTOR + option: getattr(config.descriptor, option) for option in OPTIONS}
-    values = {**options, **DEFAULTS.model_dump(), **config.fixed}
+    values = {**options, **config.declared.hyperparameters().model_dump(), **config.fixed}
     return {name: plain(value) for name, value in values.items()}
 
 
-def _counts(name: str, values: dict[str, Any]) -> bool:
-    if name not in CONDITIONS:
+def _counts(name: str, values: Mapping[str, Any], rules: Mapping[str, Condition]) -> bool:
+    if name not in rules:
         return True
-    parent, needed = CONDITIONS[name]
-    return values[parent] in needed and _counts(parent, values)
+    parent, needed = rules[name]
+    return values[parent] in needed and _counts(parent, values, rules)

@@ -10,7 +10,8 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from bdqm_tune.descriptors import Descriptor
-from bdqm_tune.learning.cost import descriptor_seconds, network_seconds, some_of
+from bdqm_tune.learning.cost import descriptor_seconds, energy_seconds, network_seconds, some_of
+from bdqm_tune.learning.network_potential import NetworkPotential
 from bdqm_tune.learning.potential import Potential
 
 DESCRIPTOR_TIME = "descriptor_seconds_per_atom"  # attribute of a study, with the descriptor's digest
@@ -33,6 +34,9 @@ class PredictionTime:
 
     def per_atom(self, study: optuna.Study, potential: Potential) -> float:
         """Seconds an atom for the energy of a structure: descriptor and network."""
+        if not isinstance(potential, NetworkPotential):
+            with self._one_at_a_time:
+                return energy_seconds(potential, self._structures)
         settings = json.dumps(potential.descriptor.settings, sort_keys=True)
         digest = hashlib.sha256(settings.encode()).hexdigest()[:16]
         with self._one_at_a_time:

@@ -18,7 +18,7 @@ import bdqm_tune as bt
 from bdqm_tune.amptorch_import import checkpoint
 from bdqm_tune.amptorch_import.torch_files import read_torch_file
 from bdqm_tune.errors import BadInput
-from bdqm_tune.learning.potential import Potential
+from bdqm_tune.learning.network_potential import NetworkPotential
 
 NAMES = ["bpnn_gaussian", "singlenn_batchnorm", "singlenn_gmpordernorm"]
 
@@ -38,7 +38,7 @@ def test_it_predicts_what_amptorch_predicts(shared: Path, tmp_path: Path, name: 
     expected = np.load(folder / "predictions.npz")
     images = [cuco(distance) for distance in expected["distances"]]
     potential.save(tmp_path / "model")
-    for model in (potential, Potential.load(tmp_path / "model")):
+    for model in (potential, NetworkPotential.load(tmp_path / "model")):
         assert model.trained_on_forces is ("forces" in expected)
         found = model.predict(images)
         np.testing.assert_allclose(found.energies, expected["energies"], rtol=0, atol=1e-6)

@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 
 from bdqm_tune.config.config import Config
-from bdqm_tune.learning.potential import Potential
 from bdqm_tune.models.store import load_potential
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.study.run_contents import OUT_OF_FOLD
@@ -102,7 +101,7 @@ def test_an_ensemble_is_calibrated_by_what_the_folds_leave_out(
     errors = np.mean(predicted, axis=0) - frame["energy"].to_numpy()
     assert made.metrics["val_energy_mae"] == pytest.approx(np.abs(errors).mean())
     assert made.metrics["calibration_structures"] == 40
-    potentials: list[Potential] = [load_potential(t.user_attrs["mlflow_run_id"], stores) for t in study.get_trials()]
+    potentials = [load_potential(trial.user_attrs["mlflow_run_id"], stores) for trial in study.get_trials()]
     structures = ase.io.read(files["train"], ":")
     learned = np.mean([one.predict(structures, False).energies for one in potentials], axis=0)
     assert np.abs(learned - np.array([a.get_potential_energy() for a in structures])).mean() != pytest.approx(

@@ -21,8 +21,8 @@ from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.evaluation.evaluation import evaluate_best
 from bdqm_tune.evaluation.measurement import predict
 from bdqm_tune.learning.dataset import prepare
+from bdqm_tune.learning.network_potential import NetworkPotential
 from bdqm_tune.learning.networks import make_network
-from bdqm_tune.learning.potential import Potential
 from bdqm_tune.models.prediction import predict_file
 from bdqm_tune.models.store import load_potential
 from bdqm_tune.services.connection import Stores
@@ -108,7 +108,7 @@ def test_the_test_split_is_evaluated_in_pieces(
     assert data.test is not None
     torch.manual_seed(0)  # of some networks an energy is so near to zero that its last digits are none
     options = Hyperparameters(num_nodes=5, initialization="default")
-    potential = Potential.from_dataset(data, options, make_network(data.descriptor.n_features, options, []))
+    potential = NetworkPotential.from_dataset(data, options, make_network(data.descriptor.n_features, options, []))
     whole = predict(potential, data.test, tmp_path).energies
     monkeypatch.setattr("bdqm_tune.descriptors.store.PIECE_BYTES", 600)  # 3 structures
     np.testing.assert_allclose(predict(potential, data.test, tmp_path).energies, whole, rtol=1e-6)

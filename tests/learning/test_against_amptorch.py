@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.descriptors import GMP, Descriptor, SymmetryFunctions
+from bdqm_tune.learning.network_potential import NetworkPotential
 from bdqm_tune.learning.networks import AtomicNetwork, PerElementNN, make_network
-from bdqm_tune.learning.potential import Potential
 from bdqm_tune.learning.scalers import fit_scaler
 from bdqm_tune.learning.targets import NO_REFERENCES, target_scale_and_shift
 
@@ -82,7 +82,7 @@ def test_with_its_weights_amptorchs_predictions_come_out(shared: Path, name: str
     network.load_state_dict({name_of_weight(key): torch.as_tensor(reference[key]) for key in kept})
     if isinstance(network, PerElementNN):
         network = MixedNN(network, reference["weights/element_mask.mask.weight"])
-    potential = Potential(descriptor, scaler, NO_REFERENCES, scale, MODELS[name], network.eval(), shift)
+    potential = NetworkPotential(descriptor, scaler, NO_REFERENCES, scale, MODELS[name], network.eval(), shift)
     predicted = potential.predict([cuco(d) for d in reference["distances"]])
     np.testing.assert_allclose(predicted.energies, reference["energies"], atol=2e-6)
     if "forces" in reference:

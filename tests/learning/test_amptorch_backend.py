@@ -23,7 +23,7 @@ from bdqm_tune.config.config import Config
 from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.errors import BadInput
 from bdqm_tune.learning.dataset import Dataset, prepare
-from bdqm_tune.learning.potential import Potential
+from bdqm_tune.learning.network_potential import NetworkPotential
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_a_training_can_be_repeated_and_its_potential_saved(
         assert run.checkpoint() is None
         assert run.best == min(records, key=lambda record: record.val_energy_mae)
         run.potential().save(tmp_path)
-        energies.append(Potential.load(tmp_path).predict(held_out.atoms, forces=False).energies)
+        energies.append(NetworkPotential.load(tmp_path).predict(held_out.atoms, forces=False).energies)
         error = np.abs(energies[-1] - held_out.energies).mean()
         assert error == pytest.approx(run.best.val_energy_mae, rel=1e-3 if precision == "float32" else 1e-6)
     assert energies[0].tolist() == energies[1].tolist()

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from bdqm_tune.backends import NativeBackend, make_backend
-from bdqm_tune.backends.native import pick_device
+from bdqm_tune.backends import make_backend
+from bdqm_tune.backends.native import NativeBackend, pick_device
 from bdqm_tune.config.config import load_config
 from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.errors import BadInput

@@ -22,7 +22,7 @@ from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.errors import BadInput
 from bdqm_tune.learning.calculator import PotentialCalculator
 from bdqm_tune.learning.dataset import prepare
-from bdqm_tune.learning.potential import Potential
+from bdqm_tune.learning.network_potential import NetworkPotential
 
 # A cutoff at which the probes see nothing any more, so that the energy has no steps.
 SMOOTH = {"orders": [0, 1, 2], "sigmas": [0.5, 0.9], "cutoff": 7.0, "smooth_cutoff": False}
@@ -43,7 +43,7 @@ def copper(n: int) -> list[Atoms]:
 
 
 @pytest.fixture(scope="module")
-def potential(config_for: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Potential:
+def potential(config_for: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> NetworkPotential:
     """Trained on energies and forces."""
     folder = tmp_path_factory.mktemp("copper")
     ase.io.write(folder / "train.traj", copper(60))
@@ -58,14 +58,14 @@ def potential(config_for: Callable[..., Config], tmp_path_factory: pytest.TempPa
 
 
 @pytest.fixture
-def rattled(potential: Potential) -> Atoms:
+def rattled(potential: NetworkPotential) -> Atoms:
     atoms = bulk("Cu", cubic=True)
     atoms.positions += np.random.default_rng(6).normal(scale=0.1, size=(4, 3))
     atoms.calc = PotentialCalculator(potential)
     return atoms
 
 
-def test_it_gives_what_the_potential_predicts(potential: Potential, rattled: Atoms) -> None:
+def test_it_gives_what_the_potential_predicts(potential: NetworkPotential, rattled: Atoms) -> None:
     for _ in range(2):
         energies, forces, _ = potential.predict([rattled])
         assert rattled.get_potential_energy() == pytest.approx(energies[0], rel=1e-12)
@@ -76,7 +76,7 @@ def test_it_gives_what_the_potential_predicts(potential: Potential, rattled: Ato
 
 
 def test_energy_forces_and_stress_of_a_structure_are_computed_once(
-    potential: Potential, rattled: Atoms, monkeypatch: pytest.MonkeyPatch
+    potential: NetworkPotential, rattled: Atoms, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kind, calls = type(potential.descriptor), []
     both, features = kind.with_backward, kind.compute
@@ -123,13 +123,13 @@ def test_a_relaxation_of_the_cell_finds_the_lattice_constant_of_the_energy(rattl
 
 
 @pytest.mark.parametrize("atoms", [molecule("H2O"), Atoms("Cu", cell=[4, 4, 4])], ids=["molecule", "not periodic"])
-def test_there_is_no_stress_without_a_periodic_cell(potential: Potential, atoms: Atoms) -> None:
+def test_there_is_no_stress_without_a_periodic_cell(potential: NetworkPotential, atoms: Atoms) -> None:
     atoms.calc = PotentialCalculator(potential)
     with pytest.raises(PropertyNotImplementedError):
         atoms.get_stress()
 
 
-def test_results_are_of_the_structure_that_is_asked_about(potential: Potential, rattled: Atoms) -> None:
+def test_results_are_of_the_structure_that_is_asked_about(potential: NetworkPotential, rattled: Atoms) -> None:
     a, b = rattled.copy(), rattled.copy()
     b.positions[0] += 0.2
     moved, strained, other_pbc = (a.copy() for _ in range(3))
@@ -164,7 +164,9 @@ def test_results_are_of_the_structure_that_is_asked_about(potential: Potential, 
     assert wrong == []
 
 
-def test_a_failed_request_leaves_no_results_of_the_structure_before(potential: Potential, rattled: Atoms) -> None:
+def test_a_failed_request_leaves_no_results_of_the_structure_before(
+    potential: NetworkPotential, rattled: Atoms
+) -> None:
     calculator = PotentialCalculator(potential)
     calculator.calculate(rattled, ["energy", "forces"])
     far = rattled.copy()
@@ -177,7 +179,7 @@ def test_a_failed_request_leaves_no_results_of_the_structure_before(potential: P
     assert calculator.get_forces(rattled).shape == (4, 3)
 
 
-def test_copies_and_pickles_give_the_same(potential: Potential, rattled: Atoms) -> None:
+def test_copies_and_pickles_give_the_same(potential: NetworkPotential, rattled: Atoms) -> None:
     expected = PotentialCalculator(potential).get_property("forces", rattled)
     calculator = rattled.calc
     rattled.get_potential_energy()

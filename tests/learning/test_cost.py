@@ -13,14 +13,14 @@ from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.learning.cost import _least_seconds, measure_cost, network_seconds
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.ensemble import Ensemble
+from bdqm_tune.learning.network_potential import NetworkPotential
 from bdqm_tune.learning.networks import make_network
-from bdqm_tune.learning.potential import Potential
 
 
 @pytest.fixture
-def potential(dataset: Dataset) -> Potential:
+def potential(dataset: Dataset) -> NetworkPotential:
     options = Hyperparameters(num_nodes=5, initialization="default")
-    return Potential.from_dataset(dataset, options, make_network(dataset.descriptor.n_features, options, []))
+    return NetworkPotential.from_dataset(dataset, options, make_network(dataset.descriptor.n_features, options, []))
 
 
 def test_a_large_network_takes_longer(dataset: Dataset, alloys: Callable[..., list[Atoms]]) -> None:
@@ -30,7 +30,7 @@ def test_a_large_network_takes_longer(dataset: Dataset, alloys: Callable[..., li
     def seconds(num_layers: int) -> float:
         options = Hyperparameters(num_layers=num_layers, num_nodes=50)
         network = make_network(dataset.descriptor.n_features, options, [])
-        return network_seconds(Potential.from_dataset(dataset, options, network), structures, features)
+        return network_seconds(NetworkPotential.from_dataset(dataset, options, network), structures, features)
 
     assert seconds(100) > 2 * seconds(1)
 
@@ -49,7 +49,7 @@ def test_what_another_thread_does_meanwhile_does_not_count() -> None:
 
 @pytest.mark.parametrize("kind", ["potential", "ensemble"])
 def test_each_part_has_its_own_time(
-    potential: Potential, dataset: Dataset, alloys: Callable[..., list[Atoms]], kind: str, monkeypatch: Any
+    potential: NetworkPotential, dataset: Dataset, alloys: Callable[..., list[Atoms]], kind: str, monkeypatch: Any
 ) -> None:
     model = potential if kind == "potential" else Ensemble({"a": potential, "b": potential})
     structures = alloys(n=6)

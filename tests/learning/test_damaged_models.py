@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from bdqm_tune.errors import BadInput
 from bdqm_tune.learning.checkpoint import NoCheckpoint, read_checkpoint
-from bdqm_tune.learning.description import DESCRIPTION, WEIGHTS
+from bdqm_tune.learning.description import WEIGHTS
 from bdqm_tune.learning.ensemble import ENSEMBLE, Ensemble
-from bdqm_tune.learning.potential import Potential
+from bdqm_tune.learning.network_potential import NetworkPotential
+from bdqm_tune.learning.potential import DESCRIPTION
 from tests.fuzzing import bounded, damaged, is_one_line, refused
 from tests.learning.test_potential import random_potential
 
@@ -30,7 +31,7 @@ def test_a_damaged_potential_is_refused_or_predicts(tmp_path: Path, name: str) -
     def check(changed: bytes) -> None:
         (tmp_path / name).write_bytes(changed)
         try:
-            potential = Potential.load(tmp_path)
+            potential = NetworkPotential.load(tmp_path)
         except BadInput as error:
             message = str(error)
         else:
@@ -76,9 +77,9 @@ def test_a_scale_that_is_none_is_refused(tmp_path: Path, value: object) -> None:
     random_potential().save(tmp_path)
     described = json.loads((tmp_path / DESCRIPTION).read_text()) | {"scale": value}
     (tmp_path / DESCRIPTION).write_text(json.dumps(described))
-    assert "scale" in refused(lambda: Potential.load(tmp_path), BadInput)
+    assert "scale" in refused(lambda: NetworkPotential.load(tmp_path), BadInput)
 
 
 def test_the_undamaged_potential_is_one(tmp_path: Path) -> None:
     random_potential().save(tmp_path)
-    assert np.isfinite(Potential.load(tmp_path).predict([WATER]).energies).all()
+    assert np.isfinite(NetworkPotential.load(tmp_path).predict([WATER]).energies).all()

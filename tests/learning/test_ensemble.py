@@ -22,21 +22,21 @@ from bdqm_tune.learning.calculator import EnsembleCalculator, PotentialCalculato
 from bdqm_tune.learning.calibration import Calibration
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.ensemble import ENSEMBLE, Ensemble
+from bdqm_tune.learning.network_potential import NetworkPotential
 from bdqm_tune.learning.networks import make_network
-from bdqm_tune.learning.potential import Potential
 
 CALIBRATION = Calibration(np.linspace(0.1, 3, 30), 0.002, 0.9)
 
 
-def member(dataset: Dataset, seed: int, **options: Any) -> Potential:
+def member(dataset: Dataset, seed: int, **options: Any) -> NetworkPotential:
     """A potential with random weights."""
     torch.manual_seed(seed)
     given = Hyperparameters(**{"initialization": "xavier", "num_nodes": 5 + seed, **options})
-    return Potential.from_dataset(dataset, given, make_network(dataset.descriptor.n_features, given, []))
+    return NetworkPotential.from_dataset(dataset, given, make_network(dataset.descriptor.n_features, given, []))
 
 
 @pytest.fixture
-def members(dataset: Dataset) -> dict[str, Potential]:
+def members(dataset: Dataset) -> dict[str, NetworkPotential]:
     return {f"trial-{seed:03d}": member(dataset, seed, activation="silu") for seed in range(4)}
 
 
@@ -46,7 +46,7 @@ def structures(dataset: Dataset) -> list[Atoms]:
 
 
 def test_it_predicts_mean_and_standard_deviation_of_its_members(
-    members: dict[str, Potential], structures: list[Atoms]
+    members: dict[str, NetworkPotential], structures: list[Atoms]
 ) -> None:
     each = [one.predict(structures) for one in members.values()]
     energies = np.array([one.energies for one in each])
@@ -67,18 +67,20 @@ def test_it_predicts_mean_and_standard_deviation_of_its_members(
     np.testing.assert_allclose(without.energy_std, found.energy_std, rtol=1e-9)
 
 
-def test_no_structures_have_no_energies(members: dict[str, Potential]) -> None:
+def test_no_structures_have_no_energies(members: dict[str, NetworkPotential]) -> None:
     for forces in (True, False):
         assert Ensemble(members).predict([], forces).energies.shape == (0,)
 
 
-def test_mean_and_spread_are_extensive(members: dict[str, Potential], structures: list[Atoms]) -> None:
+def test_mean_and_spread_are_extensive(members: dict[str, NetworkPotential], structures: list[Atoms]) -> None:
     once, thrice = (Ensemble(members).predict([structures[0].repeat((k, 1, 1))]) for k in (1, 3))
     assert thrice.energies[0] == pytest.approx(3 * once.energies[0], rel=1e-9)
     assert thrice.energy_std[0] == pytest.approx(3 * once.energy_std[0], rel=1e-9)
 
 
-def test_forces_are_minus_the_differences_of_the_mean(members: dict[str, Potential], structures: list[Atoms]) -> None:
+def test_forces_are_minus_the_differences_of_the_mean(
+    members: dict[str, NetworkPotential], structures: list[Atoms]
+) -> None:
     ensemble, atoms, step = Ensemble(members), structures[0], 1e-4
     (forces,) = ensemble.predict([atoms]).forces or []
     for axis in range(3):
@@ -91,7 +93,7 @@ def test_forces_are_minus_the_differences_of_the_mean(members: dict[str, Potenti
 
 
 def test_what_members_share_is_computed_once(
-    members: dict[str, Potential], structures: list[Atoms], monkeypatch: pytest.MonkeyPatch
+    members: dict[str, NetworkPotential], structures: list[Atoms], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
     compute, derivatives = GMP.compute, GMP.with_backward
@@ -118,7 +120,7 @@ def test_what_members_share_is_computed_once(
 
 @pytest.mark.parametrize("calibration", [None, CALIBRATION])
 def test_what_is_saved_and_loaded_predicts_the_same_to_the_last_bit(
-    members: dict[str, Potential], structures: list[Atoms], tmp_path: Path, calibration: Calibration | None
+    members: dict[str, NetworkPotential], structures: list[Atoms], tmp_path: Path, calibration: Calibration | None
 ) -> None:
     ensemble = Ensemble(members, calibration)
     ensemble.save(tmp_path / "kept")
@@ -134,7 +136,7 @@ def test_what_is_saved_and_loaded_predicts_the_same_to_the_last_bit(
         assert (loaded.calibration.floor, loaded.calibration.coverage) == (0.002, 0.9)
 
 
-def test_one_member_is_none(members: dict[str, Potential]) -> None:
+def test_one_member_is_none(members: dict[str, NetworkPotential]) -> None:
     with pytest.raises(BadInput, match="at least 2 members, got 1"):
         Ensemble({"only": members["trial-000"]})
 
@@ -157,7 +159,7 @@ DAMAGES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
 
 @pytest.mark.parametrize(("change", "message"), DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_ensemble_is_refused(
-    members: dict[str, Potential], tmp_path: Path, change: Callable[[dict[str, Any]], Any], message: str
+    members: dict[str, NetworkPotential], tmp_path: Path, change: Callable[[dict[str, Any]], Any], message: str
 ) -> None:
     Ensemble(members, CALIBRATION).save(tmp_path)
     content = json.loads((tmp_path / ENSEMBLE).read_text(encoding="utf-8"))
@@ -169,7 +171,7 @@ def test_a_damaged_ensemble_is_refused(
 
 @pytest.mark.parametrize("calibration", [None, CALIBRATION])
 def test_the_calculator_says_how_sure_it_is(
-    members: dict[str, Potential], structures: list[Atoms], calibration: Calibration | None
+    members: dict[str, NetworkPotential], structures: list[Atoms], calibration: Calibration | None
 ) -> None:
     ensemble = Ensemble(members, calibration)
     atoms = structures[0].copy()
@@ -196,7 +198,7 @@ def test_the_calculator_says_how_sure_it_is(
         assert (low, high) == pytest.approx((expected.energies[0] - half, expected.energies[0] + half), rel=1e-9)
 
 
-def test_a_relaxation_of_atoms_and_cell_runs(members: dict[str, Potential], structures: list[Atoms]) -> None:
+def test_a_relaxation_of_atoms_and_cell_runs(members: dict[str, NetworkPotential], structures: list[Atoms]) -> None:
     atoms = structures[0].copy()
     atoms.calc = make_calculator(Ensemble(members))
     start = atoms.get_potential_energy(force_consistent=True)

@@ -12,8 +12,8 @@ from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.descriptors import GMP
 from bdqm_tune.learning.calculator import make_calculator
 from bdqm_tune.learning.extrapolation import FAR, far_outside
+from bdqm_tune.learning.network_potential import NetworkPotential
 from bdqm_tune.learning.networks import make_network
-from bdqm_tune.learning.potential import Potential
 from bdqm_tune.learning.scalers import ElementScaler, FeatureScaler, Scaling, fit_scaler
 from bdqm_tune.learning.targets import NO_REFERENCES
 
@@ -27,7 +27,7 @@ def rattled(n: int = 20, scale: float = 0.1) -> list[Atoms]:
     return images
 
 
-def potential(scaling: Scaling, per_element: bool = False) -> Potential:
+def potential(scaling: Scaling, per_element: bool = False) -> NetworkPotential:
     descriptor = GMP([0, 1], [0.5, 1.0], 5.0)
     features = np.concatenate([descriptor.compute(atoms) for atoms in rattled()])
     numbers = np.full(len(features), 29)
@@ -36,7 +36,9 @@ def potential(scaling: Scaling, per_element: bool = False) -> Potential:
     )
     hyperparameters = Hyperparameters(hidden_layers=[3])
     network = make_network(descriptor.n_features, hyperparameters, [29])
-    return Potential(descriptor, scaler, NO_REFERENCES, 1.0, hyperparameters, network.eval(), known_elements=(29,))
+    return NetworkPotential(
+        descriptor, scaler, NO_REFERENCES, 1.0, hyperparameters, network.eval(), known_elements=(29,)
+    )
 
 
 @pytest.mark.parametrize("per_element", [False, True])
@@ -45,7 +47,7 @@ def test_the_training_split_is_inside_and_compressed_cells_are_not(
     scaling: Scaling, per_element: bool, tmp_path: Path
 ) -> None:
     potential(scaling, per_element).save(tmp_path)
-    one = Potential.load(tmp_path)
+    one = NetworkPotential.load(tmp_path)
     inside = one.predict(rattled(), forces=False).extrapolation
     assert inside is not None
     assert inside.max() < 1e-9

@@ -15,8 +15,8 @@ from bdqm_tune.errors import BdqmError
 from bdqm_tune.learning.batches import SplitTensors, split_tensors
 from bdqm_tune.learning.dataset import Dataset, prepare
 from bdqm_tune.learning.fit import Diverged, EpochRecord, Fit
+from bdqm_tune.learning.network_potential import NetworkPotential
 from bdqm_tune.learning.networks import SingleNN
-from bdqm_tune.learning.potential import Potential
 from tests.learning.conftest import rattled_alloys, small_config
 
 SCALE = 2.5  # eV
@@ -400,7 +400,7 @@ def test_the_forces_that_are_scored_are_those_of_the_potential(force_data: Datas
     held_out = force_data.validation.structures
     assert fit.best is not None
     assert held_out.forces is not None
-    predicted = Potential.from_dataset(force_data, options, fit.best_network).predict(held_out.atoms)
+    predicted = NetworkPotential.from_dataset(force_data, options, fit.best_network).predict(held_out.atoms)
     assert predicted.forces is not None
     error = np.abs(np.concatenate(predicted.forces) - np.concatenate(held_out.forces)).mean()
     assert error == pytest.approx(fit.best.val_forces_mae, rel=1e-9)

@@ -13,8 +13,7 @@ import torch
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from bdqm_tune.backends import NativeBackend
-from bdqm_tune.backends.native import NativeRun
+from bdqm_tune.backends.native import NativeBackend, NativeRun
 from bdqm_tune.config.config import Objective, load_config
 from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.errors import BadInput
@@ -22,7 +21,7 @@ from bdqm_tune.learning.checkpoint import read_checkpoint, write_checkpoint
 from bdqm_tune.learning.dataset import Dataset, prepare, summary
 from bdqm_tune.learning.fit import Diverged
 from bdqm_tune.learning.fold_epochs import FoldEpochs
-from bdqm_tune.learning.potential import Potential
+from bdqm_tune.learning.network_potential import NetworkPotential
 from tests.learning.conftest import rattled_alloys, small_config
 from tests.learning.test_fit import numbers
 
@@ -172,7 +171,7 @@ def test_errors_are_those_of_the_networks_without_the_fold(force_data: Dataset, 
     energies, per_atom, forces = [], [], []
     for fold, network in zip(force_data.folds, epochs_of(run).kept_networks, strict=True):
         structures = fold.validation.structures
-        predicted = Potential.from_dataset(fold, Hyperparameters(**OPTIONS), network).predict(structures.atoms)
+        predicted = NetworkPotential.from_dataset(fold, Hyperparameters(**OPTIONS), network).predict(structures.atoms)
         errors = np.abs(predicted.energies - structures.energies)
         energies += errors.tolist()
         per_atom += (errors / structures.n_atoms).tolist()

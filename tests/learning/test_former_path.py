@@ -14,8 +14,8 @@ from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.descriptors import Descriptor, GMPGroups, SymmetryFunctions
 from bdqm_tune.learning.calculator import make_calculator
 from bdqm_tune.learning.ensemble import Ensemble
+from bdqm_tune.learning.network_potential import NetworkPotential
 from bdqm_tune.learning.networks import make_network
-from bdqm_tune.learning.potential import Potential
 from bdqm_tune.learning.scalers import fit_scaler
 from tests.learning.test_potential import NETWORKS, examples_of_all_kinds, random_potential
 
@@ -32,7 +32,7 @@ def descriptor(family: str) -> Descriptor:
     return SymmetryFunctions(["H", "O", "Cu", "Au"], 4.3, {"etas": [0.05, 4.0], "rs": [0.0]}, ANGLES, ANGLES)
 
 
-def potential_with(family: str, dtype: torch.dtype = torch.float64, seed: int = 0, **options: Any) -> Potential:
+def potential_with(family: str, dtype: torch.dtype = torch.float64, seed: int = 0, **options: Any) -> NetworkPotential:
     """A potential with random weights, whose scaler is that of a training."""
     own = descriptor(family)
     features = np.concatenate([own.compute(atoms) for atoms in examples_of_all_kinds()])
@@ -45,7 +45,7 @@ def potential_with(family: str, dtype: torch.dtype = torch.float64, seed: int = 
     return dataclasses.replace(random_potential(), **changed)
 
 
-def the_long_way(potential: Potential, atoms: Atoms) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
+def the_long_way(potential: NetworkPotential, atoms: Atoms) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
     """Energy, forces, and stress times volume."""
     features, derivatives = potential.descriptor.sparse_derivatives(atoms)
     inputs = potential.scaler(features, atoms.numbers)
@@ -69,7 +69,7 @@ def test_a_potential_predicts_what_the_long_way_gives(
 ) -> None:
     made = potential_with(family, dtype, **({"hidden_layers": None} | NETWORKS[network]))
     made.save(tmp_path)
-    loaded, close = Potential.load(tmp_path), 1e-11 if dtype == torch.float64 else 1e-5
+    loaded, close = NetworkPotential.load(tmp_path), 1e-11 if dtype == torch.float64 else 1e-5
     for atoms in examples_of_all_kinds():
         energy, forces, virial = the_long_way(made, atoms)
         for potential in (made, loaded):

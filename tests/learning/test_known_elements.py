@@ -21,11 +21,11 @@ from bdqm_tune.evaluation import evaluation
 from bdqm_tune.evaluation.measurement import predict
 from bdqm_tune.learning.calculator import make_calculator
 from bdqm_tune.learning.dataset import Dataset
-from bdqm_tune.learning.description import DESCRIPTION
 from bdqm_tune.learning.ensemble import Ensemble
 from bdqm_tune.learning.known_elements import UnknownElement
+from bdqm_tune.learning.network_potential import NetworkPotential
 from bdqm_tune.learning.networks import make_network
-from bdqm_tune.learning.potential import Potential
+from bdqm_tune.learning.potential import DESCRIPTION
 from bdqm_tune.models.prediction import predict_file
 from bdqm_tune.models.serving import ServedModel, record_of
 from bdqm_tune.services.connection import Stores
@@ -34,13 +34,15 @@ from bdqm_tune.structures import read_structures
 KINDS = ("single", "per_element", "ensemble")
 
 
-def model_of(dataset: Dataset, kind: str) -> Potential | Ensemble:
+def model_of(dataset: Dataset, kind: str) -> NetworkPotential | Ensemble:
     """An untrained model of copper and gold."""
     if kind == "ensemble":
         return Ensemble({name: model_of(dataset, "single") for name in "ab"})  # type: ignore[misc]
     options = Hyperparameters(hidden_layers=[4], network=kind, initialization="xavier")
     elements = [int(z) for z in np.unique(dataset.train.numbers)]
-    return Potential.from_dataset(dataset, options, make_network(dataset.descriptor.n_features, options, elements))
+    return NetworkPotential.from_dataset(
+        dataset, options, make_network(dataset.descriptor.n_features, options, elements)
+    )
 
 
 def palladium() -> Atoms:
@@ -112,21 +114,21 @@ def test_labelled_structures_are_refused_before_anything_is_computed(dataset: Da
 def test_models_of_earlier_versions_know_the_elements_of_their_references(dataset: Dataset, tmp_path: Path) -> None:
     model = model_of(dataset, "single")
     model.save(tmp_path)  # type: ignore[call-arg]
-    assert Potential.load(tmp_path).known_elements == (29, 79)
+    assert NetworkPotential.load(tmp_path).known_elements == (29, 79)
     content = json.loads((tmp_path / DESCRIPTION).read_text())
     del content["trained_elements"]
     (tmp_path / DESCRIPTION).write_text(json.dumps(content))
-    assert Potential.load(tmp_path).known_elements == (29, 79)
+    assert NetworkPotential.load(tmp_path).known_elements == (29, 79)
     content["reference_energies"] = {}
     (tmp_path / DESCRIPTION).write_text(json.dumps(content))
-    unknown = Potential.load(tmp_path)
+    unknown = NetworkPotential.load(tmp_path)
     assert unknown.known_elements is None
     assert np.isfinite(unknown.predict([palladium()]).energies).all()
 
 
 def test_an_ensemble_knows_what_all_its_members_know(dataset: Dataset) -> None:
     one = model_of(dataset, "single")
-    assert isinstance(one, Potential)
+    assert isinstance(one, NetworkPotential)
     other = dataclasses.replace(one, known_elements=(29, 46))
     assert Ensemble({"a": one, "b": other}).known_elements == (29,)
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from bdqm_tune.backends import NativeBackend
+from bdqm_tune.backends.native import NativeBackend
 from bdqm_tune.config.config import Training
 from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.learning import networks
@@ -18,9 +18,9 @@ from bdqm_tune.learning.batched import BatchedTrainer
 from bdqm_tune.learning.batches import SplitTensors
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.fit import Fit
+from bdqm_tune.learning.network_potential import NetworkPotential
 from bdqm_tune.learning.networks import SingleNN, make_network
 from bdqm_tune.learning.plain_network import OtherNetwork, is_plain
-from bdqm_tune.learning.potential import Potential
 
 N_FEATURES, SCALE = 4, 2.5
 OPTIONS = Hyperparameters(hidden_layers=[6, 6, 6], batchnorm=True, dropout=True, dropout_rate=0.2, batch_size=4)
@@ -275,7 +275,7 @@ def test_the_saved_model_is_the_one_that_was_trained_and_reported(
     records = list(run)
     assert run.best is not None
     run.potential().save(tmp_path)
-    loaded, structures = Potential.load(tmp_path), dataset.validation.structures
+    loaded, structures = NetworkPotential.load(tmp_path), dataset.validation.structures
     errors = np.abs(loaded.predict(structures.atoms, forces=False).energies - structures.energies)
     assert errors.mean() == pytest.approx(run.best.val_energy_mae, rel=1e-9)
     assert records[-1].val_energy_mae != records[0].val_energy_mae

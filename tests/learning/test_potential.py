@@ -21,11 +21,12 @@ from bdqm_tune.descriptors.pseudodensity import PseudoDensity
 from bdqm_tune.errors import BadInput
 from bdqm_tune.learning.batches import split_tensors
 from bdqm_tune.learning.dataset import Dataset, prepare
-from bdqm_tune.learning.description import DESCRIPTION, WEIGHTS
+from bdqm_tune.learning.description import WEIGHTS
 from bdqm_tune.learning.fit import Fit
 from bdqm_tune.learning.known_elements import UnknownElement
+from bdqm_tune.learning.network_potential import NetworkPotential
 from bdqm_tune.learning.networks import make_network
-from bdqm_tune.learning.potential import Potential
+from bdqm_tune.learning.potential import DESCRIPTION
 from bdqm_tune.learning.scalers import FeatureScaler, Scaler, fit_scaler
 from bdqm_tune.learning.targets import ReferenceEnergies
 
@@ -45,7 +46,7 @@ def random_potential(
     dtype: torch.dtype = torch.float64,
     log: bool = False,
     by_element: bool = False,
-) -> Potential:
+) -> NetworkPotential:
     """Random weights, scales and reference energies for H, O, Cu and Au."""
     torch.manual_seed(0)
     random = np.random.default_rng(0)
@@ -67,7 +68,9 @@ def random_potential(
         scaler = fit_scaler(lambda: [(examples, numbers)], "log" if log else "normalise", per_element=True)
     references = ReferenceEnergies({1: -3.4, 8: -7.2, 29: -3.7}, -4.5)
     shift, known = 0.9 if by_element else 0.0, (1, 8, 29, 79)
-    return Potential(descriptor, scaler, references, 1.7, options, network.eval(), shift=shift, known_elements=known)
+    return NetworkPotential(
+        descriptor, scaler, references, 1.7, options, network.eval(), shift=shift, known_elements=known
+    )
 
 
 def examples_of_all_kinds() -> list[Atoms]:
@@ -235,7 +238,7 @@ def fit_of(dataset: Dataset, **hyperparameters: Any) -> tuple[Fit, Hyperparamete
 
 def test_before_training_a_zero_initialisation_predicts_the_reference_energies(dataset: Dataset) -> None:
     fit, options = fit_of(dataset, initialization="zero", batchnorm=True)
-    potential = Potential.from_dataset(dataset, options, fit.best_network)
+    potential = NetworkPotential.from_dataset(dataset, options, fit.best_network)
     structures = dataset.validation.structures.atoms
     assert potential.predict(structures).energies.tolist() == dataset.references.of(structures).tolist()
 
@@ -247,9 +250,9 @@ def test_a_trained_potential_has_the_error_of_its_best_epoch(
     fit, options = fit_of(dataset, **{"lr": 0.02, **hyperparameters})
     records = list(fit)
     assert fit.best == min(records, key=lambda record: record.val_energy_mae)
-    Potential.from_dataset(dataset, options, fit.best_network).save(tmp_path)
+    NetworkPotential.from_dataset(dataset, options, fit.best_network).save(tmp_path)
     held_out = dataset.validation.structures
-    error = np.abs(Potential.load(tmp_path).predict(held_out.atoms).energies - held_out.energies)
+    error = np.abs(NetworkPotential.load(tmp_path).predict(held_out.atoms).energies - held_out.energies)
     assert error.mean() == pytest.approx(fit.best.val_energy_mae, rel=1e-9)
     assert (error / held_out.n_atoms).mean() == pytest.approx(fit.best.val_energy_mae_per_atom, rel=1e-9)
 
@@ -263,7 +266,7 @@ def test_what_is_saved_and_loaded_predicts_the_same_to_the_last_bit(
 ) -> None:
     potential = random_potential(NETWORKS[network], dtype, log, by_element)
     potential.save(tmp_path / "new" / "folder")
-    loaded = Potential.load(str(tmp_path / "new" / "folder"))
+    loaded = NetworkPotential.load(str(tmp_path / "new" / "folder"))
     structures = [*examples_of_all_kinds(), Atoms("CuAu", positions=[[0, 0, 0], [0, 0, 2.5]])]
     assert loaded.predict(structures).energies.tolist() == potential.predict(structures).energies.tolist()
     assert equal_forces(loaded.predict(structures).forces, potential.predict(structures).forces)
@@ -292,7 +295,7 @@ def test_what_the_first_version_wrote_is_read(tmp_path: Path, log: bool) -> None
     names += ("batch_size", "scheduler", "gamma", "step_size")
     content["hyperparameters"] = {name: content["hyperparameters"][name] for name in names}
     (tmp_path / DESCRIPTION).write_text(json.dumps(content), encoding="utf-8")
-    loaded = Potential.load(tmp_path)
+    loaded = NetworkPotential.load(tmp_path)
     assert loaded.known_elements == (1, 8, 29), "those of its reference energies"
     structures = [atoms for atoms in examples_of_all_kinds() if 79 not in atoms.numbers]
     assert loaded.predict(structures).energies.tolist() == potential.predict(structures).energies.tolist()
@@ -302,7 +305,7 @@ def test_what_the_first_version_wrote_is_read(tmp_path: Path, log: bool) -> None
 @pytest.mark.parametrize("trained", [True, False, None])
 def test_it_is_kept_whether_it_was_trained_on_forces(tmp_path: Path, trained: bool | None) -> None:
     dataclasses.replace(random_potential(), trained_on_forces=trained).save(tmp_path)
-    assert Potential.load(tmp_path).trained_on_forces is trained
+    assert NetworkPotential.load(tmp_path).trained_on_forces is trained
 
 
 def test_a_file_that_does_not_say_what_it_was_trained_on_is_read(tmp_path: Path) -> None:
@@ -310,7 +313,7 @@ def test_a_file_that_does_not_say_what_it_was_trained_on_is_read(tmp_path: Path)
     content = json.loads((tmp_path / DESCRIPTION).read_text(encoding="utf-8"))
     del content["trained_on_forces"]
     (tmp_path / DESCRIPTION).write_text(json.dumps(content), encoding="utf-8")
-    assert Potential.load(tmp_path).trained_on_forces is None
+    assert NetworkPotential.load(tmp_path).trained_on_forces is None
 
 
 def test_forces_without_weight_are_not_trained(
@@ -321,7 +324,7 @@ def test_forces_without_weight_are_not_trained(
     for coefficient, trained in ((0.1, True), (0.0, False)):
         options = Hyperparameters(force_coefficient=coefficient)
         network = make_network(data.descriptor.n_features, options, [])
-        assert Potential.from_dataset(data, options, network).trained_on_forces is trained
+        assert NetworkPotential.from_dataset(data, options, network).trained_on_forces is trained
 
 
 def test_the_files_hold_no_pickle_and_valid_json(tmp_path: Path) -> None:
@@ -345,19 +348,19 @@ def test_a_missing_file_is_named(tmp_path: Path, missing: str) -> None:
     random_potential().save(tmp_path)
     (tmp_path / missing).unlink()
     with pytest.raises(BadInput, match=f"no potential there, {missing} is missing"):
-        Potential.load(tmp_path)
+        NetworkPotential.load(tmp_path)
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="nowhere: no potential there"):
-        Potential.load(tmp_path / "nowhere")
+        NetworkPotential.load(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, DESCRIPTION])
 def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path, name: str) -> None:
     random_potential().save(tmp_path)
     with pytest.raises(BadInput, match=name):
-        Potential.load(tmp_path / name)
+        NetworkPotential.load(tmp_path / name)
 
 
 def drop(key: str) -> Callable[[dict[str, Any]], Any]:
@@ -399,7 +402,7 @@ def test_a_damaged_description_is_refused(tmp_path: Path, change: Callable[[dict
     content = json.loads((tmp_path / DESCRIPTION).read_text(encoding="utf-8"))
     (tmp_path / DESCRIPTION).write_text(json.dumps(change(content)), encoding="utf-8")
     with pytest.raises(BadInput, match=str(tmp_path)) as caught:
-        Potential.load(tmp_path)
+        NetworkPotential.load(tmp_path)
     assert caught.value.exit_code == 2
 
 
@@ -409,7 +412,7 @@ def test_files_that_are_none_are_refused(tmp_path: Path, name: str, content: byt
     random_potential().save(tmp_path)
     (tmp_path / name).write_bytes(content)
     with pytest.raises(BadInput, match="not a potential that can be read"):
-        Potential.load(tmp_path)
+        NetworkPotential.load(tmp_path)
 
 
 def test_weights_cut_short_or_of_another_network_are_refused(tmp_path: Path) -> None:
@@ -420,13 +423,13 @@ def test_weights_cut_short_or_of_another_network_are_refused(tmp_path: Path) -> 
     (tmp_path / "large" / WEIGHTS).write_bytes(whole[: len(whole) - 40])
     for folder in ("small", "large"):
         with pytest.raises(BadInput, match="not a potential that can be read") as caught:
-            Potential.load(tmp_path / folder)
+            NetworkPotential.load(tmp_path / folder)
         assert folder in str(caught.value)
 
 
 def test_a_potential_keeps_what_it_was_made_of(dataset: Dataset) -> None:
     fit, options = fit_of(dataset)
-    potential = Potential.from_dataset(dataset, options, fit.best_network)
+    potential = NetworkPotential.from_dataset(dataset, options, fit.best_network)
     assert potential.references == dataset.references
     assert potential.scaler is dataset.scaler
     assert potential.scale == dataset.scale

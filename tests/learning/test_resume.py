@@ -11,8 +11,7 @@ import ase.io
 import pytest
 import torch
 
-from bdqm_tune.backends import NativeBackend
-from bdqm_tune.backends.native import NativeRun
+from bdqm_tune.backends.native import NativeBackend, NativeRun
 from bdqm_tune.config.config import Objective
 from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.learning.checkpoint import NoCheckpoint, read_checkpoint, write_checkpoint

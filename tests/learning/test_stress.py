@@ -20,8 +20,8 @@ from bdqm_tune.learning.compiled import CompiledEpochs
 from bdqm_tune.learning.dataset import Dataset, Split, prepare, summary
 from bdqm_tune.learning.fit import EpochRecord, Fit
 from bdqm_tune.learning.memory_budget import MemoryBudget
+from bdqm_tune.learning.network_potential import NetworkPotential
 from bdqm_tune.learning.networks import make_network
-from bdqm_tune.learning.potential import Potential
 from bdqm_tune.structures import digest
 from tests.strained_alloys import labelled, strained_alloys
 
@@ -79,7 +79,7 @@ def test_the_stress_of_a_batch_is_that_of_the_potential(stress_data: Dataset) ->
     features = batch.features.requires_grad_()
     (gradient,) = torch.autograd.grad(network(features, None).sum(), features)
     found = batch.stress.virials(gradient)
-    potential = Potential.from_dataset(stress_data, options, network)
+    potential = NetworkPotential.from_dataset(stress_data, options, network)
     for place, i in enumerate(CHOSEN.tolist()):
         atoms = stress_data.train.structures.atoms[i]
         expected = potential.stress(atoms) * atoms.get_volume() / len(atoms)
@@ -201,14 +201,14 @@ def test_what_is_scored_is_the_stress_of_the_potential(partial_data: Dataset) ->
     training = fit(partial_data, {"network": "per_element"}, {})
     list(training)
     held_out, options = partial_data.validation.structures, Hyperparameters(**SMALL | {"network": "per_element"})
-    potential = Potential.from_dataset(partial_data, options, training.best_network)
+    potential = NetworkPotential.from_dataset(partial_data, options, training.best_network)
     known = np.flatnonzero(~np.isnan(held_out.stresses).any(axis=1))
     errors = [np.abs(potential.stress(held_out.atoms[i]) - held_out.stresses[i]) for i in known]
     assert training.best is not None
     assert np.mean(errors) == pytest.approx(training.best.val_stress_mae, rel=1e-8)
 
 
-def trained(data: Dataset, config: Config, seed: int) -> tuple[list[EpochRecord], Potential]:
+def trained(data: Dataset, config: Config, seed: int) -> tuple[list[EpochRecord], NetworkPotential]:
     options = Hyperparameters(num_layers=2, num_nodes=16, stress_coefficient=1.0)
     run = make_backend(config, data.configured(config)).start(options, seed)
     return list(run), run.potential()
@@ -299,7 +299,7 @@ def test_a_split_without_a_stress_is_refused_or_reported(config_for: ConfigFor, 
         ({"training": {"stress": "some"}}, "training.stress: must be true or false, 'partial' or 'auto', got 'some'"),
         (
             {"training": {"forces": True, "stress": True}, "": {"backend": "amptorch"}},
-            "training.stress: true needs backend: native; amptorch trains on no stress",
+            "training.stress: true needs backend: native; with amptorch it is false",
         ),
         (
             {"training": {"stress": False}, "search": {"stress_coefficient": {"float": [0.5, 1.0]}}},

@@ -14,7 +14,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from bdqm_tune.config.config import Data
 from bdqm_tune.errors import BadInput
 from bdqm_tune.learning.ensemble import Ensemble
-from bdqm_tune.learning.potential import Potential
+from bdqm_tune.learning.network_potential import NetworkPotential
 from bdqm_tune.models.prediction import predict_file
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.structures import read_structures
@@ -23,12 +23,12 @@ from tests.learning.test_potential import random_potential
 
 
 @pytest.fixture(scope="module")
-def potential() -> Potential:
+def potential() -> NetworkPotential:
     return random_potential()
 
 
 @pytest.fixture
-def predict(potential: Potential, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+def predict(potential: NetworkPotential, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     monkeypatch.chdir(tmp_path)
     potential.save(tmp_path / "model")
     stores = Stores(tmp_path / "home")
@@ -48,7 +48,7 @@ def labelled(images: list[Atoms], *results: dict[str, Any]) -> list[Atoms]:
 
 
 @pytest.mark.parametrize("out", ["out.xyz", "out.EXTXYZ", "out.xyz.gz", "out.traj", "a.b.traj"])
-def test_the_format_is_that_of_the_name(predict: Callable[..., Any], potential: Potential, out: str) -> None:
+def test_the_format_is_that_of_the_name(predict: Callable[..., Any], potential: NetworkPotential, out: str) -> None:
     ase.io.write("in.traj", structures())
     predict("in.traj", out)
     written = ase.io.read(out, ":")
@@ -65,7 +65,9 @@ def test_a_name_of_another_format_is_refused_before_anything_is_done(predict: Ca
         predict("nowhere.traj", out)
 
 
-def test_labels_stay_beside_the_predictions_and_are_compared(predict: Callable[..., Any], potential: Potential) -> None:
+def test_labels_stay_beside_the_predictions_and_are_compared(
+    predict: Callable[..., Any], potential: NetworkPotential
+) -> None:
     random = np.random.default_rng(1)
     copper, water, hydroxyl = structures()
     stress = random.normal(scale=0.01, size=6)
@@ -136,7 +138,7 @@ def seeds(n: int) -> list[Atoms]:
 
 @pytest.mark.parametrize("key", [None, "REF_energy"])
 def test_no_label_of_a_sealed_structure_is_compared_or_written(
-    predict: Callable[..., Any], potential: Potential, tmp_path: Path, key: str | None
+    predict: Callable[..., Any], potential: NetworkPotential, tmp_path: Path, key: str | None
 ) -> None:
     """Whatever the order, the share and the names: what is sealed are structures, not files."""
     images = seeds(6)
@@ -174,7 +176,9 @@ def test_a_copy_of_a_sealed_structure_is_sealed_too(predict: Callable[..., Any],
     assert "energy_of_mine" not in ase.io.read("out.extxyz").info
 
 
-def test_labels_are_compared_under_the_names_that_are_given(predict: Callable[..., Any], potential: Potential) -> None:
+def test_labels_are_compared_under_the_names_that_are_given(
+    predict: Callable[..., Any], potential: NetworkPotential
+) -> None:
     images = seeds(3)
     stresses = [np.diag([0.01 * i, 0.02, 0.03]) for i in range(3)]
     for atoms, stress in zip(images, stresses, strict=True):
@@ -231,7 +235,7 @@ def test_the_names_are_those_of_the_configuration_beside_the_model(predict: Call
 
 
 def test_an_ensemble_keeps_the_spread_of_its_forces_in_a_trajectory(
-    predict: Callable[..., Any], potential: Potential, tmp_path: Path
+    predict: Callable[..., Any], potential: NetworkPotential, tmp_path: Path
 ) -> None:
     Ensemble({"a": potential, "b": random_potential({"num_nodes": 5})}).save(tmp_path / "model")
     ase.io.write("in.traj", structures())

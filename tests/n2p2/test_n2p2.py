@@ -16,8 +16,8 @@ from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.descriptors.symmetry_functions import SymmetryFunctions
 from bdqm_tune.errors import BadInput
 from bdqm_tune.files import write_whole
+from bdqm_tune.learning.network_potential import NetworkPotential
 from bdqm_tune.learning.networks import make_network
-from bdqm_tune.learning.potential import Potential
 from bdqm_tune.learning.scalers import FeatureScaler, Scaler, fit_scaler
 from bdqm_tune.learning.targets import ReferenceEnergies
 from bdqm_tune.n2p2 import export_n2p2, load_n2p2
@@ -75,7 +75,7 @@ def test_forces_are_derivatives_of_the_energy(tmp_path: Path) -> None:
 
 def potential(
     scaling: str = "standardise", per_element: bool = False, logarithm: bool = True, **options: object
-) -> Potential:
+) -> NetworkPotential:
     """A potential of water whose weights are drawn at random; oxygen has more functions than hydrogen."""
     g4 = {"O": {"etas": [0.5, 1.0], "zetas": [1.0, 2.5], "gammas": [-1.0, 1.0]}}
     descriptor = SymmetryFunctions(["H", "O"], {"H": 4.0, "O": 5.0}, {"etas": [0.5, 4.0], "rs": [0.0, 0.7]}, g4)
@@ -96,7 +96,7 @@ def potential(
             torch.nn.init.uniform_(part.running_mean)  # type: ignore[arg-type]
             torch.nn.init.uniform_(part.weight)
     references = ReferenceEnergies({1: -13.6, 8: -432.1}, -100.0)
-    return Potential(descriptor, scaler, references, 0.7, hyperparameters, network.eval(), known_elements=(1, 8))
+    return NetworkPotential(descriptor, scaler, references, 0.7, hyperparameters, network.eval(), known_elements=(1, 8))
 
 
 def test_what_is_written_predicts_the_same(tmp_path: Path) -> None:

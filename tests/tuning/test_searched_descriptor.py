@@ -22,7 +22,7 @@ from bdqm_tune.errors import BadInput
 from bdqm_tune.evaluation.evaluation import evaluate_best
 from bdqm_tune.learning.dataset import prepare
 from bdqm_tune.learning.memory_budget import MemoryBudget
-from bdqm_tune.learning.potential import Potential
+from bdqm_tune.learning.network_potential import NetworkPotential
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.study.results import load_results
 from bdqm_tune.study.search_space import enqueued, grid
@@ -67,7 +67,7 @@ def test_a_trial_is_of_its_own_descriptor_in_all_that_is_recorded(run: Run, stor
         recorded = MlflowClient().get_run(trial.user_attrs["mlflow_run_id"]).data.params
         assert {name: recorded[name.replace(".", "_")] for name in own} == {k: str(v) for k, v in own.items()}
         folder = folder_of(study, trial.number, tmp_path)
-        settings = Potential.load(folder / "model").descriptor.settings
+        settings = NetworkPotential.load(folder / "model").descriptor.settings
         assert (settings["name"], settings["cutoff"]) == (own["descriptor.name"], own["descriptor.cutoff"])
         assert len(settings["sigmas"]) == own["descriptor.sigmas"]
         repeated = yaml.safe_load((folder / "config.yaml").read_text())

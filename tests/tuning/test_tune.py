@@ -18,7 +18,7 @@ from bdqm_tune.backends.native import NativeBackend
 from bdqm_tune.config.config import Config
 from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.errors import BadInput, BdqmError
-from bdqm_tune.learning.potential import Potential
+from bdqm_tune.learning.network_potential import NetworkPotential
 from bdqm_tune.services.connection import Stores, find_stores
 from bdqm_tune.study import study as study_module
 from bdqm_tune.study.results import load_results, trials_frame
@@ -61,7 +61,7 @@ def test_every_trial_is_in_both_stores_with_all_that_was_promised(run: Run, stor
         assert tags["train_digest"].startswith(inputs["training"].digest)
         assert json.loads(inputs["validation"].profile)["structures"] == 4
         folder = Path(client.download_artifacts(mlflow_run.info.run_id, "", str(tmp_path)))
-        assert Potential.load(folder / "model").network.n_parameters == result.n_parameters
+        assert NetworkPotential.load(folder / "model").network.n_parameters == result.n_parameters
         assert pd.read_csv(folder / "history.csv")["val_energy_mae"].min() == pytest.approx(trial.value)
         repeated = yaml.safe_load((folder / "config.yaml").read_text())["search"]
         assert {name: repeated[name] for name in trial.params} == trial.params
