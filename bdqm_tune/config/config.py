@@ -22,6 +22,7 @@ Sampler = Literal["tpe", "cmaes", "random", "gp", "grid", "qmc", "nsgaii"]
 Pruner = Literal["hyperband", "halving", "median", "none"]
 Objective = Literal["val_energy_mae", "val_energy_mae_per_atom", "val_forces_mae", "val_energy_forces"]
 StudyObjective = Literal[Objective, "n_parameters", "time_per_atom"]
+LAST_WEIGHT = 0.1  # of forces and stress in the last epochs: Training.energy_stage
 OF_FORCES = ("val_forces_mae", "val_energy_forces")
 ONE_OBJECTIVE_ONLY = ("cmaes",)  # samplers that cannot weigh several
 
@@ -147,6 +148,13 @@ class Training(Options):
         "forces alone; auto: true where every structure in a periodic cell has it and forces are trained, else false; "
         "with backend amptorch false",
     )
+    energy_stage: float = Field(
+        0.8,
+        gt=0,
+        le=1,
+        description="share of the epochs after which forces and stress weigh a tenth of before, so that the energies "
+        "come down at the end, as in the second stage of MACE; 1: never",
+    )
     early_stopping: Annotated[int, Field(ge=1, le=1_000_000)] | Literal["auto"] | None = Field(
         "auto",
         description="epochs without a better objective; null: off; auto: 30, but off with the schedules cosine and "
@@ -163,6 +171,10 @@ class Training(Options):
     def window(self) -> int:
         """Epochs whose mean objective picks the best one."""
         return max(1, self.epochs // 20) if self.smoothing == "auto" else self.smoothing
+
+    def label_weight(self, epoch: int) -> float:
+        """The factor of the weights of forces and stress in an epoch, counted from 1."""
+        return LAST_WEIGHT if epoch > round(self.energy_stage * self.epochs) else 1.0
 
     def patience(self, scheduler: Scheduler) -> int | None:
         """Epochs without a better objective after which training ends, with this schedule; None: never."""

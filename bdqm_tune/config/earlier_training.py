@@ -10,7 +10,13 @@ from bdqm_tune.config.options import with_training_option
 from bdqm_tune.config.spaces import is_space, parse_space
 
 # What an option was before it existed: records of that time, of studies and runs, do not have it.
-BEFORE: dict[str, Any] = {"energy_loss": "total", "smoothing": 1, "huber_delta": 0.01, "stress": False}
+BEFORE: dict[str, Any] = {
+    "energy_loss": "total",
+    "smoothing": 1,
+    "huber_delta": 0.01,
+    "stress": False,
+    "energy_stage": 1.0,
+}
 FORCE_COEFFICIENT = 0.01  # the default beside them
 # Defaults that changed: a study of the time before goes on with its own.
 EARLIER_DEFAULTS: dict[str, Any] = {"early_stopping": 30}

@@ -13,12 +13,13 @@ class Epochs(Protocol):
 
     optimizer: torch.optim.Optimizer
 
-    def train(self, order: torch.Tensor, sizes: Sequence[int]) -> list[float]:
+    def train(self, order: torch.Tensor, sizes: Sequence[int], weight: float = 1.0) -> list[float]:
         """Train for one epoch.
 
         Args:
             order: (n_structures,) indices of the structures.
             sizes: structures in each batch.
+            weight: factor of the coefficients of forces and stress in this epoch.
 
         Returns:
             Sums over the structures: of the loss of their batch, of the absolute errors of the energies and, with

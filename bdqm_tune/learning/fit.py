@@ -248,7 +248,8 @@ class Fit:
         start = time.perf_counter()
         lr = float(self._epochs.optimizer.param_groups[0]["lr"])
         order = torch.randperm(len(self._train), generator=self._order)
-        loss, error, *others = self._epochs.train(order, self._sizes)
+        weight = self._training.label_weight(epoch)
+        loss, error, *others = self._epochs.train(order, self._sizes, weight)
         val_error, val_error_per_atom, *val_others = self._epochs.validate()
         train, validation = len(self._train), len(self._validation)
 

@@ -58,16 +58,16 @@ class FoldEpochs:
     def _members(self) -> list[Epochs]:
         return [self._all, *self._of_folds]
 
-    def train(self, order: torch.Tensor, sizes: Sequence[int]) -> list[float]:
+    def train(self, order: torch.Tensor, sizes: Sequence[int], weight: float = 1.0) -> list[float]:
         """As `Epochs.train`; the sums are means over all networks, each of as many structures as there are."""
         lr = self.optimizer.param_groups[0]["lr"]
-        totals = _added(np.zeros(4), self._all.train(order, sizes))
+        totals = _added(np.zeros(4), self._all.train(order, sizes, weight))
         for fold, epochs, places in zip(self._folds, self._of_folds, self._places, strict=True):
             for group in epochs.optimizer.param_groups:
                 group["lr"] = lr
             own = places[order]
             own = own[own >= 0]
-            loss, *errors = epochs.train(own, batch_sizes(len(own), self._batch_size))
+            loss, *errors = epochs.train(own, batch_sizes(len(own), self._batch_size), weight)
             totals = _added(totals, [loss, *(error * fold.scale / self._scale for error in errors)])
         # Each structure is trained on by all networks but one: k times.
         return (totals / len(self._folds)).tolist()

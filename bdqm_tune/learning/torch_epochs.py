@@ -39,6 +39,7 @@ class TorchEpochs:
     ) -> None:
         self._force_coefficient = hyperparameters.force_coefficient
         self._stress_coefficient = hyperparameters.stress_coefficient
+        self._weight = 1.0  # of both in the current epoch
         self._train, self._validation = train, validation
         with borrowed_random_numbers(self._devices):
             torch.manual_seed(seed)
@@ -62,8 +63,9 @@ class TorchEpochs:
         network.load_state_dict(self._kept_weights)
         return network.eval()
 
-    def train(self, order: torch.Tensor, sizes: Sequence[int]) -> list[float]:
+    def train(self, order: torch.Tensor, sizes: Sequence[int], weight: float = 1.0) -> list[float]:
         self._network.train()
+        self._weight = weight
         # Sums stay on the device; reading them back in every step would make a GPU wait.
         totals = self._sums(self._train)
         with self._own_random_numbers():
@@ -139,9 +141,9 @@ class TorchEpochs:
                 errors = errors / batch.n_atoms
             loss: torch.Tensor = self._loss(errors, torch.zeros_like(errors))
             if batch.forces is not None and predicted.forces is not None:
-                loss = loss + self._force_coefficient * batch.forces.loss(self._loss, predicted.forces)
+                loss = loss + self._weight * self._force_coefficient * batch.forces.loss(self._loss, predicted.forces)
             if batch.stress is not None and predicted.virials is not None:
-                loss = loss + self._stress_coefficient * batch.stress.loss(self._loss, predicted.virials)
+                loss = loss + self._weight * self._stress_coefficient * batch.stress.loss(self._loss, predicted.virials)
             self.optimizer.zero_grad()
             loss.backward()
             if not results:

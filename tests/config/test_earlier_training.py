@@ -28,13 +28,13 @@ def earlier(training: dict[str, Any] | None = None) -> dict[str, Any]:
 
 
 def test_a_record_of_earlier_versions_agrees_with_total_energies_alone() -> None:
-    each = {"smoothing": 1, "stress": False}
+    each = {"smoothing": 1, "stress": False, "energy_stage": 1.0}
     total, per_atom = (config({"energy_loss": loss} | each).training.model_dump() for loss in ("total", "per_atom"))
     assert same_training(earlier(), total)
     assert as_before(total) == earlier()
     assert not same_training(earlier(), per_atom)
     assert as_before(per_atom) == earlier() | {"energy_loss": "per_atom"}
-    smoothed = config({"energy_loss": "total", "stress": False}).training.model_dump()
+    smoothed = config({"energy_loss": "total", "stress": False, "energy_stage": 1.0}).training.model_dump()
     assert not same_training(earlier(), smoothed)
     assert not same_training({**earlier(), "loss": "mse"}, total)
 
@@ -45,6 +45,7 @@ def test_a_study_of_an_earlier_version_goes_on_with_its_loss_and_weight() -> Non
     assert made.fixed["force_coefficient"] == 0.01
     assert made.training.smoothing == 1
     assert made.training.stress is False
+    assert made.training.energy_stage == 1.0
     of_energies = with_earlier_training(config({"forces": False}), earlier())
     assert of_energies.training.energy_loss == "total"
     assert "force_coefficient" not in of_energies.fixed

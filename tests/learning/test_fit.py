@@ -338,6 +338,7 @@ def force_fit(
     hyperparameters: dict[str, Any] | None = None,
     training: dict[str, Any] | None = None,
     objective: Objective = "val_energy_mae",
+    compiled: bool | None = None,
 ) -> Fit:
     splits = [
         split_tensors(data, part, torch.device("cpu"), torch.float64, with_forces=True)
@@ -351,6 +352,7 @@ def force_fit(
         data.scale,
         0,
         objective,
+        compiled,
     )
 
 
@@ -391,6 +393,22 @@ def test_the_loss_is_that_of_the_energies_and_a_share_of_that_of_the_forces(
     held_out = force_data.validation.structures.forces
     assert held_out is not None
     assert record.val_forces_mae == pytest.approx(np.abs(np.concatenate(held_out)).mean(), rel=1e-9)
+
+
+@pytest.mark.parametrize(("energy_stage", "n_full"), [(0.8, 4), (0.5, 2), (1.0, 5)])
+@pytest.mark.parametrize("compiled", [True, False])
+def test_in_the_last_epochs_forces_weigh_a_tenth(
+    force_data: Dataset, energy_stage: float, n_full: int, compiled: bool
+) -> None:
+    # As above, nothing moves: the loss changes by the weight alone.
+    options = {"initialization": "zero", "lr": 1e-13, "force_coefficient": 0.3, "batch_size": 64}
+    training = {"epochs": 5, "energy_stage": energy_stage}
+    losses = [record.train_loss for record in force_fit(force_data, options, training, compiled=compiled)]
+    of_energies = next(iter(force_fit(force_data, {**options, "force_coefficient": 0.0}, training))).train_loss
+    of_forces = losses[0] - of_energies
+    assert of_forces > 0.1
+    assert losses[:n_full] == pytest.approx(n_full * [of_energies + of_forces], rel=1e-9)
+    assert losses[n_full:] == pytest.approx((5 - n_full) * [of_energies + 0.1 * of_forces], rel=1e-9)
 
 
 def test_the_forces_that_are_scored_are_those_of_the_potential(force_data: Dataset) -> None:

@@ -14,12 +14,15 @@ def _complete(content: Mapping[str, Any]) -> Mapping[str, Any]:
     content = with_option(content, "smooth_cutoff", False)  # which amptorch does not have
     content = with_training_option(content, "energy_loss", "total")
     content = with_training_option(content, "forces", False)  # with which it takes many times longer
+    content = with_training_option(content, "energy_stage", 1.0)
     return with_training_option(content, "stress", False)  # which it does not train on
 
 
 def _check(config: Any) -> None:
     if config.training.energy_loss == "per_atom":
         raise ValueError("training.energy_loss: amptorch's loss is of total energies; leave it out or set it to total")
+    if config.training.energy_stage < 1:
+        raise ValueError("training.energy_stage: amptorch's loss does not change; leave it out or set it to 1")
     space = config.descriptor_spaces.get("smooth_cutoff")
     possible = [config.descriptor.smooth_cutoff] if space is None else space.choices
     if True in possible and counts("smooth_cutoff", config.descriptor.model_dump()):

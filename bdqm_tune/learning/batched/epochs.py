@@ -63,7 +63,7 @@ class BatchedEpochs:
         # Only a holder of the learning rate, for the schedule.
         self.optimizer: torch.optim.Optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(0))], lr=hyperparameters.lr)
 
-    def train(self, order: torch.Tensor, sizes: Sequence[int]) -> list[float]:
+    def train(self, order: torch.Tensor, sizes: Sequence[int], weight: float = 1.0) -> list[float]:
         self.optimizer.step()
         # Validated by the same job, so that the trainer need not wait in between.
         loss, error, *self._validated = self._run(order, sizes)

@@ -52,7 +52,7 @@ class CompiledEpochs:
             torch.manual_seed(seed)
             network = make_network(train.n_features, hyperparameters, [])
         check_plain(network, train.n_features, hyperparameters)
-        self._network = network.to(train.dtype)
+        self._network, self._hyperparameters = network.to(train.dtype), hyperparameters
         self._train, self._validation = _data(train), _data(validation)
         self._in_order = np.arange(len(validation))
         self._net, self._state = layout(network, hyperparameters), _state(network)
@@ -79,11 +79,14 @@ class CompiledEpochs:
         # Only a holder of the learning rate, for the schedule.
         self.optimizer: torch.optim.Optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(0))], lr=hyperparameters.lr)
 
-    def train(self, order: torch.Tensor, sizes: Sequence[int]) -> list[float]:
+    def train(self, order: torch.Tensor, sizes: Sequence[int], weight: float = 1.0) -> list[float]:
         seed = int(self._seeds.integers(2**62))
         self._n_seeds += 1
         lr = float(self.optimizer.param_groups[0]["lr"])
         batches = max(1, self._at_once // sizes[0])
+        coefficients = ("force_coefficient", "stress_coefficient")
+        weighted = {name: weight * getattr(self._hyperparameters, name) for name in coefficients}
+        self._options = self._options._replace(**weighted)
         loss, error, _, *others = self._in_parts(self._train, order.numpy(), sizes, batches, True, lr, seed)
         self.optimizer.step()
         return [loss, error, *others]
