@@ -72,9 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         row: dict[str, Any] = {"changed": name}
         for element in options.only:
             files = options.data / "mlearn" / f"{element}_train.xyz", options.data / "mlearn" / f"{element}_test.xyz"
-            row |= {
-                f"{element}, {what}": value for what, value in measure(*files, VARIANTS[name], options.seeds).items()
-            }
+            measured = measure(*files, VARIANTS[name], options.seeds)
+            row |= {f"{element}, {what}": value for what, value in measured.items()}
         rows.append(row)
         print(row, file=sys.stderr, flush=True)
     print(pd.DataFrame(rows).to_string(index=False, float_format="{:.3f}".format))

@@ -4,8 +4,9 @@ python -m benchmarks.accuracy [--data ../shared/data] [--only Mo Si OC20] [--see
 
 For each data set, and each seed of the validation split, the sampler and the networks, it runs the three commands as a
 user does, in an empty folder, and prints the errors of the champion on the test split, which nothing was chosen by:
-their mean over the seeds, the range, the CPU time and the minutes of `tune` and `confirm` together, and the time that
-a prediction of energy and forces takes an atom. OC20's slabs get an ensemble in place of `confirm`. Published values
+their mean over the seeds, the range, the CPU time and the minutes of `tune` and `confirm` together, the time that a
+prediction of energy and forces takes an atom, and the share of the trials whose error of the energies on what validates
+them is below that of reference energies alone. OC20's slabs get an ensemble in place of `confirm`. Published values
 stand beside them, from the README files of the data. `docs/accuracy.md` has the table.
 """
 
@@ -21,8 +22,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
+VALIDATED = "validation_reference_energy_mae"  # of `prepare`, eV: the error of reference energies alone
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -37,6 +40,7 @@ class Case(NamedTuple):
     settings: str = ""  # options of tune
     n_trials: str = ""
     ensemble: int = 0  # of so many trials, in place of confirm's champion
+    pruner: str = ""
 
 
 CASES = {
@@ -65,6 +69,7 @@ class Result(NamedTuple):
     cpu_seconds: float
     minutes: float
     microseconds_per_atom: float
+    beating: float  # share of the trials whose validation error is below that of reference energies alone
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -106,7 +111,9 @@ def run(case: Case, data: Path, seed: int, settings: str, n_trials: str) -> Resu
         options = ",".join(part for part in (case.settings, settings) if part)
         trials = ["--n-trials", n_trials or case.n_trials] if n_trials or case.n_trials else []
         before, start = _cpu_seconds(), time.perf_counter()
-        command(folder, "tune", *files, "--study", "accuracy", *trials, *(["--set", options] if options else []))
+        pruner = ["--pruner", case.pruner] if case.pruner else []
+        given = [*trials, *pruner, *(["--set", options] if options else [])]
+        command(folder, "tune", *files, "--study", "accuracy", *given)
         if case.ensemble:
             command(folder, "ensemble", "--study", "accuracy", "--best", str(case.ensemble))
         else:
@@ -114,6 +121,7 @@ def run(case: Case, data: Path, seed: int, settings: str, n_trials: str) -> Resu
         cpu_seconds, minutes = _cpu_seconds() - before, (time.perf_counter() - start) / 60
         which = ["--ensemble", "latest"] if case.ensemble else []
         found = json.loads(command(folder, "evaluate", "--study", "accuracy", "--json", *which))
+        beating = _share_beating_references(folder, files, options)
     return Result(
         energies=case.unit * found[case.energies],
         forces=found.get("test_forces_mae"),
@@ -121,14 +129,28 @@ def run(case: Case, data: Path, seed: int, settings: str, n_trials: str) -> Resu
         minutes=minutes,
         microseconds_per_atom=1e6
         * found.get("inference_seconds_per_atom_with_forces", found["inference_seconds_per_atom"]),
+        beating=beating,
     )
+
+
+def _share_beating_references(folder: str, files: Sequence[str], settings: str) -> float:
+    """The share of all trials, pruned ones included, that are better than reference energies on what validates them."""
+    script = "import bdqm_tune as bt; print(bt.load_results('accuracy').trials['val_energy_mae'].to_json())"
+    errors = json.loads(_python(folder, "-c", script))
+    given = ["--set", settings] if settings else []
+    references = json.loads(command(folder, "prepare", *files, *given, "--json"))[VALIDATED]
+    return float(np.mean([error is not None and error < references for error in errors.values()]))
 
 
 def command(folder: str, *arguments: str) -> str:
     """What a command of the package prints. Raises CalledProcessError if it fails; its messages are shown then."""
+    return _python(folder, "-m", "bdqm_tune", *arguments)
+
+
+def _python(folder: str, *arguments: str) -> str:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("BDQM_", "MLFLOW_"))}
     done = subprocess.run(
-        [sys.executable, "-m", "bdqm_tune", *arguments],
+        [sys.executable, *arguments],
         cwd=folder,
         env=environment | {"MLFLOW_DISABLE_TELEMETRY": "true"},
         capture_output=True,
@@ -163,6 +185,7 @@ def row(name: str, case: Case, results: Sequence[Result]) -> dict[str, Any]:
         "CPU s": f"{found['cpu_seconds'].mean():.0f}",
         "minutes": f"{found['minutes'].mean():.1f}",
         "µs/atom": f"{found['microseconds_per_atom'].mean():.0f}",
+        "trials below references": f"{found['beating'].mean():.0%}",
         "published": case.published or "-",
     }
 

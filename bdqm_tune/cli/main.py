@@ -80,6 +80,16 @@ ValidationFile = Annotated[
 ]
 Test = Annotated[str, typer.Option(metavar="FILE", help="Structures of the test split, laid aside for `evaluate`.")]
 ConfigFile = Annotated[str, typer.Option(metavar="FILE", help="Configuration file (YAML).")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE,…",
+        help="Hyperparameters, and options of the descriptor, to fix; also options of data, target and training: "
+        "`target.reference_energies={Cu: -3.7}`. Can be given several times.",
+        show_default=False,
+    ),
+]
 
 
 @app.command(epilog="Example: `bdqm-tune tune --train train.traj --test test.traj --study oc20 --n-trials 50`")
@@ -113,16 +123,7 @@ def tune(
     patience: Annotated[
         str, typer.Option(metavar="MINUTES", help="To wait for a store that does not answer; default: 30.")
     ] = "",
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="NAME=VALUE,…",
-            help="Hyperparameters, and options of the descriptor, to fix; also options of data, target and training: "
-            "`target.reference_energies={Cu: -3.7}`. Can be given several times.",
-            show_default=False,
-        ),
-    ] = None,
+    set_: Set = None,
     as_json: Json = False,
 ) -> None:
     """Search good hyperparameters: run the trials of a study and track them in MLflow."""
@@ -154,12 +155,18 @@ def tune(
     _report_study(finished, stores, as_json)
 
 
-@app.command(epilog="Example: `bdqm-tune prepare --train train.traj --test test.traj`")
+@app.command(epilog="Example: `bdqm-tune prepare --train train.traj --test test.traj --set data.stress_key=virial`")
 def prepare(
-    train: Train = "", test: Test = "", validation: ValidationFile = "", config: ConfigFile = "", as_json: Json = False
+    train: Train = "",
+    test: Test = "",
+    validation: ValidationFile = "",
+    config: ConfigFile = "",
+    set_: Set = None,
+    as_json: Json = False,
 ) -> None:
     """Check, split and featurise structures, and print what came out."""
-    options = _load(config, tune_overrides({"train": train, "test": test, "validation": validation}))
+    given = {"train": train, "test": test, "validation": validation, "set": ",".join(set_ or [])}
+    options = _load(config, tune_overrides(given))
 
     from bdqm_tune.learning.dataset import summary
     from bdqm_tune.services.connection import home_folder

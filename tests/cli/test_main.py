@@ -176,6 +176,9 @@ def test_tune_evaluate_and_prepare_speak_json(call: Call) -> None:
     assert code == 0
     summary = json.loads(out)
     assert [summary[f"{name}_structures"] for name in ("training", "validation", "test")] == [27, 3, 7]
+    code, out, _ = call("prepare", "--train", "train.xyz", "--set", "data.validation.fraction=0.5", "--json")
+    assert code == 0
+    assert json.loads(out)["validation_structures"] == 15
     model = f"runs:/{found['best_run_id']}/model"
     assert call("predict", model, "test.xyz", "--out", "out.xyz")[0] == 0
     assert len(ase.io.read("out.xyz", ":")) == 7
