@@ -24,6 +24,31 @@ from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.errors import BadInput
 from bdqm_tune.learning.dataset import Dataset, prepare
 from bdqm_tune.learning.network_potential import NetworkPotential
+from tests.learning.conftest import rattled_alloys, small_config
+
+# What both can do alike; by default the native backend does other things.
+ALIKE: dict[str, dict[str, object]] = {
+    "descriptor": {"smooth_cutoff": False},
+    "training": {"energy_loss": "total", "energy_stage": 1.0, "smoothing": 1, "stress": False},
+}
+
+
+@pytest.fixture(scope="module")
+def config_for() -> Callable[..., Config]:
+    """As that of other tests, with what both backends can do alike."""
+
+    def make(train: Path | str, **groups: dict[str, object]) -> Config:
+        names = ALIKE.keys() | groups.keys()
+        return small_config(train, **{name: {**ALIKE.get(name, {}), **groups.get(name, {})} for name in names})
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def dataset(config_for: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    folder = tmp_path_factory.mktemp("alloys")
+    ase.io.write(folder / "train.traj", rattled_alloys())
+    return prepare(config_for(folder / "train.traj"), folder / "home")
 
 
 @pytest.fixture
@@ -151,7 +176,9 @@ def test_a_training_can_be_repeated_and_its_potential_saved(
 
 
 def test_the_forces_of_the_potential_are_those_that_were_trained(amptorch: None, with_forces: Dataset) -> None:
-    run = backend_of(with_forces, precision="float64", forces=True).start(Hyperparameters(num_nodes=8, lr=0.01), 0)
+    run = backend_of(with_forces, precision="float64", forces=True).start(
+        Hyperparameters(num_nodes=8, num_layers=3, lr=0.01, activation="tanh"), 0
+    )
     list(run)
     assert run.best is not None
     held_out = with_forces.validation.structures
@@ -205,12 +232,22 @@ def test_nothing_is_left_behind(
     assert capsys.readouterr() == ("", "")
 
 
-DESCRIPTORS = {
+COMBINATIONS: dict[str, object] = {
+    "g2": {"etas": [0.05, 1.0], "rs": [0.0]},
+    "g4": {"etas": [0.005], "zetas": [1.0, 4.0], "gammas": [-1.0, 1.0]},
+}
+DESCRIPTORS: dict[str, dict[str, object]] = {
     "gmp, surface harmonics": {"solid": False},
     "gmp, roots": {"square": False},
     "groups": {"name": "gmp_groups", "groups": {0: [1], 1: [1], 3: [3, 1]}, "scaling": "standardise"},
-    "symmetry functions": {"name": "symmetry_functions", "cutoff": 5.0},
-    "polynomial cutoff": {"name": "symmetry_functions", "cutoff": 4.0, "cutoff_function": "polynomial", "gamma": 2.0},
+    "symmetry functions": {"name": "symmetry_functions", "cutoff": 5.0, **COMBINATIONS},
+    "polynomial cutoff": {
+        "name": "symmetry_functions",
+        "cutoff": 4.0,
+        "cutoff_function": "polynomial",
+        "gamma": 2.0,
+        **COMBINATIONS,
+    },
 }
 
 
@@ -220,7 +257,7 @@ def alloys_described(
     config = config_for(dataset.config.data.train)
     given = config.descriptor.model_dump() if "name" not in options else {}
     if options.get("name") == "gmp_groups":
-        given = {"sigmas": [0.5, 1.0], "cutoff": 4.1}
+        given = {"sigmas": [0.5, 1.0], "cutoff": 4.1, "smooth_cutoff": False}
     return prepare(Config(**config.model_dump() | {"descriptor": given | options}), home)
 
 
@@ -313,6 +350,7 @@ def test_derivatives_that_are_not_those_of_the_features_are_refused(
 ) -> None:
     """amptorch's derivatives of the square of order 0."""
     options = {"name": "gmp_groups", "groups": {0: [1], 1: [1]}, "square": True, "sigmas": [0.5, 1.0], "cutoff": 4.1}
+    options["smooth_cutoff"] = False
     config = Config(**at_faces.config.model_dump() | {"descriptor": options})
     data = prepare(config, tmp_path)
     with pytest.raises(BadInput, match=r"image \d, its gmp_groups: the derivatives of feature [01] are not those of"):
