@@ -7,12 +7,17 @@ from pydantic import (
     Field,
     PlainSerializer,
     SerializerFunctionWrapHandler,
+    ValidationInfo,
     field_validator,
     model_serializer,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
+from bdqm_tune.config.descriptor_plugins import checked_options
 from bdqm_tune.config.options import Options
+from bdqm_tune.errors import BadInput
+from bdqm_tune.plugins import plugin_names
 
 LONGEST = 100.0  # Å; a typing error must not fill the memory with neighbours
 # The options of each descriptor, besides those that all have.
@@ -32,6 +37,7 @@ DESCRIPTORS: dict[str, set[str]] = {
         "gamma",
     },
 }
+OWN = "options."  # before the name of an option that a descriptor of another package declares
 # An option that counts only where another, which counts itself, has one of the given values.
 CONDITIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     **{
@@ -65,10 +71,10 @@ def _with_text_keys(groups: dict[int, list[int]]) -> dict[str, list[int]]:
 class DescriptorFields(Options):
     """The options of all descriptors, each checked for itself."""
 
-    name: Literal["gmp", "gmp_groups", "symmetry_functions"] = Field(
+    name: str = Field(
         "gmp",
         description="gmp: Gaussian multipoles, normalised per order; gmp_groups: single groups of their harmonics; "
-        "symmetry_functions: Behler–Parrinello",
+        "symmetry_functions: Behler–Parrinello; or one of another package, see `bdqm-tune doctor`",
     )
     orders: list[Annotated[int, Field(ge=0, le=9)]] = Field([0, 1, 2, 3, 4, 5], min_length=1)
     groups: Annotated[dict[Annotated[int, Field(ge=0, le=9)], list[int]], PlainSerializer(_with_text_keys)] = Field(
@@ -124,6 +130,31 @@ class DescriptorFields(Options):
         "being 1; smaller ones amplify what lies off the training split; auto: 0.001, up to 0.1 where atoms are few",
     )
     scaling_per_element: bool = Field(False, description="scale the atoms of each element for themselves")
+    options: dict[str, Any] = Field(
+        {}, validate_default=True, description="of a descriptor of another package, those that it declares"
+    )
+
+    @field_validator("name", mode="before")
+    @classmethod
+    def _one_there_is(cls, name: Any) -> Any:
+        if isinstance(name, str) and name in DESCRIPTORS:
+            return name
+        known = [*DESCRIPTORS, *plugin_names("descriptor")]
+        if name not in known:
+            *first, last = map(repr, known)
+            raise PydanticCustomError("unknown_name", "should be {known}", {"known": f"{', '.join(first)} or {last}"})
+        return name
+
+    @field_validator("options")
+    @classmethod
+    def _of_the_descriptor(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        name = info.data.get("name", "gmp")
+        if name in DESCRIPTORS:
+            return options  # which `DescriptorOptions` refuses
+        try:
+            return checked_options(name, options)
+        except BadInput as error:
+            raise ValueError(str(error)) from None
 
     @field_validator("scaling_range")
     @classmethod
@@ -164,7 +195,7 @@ class DescriptorOptions(DescriptorFields):
     @property
     def _unfitting(self) -> set[str]:
         """The options that only other descriptors have."""
-        return set().union(*DESCRIPTORS.values()) - DESCRIPTORS[self.name]
+        return {"options"}.union(*DESCRIPTORS.values()) - DESCRIPTORS.get(self.name, {"options"})
 
 
 def conditions(option: str) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -191,4 +222,6 @@ def completed(record: Mapping[str, Any]) -> dict[str, Any]:
 def counts(option: str, values: Mapping[str, Any]) -> bool:
     """Whether an option has a meaning beside these values of others; what is not given has its default."""
     defaults = DescriptorFields.model_fields
+    if option == "options":
+        return values.get("name", defaults["name"].default) not in DESCRIPTORS
     return all(values.get(parent, defaults[parent].default) in needed for parent, needed in conditions(option))

@@ -1,21 +1,41 @@
 """A searched descriptor: the configured one, with some of its options chosen by every trial."""
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from bdqm_tune.config.descriptor_options import DEPENDENT, DescriptorFields, DescriptorOptions, conditions, counts
-from bdqm_tune.config.spaces import DESCRIPTOR, Space, check_value, is_space
+from bdqm_tune.config.descriptor_options import (
+    DEPENDENT,
+    DESCRIPTORS,
+    OWN,
+    DescriptorFields,
+    DescriptorOptions,
+    conditions,
+    counts,
+)
+from bdqm_tune.config.descriptor_plugins import find_descriptor
+from bdqm_tune.config.spaces import DESCRIPTOR, Space, check_value, is_space, kind_of
 
-OPTIONS = tuple(DescriptorFields.model_fields)
+OPTIONS = tuple(option for option in DescriptorFields.model_fields if option != "options")
 
 
 def descriptor_spaces(spaces: Mapping[str, Space]) -> dict[str, Space]:
     """Those of the spaces that are of the descriptor's options, by the options' names, in the order of these."""
     found, _ = apart(spaces)
-    return {option: found[option] for option in OPTIONS if option in found}
+    return {option: found[option] for option in in_order(found)}
+
+
+def in_order(options: Iterable[str]) -> list[str]:
+    """These options of descriptors, in the order of their suggestion; those of other packages come last."""
+    return sorted(options, key=lambda option: (OPTIONS.index(option) if option in OPTIONS else len(OPTIONS), option))
+
+
+def flat(descriptor: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a descriptor, those that another package declares each by its name, as `options.width`."""
+    own = {OWN + option: value for option, value in descriptor.get("options", {}).items()}
+    return {option: value for option, value in descriptor.items() if option != "options"} | own
 
 
 def apart(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -35,7 +55,11 @@ def chosen_descriptor(base: DescriptorOptions, chosen: Mapping[str, Any]) -> Des
     Raises:
         ValidationError: the options do not fit each other.
     """
-    values = base.model_dump() | {option: check_value(DESCRIPTOR + option, value) for option, value in chosen.items()}
+    given = {option: check_value(DESCRIPTOR + option, value) for option, value in chosen.items()}
+    own = {option.removeprefix(OWN): value for option, value in given.items() if option.startswith(OWN)}
+    values = base.model_dump() | {option: value for option, value in given.items() if not option.startswith(OWN)}
+    if own:
+        values["options"] = {**values.get("options", {}), **own}
     return DescriptorOptions(**{option: value for option, value in values.items() if counts(option, values)})
 
 
@@ -67,6 +91,8 @@ def check_search(base: DescriptorOptions, spaces: Mapping[str, Space]) -> None:
     """Raise ValueError if a trial could be given options that do not fit, or one that never counts is searched."""
     given = base.model_dump()
     for option in spaces:
+        if option.startswith(OWN):
+            _check_own(base, option, spaces)
         for parent, needed in conditions(option):
             possible = _values(spaces[parent]) if parent in spaces else [given.get(parent)]
             if not set(possible) & set(needed):
@@ -76,6 +102,20 @@ def check_search(base: DescriptorOptions, spaces: Mapping[str, Space]) -> None:
                 )
     for _ in examples(base, spaces, DEPENDENT):
         pass
+
+
+def _check_own(base: DescriptorOptions, option: str, spaces: Mapping[str, Space]) -> None:
+    """Raise ValueError unless a range or choice is of an option that the descriptor, of another package, declares."""
+    name, space = f"search.{DESCRIPTOR}{option}", spaces[option]
+    if "name" in spaces:
+        raise ValueError(f"{name}: belongs to one descriptor; fix {DESCRIPTOR}name")
+    if base.name in DESCRIPTORS:
+        raise ValueError(f"{name}: {base.name} is no descriptor of another package; its options have no {OWN!r}")
+    fields = find_descriptor(base.name).options.model_fields
+    if (field := option.removeprefix(OWN)) not in fields:
+        raise ValueError(f"{name}: {base.name} has no such option; there are: {', '.join(fields)}")
+    if space.kind != "choice" and space.kind != (kind := kind_of(fields[field].annotation)):
+        raise ValueError(f"{name}: {space.kind} does not fit a {kind}")
 
 
 def options_text(base: DescriptorOptions, chosen: Mapping[str, Any]) -> str:
@@ -101,9 +141,16 @@ def with_fixed_options(content: Mapping[str, Any]) -> Mapping[str, Any]:
         return content
     searched, options = {name: entry for name, entry in search.items() if name not in fixed}, dict(base)
     values = {name.removeprefix(DESCRIPTOR): check_value(name, entry) for name, entry in fixed.items()}
-    for option in sorted(values, key=OPTIONS.index):  # those first that others depend on
+    for option in in_order(values):  # those first that others depend on
         name, value = DESCRIPTOR + option, values[option]
-        if not counts(option, options) and any(DESCRIPTOR + parent in searched for parent, _ in conditions(option)):
+        if option.startswith(OWN):
+            own, field = options.get("options", {}), option.removeprefix(OWN)
+            if not isinstance(own, Mapping):
+                return content  # which is refused later
+            if field in own and own[field] != value:
+                raise ValueError(f"search.{name} is {value}, but {name} {own[field]}; give one or the other")
+            options["options"] = {**own, field: value}
+        elif not counts(option, options) and any(DESCRIPTOR + parent in searched for parent, _ in conditions(option)):
             searched[name] = {"choice": [value]}
         elif option in options and check_value(name, options[option]) != value:
             raise ValueError(f"search.{name} is {value}, but {name} {options[option]}; give one or the other")

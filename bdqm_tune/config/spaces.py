@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import ValidationError
 
-from bdqm_tune.config.descriptor_options import DescriptorFields
+from bdqm_tune.config.descriptor_options import OWN, DescriptorFields
 from bdqm_tune.config.options import Options, takes_any
 from bdqm_tune.config.problems import problems
 from bdqm_tune.config.yaml_files import parse_yaml
@@ -94,11 +94,13 @@ def check_value(name: str, value: Any, hyperparameters: type[Options] = Descript
     """
     model, field = _declared(name, hyperparameters)
     given = value
-    if model is DescriptorFields and isinstance(value, str) and (value == "null" or value.startswith(("[", "{"))):
+    if name.startswith(DESCRIPTOR) and isinstance(value, str) and (value == "null" or value.startswith(("[", "{"))):
         try:
             given = parse_yaml(value)
         except BadInput:
             raise ValueError(f"{name}: not a list or a mapping: {shown(value)}") from None
+    if field.startswith(OWN):  # checked with the descriptor, which declares it
+        return given
     try:
         return getattr(model(**{field: given}), field)
     except ValidationError as error:
@@ -115,6 +117,10 @@ def _declared(name: str, hyperparameters: type[Options]) -> tuple[type[Options],
     model, what, field = hyperparameters, "hyperparameter", name
     if name.startswith(DESCRIPTOR):
         model, what, field = DescriptorFields, "option of the descriptor", name.removeprefix(DESCRIPTOR)
+        if field.startswith(OWN):
+            return model, field
+        if field == "options":
+            raise ValueError(f"{name}: give the options one by one, as {DESCRIPTOR}{OWN}NAME")
     if field not in model.model_fields and not takes_any(model):
         raise ValueError(f"unknown {what} {shown(name)}; there are: {', '.join(model.model_fields)}")
     return model, field
@@ -125,8 +131,13 @@ def _type_name(name: str, hyperparameters: type[Options]) -> str:
     model, field = _declared(name, hyperparameters)
     if field not in model.model_fields:
         return ""
+    return kind_of(model.model_fields[field].annotation)
+
+
+def kind_of(annotation: Any) -> str:
+    """Of what an option takes, by its annotation: int, float or bool; list or mapping; else choice."""
     names = {int: "int", float: "float", bool: "bool", list: "list", dict: "mapping"}
-    kind = _without_alternatives(model.model_fields[field].annotation)
+    kind = _without_alternatives(annotation)
     return names.get(get_origin(kind) or kind, "choice")
 
 
@@ -140,5 +151,5 @@ def _without_alternatives(annotation: Any) -> Any:
 MAPPINGS = {
     DESCRIPTOR + option
     for option in DescriptorFields.model_fields
-    if _type_name(DESCRIPTOR + option, DescriptorFields) == "mapping"
+    if option != "options" and _type_name(DESCRIPTOR + option, DescriptorFields) == "mapping"
 }

@@ -45,7 +45,7 @@ def make_scheduler(name: str) -> Scheduler:
     made = load_plugin("scheduler", name)
     try:
         found: Scheduler = made()
-    except Exception as error:  # whatever a package of others does
+    except (Exception, SystemExit) as error:  # whatever a package of others does
         raise BadInput(f"scheduler {name!r}: it cannot be made: {one_line(error)}") from None
     return found
 

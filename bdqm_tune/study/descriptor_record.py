@@ -5,7 +5,7 @@ from typing import Any
 
 from bdqm_tune.config.config import Config
 from bdqm_tune.config.descriptor_options import BEFORE, EARLIER_DEFAULTS, DescriptorFields, as_before, completed
-from bdqm_tune.config.descriptor_search import with_option
+from bdqm_tune.config.descriptor_search import flat, with_option
 
 
 def descriptor_record(config: Config) -> dict[str, Any]:
@@ -15,7 +15,7 @@ def descriptor_record(config: Config) -> dict[str, Any]:
     """
     searched = config.descriptor_spaces
     others = {option: DescriptorFields.model_fields[option].default for option in BEFORE} if "name" in searched else {}
-    options = others | config.descriptor.model_dump()
+    options = others | flat(config.descriptor.model_dump())
     shared = {option: value for option, value in options.items() if option not in searched}
     return as_before(shared | {option: None for option in BEFORE if option in searched})
 

@@ -11,6 +11,7 @@ import yaml
 
 from bdqm_tune.backends import TrainingRun
 from bdqm_tune.config.config import Config
+from bdqm_tune.config.descriptor_search import flat
 from bdqm_tune.config.spaces import plain
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.fit import EpochRecord
@@ -27,7 +28,7 @@ LEFT_OUT = "left_out"  # tag: indices of structures of the training file in neit
 
 def parameters(config: Config, tried: Suggestion, device: str) -> dict[str, Any]:
     """The parameters of a run."""
-    descriptor = tried.descriptor.model_dump()
+    descriptor = flat(tried.descriptor.model_dump())
     return {
         **tried.hyperparameters.model_dump(),
         **{f"descriptor_{key}": plain(value) for key, value in descriptor.items() if value is not None},

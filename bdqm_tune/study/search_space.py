@@ -13,8 +13,8 @@ from optuna.trial import FrozenTrial
 from bdqm_tune.config import descriptor_options
 from bdqm_tune.config.backends import Declaration, find_backend
 from bdqm_tune.config.config import Config
-from bdqm_tune.config.descriptor_options import DescriptorOptions
-from bdqm_tune.config.descriptor_search import OPTIONS, apart, chosen_descriptor
+from bdqm_tune.config.descriptor_options import OWN, DescriptorOptions
+from bdqm_tune.config.descriptor_search import OPTIONS, apart, chosen_descriptor, flat
 from bdqm_tune.config.options import Condition, Options, takes_any
 from bdqm_tune.config.spaces import DESCRIPTOR, Space, check_value, plain
 from bdqm_tune.errors import BadInput
@@ -34,6 +34,7 @@ def searchable(declared: Declaration, values: Mapping[str, Any]) -> list[str]:
         values: that are searched or were tried; of a backend that takes hyperparameters of any name, these tell them.
     """
     options = [DESCRIPTOR + option for option in OPTIONS] if declared.features else []
+    options += sorted(name for name in values if declared.features and name.startswith(DESCRIPTOR + OWN))
     known = [*options, *declared.hyperparameters.model_fields]
     return [*known, *(sorted(values.keys() - set(known)) if takes_any(declared.hyperparameters) else ())]
 
@@ -122,8 +123,8 @@ def tried_values(trial: FrozenTrial) -> dict[str, Any]:
         return dict(trial.params)
     if (declared := backend_of(begun)) is None:
         return {**begun["search"], **trial.params}
-    options = {DESCRIPTOR + option: value for option, value in begun["descriptor"].items()}
-    names, rules = searchable(declared, begun["search"]), conditions(declared)
+    options = {DESCRIPTOR + option: value for option, value in flat(begun["descriptor"]).items()}
+    names, rules = searchable(declared, options | begun["search"]), conditions(declared)
     known = dict.fromkeys(names) | options | begun["search"]
     fixed = {name: plain(known[name]) for name in names if known[name] is not None and _counts(name, known, rules)}
     return {**fixed, **trial.params}
@@ -182,8 +183,8 @@ def _checked(
     for name, value in given.items():
         if name in space and not _contains(space[name], value):
             raise BadInput(f"study.enqueue: {name}={value} is outside the search space {space[name]}")
-        if name not in space and name not in config.spaces and value != defaults[name]:
-            raise BadInput(f"study.enqueue: {name}={value}, but the study fixes it to {defaults[name]}")
+        if name not in space and name not in config.spaces and value != defaults.get(name):
+            raise BadInput(f"study.enqueue: {name}={value}, but the study fixes it to {defaults.get(name)}")
     return given
 
 
@@ -243,7 +244,8 @@ def _contains(distribution: BaseDistribution, value: Any) -> bool:
 
 def _defaults(config: Config) -> dict[str, Any]:
     """The values of what is not searched, and of the rest those that are tried first."""
-    options = {DESCRIPTOR + option: getattr(config.descriptor, option) for option in OPTIONS}
+    options = {option: getattr(config.descriptor, option) for option in DescriptorOptions.model_fields}
+    options = {DESCRIPTOR + option: value for option, value in flat(options).items()}
     values = {**options, **config.declared.hyperparameters().model_dump(), **config.fixed}
     return {name: plain(value) for name, value in values.items()}
 

@@ -135,7 +135,7 @@ def test_a_chosen_descriptor_has_its_own_options_only() -> None:
 
 def test_every_option_has_its_descriptors() -> None:
     """A new option that is not in the table would be taken for one of all descriptors."""
-    common = {"name", "scaling", "scaling_range", "scaling_per_element", "axis_floor", "logarithm"}
+    common = {"name", "options", "scaling", "scaling_range", "scaling_per_element", "axis_floor", "logarithm"}
     assert set().union(*DESCRIPTORS.values()) | common == DescriptorFields.model_fields.keys()
 
 

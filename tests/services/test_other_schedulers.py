@@ -76,7 +76,10 @@ def test_submit_uses_it(installed: Path, workdir: Path) -> None:
 
 def test_a_package_that_does_not_load_is_named(installed: Path) -> None:
     (installed / "site-packages" / "bdqm_tune_lsf.py").write_text("import nothing_of_this_name")
-    with pytest.raises(BadInput, match="scheduler 'lsf': bdqm_tune_lsf:Lsf does not load: No module named 'nothing_of"):
+    with pytest.raises(
+        BadInput,
+        match="scheduler 'lsf': bdqm_tune_lsf:Lsf does not load: ModuleNotFoundError: No module named 'nothing_of",
+    ):
         make_scheduler("lsf")
     with pytest.raises(BadInput, match="unknown scheduler 'sge'; there are: slurm, pbs, pbspro, local, lsf"):
         make_scheduler("sge")

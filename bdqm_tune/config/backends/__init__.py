@@ -13,7 +13,7 @@ from operator import attrgetter
 from typing import Any
 
 from bdqm_tune.config.options import Condition, Label, Options, conditions_of, search_of, weights_of
-from bdqm_tune.errors import BadInput
+from bdqm_tune.errors import BadInput, one_line
 from bdqm_tune.plugins import load_plugin, plugin_names
 
 BUILT_IN: Mapping[str, str] = {
@@ -106,6 +106,15 @@ def find_backend(name: str) -> Declaration:
 
 
 def named(where: str) -> Any:
-    """What `module:name` names."""
+    """What `module:name` names.
+
+    Raises:
+        BadInput: it cannot be imported; the message has the reason.
+    """
     module, _, name = where.partition(":")
-    return attrgetter(name)(import_module(module))
+    try:
+        return attrgetter(name)(import_module(module))
+    except BadInput:  # of a module that says itself what it needs
+        raise
+    except (Exception, SystemExit) as error:  # whatever a package of others does when it is imported
+        raise BadInput(f"{where} does not load: {type(error).__name__}: {one_line(error)}") from None
