@@ -36,7 +36,7 @@ ALLOWED: dict[str, list[str]] = {
     "tuning": [*GROUND, "config", *SCIENCE, *STORES, "study", "workers"],
     "evaluation": [*GROUND, *SCIENCE, *STORES, "study", "models"],
     "confirmation": [*GROUND, "config", *SCIENCE, *STORES, "study", "models", "tuning"],
-    "admin": [*GROUND, *SCIENCE, *STORES, "study", "workers", "confirmation"],
+    "admin": [*GROUND, "config", *SCIENCE, *STORES, "study", "workers", "confirmation"],
     "experiment": ["models"],
 }
 ALLOWED["analysis"] = [*GROUND, "learning", *STORES, "study", "evaluation", "confirmation", "admin"]

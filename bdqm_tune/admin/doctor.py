@@ -3,19 +3,27 @@
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
+from typing import get_args
 
 import mlflow
 import requests
 from mlflow.exceptions import MlflowException
 from packaging.requirements import Requirement
 
+from bdqm_tune.config import backends
+from bdqm_tune.config.backends import find_backend, named
+from bdqm_tune.config.config import Sampler
+from bdqm_tune.config.descriptor_options import DESCRIPTORS
+from bdqm_tune.config.descriptor_plugins import find_descriptor
 from bdqm_tune.errors import BdqmError
+from bdqm_tune.plugins import Kind, load_plugin, plugins
 from bdqm_tune.services.connection import Stores
 from bdqm_tune.services.diagnostics import ERROR, OK, WARNING, Finding
 from bdqm_tune.services.secrets import without_secrets
+from bdqm_tune.services.submission import SCHEDULERS
 from bdqm_tune.storage.database import StudyDatabase, not_made_yet, opened
 from bdqm_tune.threads import usable_cores
 from bdqm_tune.tracking.client import reason, tracking_client
@@ -23,6 +31,13 @@ from bdqm_tune.tracking.search import tracking_not_made_yet
 from bdqm_tune.units import bytes_text
 
 FULL, NEARLY_FULL = 1e9, 5e9  # bytes that are free
+# Names of this package, which no other package can replace.
+BUILT_IN: Mapping[Kind, Collection[str]] = {
+    "backend": backends.BUILT_IN,
+    "descriptor": DESCRIPTORS,
+    "sampler": get_args(Sampler),
+    "scheduler": SCHEDULERS,
+}
 
 
 def check_studies(stores: Stores) -> Finding:
@@ -147,3 +162,30 @@ def disk(home: Path) -> Finding:
     return Finding(
         "disk", ERROR if free < FULL else WARNING, message, "bdqm-tune gc --keep-best 5; or BDQM_HOME=FOLDER"
     )
+
+
+def other_packages() -> Iterator[Finding]:
+    """What other packages add: each by kind, name and distribution, and why one cannot be used."""
+    for kind, name, where, problem in plugins(BUILT_IN):
+        problem = problem or _problem(kind, name)
+        finding = f"{kind} {name!r}: {where}"
+        if problem:
+            yield Finding("plugins", WARNING, problem if finding in problem else f"{finding}: {problem}")
+        else:
+            yield Finding("plugins", OK, finding)
+
+
+def _problem(kind: Kind, name: str) -> str:
+    """Why what loads is still no plugin of its kind; "" if it is one."""
+    try:
+        if kind == "backend":
+            backend = find_backend(name)
+            _ = named(backend.make), named(backend.load)
+        elif kind == "descriptor":
+            descriptor = find_descriptor(name)
+            _ = named(descriptor.make), named(descriptor.load)
+        elif not callable(load_plugin(kind, name)):
+            return "cannot be called"
+    except BdqmError as error:
+        return str(error)
+    return ""

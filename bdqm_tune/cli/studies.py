@@ -155,7 +155,7 @@ def doctor(
 
 
 def _findings(wait: bool) -> "Iterator[Finding]":
-    from bdqm_tune.admin.doctor import check_runs, check_studies, disk, git, gpu, packages
+    from bdqm_tune.admin.doctor import check_runs, check_studies, disk, git, gpu, other_packages, packages
     from bdqm_tune.admin.repair import repair_leftovers
     from bdqm_tune.mlflow_server.checks import check_servers
     from bdqm_tune.mlflow_server.paths import ServerPaths
@@ -165,6 +165,7 @@ def _findings(wait: bool) -> "Iterator[Finding]":
 
     quiet_libraries()
     yield from packages()
+    yield from other_packages()
     yield git()
     yield gpu()
     yield from check_servers(ServerPaths(services_folder()))
