@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
 
 from bdqm_tune.amptorch_import import load_amptorch_checkpoint
 from bdqm_tune.compilation.cache import compile_ahead
@@ -73,25 +75,42 @@ def _texts(files: Files) -> str | list[str]:
     return str(files) if isinstance(files, str | Path) else [str(file) for file in files]
 
 
-def tune(data: Dataset, study: str | None = None, n_trials: int | None = None, **options: Any) -> optuna.Study:
+def tune(
+    data: Dataset,
+    study: str | None = None,
+    n_trials: int | None = None,
+    sampler: str | BaseSampler | None = None,
+    pruner: str | BasePruner | None = None,
+    **options: Any,
+) -> optuna.Study:
     """Run the trials of a study; resumes the study of that name if there is one.
 
     Args:
         study: its name; None: that of the configuration file.
         n_trials: trials to add; None: the configuration's number.
-        options: `objectives`, `sampler`, `pruner`, `seed`, and `epochs`.
+        sampler, pruner: a name of the configuration, or an object of Optuna, which is used as it is, for these trials:
+            runs record its class, as `python:GPSampler`. Such a pruner is queried after every epoch; other workers
+            take those that they are given, or name.
+        options: `objectives`, `seed`, and `epochs`.
 
     Raises:
         BadInput: an option is not valid, or the study of that name has another search-space signature.
         BdqmError: a store failed.
     """
     training = {"epochs": options.pop("epochs")} if "epochs" in options else {}
-    options_of_study = {"name": study, "n_trials": n_trials, **options}
+    drawn, pruned = (given if isinstance(given, str) else None for given in (sampler, pruner))
+    options_of_study = {"name": study, "n_trials": n_trials, "sampler": drawn, "pruner": pruned, **options}
     overrides = {
         "study": {key: value for key, value in options_of_study.items() if value is not None},
         "training": training,
     }
-    return _tune(data, data.given.updated(overrides), find_stores())
+    return _tune(
+        data,
+        data.given.updated(overrides),
+        find_stores(),
+        sampler=None if isinstance(sampler, str) else sampler,
+        pruner=None if isinstance(pruner, str) else pruner,
+    )
 
 
 def load_results(study: str | optuna.Study) -> StudyResults:

@@ -111,7 +111,10 @@ def tune(
         ),
     ] = "",
     sampler: Annotated[
-        str, typer.Option(metavar="NAME", help="tpe (default), cmaes, random, gp, grid, qmc or nsgaii.")
+        str,
+        typer.Option(
+            metavar="NAME", help="tpe (default), cmaes, random, gp, grid, qmc, nsgaii, or one of another package."
+        ),
     ] = "",
     pruner: Annotated[str, typer.Option(metavar="NAME", help="hyperband (default), halving, median or none.")] = "",
     seed: Annotated[str, typer.Option(metavar="N", help="Seed of the sampler and the networks; default: 0.")] = "",

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from bdqm_tune.config.backends import Declaration, find_backend
 from bdqm_tune.config.descriptor_options import DescriptorOptions
@@ -17,6 +18,7 @@ from bdqm_tune.config.reference_energies import ReferenceOption, parse_reference
 from bdqm_tune.config.spaces import DESCRIPTOR, Space, check_value, is_space, parse_space
 from bdqm_tune.config.yaml_files import parse_yaml
 from bdqm_tune.errors import BadInput, located, one_line, printable, shown
+from bdqm_tune.plugins import plugin_names
 
 Sampler = Literal["tpe", "cmaes", "random", "gp", "grid", "qmc", "nsgaii"]
 Pruner = Literal["hyperband", "halving", "median", "none"]
@@ -24,6 +26,7 @@ Objective = Literal["val_energy_mae", "val_energy_mae_per_atom", "val_forces_mae
 StudyObjective = Literal[Objective, "n_parameters", "time_per_atom"]
 LAST_WEIGHT = 0.1  # of forces and stress in the last epochs: Training.energy_stage
 OF_FORCES = ("val_forces_mae", "val_energy_forces")
+OBJECT = "python:"  # in the place of a name: the class of an object that Python code gave, which no file can hold
 ONE_OBJECTIVE_ONLY = ("cmaes",)  # samplers that cannot weigh several
 
 
@@ -203,8 +206,10 @@ class Study(Options):
         description="what trials are judged by, all of it minimised; of several there is a Pareto front to choose "
         "from, and nothing is pruned; null: target.objective alone; auto is then the first error among them",
     )
-    sampler: Sampler = "tpe"
-    pruner: Pruner = "hyperband"
+    sampler: str = Field(
+        "tpe", description=f"{', '.join(get_args(Sampler))}, or one of another package, see `bdqm-tune doctor`"
+    )
+    pruner: str = Field("hyperband", description=", ".join(get_args(Pruner)))
     n_trials: int = Field(20, ge=1, le=100_000, description="trials to add")
     seed: int = Field(0, ge=0, lt=2**31, description="of the sampler and of every trial's network")
     enqueue: Literal["auto"] | list[dict[str, Any]] = Field(
@@ -218,6 +223,18 @@ class Study(Options):
     def _printable(cls, name: str) -> str:
         if not name.isprintable() or name != name.strip():
             raise ValueError("must be printable, on one line, without blanks around it")
+        return name
+
+    @field_validator("sampler", "pruner")
+    @classmethod
+    def _one_there_is(cls, name: str, info: ValidationInfo) -> str:
+        known = get_args(Sampler if info.field_name == "sampler" else Pruner)
+        if name in known or name.startswith(OBJECT):
+            return name
+        others = plugin_names("sampler") if info.field_name == "sampler" else []
+        if name not in others:
+            *first, last = map(repr, [*known, *others])
+            raise PydanticCustomError("unknown_name", "should be {known}", {"known": f"{', '.join(first)} or {last}"})
         return name
 
     @model_validator(mode="before")

@@ -10,7 +10,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from bdqm_tune.config.config import Config
+from bdqm_tune.config.config import OBJECT, Config, Study
 from bdqm_tune.errors import BadInput
 from bdqm_tune.learning.dataset import prepare
 from bdqm_tune.models.store import existing_run, run_with_model
@@ -97,6 +97,8 @@ def run_random_search(stores: Stores, searched: Config, name: str, n_trials: int
     # Of one that was cut off, the trials that wait are run; for that, one is added at least.
     missing = max(1, n_trials - len(trials))
     options = {"name": name, "sampler": "random", "n_trials": missing, "enqueue": []}
+    if searched.study.pruner.startswith(OBJECT):  # which is not at hand
+        options["pruner"] = Study.model_fields["pruner"].default
     config = searched.updated({"study": options, "data": {"test": None}})
     note(f"random search of {n_trials} trials: study {name!r}")
     tune(prepare(config, stores.home), config, stores)

@@ -17,7 +17,9 @@ from optuna.samplers import (
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from bdqm_tune.config.config import Pruner, Sampler
+from bdqm_tune.config.config import OBJECT
+from bdqm_tune.errors import BadInput, one_line
+from bdqm_tune.plugins import load_plugin
 
 REDUCTION_FACTOR = 3  # of hyperband and successive halving: one trial in three is promoted at a rung
 LAST_RUNG = 2 / 3  # of a trial
@@ -39,12 +41,21 @@ class _Hyperband(BasePruner):
         return self._pruner.prune(study, trial)
 
 
-def make_sampler(name: Sampler, seed: int, n_existing: int) -> BaseSampler:
+def object_name(given: BaseSampler | BasePruner) -> str:
+    """What a configuration records of an object that Python code gave."""
+    return f"{OBJECT}{type(given).__name__}"
+
+
+def make_sampler(name: str, seed: int, n_existing: int) -> BaseSampler:
     """The sampler of a name.
 
     Args:
         n_existing: trials that the study already has; a study that is resumed draws other numbers than before.
+
+    Raises:
+        BadInput: it is of another package, and cannot be made; or it was an object.
     """
+    _refuse_object("sampler", name)
     drawn = int(np.random.SeedSequence([seed, n_existing]).generate_state(1)[0]) if n_existing else seed
     match name:
         case "tpe":
@@ -61,10 +72,19 @@ def make_sampler(name: Sampler, seed: int, n_existing: int) -> BaseSampler:
         case "qmc":
             # Its position in the sequence is in the study; another seed would start another sequence.
             return QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False)
+    make = load_plugin("sampler", name)
+    try:
+        sampler = make(seed, n_existing)
+    except (Exception, SystemExit) as error:  # whatever a package of others does
+        raise BadInput(f"sampler {name!r}: it cannot be made: {one_line(error)}") from None
+    if not isinstance(sampler, BaseSampler):
+        raise BadInput(f"sampler {name!r}: made a {type(sampler).__name__}, not a sampler of Optuna")
+    return sampler
 
 
-def make_pruner(name: Pruner, epochs: int) -> BasePruner:
-    """The pruner of a name for trials of at most so many epochs."""
+def make_pruner(name: str, epochs: int) -> BasePruner:
+    """The pruner of a name for trials of at most so many epochs. Raises BadInput if it was an object."""
+    _refuse_object("pruner", name)
     first = first_rung(epochs)
     match name:
         case "hyperband":
@@ -73,11 +93,19 @@ def make_pruner(name: Pruner, epochs: int) -> BasePruner:
             return SuccessiveHalvingPruner(min_resource=first, reduction_factor=REDUCTION_FACTOR)
         case "median":
             return MedianPruner(n_startup_trials=5, n_warmup_steps=max(1, epochs // MEDIAN_REPORTS))
-        case "none":
-            return NopPruner()
+    return NopPruner()
 
 
-def rungs(name: Pruner, epochs: int) -> Sequence[int]:
+def _refuse_object(option: str, name: str) -> None:
+    if name.startswith(OBJECT):
+        kind = name.removeprefix(OBJECT)
+        raise BadInput(
+            f"study.{option}: {name} was an object, a {kind}, in Python; give `tune` such an object again, or a name "
+            f"(--{option} NAME)"
+        )
+
+
+def rungs(name: str, epochs: int) -> Sequence[int]:
     """The epochs at which the pruner compares trials; reporting others costs a transaction and changes nothing."""
     if name in ("hyperband", "halving"):
         steps = [first_rung(epochs)]
@@ -88,6 +116,8 @@ def rungs(name: Pruner, epochs: int) -> Sequence[int]:
     if name == "median":
         every = max(1, epochs // MEDIAN_REPORTS)
         return range(every, epochs, every)
+    if name.startswith(OBJECT) and name != f"{OBJECT}{NopPruner.__name__}":  # nobody knows when it compares
+        return range(1, epochs)
     return []
 
 

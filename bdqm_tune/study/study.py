@@ -223,18 +223,27 @@ def study_id_of(storage: Cache, name: str) -> int | None:
     return study_id
 
 
-def open_study(stores: Stores, config: Config, dataset: "Dataset") -> optuna.Study:
+def open_study(
+    stores: Stores,
+    config: Config,
+    dataset: "Dataset",
+    sampler: optuna.samplers.BaseSampler | None = None,
+    pruner: optuna.pruners.BasePruner | None = None,
+) -> optuna.Study:
     """Create the study of a configuration, or resume it; `check_study` says whether it fits.
 
     To be called under the study's lock, with that check before it: the search space is recorded.
+
+    Args:
+        sampler, pruner: objects in the place of those that the configuration names.
     """
     options, storage = config.study, open_storage(stores, config.patience * 60)
     attributes = {IDENTITY: uuid4().hex[:12], SIGNATURE: signature(config, dataset)}
     directions = [StudyDirection.MINIMIZE] * len(config.objectives)
     storage.backend.create_study(options.name, directions, attributes)
     n_existing = storage.backend.count_trials(storage.get_study_id_from_name(options.name))
-    sampler = make_sampler(options.sampler, options.seed, n_existing)
-    pruner = make_pruner(options.pruner, config.training.epochs)
+    sampler = sampler or make_sampler(options.sampler, options.seed, n_existing)
+    pruner = pruner or make_pruner(options.pruner, config.training.epochs)
     study = optuna.load_study(study_name=options.name, storage=storage, sampler=sampler, pruner=pruner)
     _record_space(study, config, len(dataset.train.structures))
     return study

@@ -8,6 +8,8 @@ from typing import Any
 import optuna
 from mlflow.tracking import MlflowClient
 from optuna.exceptions import StorageInternalError
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
 from bdqm_tune.backends import make_backend
@@ -24,7 +26,7 @@ from bdqm_tune.storage.database import study_lock
 from bdqm_tune.study.checkpoints import checkpoint_folder, remove_ended
 from bdqm_tune.study.data import note_test_split
 from bdqm_tune.study.run_contents import as_yaml
-from bdqm_tune.study.samplers import rungs
+from bdqm_tune.study.samplers import make_pruner, make_sampler, object_name, rungs
 from bdqm_tune.study.search_space import known_parameters
 from bdqm_tune.study.study import (
     EXPERIMENT,
@@ -51,8 +53,11 @@ from bdqm_tune.workers.run_cleanup import end_run_of, end_runs_of_killed, end_un
 
 FAILURES_THAT_STOP = 3
 LOCK_ATTEMPTS = 5  # at most, where the lock is lost each time
-LEARNING = ("tpe", "cmaes", "gp", "nsgaii")  # samplers that go by the results of earlier trials …
-ROUNDS = 4  # … and so need some rounds of trials, whatever the number of cores
+# Samplers that do not go by the results of earlier trials. Others, of which those of other packages may be, need …
+BLIND = ("random", "grid", "qmc", "python:RandomSampler", "python:QMCSampler")
+ROUNDS = 4  # … some rounds of trials, whatever the number of cores
+
+Objects = tuple[BaseSampler | None, BasePruner | None]
 
 
 def tune(
@@ -60,18 +65,27 @@ def tune(
     config: Config,
     stores: Stores,
     on_trial: Callable[[TrialResult, optuna.Study], None] = lambda result, study: None,
+    sampler: BaseSampler | None = None,
+    pruner: BasePruner | None = None,
 ) -> optuna.Study:
     """Add the configuration's trials to its study and run until no trial waits.
 
     Args:
         config: what it leaves to the data is decided as in the study, or else as in `dataset`.
         on_trial: called after every trial.
+        sampler, pruner: Optuna's objects, in the place of those that the configuration names; it records their classes.
 
     Raises:
         BadInput: the study of that name has another search-space signature.
         BdqmError: a store failed, or the first trials all failed in the same way.
     """
     quiet_libraries()
+    if objects := {name: object_name(given) for name, given in (("sampler", sampler), ("pruner", pruner)) if given}:
+        config = config.updated({"study": objects})
+    if sampler is None:  # before anything is made
+        make_sampler(config.study.sampler, config.study.seed, 0)
+    if pruner is None:
+        make_pruner(config.study.pruner, config.training.epochs)
     refuse_secrets(config.model_dump())
     n_train = len(dataset.train.structures)
     trained = dataset.config.training
@@ -99,7 +113,7 @@ def tune(
     runner: TrialRunner | None = None
     heartbeat: Heartbeat | None = None
     try:
-        study = _enter(dataset, config, stores, experiment_id)
+        study = _enter(dataset, config, stores, experiment_id, (sampler, pruner))
         tags = {"study": config.study.name, "kind": "study", "objectives": ", ".join(config.objectives)}
         tracker.log_study(_flat(config), {**tags, **provenance_tags()}, as_yaml(config))
         attributes = study.user_attrs
@@ -137,19 +151,21 @@ def _leave_to_others(runner: TrialRunner, heartbeat: Heartbeat) -> None:
         note(f"bdqm-tune: {ended}; the next worker of the study sends them from their checkpoints")
 
 
-def _enter(dataset: Dataset, config: Config, stores: Stores, experiment_id: str) -> optuna.Study:
+def _enter(
+    dataset: Dataset, config: Config, stores: Stores, experiment_id: str, objects: Objects = (None, None)
+) -> optuna.Study:
     """The study with this worker's trials added, under its lock; the first worker creates it."""
     for _ in range(LOCK_ATTEMPTS - 1):
         with suppress(LockLost):  # the database was restarted, for example
-            return _enter_once(dataset, config, stores, experiment_id)
-    return _enter_once(dataset, config, stores, experiment_id)
+            return _enter_once(dataset, config, stores, experiment_id, objects)
+    return _enter_once(dataset, config, stores, experiment_id, objects)
 
 
-def _enter_once(dataset: Dataset, config: Config, stores: Stores, experiment_id: str) -> optuna.Study:
+def _enter_once(dataset: Dataset, config: Config, stores: Stores, experiment_id: str, objects: Objects) -> optuna.Study:
     with study_lock(stores, config.study.name) as check:
         existing = check_study(stores, config, dataset)
         check()
-        study = open_study(stores, config, dataset)
+        study = open_study(stores, config, dataset, *objects)
         study.set_user_attr(EXPERIMENT, experiment_id)
         if dataset.test is not None:
             note_test_split(study, dataset.test, stores.home)
@@ -196,7 +212,7 @@ def at_once(config: Config, most: int) -> int:
     """
     if config.cohort != "auto":
         return config.cohort
-    if config.study.sampler in LEARNING:
+    if config.study.sampler not in BLIND:
         most = min(most, max(1, config.study.n_trials // ROUNDS))
     return most
 
