@@ -23,6 +23,7 @@ ALLOWED: dict[str, list[str]] = {
     "project": [],
     "config": GROUND,
     **{room: [*GROUND, "config", *SCIENCE[:position]] for position, room in enumerate(SCIENCE)},
+    "testing": [*GROUND, "descriptors", "learning"],
     "compilation": [*GROUND, "config", *SCIENCE],
     "amptorch_import": [*GROUND, "config", *SCIENCE],
     "n2p2": [*GROUND, "config", *SCIENCE],

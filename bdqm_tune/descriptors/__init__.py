@@ -2,9 +2,9 @@
 
 In: atoms, and the options of a descriptor (GMP, symmetry functions). Out: features (n_atoms, n_features) and
 sparse derivatives, 1/Å, and by a strain, computed once for a set of structures and cached (`stored_…`).
-Called by: `learning`, `backends`, `amptorch_import`, `n2p2`, `models`, `tuning`, `evaluation`, `compilation`. To add
-one: a subclass of `Descriptor`, a line and a case in `descriptors.make`, and its options in
-`config.descriptor_options`.
+Called by: `learning`, `backends`, `amptorch_import`, `n2p2`, `models`, `tuning`, `evaluation`, `compilation`,
+`testing`. To add one: a subclass of `Descriptor`, a line and a case in `descriptors.make`, and its options in
+`config.descriptor_options`; from another package, see `examples/plugin`.
 """
 
 from bdqm_tune.descriptors.base import Descriptor, SparseDerivatives
