@@ -1,0 +1,1 @@
+"""A descriptor, a backend, a sampler and a scheduler for bdqm-tune."""
