@@ -26,15 +26,19 @@ from bdqm_tune.config.descriptor_options import DescriptorOptions
 from bdqm_tune.config.descriptor_plugins import find_descriptor
 from bdqm_tune.descriptors import descriptor_from_options, descriptor_from_settings
 from bdqm_tune.errors import BadInput
+from bdqm_tune.learning.dataset import prepare
 from bdqm_tune.learning.ensemble import Ensemble
 from bdqm_tune.learning.network_potential import NetworkPotential
 from bdqm_tune.learning.potential import read_potential
 from bdqm_tune.models.store import load_model
 from bdqm_tune.services.connection import Stores
+from bdqm_tune.services.jobspec import JobSpec
 from bdqm_tune.services.site import load_site
-from bdqm_tune.services.submission import make_scheduler
+from bdqm_tune.services.submission import make_scheduler, submit
+from bdqm_tune.study.samplers import make_sampler
 from bdqm_tune.study.study import RUN_ID, load_study
 from bdqm_tune.testing import check_descriptor, check_potential
+from bdqm_tune.tuning.tune import tune
 from tests.jobs.conftest import write_site
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "plugin"
@@ -69,6 +73,25 @@ def installed(site_packages: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     find_descriptor.cache_clear()
     for name in [name for name in sys.modules if name.startswith("bdqm_tune_example")]:
         del sys.modules[name]
+
+
+@pytest.fixture
+def configure(files: dict[str, str]) -> Callable[..., Config]:
+    """`configure(study={...}, ...)`: a configuration on the small data."""
+    data = {"train": files["train"], "test": files["test"]}
+    return lambda **groups: load_config(None, {"data": data, "": {"cohort": 1}, **groups})
+
+
+@pytest.fixture
+def run(stores: Stores, configure: Callable[..., Config]) -> Run:
+    """`run(study={...}, ...)`: prepare, tune, and return (study, results in order)."""
+
+    def go(**groups: Any) -> Any:
+        config, results = configure(**groups), []
+        data = prepare(config, stores.home)
+        return tune(data, config, stores, lambda result, _: results.append(result)), results
+
+    return go
 
 
 def structures() -> list[Atoms]:
@@ -113,7 +136,8 @@ def test_doctor_lists_what_is_found_and_what_fails(
         with pytest.raises(BadInput, match=rf"backend: backend '{name}': of_{name}:THING does not load: "):
             load_config(None, {"": {"backend": name}})
     assert CliRunner().invoke(app, ["--help"], catch_exceptions=False).exit_code == 0
-    assert CliRunner().invoke(app, ["tune", "--sampler", "leaves", "--n-trials", "1"]).exit_code == 1
+    with pytest.raises(BadInput, match="sampler 'leaves': of_leaves:THING does not load: SystemExit: bye"):
+        make_sampler("leaves", 0, 0)
 
 
 def test_unknown_names_list_what_there_is(installed: Path) -> None:
@@ -188,14 +212,13 @@ def test_a_study_of_the_descriptor_by_the_native_backend(installed: Path, run: R
             run(**groups | {"search": {**NETWORKS, **wrong}})
 
 
-def linear(study: str, **groups: Any) -> dict[str, Any]:
+def linear(**groups: Any) -> dict[str, Any]:
     """A configuration of the backend."""
     return {
         "": {"backend": "linear", "cohort": 1},
         "descriptor": RADIAL,
         "training": {"forces": True, "epochs": 9, "smoothing": 1},
         "search": {},
-        "study": {"name": study, "n_trials": 4, "enqueue": [{}]},
         **groups,
     }
 
@@ -203,7 +226,7 @@ def linear(study: str, **groups: Any) -> dict[str, Any]:
 def test_a_study_of_the_backend(installed: Path, run: Run, stores: Stores, tmp_path: Path) -> None:
     tried = [{"ridge": ridge, "force_weight": 0.3} for ridge in (1e-8, 1e-6, 1e-1, 1e-1)]
     options = {"name": "linear", "n_trials": 4, "enqueue": tried, "pruner": "halving"}
-    study, results = run(**linear("linear", study=options))
+    study, results = run(**linear(study=options))
     assert "pruned" in [result.state for result in results]
     first = read = load_model(stores, study.trials[0].user_attrs[RUN_ID])
     assert type(read).__name__ == "LinearPotential"
@@ -245,7 +268,7 @@ def test_a_killed_training_of_the_backend_resumes_from_its_checkpoint(
     installed: Path, run: Run, stores: Stores, configure: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training = {"forces": True, "epochs": 12, "smoothing": 1}
-    groups = linear("killed", training=training, study={"name": "killed", "n_trials": 1, "pruner": "none"})
+    groups = linear(training=training, study={"name": "killed", "n_trials": 1, "pruner": "none"})
     reference, _ = run(**groups | {"study": {**groups["study"], "name": "whole"}})
     Path("config.yaml").write_text(json.dumps(configure(**groups).model_dump(mode="json")))
     command = [sys.executable, "-c", SLOW, "tune", "--config", "config.yaml"]
@@ -269,7 +292,7 @@ def test_a_killed_training_of_the_backend_resumes_from_its_checkpoint(
 
 def test_the_sampler_is_used(installed: Path, run: Run) -> None:
     options = {"name": "halton", "n_trials": 4, "enqueue": [], "sampler": "halton", "seed": 2, "pruner": "none"}
-    study, _ = run(**linear("halton", study=options, training={"forces": False, "epochs": 1}))
+    study, _ = run(**linear(study=options, training={"forces": False, "epochs": 1}))
     # Numbers 3, 4, … of the sequence of base 2, on a logarithmic range of seven decades.
     shares = [(np.log10(trial.params["ridge"]) + 8) / 7 for trial in study.trials]
     np.testing.assert_allclose(shares, [0.75, 0.125, 0.625, 0.375], atol=1e-9)
@@ -286,12 +309,11 @@ def test_the_scheduler_submits(installed: Path, workdir: Path, monkeypatch: pyte
     site = write_site(workdir / "site.toml")
     site.write_text(site.read_text().replace('scheduler = "slurm"', 'scheduler = "spool"'))
     assert load_site(site).scheduler == "spool"
-    options = ["submit", "--site", str(site), "--workers", "2", "--study", "spooled"]
-    result = CliRunner().invoke(app, options, catch_exceptions=False)
-    assert result.exit_code == 0, result.output
+    spec = JobSpec("tune", workdir, load_site(site), workdir / "logs", 2, {"BDQM_STUDY": "spooled"})
+    job_id = submit(spool, spec, workdir).job_id
     files = sorted((workdir / "spool").iterdir())
     assert [file.suffix for file in files if "spooled" in file.read_text()] == [".job", ".job"]
-    job_id = files[0].stem.partition("_")[0]
+    assert {file.stem.partition("_")[0] for file in files} == {job_id}
     assert [state.state for state in spool.states([job_id])] == ["pending"] * 2
     spool.cancel(job_id)
     assert spool.states([job_id]) == []

@@ -167,12 +167,11 @@ def disk(home: Path) -> Finding:
 def other_packages() -> Iterator[Finding]:
     """What other packages add: each by kind, name and distribution, and why one cannot be used."""
     for kind, name, where, problem in plugins(BUILT_IN):
-        problem = problem or _problem(kind, name)
+        # Its message names it once more, for those who see nothing else.
+        problem = (problem or _problem(kind, name)).removeprefix(f"{kind} {name!r}: ")
+        problem = problem.removeprefix(f"{where.partition(' ')[0]} ")
         finding = f"{kind} {name!r}: {where}"
-        if problem:
-            yield Finding("plugins", WARNING, problem if finding in problem else f"{finding}: {problem}")
-        else:
-            yield Finding("plugins", OK, finding)
+        yield Finding("plugins", WARNING, f"{finding}: {problem}") if problem else Finding("plugins", OK, finding)
 
 
 def _problem(kind: Kind, name: str) -> str:
