@@ -189,7 +189,7 @@ def test_a_study_of_the_descriptor_by_the_native_backend(installed: Path, run: R
     widths = [trial.params["descriptor.options.width"] for trial in study.trials]
     assert widths[0] == 0.5  # the default is tried first
     assert 0.4 <= widths[1] <= 0.9
-    models = [load_model(stores, trial.user_attrs[RUN_ID]) for trial in study.trials]
+    models = [load_model(f"runs:/{trial.user_attrs[RUN_ID]}/model", stores) for trial in study.trials]
     for model, width in zip(models, widths, strict=True):
         assert isinstance(model, NetworkPotential)
         assert model.descriptor.settings["width"] == width
@@ -228,7 +228,7 @@ def test_a_study_of_the_backend(installed: Path, run: Run, stores: Stores, tmp_p
     options = {"name": "linear", "n_trials": 4, "enqueue": tried, "pruner": "halving"}
     study, results = run(**linear(study=options))
     assert "pruned" in [result.state for result in results]
-    first = read = load_model(stores, study.trials[0].user_attrs[RUN_ID])
+    first = read = load_model(f"runs:/{study.trials[0].user_attrs[RUN_ID]}/model", stores)
     assert type(read).__name__ == "LinearPotential"
     check_potential(first, structures(), tmp_path / "model")
     records = bt.load_results("linear").curves
@@ -238,7 +238,7 @@ def test_a_study_of_the_backend(installed: Path, run: Run, stores: Stores, tmp_p
     confirmed = bt.confirm("linear", best=1, seeds=2, random="none")
     assert len(confirmed.table) == 1
     check_potential(
-        Ensemble({"a": first, "b": load_model(stores, study.trials[1].user_attrs[RUN_ID])}),  # type: ignore[dict-item]
+        Ensemble({"a": first, "b": load_model(f"runs:/{study.trials[1].user_attrs[RUN_ID]}/model", stores)}),  # type: ignore[dict-item]
         structures(),
         tmp_path / "ensemble",
         Ensemble.load,
