@@ -13,8 +13,8 @@ class TrainingRun(Protocol):
     """One network in training; with folds, those that validate it train beside it."""
 
     @property
-    def n_parameters(self) -> int:
-        """Trainable parameters."""
+    def n_parameters(self) -> int | None:
+        """Trainable parameters; None: not known."""
         ...
 
     @property

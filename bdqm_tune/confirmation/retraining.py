@@ -176,6 +176,7 @@ class Retrainer:
         )
         best = training.best if training is not None and state == "complete" else None
         objective = job.config.objective
+        per_atom = best.val_energy_mae_per_atom if best and objective == "val_energy_mae" else None
         return Retraining(
             seed=job.seed,
             run_id=run.wait().info.run_id,
@@ -185,7 +186,7 @@ class Retrainer:
             seconds=seconds,
             reason=reason,
             known=False,
-            value_per_atom=best.val_energy_mae_per_atom if best and objective == "val_energy_mae" else float("nan"),
+            value_per_atom=float("nan") if per_atom is None else per_atom,
         )
 
     def _open_run(self, job: Job, backend: Backend, dataset: Dataset) -> TrialRun:

@@ -74,9 +74,10 @@ class Ensemble:
         return [(i, each) for i, each in enumerate(self.members.values()) if not isinstance(each, NetworkPotential)]
 
     @property
-    def n_parameters(self) -> int:
-        """Trainable parameters of all members together."""
-        return sum(member.n_parameters for member in self.members.values())
+    def n_parameters(self) -> int | None:
+        """Trainable parameters of all members together; None: not known of some."""
+        known = [member.n_parameters for member in self.members.values()]
+        return None if None in known else sum(n or 0 for n in known)
 
     @property
     def known_elements(self) -> tuple[int, ...] | None:

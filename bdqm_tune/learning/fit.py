@@ -35,14 +35,14 @@ class Diverged(BdqmError):
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """The metrics of an epoch; energies in eV, forces in eV/Å, stress in eV/Å³."""
+    """The metrics of an epoch; energies in eV, forces in eV/Å, stress in eV/Å³. None: what trains does not say."""
 
     epoch: int  # counts from 1
-    train_loss: float  # of the scaled energies (per atom or not), forces and stress, mean over the structures
-    train_energy_mae: float  # during the epoch, that is with dropout and moving weights
-    val_energy_mae: float
-    val_energy_mae_per_atom: float
-    lr: float  # with which the epoch was trained
+    train_loss: float | None  # of the scaled energies (per atom or not), forces and stress, mean over the structures
+    train_energy_mae: float | None  # during the epoch, that is with dropout and moving weights
+    val_energy_mae: float | None
+    val_energy_mae_per_atom: float | None
+    lr: float | None  # with which the epoch was trained
     epoch_seconds: float
     train_forces_mae: float | None = None  # of a component, during the epoch; None: not trained on forces
     val_forces_mae: float | None = None
@@ -51,9 +51,9 @@ class EpochRecord:
 
     @property
     def val_energy_forces(self) -> float | None:
-        """See `energy_and_forces`, eV/atom; None: no forces."""
-        forces = self.val_forces_mae
-        return None if forces is None else energy_and_forces(self.val_energy_mae_per_atom, forces)
+        """See `energy_and_forces`, eV/atom; None: one of the two is not known."""
+        energy, forces = self.val_energy_mae_per_atom, self.val_forces_mae
+        return None if energy is None or forces is None else energy_and_forces(energy, forces)
 
     def metrics(self) -> dict[str, float]:
         """The metrics under the names that are logged."""
@@ -61,10 +61,11 @@ class EpochRecord:
         return {name: value for name, value in found.items() if name != "epoch" and value is not None}
 
     def value(self, objective: Objective) -> float:
-        """The value of the objective, in its unit. Raises BdqmError if it is of forces and the record has none."""
+        """The value of the objective, in its unit. Raises BdqmError if the record does not have it."""
         error: float | None = getattr(self, objective)
         if error is None:
-            raise BdqmError(f"the objective {objective} needs training.forces: true")
+            needed = "training.forces: true" if "forces" in objective else "epochs that have it"
+            raise BdqmError(f"the objective {objective} needs {needed}")
         return error
 
 
@@ -86,13 +87,13 @@ class BestEpoch:
 
         Raises:
             Diverged: the training loss or the validation error is not finite.
-            BdqmError: the objective is of forces, and the record has none.
+            BdqmError: the record does not have the objective.
         """
-        others = record.val_forces_mae or 0.0, record.val_stress_mae or 0.0
-        if not all(map(math.isfinite, (record.train_loss, record.val_energy_mae, *others))):
+        errors = record.val_energy_mae, record.val_energy_mae_per_atom, record.val_forces_mae, record.val_stress_mae
+        if not all(math.isfinite(value) for value in (record.train_loss, *errors) if value is not None):
+            energy = f"{errors[1]} eV/atom" if errors[0] is None else f"{errors[0]} eV"
             raise Diverged(
-                f"diverged in epoch {record.epoch}: training loss {record.train_loss}, "
-                f"validation MAE {record.val_energy_mae} eV"
+                f"diverged in epoch {record.epoch}: training loss {record.train_loss}, validation MAE {energy}"
             )
         self._last.append(record.value(self.objective))
         value = sum(self._last) / len(self._last)

@@ -49,8 +49,8 @@ class Potential(Protocol):
         ...
 
     @property
-    def n_parameters(self) -> int:
-        """Trainable parameters."""
+    def n_parameters(self) -> int | None:
+        """Trainable parameters; None: not known."""
         ...
 
     def evaluate(self, atoms: Atoms, derivatives: bool) -> dict[str, Any]:
