@@ -60,6 +60,8 @@ def parse_space(name: str, entry: Any, hyperparameters: type[Options]) -> Any:
     low, high = (check_value(name, value, hyperparameters) for value in given)
     if not (isinstance(low, int | float) and isinstance(high, int | float)):
         raise ValueError(f"{name}: {kind} needs two numbers, got {shown(given)}")
+    if bool in (type(low), type(high)) or (kind == "int" and {type(low), type(high)} != {int}):  # of any name
+        raise ValueError(f"{name}: {kind} needs two {'integers' if kind == 'int' else 'numbers'}, got {shown(given)}")
     log, step = entry.get("log", False), entry.get("step")
     if not isinstance(log, bool):
         raise ValueError(f"{name}: log must be true or false, got {shown(log)}")

@@ -28,7 +28,7 @@ LEFT_OUT = "left_out"  # tag: indices of structures of the training file in neit
 
 def parameters(config: Config, tried: Suggestion, device: str) -> dict[str, Any]:
     """The parameters of a run."""
-    descriptor = flat(tried.descriptor.model_dump())
+    descriptor = flat(tried.descriptor.model_dump()) if config.declared.features else {}
     return {
         **tried.hyperparameters.model_dump(),
         **{f"descriptor_{key}": plain(value) for key, value in descriptor.items() if value is not None},

@@ -183,8 +183,10 @@ def _checked(
     for name, value in given.items():
         if name in space and not _contains(space[name], value):
             raise BadInput(f"study.enqueue: {name}={value} is outside the search space {space[name]}")
-        if name not in space and name not in config.spaces and value != defaults.get(name):
-            raise BadInput(f"study.enqueue: {name}={value}, but the study fixes it to {defaults.get(name)}")
+        if name not in space and name not in config.spaces and name not in defaults:
+            raise BadInput(f"study.enqueue: {name}={value}, but the study neither searches nor fixes it")
+        if name not in space and name not in config.spaces and value != defaults[name]:
+            raise BadInput(f"study.enqueue: {name}={value}, but the study fixes it to {defaults[name]}")
     return given
 
 
