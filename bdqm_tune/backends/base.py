@@ -1,7 +1,8 @@
 """The contract of a backend: configuration and data in, one record an epoch out."""
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.fit import Checkpoint, EpochRecord
@@ -60,6 +61,22 @@ class TrainingRun(Protocol):
 
         With folds those of all structures, each by the network that was not trained on it.
         """
+        ...
+
+
+@runtime_checkable
+class OutOfProcess(Protocol):
+    """What a `TrainingRun` has besides where a program trains, which has files of its own."""
+
+    def work_in(self, place: Path) -> None:
+        """Keep files in this folder, which outlives the process as a checkpoint does; call it before all else.
+
+        Without it they are in a temporary folder.
+        """
+        ...
+
+    def close(self) -> None:
+        """End the program, wherever the training has come to; its files stay."""
         ...
 
 

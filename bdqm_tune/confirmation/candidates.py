@@ -57,7 +57,7 @@ def finalists(
         run = run_with_model(client, trial.user_attrs[RUN_ID])
         if run is not None:
             name = f"trial-{trial.number:03d}"
-            found.append((Candidate(name, FINALIST, trial.number, trial_config(client, run)), run))
+            found.append((Candidate(name, FINALIST, trial.number, trial_config(client, run, to_train=True)), run))
         if len(found) == best:
             break
     if not found:
@@ -74,7 +74,7 @@ def complete_trials(study: optuna.Study) -> list[FrozenTrial]:
 
 def searched_config(client: MlflowClient, run: Run) -> Config:
     """The configuration, with its search space, of the job that a trial's run belongs to."""
-    return trial_config(client, client.get_run(run.data.tags[MLFLOW_PARENT_RUN_ID]))
+    return trial_config(client, client.get_run(run.data.tags[MLFLOW_PARENT_RUN_ID]), to_train=True)
 
 
 def default_candidate(searched: Config) -> Candidate:
@@ -139,7 +139,7 @@ def random_candidate(client: MlflowClient, other: optuna.Study, n_trials: int) -
     trials = _first(other.get_trials(deepcopy=False), n_trials)
     best = best_first(trials)[0]
     run = existing_run(client, f"trial {best.number} of study {other.study_name!r}", best.user_attrs[RUN_ID])
-    config = trial_config(client, run)
+    config = trial_config(client, run, to_train=True)
     return Candidate(f"random: trial {best.number} of {other.study_name}", RANDOM, None, config), len(trials)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
-from bdqm_tune.backends import Backend, TrainingRun, make_backend
+from bdqm_tune.backends import Backend, OutOfProcess, TrainingRun, make_backend
 from bdqm_tune.config import earlier_training
 from bdqm_tune.config.config import Config
 from bdqm_tune.config.descriptor_options import as_before
@@ -62,6 +62,8 @@ def identity(config: Config, dataset: Dataset) -> str:
     """Digest of all that the model depends on, except the seed and the machine."""
     content = config.model_dump(mode="json", include={"descriptor", "target", "training"})
     content["backend"] = config.trained_by
+    if config.backend_options:
+        content["backend_options"] = config.declared.compared(config.backend_options)
     content["descriptor"] = as_before(content["descriptor"])
     content["target"]["objective"] = config.objective
     content["training"] = earlier_training.as_before(content["training"])
@@ -166,6 +168,9 @@ class Retrainer:
             raise
         except Exception as exception:
             state, reason, error = "failed", f"{type(exception).__name__}: {exception}", traceback.format_exc()
+        finally:
+            if isinstance(training, OutOfProcess):
+                training.close()
         seconds = time.perf_counter() - start
         reason, error = (without_secrets(text, self._tracker.stores) for text in (reason, error))
         run.log_metrics(training_record.summary_metrics(training, seconds), len(training.records) if training else 0)

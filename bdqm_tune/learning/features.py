@@ -46,6 +46,11 @@ class StructureFeatures:
         self._forces, self._stress = forces, stress
         self.descriptor = descriptor_from_options(options, structures.elements, structures.atoms)
 
+    @property
+    def cache(self) -> Path:
+        """The folder of the feature cache."""
+        return self._folder
+
     def with_options(
         self, options: DescriptorOptions, forces: bool = False, stress: bool = False
     ) -> "StructureFeatures":

@@ -13,7 +13,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from bdqm_tune.backends import make_backend
+from bdqm_tune.backends import OutOfProcess, make_backend
 from bdqm_tune.config.config import Config
 from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.learning.description import WEIGHTS
@@ -81,7 +81,7 @@ def reproduce(
         raise BadInput(f"--tolerance must be between 0 and 1, got {tolerance}")
     client, run = trained_run(run_id, stores)
     try:
-        config = trial_config(client, run)
+        config = trial_config(client, run, to_train=True)
         with tempfile.TemporaryDirectory(prefix="bdqm-") as folder:
             then = Path(
                 mlflow.artifacts.download_artifacts(run_id=run_id, dst_path=folder, tracking_uri=client.tracking_uri)
@@ -175,6 +175,9 @@ def _train(
                 break
     except Diverged:  # as it may have done then; its curves end there
         pass
+    finally:
+        if isinstance(training, OutOfProcess):
+            training.close()
     with tempfile.TemporaryDirectory(prefix="bdqm-") as folder:
         training.potential().save(Path(folder))
         return training_record.history(training.records), (Path(folder) / WEIGHTS).read_bytes(), backend.device

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,10 +12,11 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from bdqm_tune.backends import TrainingRun
+from bdqm_tune.backends import OutOfProcess, TrainingRun
 from bdqm_tune.learning.checkpoint import NoCheckpoint, read_checkpoint, remove_checkpoint, write_checkpoint
 from bdqm_tune.study.study import IDENTITY
 
+SUFFIXES = (".checkpoint", ".files")  # of what a trial has here
 EVERY = 30.0  # seconds between checkpoints: a killed worker loses at most so much training, and an epoch
 
 _log = logging.getLogger(__name__)
@@ -27,7 +29,7 @@ def checkpoint_folder(home: Path, study: str, attributes: Mapping[str, Any]) -> 
 
 
 def remove_ended(folder: Path, trials: Callable[[], Sequence[FrozenTrial]]) -> int:
-    """Remove the checkpoints of finished trials; returns their number.
+    """Remove the checkpoints and files of finished trials; returns their number.
 
     A worker may be killed when its trial has just ended, and one that was declared dead may write another checkpoint
     of a trial that others have finished.
@@ -35,19 +37,29 @@ def remove_ended(folder: Path, trials: Callable[[], Sequence[FrozenTrial]]) -> i
     Args:
         trials: returns those of the study; called only where there are checkpoints.
     """
-    if not (checkpoints := list(folder.glob("*.checkpoint"))):
+    if not (there := {path.with_suffix(".checkpoint") for path in folder.glob("trial-*") if path.suffix in SUFFIXES}):
         return 0
     ended = {trial_checkpoint(folder, trial.number) for trial in trials() if trial.state.is_finished()}
-    obsolete = [path for path in checkpoints if path in ended]
+    obsolete = there & ended
     for path in obsolete:
-        with suppress(OSError):
-            remove_checkpoint(path)
+        _remove(path)
     return len(obsolete)
 
 
 def trial_checkpoint(folder: Path, number: int) -> Path:
     """The checkpoint of a trial."""
     return folder / f"trial-{number:03d}.checkpoint"
+
+
+def trial_files(checkpoint: Path) -> Path:
+    """The folder of the files that the trial with this checkpoint has besides, where a program trains."""
+    return checkpoint.with_suffix(".files")
+
+
+def _remove(checkpoint: Path) -> None:
+    with suppress(OSError):  # it could not be written either
+        remove_checkpoint(checkpoint)
+    shutil.rmtree(trial_files(checkpoint), ignore_errors=True)
 
 
 class TrialCheckpoint:
@@ -62,6 +74,8 @@ class TrialCheckpoint:
     def restore(self, training: TrainingRun) -> None:
         """Write checkpoints of this new training from now on; resume it from a checkpoint if there is one that fits."""
         self._training = training
+        if isinstance(training, OutOfProcess):
+            training.work_in(trial_files(self._path))
         if not self._path.exists():
             return
         try:
@@ -94,6 +108,6 @@ class TrialCheckpoint:
 
     def remove(self) -> None:
         """Remove the checkpoint of a trial that has ended; none is written afterwards."""
-        with self._lock, suppress(OSError):  # it could not be written either
+        with self._lock:
             self._is_removed = True
-            remove_checkpoint(self._path)
+            _remove(self._path)

@@ -12,6 +12,7 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 from numpy.typing import NDArray
 
+from bdqm_tune.config.backends import refuse_foreign_code
 from bdqm_tune.config.config import Config, load_config
 from bdqm_tune.config.earlier_training import with_earlier_training
 from bdqm_tune.errors import BadInput, BdqmError
@@ -45,16 +46,24 @@ class StudyData:
         return np.union1d(self.train, self.validation)
 
 
-def trial_config(client: MlflowClient, run: Run) -> Config:
+def trial_config(client: MlflowClient, run: Run, to_train: bool = False) -> Config:
     """The configuration of a trial, from the artifacts of its run. Raises MlflowException or OSError.
 
     What did not exist yet when it was written has the value that it had then.
+
+    Args:
+        to_train: it is to be trained again, so that what its backend runs is from the store.
+
+    Raises:
+        BadInput: `to_train`, its backend's options name code that is run, and the user does not allow it.
     """
     with tempfile.TemporaryDirectory(prefix="bdqm-") as folder:
         path = mlflow.artifacts.download_artifacts(
             f"runs:/{run.info.run_id}/config.yaml", dst_path=folder, tracking_uri=client.tracking_uri
         )
         config = load_config(path, {})
+    if to_train and config.declared.runs_code:
+        refuse_foreign_code(json.dumps(config.backend_options), f"the configuration of run {run.info.run_id}")
     # The file has all options of its descriptor.
     config = with_earlier(config, config.descriptor.model_dump(include={"name", *config.descriptor.model_fields_set}))
     return with_earlier_training(config, config.training.model_dump(include=config.training.model_fields_set))

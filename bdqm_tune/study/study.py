@@ -260,6 +260,7 @@ def signature(config: Config, dataset: "Dataset") -> dict[str, Any]:
         "target scaling": config.target.scaling,
         "training": config.training.model_dump(),
         "backend": config.trained_by,
+        **({"backend options": config.declared.compared(config.backend_options)} if config.backend_options else {}),
     }
 
 

@@ -16,7 +16,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.time import get_current_time_millis
 from optuna.exceptions import StorageInternalError
 
-from bdqm_tune.backends import Backend, TrainingRun
+from bdqm_tune.backends import Backend, OutOfProcess, TrainingRun
 from bdqm_tune.backoff import pauses
 from bdqm_tune.config.config import Config
 from bdqm_tune.errors import DiskFull, is_disk_full, one_line
@@ -228,6 +228,8 @@ class TrialRunner:
                 raise DiskFull(f"trial {trial.number}: {one_line(exception)}") from exception
             state, reason, error = "failed", f"{type(exception).__name__}: {exception}", traceback.format_exc()
         finally:
+            if isinstance(training, OutOfProcess):
+                training.close()
             comparisons.close()
         best = training.best if training else None
         result = TrialResult(

@@ -5,6 +5,7 @@ backend of this package; others declare theirs under the entry point `bdqm_tune.
 imports nothing that trains: `make` and `load` are named, and imported when they are used.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -13,13 +14,14 @@ from operator import attrgetter
 from typing import Any
 
 from bdqm_tune.config.options import Condition, Label, Options, conditions_of, search_of, weights_of
-from bdqm_tune.errors import BadInput, one_line
+from bdqm_tune.errors import BadInput, one_line, shown
 from bdqm_tune.plugins import load_plugin, plugin_names
 
 BUILT_IN: Mapping[str, str] = {
     "native": "bdqm_tune.config.backends.native:NATIVE",
     "amptorch": "bdqm_tune.config.backends.amptorch:AMPTORCH",
 }
+ALLOW = "BDQM_ALLOW_COMMANDS"  # variable: 1 lets code run that a stored model or configuration names
 
 
 class NoOptions(Options):
@@ -47,6 +49,9 @@ class Declaration:
         complete: gives a configuration's content with what the backend sets where nothing is given.
         complete_search: merges the default search space with what a configuration gives; raises ValueError.
         check: raises ValueError for a configuration that it cannot do.
+        compared: gives those of `backend_options` in which trials of one study must agree.
+        runs_code: whether options name code that is run. A configuration or a model that comes from a store, which
+            others may write to, then needs the user's consent, see `refuse_foreign_code`.
     """
 
     name: str
@@ -69,6 +74,8 @@ class Declaration:
         **given,
     }
     check: Callable[[Any], None] = lambda config: None
+    compared: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda options: options
+    runs_code: bool = False
 
     @cached_property
     def search(self) -> dict[str, Any]:
@@ -84,6 +91,23 @@ class Declaration:
     def weights(self) -> dict[str, Label]:
         """The hyperparameters that weigh a label, which has to be trained."""
         return weights_of(self.hyperparameters)
+
+
+def refuse_foreign_code(code: str, where: str) -> None:
+    """Refuse code that a store names, unless the user allows it.
+
+    Args:
+        code: what would be run.
+        where: what names it, in the message.
+
+    Raises:
+        BadInput: `BDQM_ALLOW_COMMANDS` is not 1.
+    """
+    if os.environ.get(ALLOW) != "1":
+        raise BadInput(
+            f"{where}: would run {shown(code)}, which is not from your configuration but stored with it; where you "
+            f"trust it, set {ALLOW}=1 for this command"
+        )
 
 
 @cache
