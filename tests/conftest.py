@@ -96,7 +96,7 @@ def pytest_configure() -> None:
     if unknown:
         raise pytest.UsageError(f"BDQM_REQUIRE: unknown {', '.join(sorted(unknown))}; there are: {', '.join(NEEDS)}")
     for name in list(os.environ):
-        if name.startswith(("BDQM_", "MLFLOW_")):
+        if name.startswith(("BDQM_", "MLFLOW_")) and name != "BDQM_MACE":  # where MACE's commands are
             del os.environ[name]
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     # Where no server has ever been, whatever runs on this machine.

@@ -1,6 +1,6 @@
 """The contract of a backend: configuration and data in, one record an epoch out."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -73,6 +73,10 @@ class OutOfProcess(Protocol):
 
         Without it they are in a temporary folder.
         """
+        ...
+
+    def watch(self, look: Callable[[], None]) -> None:
+        """Call `look` several times a second while the next epoch is waited for; what it raises ends the program."""
         ...
 
     def close(self) -> None:

@@ -2,7 +2,7 @@
 
 In: any files that ASE reads. Out: `Structures` (atoms, energies in eV, forces in eV/Å, stress in eV/Å³), their
 digest, indices of a split, and `Unlabelled` test structures whose labels are stored separately. Called by: `learning`,
-`descriptors`, `study`, `models`, `evaluation`, `admin`, `cli`.
+`descriptors`, `backends`, `study`, `models`, `evaluation`, `admin`, `cli`.
 """
 
 from bdqm_tune.structures.builtin import builtin_structures

@@ -55,6 +55,10 @@ REPORT_TIMEOUT = 5.0  # seconds that the next trial waits until this one's resul
 _log = logging.getLogger(__name__)
 
 
+class _Pruned(Exception):
+    """The pruner has answered while an epoch was waited for; the message is the reason."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """The result of a trial, and what is to be logged."""
@@ -279,16 +283,27 @@ class TrialRunner:
         epochs, restored = self._config.training.epochs, len(training.records)
         is_resumed = RUN_ID in trial.user_attrs  # only then there may be reports; reading them takes a query
         reported = trial.storage.get_trial(id_of(trial)).intermediate_values if is_resumed else {}
-        for record in run.follow(chain(list(training.records), training), epochs, restored):
+
+        def look() -> None:
             if not holds_claim(trial):
                 raise ClaimLost(CLAIM_LOST)
-            if record.epoch > restored:
-                checkpoint.write_now_and_then()
-            if record.epoch in self._rungs and record.epoch >= max(reported, default=0):
-                value = self._best_value(training, record.epoch) if record.epoch not in reported else None
-                comparisons.submit(record.epoch, value)
             if (epoch := comparisons.pruned_at()) is not None:
-                return f"{self._config.study.pruner} pruner at epoch {epoch}"
+                raise _Pruned(f"{self._config.study.pruner} pruner at epoch {epoch}")
+
+        if isinstance(training, OutOfProcess):  # whose epochs may take hours
+            training.watch(look)
+        try:
+            for record in run.follow(chain(list(training.records), training), epochs, restored):
+                if not holds_claim(trial):
+                    raise ClaimLost(CLAIM_LOST)
+                if record.epoch > restored:
+                    checkpoint.write_now_and_then()
+                if record.epoch in self._rungs and record.epoch >= max(reported, default=0):
+                    value = self._best_value(training, record.epoch) if record.epoch not in reported else None
+                    comparisons.submit(record.epoch, value)
+                look()
+        except _Pruned as pruned:
+            return str(pruned)
         return ""
 
     def _best_value(self, training: TrainingRun, epoch: int) -> float:
