@@ -20,7 +20,7 @@ TESTS_IN ?= $(shell test "$$(df --output=avail -B 1G $(MEMORY) 2> /dev/null | ta
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help system system-servers system-slurm setup run report test endurance compiled lint security tutorial clean
+.PHONY: help system system-servers system-slurm setup mace run report test endurance compiled lint security tutorial clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -96,6 +96,12 @@ $(VENV)/.installed: pyproject.toml $(CONSTRAINTS) | system
 		echo "$$PYENV" > $(BIN)/pyenv; \
 		chmod +x "$$there/python" $(BIN)/pyenv; \
 	}
+	@touch $@
+
+mace: $(VENV)/.mace ## mace-torch beside it, for the backend of that name and its tests
+
+$(VENV)/.mace: $(VENV)/.installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[mace]'
 	@touch $@
 
 run: setup ## tune, evaluate and report on the built-in data; again: 20 more trials

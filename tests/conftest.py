@@ -18,6 +18,7 @@ import pytest
 from hypothesis.internal.conjecture import providers
 
 from bdqm_tune.backends.amptorch_adapters import import_amptorch
+from bdqm_tune.backends.mace_import import import_mace
 from bdqm_tune.cli.main import main
 from bdqm_tune.descriptors.compute_once import make_once
 from bdqm_tune.errors import BadInput, BdqmError
@@ -66,6 +67,14 @@ def _has_amptorch() -> bool:
     return True
 
 
+def _has_mace() -> bool:
+    try:
+        import_mace()
+    except BadInput:
+        return False
+    return True
+
+
 def find_faketime() -> list[Path]:
     """The library of libfaketime for programs with threads, where it is installed."""
     return list(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
@@ -75,6 +84,7 @@ NEEDS: dict[str, tuple[Callable[[], bool], str]] = {
     "amptorch": (_has_amptorch, "amptorch cannot be imported: README.md says how to install it"),
     "chromium": (lambda: shutil.which("chromium") is not None, "no browser: chromium is not on the PATH"),
     "faketime": (lambda: bool(find_faketime()), "no libfaketime: Debian's libfaketime"),
+    "mace": (_has_mace, "mace-torch cannot be imported: `make mace` installs it"),
     "mariadb": (_has_database, "no database server with its clients: Debian's mariadb-server-core and mariadb-client"),
     "postgresql": (
         lambda: find_postgresql() is not None and find_spec("psycopg2") is not None,

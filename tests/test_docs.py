@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from bdqm_tune.cli.main import app
 from bdqm_tune.cli.shared import assignments
+from bdqm_tune.config.backends.mace import MACE, MaceHyperparameters
 from bdqm_tune.config.config import Config, load_config
 from bdqm_tune.config.descriptor_options import DESCRIPTORS
 from bdqm_tune.config.hyperparameters import AMPOPT_SEARCH
@@ -29,6 +30,21 @@ def test_the_documented_configuration_is_the_default_one() -> None:
     documented = Config(**yaml.safe_load(text))
     assert documented.model_dump() == Config().model_dump()
     assert set(yaml.safe_load(text)) == set(Config.model_fields)
+
+
+def test_the_documented_hyperparameters_of_mace_are_all_there_are() -> None:
+    text = (PROJECT / "docs/backends.md").read_text().partition("## MACE")[2].partition("\n## ")[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| `")]
+    defaults = MaceHyperparameters().model_dump()
+    assert {row[0].strip("`"): yaml.safe_load(row[1]) for row in rows} == {
+        name: value if not isinstance(value, float) or value >= 1e-4 else f"{value:.0e}".replace("e-0", "e-")
+        for name, value in defaults.items()
+    }
+    for name, _, searched, _ in rows:
+        numbers = [float(number) for number in re.findall(r"[\d.]+", searched)]
+        entry = MACE.search.get(name.strip("`"), {})
+        assert next((entry[kind] for kind in ("float", "int", "choice") if kind in entry), []) == numbers
+        assert ("log" in searched) == ("log" in entry)
 
 
 def test_the_tests_of_the_promises_are_there() -> None:

@@ -118,7 +118,7 @@ def tune(
     ] = "",
     pruner: Annotated[str, typer.Option(metavar="NAME", help="hyperband (default), halving, median or none.")] = "",
     seed: Annotated[str, typer.Option(metavar="N", help="Seed of the sampler and the networks; default: 0.")] = "",
-    backend: Annotated[str, typer.Option(metavar="NAME", help="What trains: native (default), or amptorch.")] = "",
+    backend: Annotated[str, typer.Option(metavar="NAME", help="What trains: native (default), amptorch or mace.")] = "",
     device: Annotated[str, typer.Option(metavar="NAME", help="auto (default), cpu, cuda or cuda:N.")] = "",
     cohort: Annotated[
         str, typer.Option(metavar="N", help="Trials trained at the same time: auto (default), or how many.")

@@ -267,8 +267,8 @@ class Config(Options):
 
     backend: str = Field(
         "native",
-        description="what trains: native, the project's own engine; amptorch where it is installed; or one of another "
-        "package, see `bdqm-tune doctor`",
+        description="what trains: native, the project's own engine; amptorch or mace where it is installed; or one of "
+        "another package, see `bdqm-tune doctor`",
     )
     backend_options: dict[str, Any] = Field({}, description="of the backend, the same for all trials; native has none")
     data: Data = Data()

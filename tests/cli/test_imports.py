@@ -7,7 +7,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-HEAVY = {"ase", "matplotlib", "mlflow", "numba", "pandas", "scipy", "sklearn", "torch"}
+HEAVY = {"ase", "mace", "matplotlib", "mlflow", "numba", "pandas", "scipy", "sklearn", "torch"}
 # What each of them may import of these, and why.
 ALLOWED: dict[tuple[str, ...], set[str]] = {
     ("--help",): set(),

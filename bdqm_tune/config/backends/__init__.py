@@ -20,6 +20,7 @@ from bdqm_tune.plugins import load_plugin, plugin_names
 BUILT_IN: Mapping[str, str] = {
     "native": "bdqm_tune.config.backends.native:NATIVE",
     "amptorch": "bdqm_tune.config.backends.amptorch:AMPTORCH",
+    "mace": "bdqm_tune.config.backends.mace:MACE",
     "command": "bdqm_tune.config.backends.command:COMMAND",
 }
 ALLOW = "BDQM_ALLOW_COMMANDS"  # variable: 1 lets code run that a stored model or configuration names
