@@ -38,6 +38,7 @@ def parameters(config: Config, tried: Suggestion, device: str) -> dict[str, Any]
         "objective": config.objective,
         "seed": tried.seed,
         "backend": config.trained_by,
+        **{f"backend_{name}": plain(value) for name, value in config.backend_options.items() if value is not None},
         "device": device,
     }
 
