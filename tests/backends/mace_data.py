@@ -25,6 +25,9 @@ SMALL: dict[str, Any] = {
     "num_interactions": 1,
     "num_radial_basis": 6,
     "batch_size": 4,
+    "lr": 0.01,
+    "energy_weight": 100.0,
+    "stress_weight": 1.0,
 }
 
 
