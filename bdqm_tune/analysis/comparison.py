@@ -27,6 +27,7 @@ ORDINARY = (
     "data.",
     "target.",
 )  # before the names of options that need no group to be understood
+OF_A_BACKEND = ("search.", "descriptor.", "backend_options.")  # before those that another backend does not have
 
 
 @dataclass(frozen=True)
@@ -106,10 +107,21 @@ def group_labels(names: Sequence[str], settings: Sequence[dict[str, str]]) -> li
         values = _identity(name, options, differing)
         if values in labels:
             continue
-        parts = [f"{_short_name(key)} {_short_value(options.get(key))}" for key in differing]
+        parts = [f"{_short_name(key)} {_short_value(options.get(key))}" for key in _telling(differing, options, known)]
         label = name if options not in known else ", ".join(parts) or "all"
         labels[values] = label if label not in labels.values() else f"{label} ({name})"
     return [labels[_identity(name, options, differing)] for name, options in zip(names, settings, strict=True)]
+
+
+def _telling(differing: Sequence[str], options: dict[str, str], settings: Sequence[dict[str, str]]) -> Sequence[str]:
+    """The options that tell a study from the others: of those that its backend has for itself, from its like alone."""
+    backend = options.get("backend")
+    alike = [other for other in settings if other.get("backend") == backend]
+    if len(alike) == len(settings):
+        return differing
+    return [
+        key for key in differing if not key.startswith(OF_A_BACKEND) or len({other.get(key) for other in alike}) > 1
+    ]
 
 
 def _identity(name: str, options: dict[str, str], differing: Sequence[str]) -> tuple[str | None, ...]:
@@ -150,6 +162,8 @@ def _notes(results: Sequence[StudyResults], settings: Sequence[dict[str, str]], 
     unfinished = [one.name for one in results if one.trials["state"].isin(("waiting", "running")).any()]
     if unfinished:
         notes.append(f"still running: {', '.join(unfinished)}")
+    if len({options["backend"] for options in settings}) > 1:
+        notes.append("epochs of different backends take different times: the hours and the training time compare them")
     if n_groups == 1:
         notes.append("the studies differ in nothing but their seed: repeats of one group")
     return notes

@@ -136,10 +136,17 @@ def write_study(results: StudyResults, out: Path, random: StudyResults | None = 
     return files + write(drawings, out)
 
 
-def write_comparison(found: Comparison, out: Path) -> list[Path]:
-    """Write studies.csv, best.csv (the best after every trial) and figures; the learning curve where sizes differ."""
+def write_comparison(found: Comparison, models: pd.DataFrame, out: Path) -> list[Path]:
+    """Write studies.csv, best.csv (the best after every trial), models.csv and figures.
+
+    The learning curve is among them where sizes differ.
+
+    Args:
+        models: the best of each study, see `best_models`.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    files = [out / "studies.csv", out / "best.csv"]
+    files = [out / "studies.csv", out / "best.csv", out / "models.csv"]
+    write_whole(files[2], models.to_csv(index=False))
     write_whole(files[0], found.studies.to_csv(index=False))
     write_whole(files[1], found.by_trials.to_csv(index=False))
     drawings: dict[str, Callable[[], Figure | Axes]] = {

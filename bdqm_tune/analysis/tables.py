@@ -147,6 +147,31 @@ def _setting(value: Any) -> str:
     return short(value, digits=1)
 
 
+def models_table(models: pd.DataFrame) -> Table:
+    """The best models of several studies, as `best_models` gives them; predictions in µs an atom."""
+    from rich import box
+    from rich.table import Table
+
+    result = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
+    errors = [name for name in (PER_ATOM, FORCES, STRESS) if models[name].notna().any()]
+    for heading in ("study", "backend"):
+        result.add_column(heading)
+    times = ("training\n(s)", "energy\n(µs/atom)", "with forces\n(µs/atom)")
+    for heading in ("trial", *map(_error_heading, errors), "param-\neters", *times):
+        result.add_column(heading, justify="right", no_wrap=True)
+    for row in models.to_dict("records"):
+        result.add_row(
+            row["study"],
+            row["backend"],
+            f"{row['trial']}",
+            *(_number(shown(row[name], error_unit(name))[0], ".4g") for name in errors),
+            _number(row["n_parameters"]),
+            _number(row["training_seconds"], ".3g"),
+            *(_number(1e6 * row[f"{what}_seconds_per_atom"], ".3g") for what in ("energy", "forces")),
+        )
+    return result
+
+
 def groups_table(groups: pd.DataFrame, objective: str) -> Table:
     """Groups of repeated studies: their best with its interval, and what they cost."""
     from rich import box

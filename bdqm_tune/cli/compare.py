@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bdqm_tune.cli.shared import stores_here
-from bdqm_tune.errors import BadInput, argument
+from bdqm_tune.errors import BadInput, BdqmError, argument
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from bdqm_tune.learning.cost import Cost
+    from bdqm_tune.services.connection import Stores
 
 COMPARE_EXAMPLE = "`bdqm-tune compare oc20 --top 10`, `bdqm-tune compare tpe-1 tpe-2 random-1 random-2`"
 WIDTH = 120  # columns, where the output is no terminal
@@ -33,7 +36,8 @@ def compare(
     """Compare the trials of a study: a table here, trials.csv, curves.csv and figures (PNG, PDF) in a folder.
 
     Of several studies: a table of their best, intervals over repeats (studies that differ in nothing but their seed),
-    which of their differences are significant, studies.csv and a figure.
+    which of their differences are significant, errors and cost of their best models, studies.csv, models.csv and a
+    figure. Of studies of different backends the time of predictions is measured.
     """
     repeated = sorted({name for name in studies if studies.count(name) > 1})
     if repeated:
@@ -81,20 +85,43 @@ def _compare_trials(name: str, out: str, top: int, random: str) -> None:
 
 
 def _compare_studies(names: list[str], out: str) -> None:
+    from bdqm_tune.analysis.best_models import best_models
     from bdqm_tune.analysis.comparison import compare_studies, statements
     from bdqm_tune.analysis.drawings import write_comparison
     from bdqm_tune.analysis.folders import output_folder
-    from bdqm_tune.analysis.tables import groups_table
+    from bdqm_tune.analysis.tables import groups_table, models_table
     from bdqm_tune.study.results import load_results
 
     target = output_folder(f"compare-{'-'.join(names)}", out)
     stores = stores_here()
-    found = compare_studies([load_results(stores, name) for name in names])
+    results = [load_results(stores, name) for name in names]
+    found = compare_studies(results)
+    models = best_models(results, found.budget)
+    several = models["backend"].nunique() > 1
+    if several:
+        models = best_models(results, found.budget, _prediction_costs(models["run_id"].tolist(), stores))
     console = _console()
     console.print(groups_table(found.groups, found.objective))
     print()
     print(f"best of the first {found.budget} trials, which all {len(names)} studies have; intervals: 95 %, bootstrap")
     for line in (*statements(found), *found.notes):
         print(line)
-    write_comparison(found, target)
-    print(f"Figures (PNG, PDF), studies.csv and best.csv: {target}{os.sep}")
+    print()
+    console.print(models_table(models))
+    print("the best model of each study" + ("; predictions measured here, in one thread of the CPU" if several else ""))
+    write_comparison(found, models, target)
+    print(f"Figures (PNG, PDF), studies.csv, models.csv and best.csv: {target}{os.sep}")
+
+
+def _prediction_costs(run_ids: list[str], stores: "Stores") -> dict[str, "Cost"]:
+    """What predictions of the models of runs cost here; a line says why one cannot be measured, which is left out."""
+    from bdqm_tune.models.prediction_time import prediction_cost
+    from bdqm_tune.progress import note
+
+    found = {}
+    for run_id in run_ids:
+        try:
+            found[run_id] = prediction_cost(run_id, stores)
+        except BdqmError as error:
+            note(f"bdqm-tune: the time of predictions is not measured: {error}")
+    return found

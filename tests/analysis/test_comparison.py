@@ -10,12 +10,16 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from rich.console import Console
 
+from bdqm_tune.analysis.best_models import best_models
 from bdqm_tune.analysis.comparison import compare_studies, group_labels, statements
 from bdqm_tune.analysis.drawings import study_drawings, write_comparison
 from bdqm_tune.analysis.figures.comparison import comparison, mean_best
+from bdqm_tune.analysis.tables import models_table
 from bdqm_tune.cli import compare
 from bdqm_tune.errors import BadInput
+from bdqm_tune.learning.cost import Cost
 from bdqm_tune.study import results
 from bdqm_tune.study.results import StudyResults
 from tests.commands import Call
@@ -67,6 +71,38 @@ def test_labels_name_what_differs() -> None:
     assert one == same != other  # though what tells them apart is left out
     assert other == f"{one} (c)"
     assert group_labels(["a", "b"], [common, common | {"study.seed": "2"}]) == ["all", "all"]
+
+
+def test_of_different_backends_labels_leave_out_what_only_one_of_them_has() -> None:
+    common = {"study.sampler": "tpe", "training.epochs": "9"}
+    native = common | {"backend": "native", "search.num_nodes": "8", "descriptor.sigmas": "3"}
+    mace = common | {"backend": "mace", "search.r_max": "5.0"}
+    assert group_labels(["a", "b"], [native, mace]) == ["backend native", "backend mace"]
+    found = group_labels(list("abc"), [native, mace | {"training.epochs": "5"}, mace | {"search.r_max": "4.0"}])
+    assert found == [
+        "backend native, epochs 9",
+        "backend mace, search.r_max 5.0, epochs 5",
+        "backend mace, search.r_max 4.0, epochs 9",
+    ]
+
+
+def test_the_best_models_are_shown_with_what_they_cost() -> None:
+    one, other = several(1)
+    other.study.set_user_attr("question", {"data": "d" * 64, "backend": "mace"})
+    for each in (one, other):
+        each.trials["run_id"] = [f"{each.name}-{number}" for number in each.trials["number"]]
+        each.trials["val_forces_mae"] = 0.5
+    best = [each.trials[each.trials["state"] == "complete"][:8].nsmallest(1, MAE).iloc[0] for each in (one, other)]
+    found = best_models([one, other], 12, {best[1]["run_id"]: Cost(0.0, 2e-6, 5e-6)})
+    assert found["run_id"].tolist() == [trial["run_id"] for trial in best]
+    assert found["backend"].tolist() == ["native", "mace"]
+    assert found["forces_seconds_per_atom"].tolist() == pytest.approx([np.nan, 5e-6], nan_ok=True)
+    console = Console(width=120, record=True)
+    console.print(models_table(found))
+    text = console.export_text()
+    assert "energy (meV/atom)" not in text.replace("\n", " "), "not known of these"
+    for part in ("tpe-0", "mace", "µs/atom", "0.5", "36", "–"):
+        assert part in text, part
 
 
 def test_the_best_is_that_of_equally_many_trials() -> None:
@@ -161,10 +197,12 @@ def test_mean_best_is_the_mean_of_those_that_all_have() -> None:
 
 def test_learning_curve_is_drawn_where_sizes_differ(tmp_path: Path) -> None:
     sizes = [replace(one, splits={"training": {"structures": 50 * (i + 1)}}) for i, one in enumerate(several(2))]
-    assert {path.name for path in write_comparison(compare_studies(sizes), tmp_path)} == {
-        "studies.csv", "best.csv", "comparison.png", "comparison.pdf", "learning.png", "learning.pdf",
+    models = best_models(sizes, 12)
+    assert {path.name for path in write_comparison(compare_studies(sizes), models, tmp_path)} == {
+        "studies.csv", "best.csv", "models.csv", "comparison.png", "comparison.pdf", "learning.png", "learning.pdf",
     }  # fmt: skip
-    assert "learning.png" not in {path.name for path in write_comparison(compare_studies(several(2)), tmp_path / "x")}
+    written = write_comparison(compare_studies(several(2)), models, tmp_path / "x")
+    assert "learning.png" not in {path.name for path in written}
 
 
 def test_compare_sets_studies_side_by_side(workdir: Path, monkeypatch: pytest.MonkeyPatch, call: Call) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import ase.io
+import pandas as pd
 import pytest
 import yaml
 from mlflow.tracking import MlflowClient
@@ -120,6 +121,14 @@ def test_from_a_study_to_a_model_in_use_and_beside_a_native_one(call: Call, work
     for name in ("test_energy_mae_per_atom", "test_forces_mae", "test_stress_mae", "with_forces"):
         assert name in shown["evaluate"]
     assert "5 structures with energy, forces, stress" in shown["predict"]
+    assert "backend mace" in shown["compare"]
+    assert "search." not in shown["compare"], "what another backend does not have tells nothing"
+    models = pd.read_csv("figures/compare-equivariant-native/models.csv", index_col="study")
+    assert models["backend"].to_dict() == {"equivariant": "mace", "native": "native"}
+    measured = models[[*("val_energy_mae_per_atom", "val_forces_mae", "training_seconds", "n_parameters")]]
+    assert (measured > 0).all(axis=None)
+    times = models["energy_seconds_per_atom"], models["forces_seconds_per_atom"]
+    assert ((times[0] > 0) & (times[1] > times[0])).all()
     predicted = ase.io.read("predicted.xyz", ":")
     calculator = load_calculator("models:/equivariant@champion")
     for atoms in predicted:
