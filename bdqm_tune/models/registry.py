@@ -1,5 +1,6 @@
 """A study's model in MLflow's registry: served and loaded by MLflow, with where it comes from."""
 
+import json
 import logging
 import tempfile
 from collections.abc import Callable
@@ -16,9 +17,10 @@ from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from mlflow.tracking import MlflowClient
 from optuna import Study
 
+from bdqm_tune.config.backends import find_backend
 from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.learning.ensemble import Ensemble
-from bdqm_tune.learning.potential import Potential
+from bdqm_tune.learning.potential import DESCRIPTION, Potential
 from bdqm_tune.models.serving import record_of, signature
 from bdqm_tune.models.store import existing_run, load_model, model_folder
 from bdqm_tune.services.connection import Stores
@@ -162,8 +164,15 @@ def _write(folder: Path, model: Potential | Ensemble, example: list[dict[str, ob
         signature=signature(model),
         input_example=example,
         # Given, they are not guessed at, which takes seconds.
-        pip_requirements=[f"{package}=={version(package)}" for package in ("bdqm-tune", "mlflow")],
+        pip_requirements=[f"{package}=={version(package)}" for package in ("bdqm-tune", "mlflow", *_packages(inner))],
     )
+
+
+def _packages(folder: Path) -> list[str]:
+    """What reading a model, or the members of an ensemble, needs beside this package."""
+    described = [json.loads(file.read_bytes()) for file in sorted(folder.rglob(DESCRIPTION))]
+    backends = {str(each.get("backend", "native")) for each in described}
+    return sorted({package for name in backends for package in find_backend(name).packages})
 
 
 def _tags(study: Study, chosen: ChosenModel, run: Run) -> dict[str, str]:

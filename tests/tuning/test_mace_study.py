@@ -120,6 +120,12 @@ def test_from_a_study_to_a_model_in_use_and_beside_a_native_one(call: Call, work
     assert "champion  trial-00" in shown["confirm"]
     for name in ("test_energy_mae_per_atom", "test_forces_mae", "test_stress_mae", "with_forces"):
         assert name in shown["evaluate"]
+    (requirements,) = Path("mlruns").rglob("requirements.txt")
+    assert [line.partition("==")[0] for line in requirements.read_text().split()] == [
+        "bdqm-tune",
+        "mlflow",
+        "mace-torch",
+    ]
     assert "5 structures with energy, forces, stress" in shown["predict"]
     assert "backend mace" in shown["compare"]
     assert "search." not in shown["compare"], "what another backend does not have tells nothing"

@@ -45,6 +45,7 @@ class Declaration:
         folds: whether it trains the networks of `data.validation.folds`.
         parallel: whether several trials may train in one process at the same time.
         forces, stress: values of `training.forces` and `training.stress` that it can do.
+        packages: names, as on the package index, of what reading one of its models needs beside this package.
         unused: options of `training` that it does not follow, which are refused unless they have their defaults.
         searches: other search spaces, by the name that `search` may have.
         tried_first: configurations of `study.enqueue: auto`; what one leaves out has its default.
@@ -67,6 +68,7 @@ class Declaration:
     parallel: bool = False
     forces: tuple[Any, ...] = (True, False, "auto")
     stress: tuple[Any, ...] = (True, False, "auto")
+    packages: tuple[str, ...] = ()
     unused: frozenset[str] = frozenset()
     searches: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     tried_first: tuple[Mapping[str, Any], ...] = ({},)

@@ -127,6 +127,7 @@ MACE = Declaration(
     make="bdqm_tune.backends.mace:MaceBackend",
     load="bdqm_tune.backends.mace_potential:MacePotential.load",
     options=MaceOptions,
+    packages=("mace-torch",),
     forces=(True, False, "partial", "auto"),
     stress=(True, False, "partial", "auto"),
     unused=frozenset({"loss", "huber_delta", "energy_loss"}),
