@@ -55,15 +55,15 @@ def trial_config(client: MlflowClient, run: Run, to_train: bool = False) -> Conf
         to_train: it is to be trained again, so that what its backend runs is from the store.
 
     Raises:
-        BadInput: `to_train`, its backend's options name code that is run, and the user does not allow it.
+        BadInput: `to_train`, its backend's options would have code run, and the user does not allow it.
     """
     with tempfile.TemporaryDirectory(prefix="bdqm-") as folder:
         path = mlflow.artifacts.download_artifacts(
             f"runs:/{run.info.run_id}/config.yaml", dst_path=folder, tracking_uri=client.tracking_uri
         )
         config = load_config(path, {})
-    if to_train and config.declared.runs_code:
-        refuse_foreign_code(json.dumps(config.backend_options), f"the configuration of run {run.info.run_id}")
+    if to_train and (code := config.declared.runs_code(config.backend_options)):
+        refuse_foreign_code(code, f"the configuration of run {run.info.run_id}")
     # The file has all options of its descriptor.
     config = with_earlier(config, config.descriptor.model_dump(include={"name", *config.descriptor.model_fields_set}))
     return with_earlier_training(config, config.training.model_dump(include=config.training.model_fields_set))

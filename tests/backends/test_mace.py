@@ -21,6 +21,7 @@ from bdqm_tune.backends.mace import MaceBackend, MaceRun
 from bdqm_tune.backends.mace_import import VARIABLE, import_mace
 from bdqm_tune.backends.mace_model import Foundation
 from bdqm_tune.backends.mace_potential import MacePotential
+from bdqm_tune.config.backends import find_backend
 from bdqm_tune.config.config import Config, load_config
 from bdqm_tune.errors import BadInput
 from bdqm_tune.learning.checkpoint import NoCheckpoint, read_checkpoint, write_checkpoint
@@ -117,6 +118,12 @@ def test_what_it_does_not_do_is_refused(groups: dict[str, Any], message: str) ->
     with pytest.raises(BadInput) as caught:
         load_config(None, {**groups, "": {"backend": "mace", **groups.get("", {})}})
     assert message in str(caught.value)
+
+
+def test_a_stored_configuration_with_a_pickle_needs_consent() -> None:
+    declared = find_backend("mace")
+    assert declared.runs_code({"foundation_model": "x.model"}) == "x.model"
+    assert declared.runs_code({}) == ""
 
 
 def test_with_a_foundation_model_its_architecture_is_not_searched() -> None:

@@ -53,8 +53,8 @@ class Declaration:
         complete_search: merges the default search space with what a configuration gives; raises ValueError.
         check: raises ValueError for a configuration that it cannot do.
         compared: gives those of `backend_options` in which trials of one study must agree.
-        runs_code: whether options name code that is run. A configuration or a model that comes from a store, which
-            others may write to, then needs the user's consent, see `refuse_foreign_code`.
+        runs_code: what `backend_options` would have run, as a command or a pickle; "": nothing. A configuration that
+            comes from a store, which others may write to, then needs the user's consent, see `refuse_foreign_code`.
     """
 
     name: str
@@ -79,7 +79,7 @@ class Declaration:
     }
     check: Callable[[Any], None] = lambda config: None
     compared: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda options: options
-    runs_code: bool = False
+    runs_code: Callable[[Mapping[str, Any]], str] = lambda options: ""
 
     @cached_property
     def search(self) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Any program with a command line: how it is called, where its errors are, and how its model predicts."""
 
+import json
 import re
 import shlex
 import signal
@@ -291,5 +292,5 @@ COMMAND = Declaration(
     complete=_complete,
     check=_check,
     compared=_compared,
-    runs_code=True,
+    runs_code=json.dumps,
 )

@@ -128,6 +128,7 @@ MACE = Declaration(
     load="bdqm_tune.backends.mace_potential:MacePotential.load",
     options=MaceOptions,
     packages=("mace-torch",),
+    runs_code=lambda options: options.get("foundation_model") or "",  # a pickle
     forces=(True, False, "partial", "auto"),
     stress=(True, False, "partial", "auto"),
     unused=frozenset({"loss", "huber_delta", "energy_loss"}),
