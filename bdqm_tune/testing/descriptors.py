@@ -1,7 +1,7 @@
 """The laws that every descriptor keeps to."""
 
 import json
-import pickle
+import pickle  # nosec B403  (of what was just pickled here)
 from collections.abc import Sequence
 
 import numpy as np
@@ -40,7 +40,7 @@ def check_descriptor(
     require(json.loads(json.dumps(settings)) == settings, f"settings are not plain JSON: {settings}")
     copies = {
         "from its settings": descriptor_from_settings(settings),
-        "by pickle": pickle.loads(pickle.dumps(descriptor)),
+        "by pickle": pickle.loads(pickle.dumps(descriptor)),  # nosec B301
     }
     for how, copy in copies.items():
         require(copy.settings == settings, f"a copy {how} has other settings: {copy.settings}")

@@ -1,6 +1,6 @@
 """The laws that every potential keeps to."""
 
-import pickle
+import pickle  # nosec B403  (of what was just pickled here)
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ def check_potential(
     if not isinstance(model, Ensemble):
         _check_precision(model, structures)
     model.save(folder)
-    for how, copy in (("save and read", read(folder)), ("pickle", pickle.loads(pickle.dumps(model)))):
+    for how, copy in (("save and read", read(folder)), ("pickle", pickle.loads(pickle.dumps(model)))):  # nosec B301
         _check_copy(model, copy, structures, how)
 
 
