@@ -109,7 +109,10 @@ def register(
 
     picked = trial_number(trial)
     made = run(stores_here(), study or Study().name, name, alias, train or None, picked)
-    print_record(asdict(made), as_json)
+    record = asdict(made)
+    if not as_json:
+        record["version"] += ", registered before" if record.pop("known") else ", new"
+    print_record(record, as_json)
     if not as_json:
         address = f"models:/{made.name}@{made.alias}"
         quoted = shlex.quote(address)

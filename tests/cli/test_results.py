@@ -54,6 +54,11 @@ def test_from_confirm_to_a_registered_champion(stores: Stores, configure: Callab
     assert done.returncode == 0, done.stderr
     made = json.loads(done.stdout)
     assert (made["known"], made["version"], made["run_id"]) == (True, "1", record["champion"]["run_id"])
+    lines = call("bdqm_tune", "register", "--study", "small").stdout.splitlines()
+    assert "version  1, registered before" in lines
+    assert not any(line.startswith("known") for line in lines)
+    lines = call("bdqm_tune", "register", "--study", "small", "--name", "slabs").stdout.splitlines()
+    assert "version  1, new" in lines
     for arguments, message in {
         ("bdqm_tune", "confirm", "--study", "none"): "no study 'none' in ",
         ("bdqm_tune", "confirm", "--study", "small", "--seeds", "many"): "--seeds must be a number, as 5; got 'many'",
