@@ -31,6 +31,7 @@ from bdqm_tune.learning.training_data import (
     split_training,
     with_trained_labels,
 )
+from bdqm_tune.learning.unread_labels import unread_notes
 from bdqm_tune.structures import (
     Structures,
     Unlabelled,
@@ -202,6 +203,7 @@ def prepare(config: Config, home: Path, indices: Indices | None = None) -> Datas
     requested, (config, warnings) = config, decide_labels(config, structures)
     check_forces(structures, config)
     check_stress(structures, config)
+    warnings += unread_notes(requested, structures)
     structures = with_trained_labels(structures, config)
     if labelled is not None:
         labelled = with_trained_labels(labelled, config)

@@ -4,10 +4,12 @@ import numpy as np
 
 from bdqm_tune.config.config import Config
 from bdqm_tune.errors import BadInput
+from bdqm_tune.learning.unread_labels import under_other_names
 from bdqm_tune.structures import Structures
 
 # eV/atom, of stress · volume per atom: 400 GPa in copper. Beyond, the stress is more likely in GPa or kbar.
 PLAUSIBLE = 30.0
+NAMED = "; data.stress_key names it where it is not called stress"
 
 
 def decide_stress(config: Config, structures: Structures) -> tuple[bool, list[str]]:
@@ -23,8 +25,8 @@ def decide_stress(config: Config, structures: Structures) -> tuple[bool, list[st
     if not count:
         return False, []
     if structures.without_stress():
-        what = f"{structures.source}: {count} of {len(structures)} images have a stress, which is not trained on"
-        return False, [f"{what}; training.stress: partial trains on it"]
+        what = f"{structures.source}: {count} of {structures.n_periodic} images in a periodic cell have a stress"
+        return False, [f"{what}, which is not trained on; training.stress: partial trains on it"]
     volumes = np.array([abs(atoms.cell.volume) for atoms in structures.atoms]) / structures.n_atoms
     largest = np.where(has_stress, np.abs(structures.stresses).max(axis=1) * volumes, 0.0)
     if largest.max() > PLAUSIBLE:
@@ -46,14 +48,14 @@ def check_stress(structures: Structures, config: Config) -> None:
     if np.isnan(structures.stresses).any(axis=1).all():
         raise BadInput(
             f"{structures.source}: training.stress: {str(option).lower()} needs a stress (eV/Å³), and no image has one "
-            "in a periodic cell; data.stress_key names it where it is not called stress"
+            f"in a periodic cell{under_other_names(structures, 'stress') or NAMED}"
         )
-    missing = structures.without_stress()
+    missing, total = structures.without_stress(), structures.n_periodic
     if missing and option != "partial":
         raise BadInput(
-            f"{structures.source}, image {missing[0]}: has no stress, as {len(missing)} of {len(structures)} images in "
-            "a periodic cell; training.stress: true needs it (eV/Å³) in each of these; training.stress: partial trains "
-            "images without on their energies and forces alone"
+            f"{structures.source}, image {missing[0]}: has no stress, as {len(missing)} of {total} images "
+            "in a periodic cell; training.stress: true needs it (eV/Å³) in each of these; training.stress: partial "
+            f"trains images without on their energies and forces alone{under_other_names(structures, 'stress')}"
         )
 
 
@@ -80,7 +82,8 @@ def stress_missing_in_test(test: Structures, config: Config) -> list[str]:
     """A warning where the stress is trained, and no structure of the test split has one."""
     if not config.training.stress or not _has_none(test):
         return []
-    return [f"{test.source}: no test structure has a stress: there will be no test_stress_mae"]
+    what = f"{test.source}: no test structure has a stress: there will be no test_stress_mae"
+    return [f"{what}{under_other_names(test, 'stress')}"]
 
 
 def _has_none(structures: Structures) -> bool:

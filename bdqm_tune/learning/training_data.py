@@ -12,6 +12,7 @@ from bdqm_tune.descriptors import descriptor_from_options
 from bdqm_tune.errors import BadInput, located
 from bdqm_tune.learning.memory_budget import MemoryBudget
 from bdqm_tune.learning.stress_labels import decide_stress
+from bdqm_tune.learning.unread_labels import under_other_names
 from bdqm_tune.structures import (
     Copies,
     Structures,
@@ -171,14 +172,14 @@ def check_forces(structures: Structures, config: Config) -> None:
     if len(missing) == len(structures):
         raise BadInput(
             f"{structures.source}: training.forces: {str(config.training.forces).lower()} needs forces (eV/Å), and no "
-            f"image has any{_forces_elsewhere(structures)}"
+            f"image has any{under_other_names(structures, 'forces')}"
         )
     if missing and config.training.forces != "partial":
         raise BadInput(
             f"{structures.source}, image {missing[0]}: has no forces, as {len(missing)} of {len(structures)} images; "
             "training.forces: true needs them (eV/Å) in every image; training.forces: partial trains images without "
             "on their energies alone"
-            f"{_forces_elsewhere(structures)}"
+            f"{under_other_names(structures, 'forces')}"
         )
 
 
@@ -214,7 +215,7 @@ def missing_in_test(test: Structures, config: Config) -> list[str]:
         return []
     what = f"{test.source}: {len(missing)} of {len(test)} test structures have no forces, image {missing[0]} the first"
     if len(missing) == len(test) or config.training.forces != "partial":
-        return [f"{what}: there will be no test_forces_mae"]
+        return [f"{what}: there will be no test_forces_mae{under_other_names(test, 'forces')}"]
     return [f"{what}: test_forces_mae will be that of the others"]
 
 
@@ -245,9 +246,3 @@ def _bytes_of_derivatives(structures: Structures, config: Config) -> float:
 def _to_train(structures: Structures, config: Config) -> Structures:
     """The structures without those that only give the reference energies."""
     return without_isolated_atoms(structures) if config.target.reference_energies == "isolated_atoms" else structures
-
-
-def _forces_elsewhere(structures: Structures) -> str:
-    """The columns that may be the forces which the structures lack, for a message."""
-    names = ", ".join(structures.force_columns)
-    return f"; they have {names}: data.forces_key says which of them are the forces" if names else ""

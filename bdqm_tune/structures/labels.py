@@ -1,6 +1,6 @@
 """The labels of an image: its energy, forces and stress, under the names that a file gives them."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ LABEL_FORMS = {
     "forces": (("force",), SHAPES["forces"]),
     "stress": (("stress", "virial"), SHAPES["stress"]),
 }
+NO_RIVALS = ("free_energy", "kinetic_energy")  # of the energy: with a warning of its own, and no potential energy
 
 
 def energy_of(atoms: Atoms, key: str | None) -> float:
@@ -39,7 +40,7 @@ def energy_of(atoms: Atoms, key: str | None) -> float:
     value = _find(atoms, name)
     if value is None:
         what = "energy" if key is None else f"{name}, which data.energy_key names"
-        there = _names(atoms)
+        there = ", ".join(other_names(atoms, "energy", name)) or _names(atoms)
         has = f"; it has {there}: data.energy_key says which of them is the energy" if there else ""
         raise BadInput(f"has no {what}; every image needs the total energy in eV of its calculation{has}")
     return float(checked("energy", value, len(atoms), name))
@@ -83,6 +84,13 @@ def stress_of(atoms: Atoms, key: str | None) -> NDArray[np.float64] | None:
     return -array / atoms.get_volume()
 
 
+READERS: dict[str, Callable[[Atoms, str | None], float | NDArray[np.float64] | None]] = {
+    "energy": energy_of,
+    "forces": forces_of,
+    "stress": stress_of,
+}
+
+
 def has_volume(atoms: Atoms) -> bool:
     """Whether a structure is periodic in a cell with a volume, as a stress needs."""
     return bool(atoms.pbc.any()) and int(atoms.cell.rank) == 3
@@ -111,7 +119,35 @@ def free_energy_gap(atoms: Atoms) -> float:
         return 0.0
 
 
-def force_columns(atoms: Atoms) -> list[str]:
+def unread_labels(atoms: Atoms, kind: str, key: str | None, label: float | NDArray[np.float64] | None) -> list[str]:
+    """The names of values that may be a label of this kind, and are not read.
+
+    Where there is a label, only those count that differ from it, and none once an option says which is meant. Forces
+    that are missing may be any array of three numbers for each atom, whatever its name.
+
+    Args:
+        kind: `energy`, `forces` or `stress`.
+        key: the name that the option gives; None: ASE's own is read.
+        label: what was read; None: there is none under that name.
+    """
+    names = other_names(atoms, kind, key or kind)
+    if label is None:
+        return names or (_force_columns(atoms) if kind == "forces" else [])
+    if key is not None:
+        return []
+    return [name for name in names if name not in NO_RIVALS and not _same(atoms, kind, name, label)]
+
+
+def _same(atoms: Atoms, kind: str, name: str, label: float | NDArray[np.float64]) -> bool:
+    """Whether the value of this name is the label that was read, to the digits that files have."""
+    try:
+        value = READERS[kind](atoms, name)
+    except BadInput:  # of an image that changed since, for example: no label
+        return True
+    return value is None or bool(np.allclose(value, label, rtol=1e-5, atol=1e-5))
+
+
+def _force_columns(atoms: Atoms) -> list[str]:
     """The names of arrays that may be forces under another name: three numbers for each atom."""
     return [
         name

@@ -1,7 +1,7 @@
 """Structures with their labels, from any file that ASE reads."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,15 @@ from bdqm_tune.errors import BadInput, located, one_line
 from bdqm_tune.structures.arrays import checked
 from bdqm_tune.structures.contacts import check_contacts
 from bdqm_tune.structures.labels import (
+    LABEL_FORMS,
     check_others,
     check_unchanged,
     energy_of,
-    force_columns,
     forces_of,
     free_energy_gap,
     has_volume,
     stress_of,
+    unread_labels,
 )
 from bdqm_tune.structures.sources import ALL, Given, find_sources, shown_source
 from bdqm_tune.structures.xyz_frames import check_frames
@@ -75,9 +76,9 @@ class Structures(Geometries):
     forces: list[NDArray[np.float64]] | None  # each (n_atoms, 3), eV/Å; NaN where `with_some_forces` has none
     images: NDArray[np.int64]
     stress: list[NDArray[np.float64] | None] | None = None  # each (6,) in Voigt's order, eV/Å³; None: not read
-    # What the source has beside them: arrays that may be forces under other names, where there are no forces, and by
-    # how much the free energy differs from the energy that was read, eV an atom at most.
-    force_columns: tuple[str, ...] = ()
+    # What the source has beside them: names of values that may be labels and are not read, by the kind of label, and
+    # by how much the free energy differs from the energy that was read, eV an atom at most.
+    unread: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     free_energy_gap: float = 0.0
     some_forces: list[NDArray[np.float64]] | None = None  # where some have forces: the same, NaN for the others
     stress_counts: bool = False  # whether the stress is a label, as energies and forces are
@@ -105,6 +106,11 @@ class Structures(Geometries):
             [none if s is None or not has_volume(a) else s for a, s in zip(self.atoms, given, strict=True)]
         ).reshape(len(self), 6)
 
+    @property
+    def n_periodic(self) -> int:
+        """How many are in a periodic cell with a volume, without which a stress is none."""
+        return sum(map(has_volume, self.atoms))
+
     def without_stress(self) -> list[int]:
         """Images that have no stress, of those in a periodic cell with a volume."""
         missing = np.isnan(self.stresses).any(axis=1) & np.array([has_volume(atoms) for atoms in self.atoms])
@@ -128,7 +134,7 @@ class Structures(Geometries):
             None if self.forces is None else [self.forces[i] for i in chosen],
             self.images[chosen],
             None if self.stress is None else [self.stress[i] for i in chosen],
-            self.force_columns,
+            self.unread,
             self.free_energy_gap,
             None if self.some_forces is None else [self.some_forces[i] for i in chosen],
             self.stress_counts,
@@ -145,7 +151,7 @@ class Structures(Geometries):
             some if complete else None,
             np.concatenate([self.images, other.images]),
             None if self.stress is None or other.stress is None else self.stress + other.stress,
-            tuple(dict.fromkeys(self.force_columns + other.force_columns)),
+            {kind: _united(self.unread.get(kind, ()), other.unread.get(kind, ())) for kind in LABEL_FORMS},
             max(self.free_energy_gap, other.free_energy_gap),
             None if complete or all(np.isnan(forces).all() for forces in some) else some,
             self.stress_counts,
@@ -248,7 +254,7 @@ def from_atoms(
     if not images:
         raise BadInput(f"{source}: no structures in it")
     energies, forces, stress = np.zeros(len(images)), [], []
-    columns: dict[str, None] = {}
+    unread: dict[str, tuple[str, ...]] = {}
     gap = 0.0
     for i, atoms in enumerate(images):
         with located(f"{source}, image {i}" if names is None else names[i]):
@@ -259,8 +265,12 @@ def from_atoms(
             stress.append(stress_of(atoms, options.stress_key))
             check_others(atoms)
             check_contacts(atoms, options.min_covalent_ratio)
-        if forces[-1] is None:
-            columns |= dict.fromkeys(force_columns(atoms))
+            for kind, key, label in (
+                ("energy", options.energy_key, energies[i]),
+                ("forces", options.forces_key, forces[-1]),
+                *([("stress", options.stress_key, stress[-1])] if has_volume(atoms) else []),
+            ):
+                unread[kind] = _united(unread.get(kind, ()), unread_labels(atoms, kind, key, label))
         if options.energy_key is None:
             gap = max(gap, free_energy_gap(atoms))
     complete = [f for f in forces if f is not None]
@@ -272,10 +282,14 @@ def from_atoms(
         complete if len(complete) == len(images) else None,
         np.arange(len(images)),
         stress,
-        tuple(columns),
+        unread,
         gap,
         some if 0 < len(complete) < len(images) else None,
     )
+
+
+def _united(names: Iterable[str], more: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*names, *more)))
 
 
 def _marks(atoms: Atoms) -> dict[str, str]:

@@ -248,7 +248,9 @@ def test_the_stress_is_trained_where_every_periodic_structure_has_one(config_for
     assert some.config.training.stress is False
     assert "stress" not in summary(some)
     (note,) = some.warnings
-    assert note.endswith("7 of 8 images have a stress, which is not trained on; training.stress: partial trains on it")
+    assert note.endswith(
+        "7 of 8 images in a periodic cell have a stress, which is not trained on; training.stress: partial trains on it"
+    )
     none = decided(without_stress(strained_alloys(8), list(range(8))), "none")
     assert (none.config.training.stress, none.warnings) == (False, [])
     in_gigapascal = strained_alloys(8)

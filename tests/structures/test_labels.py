@@ -182,7 +182,9 @@ def test_a_missing_label_is_refused_with_the_names_that_are_there(tmp_path: Path
     )
     path.write_text(frame("energy=-1.5", ":REF_forces:R:3", "0 0 1"))
     read = read_structures(path)
-    assert (read.forces, read.force_columns) == (None, ("REF_forces",))
+    assert (read.forces, read.unread["forces"]) == (None, ("REF_forces",))
+    path.write_text(frame("dft_energy=-1.5 charge=1.0 REF_energy=-2.0", ":REF_forces:R:3", "0 0 1"))
+    assert "; it has dft_energy, REF_energy: data.energy_key" in message(lambda: read_structures(path))
 
 
 def test_labels_are_those_of_the_calculation_whatever_the_constraints() -> None:
