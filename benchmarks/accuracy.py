@@ -147,12 +147,17 @@ def command(folder: str, *arguments: str) -> str:
     return _python(folder, "-m", "bdqm_tune", *arguments)
 
 
+def environment() -> dict[str, str]:
+    """The variables of the commands: the user's, without stores of other studies."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("BDQM_", "MLFLOW_"))}
+    return own | {"MLFLOW_DISABLE_TELEMETRY": "true"}
+
+
 def _python(folder: str, *arguments: str) -> str:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("BDQM_", "MLFLOW_"))}
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,
-        env=environment | {"MLFLOW_DISABLE_TELEMETRY": "true"},
+        env=environment(),
         capture_output=True,
         text=True,
     )
