@@ -100,7 +100,7 @@ BAD_OPTIONS: dict[str, tuple[dict[str, str], list[str]]] = {
     "trials in words": ({"--n-trials": "abc"}, ["study.n_trials", "'abc'"]),
     "unknown sampler": ({"--sampler": "best"}, ["study.sampler", "'tpe', 'cmaes', 'random', 'gp', 'grid', 'qmc' or"]),
     "unknown pruner": ({"--pruner": "all"}, ["study.pruner", "'hyperband'"]),
-    "unknown backend": ({"--backend": "mine"}, ["backend", "'native'"]),
+    "unknown backend": ({"--backend": "mine"}, ["unknown backend 'mine'", "native"]),
     "no such GPU": ({"--device": "cuda:77"}, ["device cuda:77", "usable GPUs"]),
     "unknown hyperparameter": ({"--set": "depth=3"}, ["unknown hyperparameter 'depth'", "num_layers"]),
     "out of bounds": ({"--set": "lr=-1"}, ["lr", "greater than 0"]),
