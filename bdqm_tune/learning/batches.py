@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bdqm_tune.errors import BadInput
 from bdqm_tune.learning.dataset import Dataset, Split
-from bdqm_tune.learning.derivative_tensors import DerivativeTensors
+from bdqm_tune.learning.derivative_tensors import Chosen, DerivativeTensors
 from bdqm_tune.learning.forces import ForceBatch, ForceTensors
 from bdqm_tune.learning.memory_budget import MemoryBudget
 from bdqm_tune.learning.scaled_features import ScaledDerivatives, ScaledFeatures
@@ -74,11 +74,14 @@ class SplitTensors:
             features = torch.as_tensor(features, dtype=dtype, device=device)
         self._inputs, self.device, self.dtype = features, device, dtype
         self._total_atoms, self.n_features = features.shape
+        self._atoms_on_cpu = np.asarray(n_atoms)
         self.n_atoms = torch.as_tensor(n_atoms, device=device)
         # Energies keep float64, as what they are compared with: sums over all atoms of a structure.
         self.targets = torch.as_tensor(targets, dtype=torch.float64, device=device)
         self.first = torch.cumsum(self.n_atoms, 0) - self.n_atoms
         self.numbers = None if numbers is None else torch.as_tensor(numbers, dtype=torch.int64, device=device)
+        # Atomic numbers that occur, ascending; empty if they are not known.
+        self.elements: list[int] = [] if numbers is None else np.unique(numbers).tolist()
         self.forces, self.stress = forces, stress
 
     def __len__(self) -> int:
@@ -114,18 +117,14 @@ class SplitTensors:
         numbers = sum(derivatives.numbers_an_image for derivatives in self._derivatives)
         return self.n_features * self._total_atoms / len(self) + numbers
 
-    @property
-    def elements(self) -> list[int]:
-        """Atomic numbers that occur, ascending; empty if they are not known."""
-        return [] if self.numbers is None else torch.unique(self.numbers).tolist()
-
     def batch(self, structures: torch.Tensor, by_element: bool = False) -> Batch:
         """The structures at these indices (n,), in this order.
 
         Args:
             by_element: with atomic numbers, which take a little time to fetch.
         """
-        return self._batch(structures, self._read(structures), by_element)
+        chosen = Chosen(structures.tolist(), structures.to(self.device))
+        return self._batch(chosen, self._read(structures), by_element)
 
     def in_order(self, batch_size: int = 4096, by_element: bool = False) -> Iterator[Batch]:
         """All structures once, in order; at most `batch_size` at a time, fewer where they take much memory."""
@@ -133,7 +132,7 @@ class SplitTensors:
         return self.in_batches(torch.arange(len(self)), size, by_element)
 
     def in_batches(self, order: torch.Tensor, sizes: int | Sequence[int], by_element: bool = False) -> Iterator[Batch]:
-        """Batches of structures.
+        """Batches of structures. A GPU is not waited for, from the first batch to the last.
 
         Args:
             order: (n,) indices of the structures, on the CPU.
@@ -147,8 +146,9 @@ class SplitTensors:
             bytes_a_batch = len(parts[0]) * self._numbers_a_structure * self.dtype.itemsize
             ahead = max(1, min(MOST_AHEAD, int(BYTES_AHEAD / bytes_a_batch)))
             reads = in_threads(self._read, parts, min(ahead, READERS), ahead + 1)
-        for structures, read in zip(order.to(self.device).split(sizes), reads, strict=True):
-            yield self._batch(structures, read, by_element)
+        on_device = order.to(self.device, non_blocking=True).split(sizes)
+        for part, structures, read in zip(parts, on_device, reads, strict=True):
+            yield self._batch(Chosen(part.tolist(), structures), read, by_element)
 
     def _read(self, structures: torch.Tensor) -> Read:
         features, pinned = None, self.device.type == "cuda"
@@ -162,9 +162,11 @@ class SplitTensors:
 
         return Read(features, read(self.forces), read(self.stress))
 
-    def _batch(self, structures: torch.Tensor, read: Read, by_element: bool) -> Batch:
+    def _batch(self, chosen: Chosen, read: Read, by_element: bool) -> Batch:
+        structures = chosen.on_device
         n_atoms = self.n_atoms[structures]
-        structure = torch.repeat_interleave(n_atoms)
+        # Without the size a GPU would have to be waited for, to read it there.
+        structure = torch.repeat_interleave(n_atoms, output_size=int(self._atoms_on_cpu[chosen.indices].sum()))
         start = torch.cumsum(n_atoms, 0) - n_atoms
         atoms = torch.arange(len(structure), device=n_atoms.device) + (self.first[structures] - start)[structure]
         numbers = self.numbers[atoms] if by_element and self.numbers is not None else None
@@ -172,9 +174,9 @@ class SplitTensors:
         assert features is not None
         forces = stress = None
         if self.forces is not None:
-            forces = self.forces.batch(structures.tolist(), start, atoms, read.derivatives)
+            forces = self.forces.batch(chosen, start, atoms, read.derivatives)
         if self.stress is not None:
-            stress = self.stress.batch(structures.tolist(), start, structure, read.strain_derivatives)
+            stress = self.stress.batch(chosen, start, structure, read.strain_derivatives)
         features = features.to(self.device, non_blocking=True)
         return Batch(features, structure, self.targets[structures], n_atoms, numbers, forces, stress)
 

@@ -12,6 +12,13 @@ from bdqm_tune.learning.scaled_features import ScaledDerivatives
 from bdqm_tune.learning.shared_memory import on_device
 
 
+class Chosen(NamedTuple):
+    """Some structures of a split by their indices, twice: to read either from the other's place, a GPU would wait."""
+
+    indices: list[int]
+    on_device: torch.Tensor  # (n,) the same
+
+
 class Entries(NamedTuple):
     """The derivatives of some structures."""
 
@@ -38,6 +45,7 @@ class DerivativeTensors:
         self._device, self._dtype = device, dtype
         self._values: torch.Tensor | None = None
         self._first, self._count = stored.first.tolist(), stored.count.tolist()
+        self._count_on_device = torch.as_tensor(stored.count, device=device)
         self._pairs = torch.as_tensor(np.stack([stored.centre, stored.atom], axis=1), device=device)
         _, n_features, k = stored.values.shape
         self._shape = k, n_features
@@ -91,16 +99,17 @@ class DerivativeTensors:
             self._values.numpy(),
         )
 
-    def batch(self, structures: Sequence[int], start: torch.Tensor, read: torch.Tensor | None = None) -> Entries:
-        """The derivatives of the structures at these indices, in this order.
+    def batch(self, structures: Chosen, start: torch.Tensor, read: torch.Tensor | None = None) -> Entries:
+        """The derivatives of these structures, in this order.
 
         Args:
             start: (n_structures,) index in the batch of each structure's first atom.
             read: their derivatives from `read`, if the derivatives are not on the device.
         """
-        counts = [self._count[i] for i in structures]
-        pieces = [slice(self._first[i], self._first[i] + n) for i, n in zip(structures, counts, strict=True)]
-        shift = torch.repeat_interleave(start, torch.tensor(counts, device=start.device), output_size=sum(counts))
+        counts = [self._count[i] for i in structures.indices]
+        pieces = [slice(self._first[i], self._first[i] + n) for i, n in zip(structures.indices, counts, strict=True)]
+        repeats = self._count_on_device[structures.on_device]
+        shift = torch.repeat_interleave(start, repeats, output_size=sum(counts))
         pairs = torch.cat([self._pairs[piece] for piece in pieces]) + shift[:, None]
         if self._values is not None:
             values = torch.cat([self._values[piece] for piece in pieces])

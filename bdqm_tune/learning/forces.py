@@ -4,7 +4,6 @@ The force on atom k is F_k = -Σ_i Σ_f dE/dG_if · dG_if/dr_k, the sum over the
 their cutoff. Memory and time grow with the number of neighbour pairs, never with the square of the number of atoms.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from bdqm_tune.learning.derivative_tensors import DerivativeTensors
+from bdqm_tune.learning.derivative_tensors import Chosen, DerivativeTensors
 from bdqm_tune.learning.memory_budget import MemoryBudget
 from bdqm_tune.learning.scaled_features import ScaledDerivatives
 
@@ -79,12 +78,12 @@ class ForceTensors:
 
     def batch(
         self,
-        structures: Sequence[int],
+        structures: Chosen,
         start: torch.Tensor,
         atoms: torch.Tensor,
         read: torch.Tensor | None = None,
     ) -> ForceBatch:
-        """Forces and derivatives of the structures at these indices, in this order.
+        """Forces and derivatives of these structures, in this order.
 
         Args:
             start: (n_structures,) index in the batch of each structure's first atom.

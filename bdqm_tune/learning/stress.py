@@ -5,7 +5,6 @@ trained is that over the number of atoms, eV/atom: in cells of any size it is as
 a sum of forces times distances of neighbours, some 3 Å, so that a weight of 0.3 goes with one of 1 Å for the forces.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from bdqm_tune.learning.derivative_tensors import DerivativeTensors
+from bdqm_tune.learning.derivative_tensors import Chosen, DerivativeTensors
 from bdqm_tune.learning.memory_budget import MemoryBudget
 from bdqm_tune.learning.scaled_features import ScaledDerivatives
 
@@ -90,12 +89,12 @@ class StressTensors:
 
     def batch(
         self,
-        structures: Sequence[int],
+        structures: Chosen,
         start: torch.Tensor,
         owner: torch.Tensor,
         read: torch.Tensor | None = None,
     ) -> StressBatch:
-        """Stress and derivatives of the structures at these indices, in this order.
+        """Stress and derivatives of these structures, in this order.
 
         Args:
             start: (n_structures,) index in the batch of each structure's first atom.
@@ -103,6 +102,7 @@ class StressTensors:
             read: their derivatives, if these are not on the device.
         """
         centre, _, values = self.derivatives.batch(structures, start, read)
-        which = torch.tensor(structures, device=start.device)
-        of_structures = (part[which] for part in (self._targets, self._known, self._n_atoms, self._density))
+        of_structures = (
+            part[structures.on_device] for part in (self._targets, self._known, self._n_atoms, self._density)
+        )
         return StressBatch(centre, owner[centre], values, *of_structures)
