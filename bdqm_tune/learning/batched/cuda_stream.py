@@ -3,7 +3,7 @@
 import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 AHEAD = 16  # steps queued on a GPU, at most
+SHORT = 0.25  # share of a GPU's memory; with less of it free, cached memory is returned before a capture
 WARM_UP = 8  # steps of a layout before it is captured: libraries initialise, and short-lived layouts are not worth it
 
 
@@ -110,9 +111,23 @@ class Replayed:
 
 
 def capture(step: Callable[[], None]) -> Graph:
-    """Capture a step as a CUDA graph in the active stream, without running it."""
+    """Capture a step as a CUDA graph in the active stream, without running it.
+
+    `torch.cuda.graph` would wait for all streams and return cached memory each time, which would stop all other
+    groups. It is done here only where memory is short: while a graph is captured, torch cannot free any.
+    """
+    free, total = torch.cuda.mem_get_info()
+    if free < SHORT * total:
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
     graph = torch.cuda.CUDAGraph()
     # Other threads may use the GPU meanwhile, as for the weights of a trial that has ended.
-    with torch.cuda.graph(graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
+    graph.capture_begin(capture_error_mode="thread_local")
+    try:
         step()
+    except BaseException:
+        with suppress(RuntimeError):  # the step's error says more
+            graph.capture_end()
+        raise
+    graph.capture_end()
     return graph

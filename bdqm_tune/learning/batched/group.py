@@ -107,8 +107,9 @@ class Group:
 
     def _end(self, number: int, slot: Slot, job: Job) -> None:
         assert self._memory is not None
-        sums = self._stream.receive(self._memory.sums[number])
         slot.state = self._memory.take(number, slot.places[:2], job.state.steps + job.schedule.n_batches)
+        # The event of the sums comes after the copy of the state, which the trial reads in another stream.
+        sums = self._stream.receive(self._memory.sums[number])
         self._leaving.append((job, sums, slot.state))
         slot.job, slot.left = None, time.monotonic()
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from bdqm_tune.learning.batched.cuda_stream import AHEAD, WARM_UP, DeviceStream, Replayed
+from bdqm_tune.learning.batched.cuda_stream import AHEAD, WARM_UP, DeviceStream, Replayed, capture
 
 
 class Recorded:
@@ -47,6 +47,47 @@ def test_where_capture_fails_steps_go_on_with_one_warning() -> None:
     assert [str(each.message) for each in found] == [
         "steps on the GPU are not captured as a CUDA graph, and so slower: operation not permitted"
     ]
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What a capture calls of torch.cuda, where half of the memory is free."""
+    made: list[str] = []
+
+    class CUDAGraph:
+        def capture_begin(self, capture_error_mode: str) -> None:
+            made.append(f"begin {capture_error_mode}")
+
+        def capture_end(self) -> None:
+            made.append("end")
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", CUDAGraph)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (50, 100))
+    for name in ("synchronize", "empty_cache"):
+        monkeypatch.setattr(torch.cuda, name, lambda name=name: made.append(name))
+    return made
+
+
+def test_a_capture_does_not_wait_for_other_streams(calls: list[str]) -> None:
+    capture(lambda: calls.append("step"))
+    assert calls == ["begin thread_local", "step", "end"]
+
+
+def test_where_memory_is_short_it_is_returned_before_a_capture(
+    calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (20, 100))
+    capture(lambda: calls.append("step"))
+    assert calls == ["synchronize", "empty_cache", "begin thread_local", "step", "end"]
+
+
+def test_a_step_that_cannot_be_captured_ends_the_capture_with_its_own_error(calls: list[str]) -> None:
+    def step() -> None:
+        raise RuntimeError("operation not permitted")
+
+    with pytest.raises(RuntimeError, match="operation not permitted"):
+        capture(step)
+    assert calls == ["begin thread_local", "end"]
 
 
 class Event:
