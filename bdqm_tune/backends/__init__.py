@@ -6,12 +6,12 @@ In: a configuration and a `Dataset`. Out: a `Backend`, whose `start(hyperparamet
 `learning.potential`, and a declaration (`config.backends`); `examples/plugin` has one from outside.
 """
 
-from bdqm_tune.backends.base import Backend, OutOfProcess, TrainingRun
+from bdqm_tune.backends.base import Backend, OutOfProcess, TrainingRun, tags_of
 from bdqm_tune.config.backends import named
 from bdqm_tune.config.config import Config
 from bdqm_tune.learning.dataset import Dataset
 
-__all__ = ["Backend", "OutOfProcess", "TrainingRun", "make_backend"]
+__all__ = ["Backend", "OutOfProcess", "TrainingRun", "make_backend", "tags_of"]
 
 
 def make_backend(config: Config, dataset: Dataset) -> Backend:

@@ -85,7 +85,10 @@ class OutOfProcess(Protocol):
 
 
 class Backend(Protocol):
-    """Holds the data, and starts trainings on it."""
+    """Holds the data, and starts trainings on it.
+
+    It may have `tags`, a dict of text, which every run of its trainings gets in MLflow, see `tags_of`.
+    """
 
     device: str  # name of the device that it trains on
     at_once: int  # default number of parallel trials, each in a thread
@@ -98,3 +101,9 @@ class Backend(Protocol):
             dataset: the backend's structures with features of another descriptor; None: the backend's dataset.
         """
         ...
+
+
+def tags_of(backend: Backend) -> dict[str, str]:
+    """What a backend says of itself for MLflow's runs; empty where it says nothing."""
+    tags: dict[str, str] = getattr(backend, "tags", {})
+    return tags

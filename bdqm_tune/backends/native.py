@@ -10,15 +10,17 @@ import scipy.linalg.cython_blas  # noqa: F401  (called by compiled epochs; once 
 import torch
 from threadpoolctl import threadpool_limits
 
+from bdqm_tune.backends.batched_cases import cases_of
 from bdqm_tune.backends.sizes import trial_of
 from bdqm_tune.config import earlier_training
 from bdqm_tune.config.config import Config
 from bdqm_tune.config.descriptor_options import as_before
 from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.errors import BadInput
-from bdqm_tune.learning.batched import BatchedTrainer, can_batch
+from bdqm_tune.learning.batched import BatchedTrainer, Verdict, can_batch
 from bdqm_tune.learning.batched.at_once import trials_at_once
 from bdqm_tune.learning.batched.epoch_schedule import Data
+from bdqm_tune.learning.batched.verification import verify
 from bdqm_tune.learning.batches import SplitTensors, split_tensors
 from bdqm_tune.learning.dataset import Dataset, Split
 from bdqm_tune.learning.fit import Checkpoint, EpochRecord, Fit
@@ -28,6 +30,7 @@ from bdqm_tune.learning.memory_budget import MemoryBudget
 from bdqm_tune.learning.network_potential import NetworkPotential
 from bdqm_tune.learning.networks import borrowed_random_numbers, make_network
 from bdqm_tune.learning.plain_network import is_plain
+from bdqm_tune.progress import note
 from bdqm_tune.threads import usable_cores
 
 
@@ -90,14 +93,18 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 class NativeBackend:
     """Holds both splits on the device, as far as they fit, once for all trials.
 
-    Of a searched descriptor it holds the datasets used last. On a GPU trials train batched, on a CPU in a thread each.
+    Of a searched descriptor it holds the datasets used last. On a GPU trials train batched where the batched trainer
+    agrees with torch's operations (see `learning.batched.verification`), on a CPU in a thread each.
     """
 
-    def __init__(self, config: Config, dataset: Dataset, batched: bool | None = None) -> None:
+    def __init__(
+        self, config: Config, dataset: Dataset, batched: bool | None = None, verified: bool | None = None
+    ) -> None:
         """
         Args:
             config: what it leaves to the data is decided as in `dataset`.
             batched: whether trials train batched; None: on a GPU.
+            verified: whether the batched trainer is checked first; None: on a GPU.
         """
         decided = dataset.config.training
         config = config.decided(bool(decided.forces), bool(decided.stress))
@@ -113,6 +120,9 @@ class NativeBackend:
             # One core a trial; threads that share cores would wait for each other in every step.
             torch.set_num_threads(1)
             threadpool_limits(1, user_api="blas")
+        on_gpu = self._place.type == "cuda"
+        self._verdict = self._verify() if batches and (verified or (verified is None and on_gpu)) else None
+        self.tags = self._verdict.tags() if self._verdict else {}
         # Parallel trials may have a descriptor each; one part more is for descriptors that later trials may use.
         at_once = self.at_once if config.cohort == "auto" else config.cohort
         self._parts = at_once + 1 if config.descriptor_spaces else 1
@@ -128,6 +138,7 @@ class NativeBackend:
 
     def start(self, hyperparameters: Hyperparameters, seed: int, dataset: Dataset | None = None) -> NativeRun:
         data = self._on_device(dataset or self._dataset)
+        may_batch = self._verdict is None or self._verdict.covers(hyperparameters)
         fit = Fit(
             hyperparameters,
             self._config.training,
@@ -136,7 +147,7 @@ class NativeBackend:
             data.dataset.scale,
             seed,
             self._config.objective,
-            trainer=self._trainer,
+            trainer=self._trainer if may_batch else None,
             folds=data.folds,
         )
         # A hyperparameter of what is not trained: checkpoints of the time before it existed stay good.
@@ -153,6 +164,21 @@ class NativeBackend:
             "data": data.dataset.digest,
         }
         return NativeRun(fit, data.dataset, hyperparameters, key)
+
+    def _verify(self) -> Verdict | None:
+        """Check the batched trainer for what the study can try, and do without it where it is wrong.
+
+        None: nothing of the study can be batched.
+        """
+        cases = cases_of(self._config)
+        if not cases:
+            return None
+        verdict = verify(cases, self._place, DTYPES[self._config.training.precision])
+        if verdict.warning:
+            note(f"bdqm-tune: {verdict.warning}")
+        if not verdict.agrees:
+            self._trainer = None
+        return verdict
 
     def _parallel_trials(self, data: OnDevice) -> int:
         """The number of parallel trials on this device, by its memory and by the measured time of steps."""

@@ -196,7 +196,7 @@ class Retrainer:
 
     def _open_run(self, job: Job, backend: Backend, dataset: Dataset) -> TrialRun:
         tags = {
-            **training_record.tags(self._study, dataset, backend.device),
+            **training_record.tags(self._study, dataset, backend),
             "kind": KIND,
             IDENTITY: identity(job.config, dataset),
             "seed": str(job.seed),

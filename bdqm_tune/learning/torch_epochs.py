@@ -58,6 +58,11 @@ class TorchEpochs:
         self._kept_weights = copy.deepcopy(self._network.state_dict())
 
     @property
+    def network(self) -> AtomicNetwork:
+        """The network in training, not a copy."""
+        return self._network
+
+    @property
     def kept_network(self) -> AtomicNetwork:
         network = copy.deepcopy(self._network)
         network.load_state_dict(self._kept_weights)

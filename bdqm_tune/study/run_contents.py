@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from bdqm_tune.backends import TrainingRun
+from bdqm_tune.backends import Backend, TrainingRun, tags_of
 from bdqm_tune.config.config import Config
 from bdqm_tune.config.descriptor_search import flat
 from bdqm_tune.config.spaces import plain
@@ -43,13 +43,14 @@ def parameters(config: Config, tried: Suggestion, device: str) -> dict[str, Any]
     }
 
 
-def tags(study: str, dataset: Dataset, device: str) -> dict[str, str]:
+def tags(study: str, dataset: Dataset, backend: Backend) -> dict[str, str]:
     """The tags that every training of a study has."""
     left_out = dataset.left_out.tolist()
     return {
         **provenance_tags(),
+        **tags_of(backend),
         "study": study,
-        "device": device,
+        "device": backend.device,
         "train_digest": dataset.train.digest,
         "validation_digest": dataset.validation.digest,
         **({LEFT_OUT: json.dumps(left_out)} if left_out else {}),

@@ -313,7 +313,7 @@ class TrialRunner:
     def _open_run(self, trial: optuna.Trial, tried: Suggestion) -> TrialRun:
         config, data = self._config, self._dataset
         tags = {
-            **training_record.tags(config.study.name, data, self._backend.device),
+            **training_record.tags(config.study.name, data, self._backend),
             "trial_number": str(trial.number),
             "objectives": ", ".join(config.objectives),
             "sampler": config.study.sampler,

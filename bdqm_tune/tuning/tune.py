@@ -12,7 +12,7 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
-from bdqm_tune.backends import make_backend
+from bdqm_tune.backends import make_backend, tags_of
 from bdqm_tune.config.config import Config
 from bdqm_tune.errors import BdqmError
 from bdqm_tune.learning.dataset import Dataset, prepare
@@ -115,7 +115,7 @@ def tune(
     try:
         study = _enter(dataset, config, stores, experiment_id, (sampler, pruner))
         tags = {"study": config.study.name, "kind": "study", "objectives": ", ".join(config.objectives)}
-        tracker.log_study(_flat(config), {**tags, **provenance_tags()}, as_yaml(config))
+        tracker.log_study(_flat(config), {**tags, **provenance_tags(), **tags_of(backend)}, as_yaml(config))
         attributes = study.user_attrs
         checkpoints = checkpoint_folder(stores.home, config.study.name, attributes)
         compared = rungs(config.study.pruner, config.training.epochs)

@@ -2,5 +2,6 @@
 
 from bdqm_tune.learning.batched.epochs import BatchedEpochs, can_batch
 from bdqm_tune.learning.batched.trainer import BatchedTrainer
+from bdqm_tune.learning.batched.verdict import Case, Verdict
 
-__all__ = ["BatchedEpochs", "BatchedTrainer", "can_batch"]
+__all__ = ["BatchedEpochs", "BatchedTrainer", "Case", "Verdict", "can_batch"]

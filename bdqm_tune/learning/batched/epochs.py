@@ -50,7 +50,7 @@ class BatchedEpochs:
         self._network, self._device = network.to(train.dtype), train.device
         parameters = nn.utils.parameters_to_vector(network.parameters()).detach()
         weights = torch.stack([parameters, torch.zeros_like(parameters), torch.zeros_like(parameters)])
-        self._state = State(weights.to(self._device), _running(network).to(self._device), 0)
+        self._state = State(weights.to(self._device), running_statistics(network).to(self._device), 0)
         self._kept_state = self._state
         self._hyperparameters, self._transition = hyperparameters, transition(training, scale)
         self._per_atom = training.energy_loss == "per_atom"
@@ -139,5 +139,6 @@ def _sizes(network: AtomicNetwork) -> list[int]:
     return [len(statistic) for statistic in _statistics(network)]
 
 
-def _running(network: AtomicNetwork) -> torch.Tensor:
-    return torch.cat([torch.zeros(0, dtype=next(network.parameters()).dtype), *_statistics(network)])
+def running_statistics(network: AtomicNetwork) -> torch.Tensor:
+    """Means and variances of batch normalisation as one tensor, layer after layer; empty without it."""
+    return torch.cat([next(network.parameters()).detach().new_zeros(0), *_statistics(network)])
