@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bdqm_tune.cli.gpu_check import check_gpu
 from bdqm_tune.cli.shared import Json, stores_here
 from bdqm_tune.errors import BadInput, BdqmError
 
@@ -21,7 +22,7 @@ STUDIES_EXAMPLE = "`bdqm-tune studies`"
 FRONT_EXAMPLE = "`bdqm-tune front oc20`, `bdqm-tune front oc20 --json`"
 DELETE_EXAMPLE = "`bdqm-tune delete-study oc20`"
 COPY_EXAMPLE = "`bdqm-tune copy-study oc20 --to servers`"
-DOCTOR_EXAMPLE = "`bdqm-tune doctor`, `bdqm-tune doctor --wait`"
+DOCTOR_EXAMPLE = "`bdqm-tune doctor`, `bdqm-tune doctor --wait`, `bdqm-tune doctor --gpu`"
 
 Name = Annotated[str, typer.Argument(metavar="STUDY", help="Name of the study.")]
 
@@ -136,12 +137,18 @@ def doctor(
     wait: Annotated[
         bool, typer.Option("--wait", help="Watch the workers of other machines for two minutes, too.")
     ] = False,
+    gpu: Annotated[
+        bool,
+        typer.Option("--gpu", help="Only compare the batched trainer with torch's operations, on the GPU."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Check the environment, the servers and both stores, repair what killed workers left, and say what helps.
 
     Exit status 1 if something is wrong that only you can fix.
     """
+    if gpu:
+        check_gpu(as_json)
     found: list[Finding] = []
     for finding in _findings(wait):
         found.append(finding)
