@@ -30,7 +30,6 @@ from bdqm_tune.learning.batched.epoch_schedule import Data
 from bdqm_tune.learning.batches import SplitTensors
 from bdqm_tune.learning.fit import Fit
 from bdqm_tune.learning.memory_budget import GIB
-from bdqm_tune.learning.scaled_features import Inputs
 from benchmarks.training import processor
 
 N_FEATURES, LAYERS, NODES, VALIDATION = 32, (6, 20), (10, 30), 0.1
@@ -41,7 +40,7 @@ def random_split(images: int, atoms: int, device: torch.device, dtype: torch.dty
     """Images of as many atoms each, with a target that can be learned."""
     features = torch.randn(images * atoms, N_FEATURES, device=device, dtype=dtype)
     targets = torch.tanh(features[:, 0]).view(images, atoms).sum(1).cpu().double().numpy()
-    return SplitTensors(Inputs(features), np.full(images, atoms), targets / targets.std(), device, dtype)
+    return SplitTensors(features, np.full(images, atoms), targets / targets.std(), device, dtype)
 
 
 def random_trials(n: int, activations: list[str], batchnorm: bool, batch_size: int) -> list[Hyperparameters]:
