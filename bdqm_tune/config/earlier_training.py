@@ -1,5 +1,6 @@
 """The training options of a study, and a record of the time before one of them existed."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,6 +31,21 @@ EARLIER_SEARCHES: tuple[dict[str, Any], ...] = (
 def same_training(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     """Whether two records of training options agree."""
     return {**BEFORE, **then} == {**BEFORE, **now}
+
+
+def training_differences(then: Mapping[str, Any], now: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """The options that differ between two records, as `stress: false then, auto now, which comes to true`.
+
+    Args:
+        given: the options of now as the user has them, where the data have not decided their `auto`.
+    """
+    lines = []
+    for option, value in {**BEFORE, **now}.items():
+        before, text = {**BEFORE, **then}.get(option), json.dumps(value)
+        if before != value:
+            text = f"auto now, which comes to {text}" if given.get(option) == "auto" != value else f"{text} now"
+            lines.append(f"{option}: {json.dumps(before)} then, {text}")
+    return lines
 
 
 def as_before(options: Mapping[str, Any]) -> dict[str, Any]:

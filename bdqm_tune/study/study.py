@@ -22,7 +22,12 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from bdqm_tune.config.config import Config
-from bdqm_tune.config.earlier_training import same_training, with_earlier_search, with_earlier_training
+from bdqm_tune.config.earlier_training import (
+    same_training,
+    training_differences,
+    with_earlier_search,
+    with_earlier_training,
+)
 from bdqm_tune.errors import BadInput, BdqmError, argument
 from bdqm_tune.progress import note
 from bdqm_tune.services.connection import Stores, has_servers, services_folder
@@ -150,7 +155,8 @@ def check_study(stores: Stores, config: Config, dataset: "Dataset") -> list[Froz
         else:
             first = range(min(1, storage.backend.count_trials(study_id)))
             trials = [storage.get_trial(storage.get_trial_id_from_study_id_trial_number(study_id, n)) for n in first]
-    _refuse_other_signature(name, attributes, signature(config, dataset))
+    given = dataset.given.training.model_dump()
+    _refuse_other_signature(name, attributes, signature(config, dataset), given)
     _refuse_other_kinds([*existing, *_recorded_space(attributes)], config, len(dataset.train.structures))
     test = attributes.get(TEST)
     if test is not None and dataset.test is not None and test["digest"] != dataset.test.digest:
@@ -382,7 +388,10 @@ def requeue(trial: optuna.Trial) -> None:
         _log.warning("trial %d could not be requeued: the study database does not answer", trial.number)
 
 
-def _refuse_other_signature(name: str, attributes: dict[str, Any], requested: dict[str, Any]) -> None:
+def _refuse_other_signature(
+    name: str, attributes: dict[str, Any], requested: dict[str, Any], training: Mapping[str, Any]
+) -> None:
+    """Raise BadInput if the study was made with another signature; `training`: its options as the user has them."""
     stored = attributes.get(SIGNATURE)
     if stored is None:
         raise BadInput(f"study {name!r} exists but was not made by bdqm-tune; choose another name with --study")
@@ -397,8 +406,11 @@ def _refuse_other_signature(name: str, attributes: dict[str, Any], requested: di
         else:
             same = then == value
         if not same:
+            what = f"{_short(then)} then, {_short(value)} now"
+            if key == "training" and isinstance(then, dict):
+                what = ", and ".join(training_differences(then, value, training))
             raise BadInput(
-                f"study {name!r} was made with other {key}: {_short(then)} then, {_short(value)} now; "
+                f"study {name!r} was made with other {key}: {what}; "
                 "choose another name with --study, or go back to what it was made with"
             )
 

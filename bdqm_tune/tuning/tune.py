@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
+from dataclasses import replace
 from typing import Any
 
 import optuna
@@ -14,7 +15,7 @@ from optuna.trial import FrozenTrial
 
 from bdqm_tune.backends import make_backend, tags_of
 from bdqm_tune.config.config import Config
-from bdqm_tune.errors import BdqmError
+from bdqm_tune.errors import BadInput, BdqmError
 from bdqm_tune.learning.dataset import Dataset, prepare
 from bdqm_tune.progress import note, walltime_is_near
 from bdqm_tune.services.connection import Stores
@@ -91,7 +92,7 @@ def tune(
     trained = dataset.config.training
     config = as_it_was_made(stores, config).decided(bool(trained.forces), bool(trained.stress))
     if bool(config.training.stress) != bool(trained.stress):  # the splits, and the test, have other labels then
-        dataset = prepare(config, stores.home)
+        dataset = _prepared_as_study(dataset, config, stores)
     elif (config.descriptor, config.training) != (dataset.config.descriptor, dataset.config.training):
         dataset = dataset.configured(config)
     backend = make_backend(config, dataset)
@@ -141,6 +142,20 @@ def tune(
                 if runner is not None and heartbeat is not None and not all_sent:
                     _leave_to_others(runner, heartbeat)
     return study
+
+
+def _prepared_as_study(dataset: Dataset, config: Config, stores: Stores) -> Dataset:
+    """The data of a configuration whose `training.stress: auto` follows its study, not the data as in `dataset`.
+
+    Raises:
+        BadInput: the study trains on the stress, and some of the structures have none.
+    """
+    try:
+        prepared = prepare(config, stores.home)
+    except BadInput as error:
+        study, option = config.study.name, "training.stress: auto comes to true"
+        raise BadInput(f"study {study!r} trains on the stress, so that {option} in it: {error}") from None
+    return replace(prepared, given=dataset.given)
 
 
 def _leave_to_others(runner: TrialRunner, heartbeat: Heartbeat) -> None:

@@ -72,3 +72,26 @@ def test_a_study_of_before_the_stress_was_trained_goes_on_without(
     assert "test_stress_mae" not in metrics
     with pytest.raises(BadInput, match="was made with other"):
         run(**{**groups, "training": {**groups["training"], "stress": True}})
+
+
+def test_messages_of_a_resumed_study_have_what_was_given(
+    run: Run, groups: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    """Which is `auto`, whatever the study and the data make of it."""
+    run(**groups)
+    images = strained_alloys(30)
+    del images[3].calc.results["stress"]
+    ase.io.write(tmp_path / "some.traj", images)
+    some = {**groups, "data": {**groups["data"], "train": str(tmp_path / "some.traj")}}
+    with pytest.raises(
+        BadInput, match="study 'small' trains on the stress, so that training.stress: auto comes to"
+    ) as e:
+        run(**some)
+    assert "image 3: has no stress, as 1 of 30 images in a periodic cell" in str(e.value)
+
+    named = {**some, "study": {**some["study"], "name": "partial"}}
+    run(**{**named, "training": {**named["training"], "stress": "partial"}})
+    with pytest.raises(BadInput, match='training: stress: "partial" then, auto now, which comes to false; choose'):
+        run(**named)
+    with pytest.raises(BadInput, match="training: epochs: 4 then, 5 now; choose another name"):
+        run(**{**groups, "training": {**groups["training"], "epochs": 5}})
