@@ -6,6 +6,7 @@ Without a file: the 300 structures of OC20 in the folder beside this repository,
 amptorch is installed, its descriptors alternate with ours, on every fifth structure, with one thread, in double
 precision as ours; else there is no ratio. The least of the repetitions counts. Set OMP_NUM_THREADS to use fewer cores
 than all. Times of one thread are of the CPU, for other work on a machine disturbs those of a clock.
+`benchmarks.symmetry_functions` compares these functions with dscribe's.
 
 The bound is the time in which this machine, with one thread, does the exponentials, multiplications and additions of
 our formulas at the rates of loops that do nothing else, or writes the result, whichever is longer.
