@@ -80,7 +80,7 @@ def descriptor_from_settings(settings: dict[str, Any]) -> Descriptor:
         BadInput: the name or version is not known, its package does not load, or the settings are damaged.
     """
     name, version = settings.get("name"), settings.get("version")
-    if name not in DESCRIPTORS and name in plugin_names("descriptor"):
+    if isinstance(name, str) and name not in DESCRIPTORS and name in plugin_names("descriptor"):
         return _of_another_package(name, settings)
     descriptor = KNOWN.get((name, version)) if isinstance(name, str) and isinstance(version, int) else None
     if descriptor is None:
