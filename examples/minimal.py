@@ -11,8 +11,8 @@ import torch
 
 from bdqm_tune.config.hyperparameters import Hyperparameters
 from bdqm_tune.descriptors import GMP
+from bdqm_tune.learning.network_potential import NetworkPotential
 from bdqm_tune.learning.networks import make_network, sum_per_structure
-from bdqm_tune.learning.potential import Potential
 from bdqm_tune.learning.scalers import fit_scaler
 from bdqm_tune.learning.targets import fit_reference_energies, target_scale
 from bdqm_tune.structures import builtin_structures
@@ -62,7 +62,7 @@ def main() -> float:
             print(f"epoch {epoch:3d}: mean absolute error {1000 * np.mean(losses):.1f} meV/atom")
 
     # 5. All of it together is a potential, with forces by the chain rule.
-    potential = Potential(descriptor, scaler, references, scale, hyperparameters, network.eval())
+    potential = NetworkPotential(descriptor, scaler, references, scale, hyperparameters, network.eval())
     predicted = potential.predict(test.atoms, forces=False).energies
     for name, energies in (("reference energies alone", references.of(test.atoms)), ("test", predicted)):
         error = float(np.mean(np.abs(energies - test.energies) / test.n_atoms))

@@ -144,7 +144,7 @@ def test_unknown_names_list_what_there_is(installed: Path) -> None:
     for group, option, last in (
         ("descriptor", "name", "'symmetry_functions' or 'radial'"),
         ("study", "sampler", "'nsgaii' or 'halton'"),
-        ("", "backend", "amptorch, linear"),
+        ("", "backend", "command, linear"),
     ):
         with pytest.raises(BadInput, match=last):
             load_config(None, {group: {option: "nothing"}})

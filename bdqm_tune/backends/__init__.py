@@ -2,7 +2,7 @@
 
 In: a configuration and a `Dataset`. Out: a `Backend`, whose `start(hyperparameters, seed, dataset)` gives a
 `TrainingRun`: one epoch at a time, with a state that can be saved and restored. Called by: `tuning`,
-`confirmation`, `models`, `study`, `compilation`. To add one: the protocols of `backends.base` and
+`confirmation`, `models`, `study`, `compilation`, `cli`. To add one: the protocols of `backends.base` and
 `learning.potential`, and a declaration (`config.backends`); `examples/plugin` has one from outside.
 """
 
