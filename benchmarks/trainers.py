@@ -2,7 +2,7 @@
 
 python -m benchmarks.trainers [--data ../shared/data] [--only Mo Si] [--backends native mace] [--minutes 15]
 
-For each data set and backend one `tune` runs for so many minutes, with more trials than it can finish, and is then told
+For each data set and backend one `tune` runs for `--minutes`, with more trials than it can finish, and is then told
 to end, as a job is at its walltime. `evaluate` opens the test split for the best trial, and `compare` prints both
 studies in one table, with the time of predictions. A trial of MACE has fewer epochs than others, for one takes seconds
 on a CPU. Nothing is chosen by the errors on the test split. mace-torch has to be installed (`make mace`).

@@ -11,7 +11,7 @@ from ase.data import atomic_numbers
 from bdqm_tune.backends.mace_epochs import MaceEpochs
 from bdqm_tune.backends.mace_errors import RecordedLoss
 from bdqm_tune.backends.mace_graphs import elements_of
-from bdqm_tune.backends.mace_import import cores, import_mace
+from bdqm_tune.backends.mace_import import import_mace
 from bdqm_tune.backends.mace_model import Foundation, model_with
 from bdqm_tune.backends.mace_potential import MacePotential
 from bdqm_tune.backends.native import pick_device
@@ -23,7 +23,7 @@ from bdqm_tune.learning.dataset import Dataset
 from bdqm_tune.learning.fit import BestEpoch, Checkpoint, EpochRecord
 from bdqm_tune.learning.held_out import HeldOut
 from bdqm_tune.learning.targets import NO_REFERENCES, ReferenceEnergies, fit_reference_energies
-from bdqm_tune.threads import usable_cores
+from bdqm_tune.threads import torch_threads, usable_cores
 
 # Schedules that go by the epochs bring the error down at their end: early stopping treats them alike.
 LIKE: dict[str, Scheduler] = {"cosine": "cosine", "exponential": "cosine", "plateau": "plateau"}
@@ -68,7 +68,7 @@ class MaceRun:
         return self._best.record
 
     def __iter__(self) -> Iterator[EpochRecord]:
-        while not self._is_over:
+        while not self._best.ends_after(len(self.records)):
             self._beginning = self.checkpoint()
             self._in_epoch = True
             record = self._run(len(self.records) + 1)
@@ -77,11 +77,6 @@ class MaceRun:
             self.records.append(record)
             self._in_epoch = False
             yield record
-
-    @property
-    def _is_over(self) -> bool:
-        epoch = len(self.records)
-        return epoch >= self._training.epochs or (epoch > 0 and self._best.is_over(epoch))
 
     def checkpoint(self) -> Checkpoint | None:
         if self._in_epoch:  # which was interrupted, or diverged
@@ -118,12 +113,12 @@ class MaceRun:
     def held_out(self) -> HeldOut | None:
         if self._kept is None:
             return None
-        with cores(self._n_threads):
+        with torch_threads(self._n_threads):
             return self._epochs.errors_with(self._kept).held_out()
 
     def _run(self, epoch: int) -> EpochRecord:
         start = time.perf_counter()
-        with cores(self._n_threads):
+        with torch_threads(self._n_threads):
             train, lr = self._epochs.train(epoch)
             validation: RecordedLoss = self._epochs.validate(epoch)
         return EpochRecord(
@@ -171,7 +166,7 @@ class MaceBackend:
     def start(self, hyperparameters: MaceHyperparameters, seed: int, dataset: Dataset | None = None) -> MaceRun:
         self._check_batch(hyperparameters.batch_size)
         data, config = dataset or self._dataset, self._config
-        with cores(self._n_threads):
+        with torch_threads(self._n_threads):
             epochs = MaceEpochs(
                 hyperparameters, config.training, data, self._references, seed, self._place, self._foundation
             )
@@ -214,6 +209,6 @@ class MaceBackend:
         potential = MacePotential(
             model, arguments, precision, NO_REFERENCES, import_mace().version, known_elements=tuple(numbers)
         )
-        with cores(self._n_threads):
+        with torch_threads(self._n_threads):
             interaction = potential.predict(train.atoms, forces=False).energies
         return fit_reference_energies(train.atoms, train.energies - interaction, given)

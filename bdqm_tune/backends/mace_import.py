@@ -98,14 +98,3 @@ def default_dtype(precision: Precision) -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
-
-
-@contextmanager
-def cores(n_threads: int) -> Iterator[None]:
-    """Let torch use so many threads in one operation."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(n_threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -97,7 +97,7 @@ def run_random_search(stores: Stores, searched: Config, name: str, n_trials: int
     # Of one that was cut off, the trials that wait are run; for that, one is added at least.
     missing = max(1, n_trials - len(trials))
     options = {"name": name, "sampler": "random", "n_trials": missing, "enqueue": []}
-    if searched.study.pruner.startswith(OBJECT):  # which is not at hand
+    if searched.study.pruner.startswith(OBJECT):  # which was given in Python, and is gone
         options["pruner"] = Study.model_fields["pruner"].default
     config = searched.updated({"study": options, "data": {"test": None}})
     note(f"random search of {n_trials} trials: study {name!r}")

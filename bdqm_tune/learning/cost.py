@@ -3,12 +3,10 @@
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from ase import Atoms
 from numpy.typing import NDArray
 
@@ -17,6 +15,7 @@ from bdqm_tune.learning.ensemble import Ensemble
 from bdqm_tune.learning.known_elements import UnknownElement
 from bdqm_tune.learning.network_potential import NetworkPotential
 from bdqm_tune.learning.potential import Potential
+from bdqm_tune.threads import torch_threads
 
 REPEATS = 5
 PASSES = 10  # the least time of these counts, where models are compared
@@ -65,7 +64,7 @@ def measure_cost(model: Potential | Ensemble, structures: list[Atoms]) -> Cost:
                 other.evaluate(atoms, False)
 
     works = (describe, sum_up, lambda: model.predict(some, True, allow_unknown_elements=True))
-    with _one_thread(), warnings.catch_warnings(action="ignore", category=UnknownElement):
+    with torch_threads(THREADS), warnings.catch_warnings(action="ignore", category=UnknownElement):
         return Cost(*(_median_seconds(work) / sum(map(len, some)) for work in works))
 
 
@@ -81,7 +80,7 @@ def descriptor_seconds(descriptor: Descriptor, structures: list[Atoms]) -> float
 
 def energy_seconds(potential: Potential, structures: list[Atoms]) -> float:
     """Processor's seconds per atom for energies of structures, one after the other: the least of `PASSES`."""
-    with _one_thread():
+    with torch_threads(THREADS):
         return _least_seconds(lambda: [potential.evaluate(atoms, False) for atoms in structures]) / sum(
             map(len, structures)
         )
@@ -91,18 +90,8 @@ def network_seconds(potential: NetworkPotential, structures: list[Atoms], featur
     """Processor's seconds per atom for energies from features, each (n_atoms, n_features): the least of `PASSES`."""
     pairs = list(zip(features, structures, strict=True))
     work = lambda: [potential.predict_features(rows, [atoms]) for rows, atoms in pairs]  # noqa: E731
-    with _one_thread():
+    with torch_threads(THREADS):
         return _least_seconds(work) / sum(map(len, structures))
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(THREADS)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _parts(model: Potential | Ensemble) -> tuple[list[tuple[Descriptor, list[NetworkPotential]]], list[Potential]]:

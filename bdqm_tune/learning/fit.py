@@ -78,6 +78,7 @@ class BestEpoch:
 
     def __init__(self, training: Training, objective: Objective, scheduler: Scheduler) -> None:
         self._patience, self.objective = training.patience(scheduler), objective
+        self._epochs = training.epochs
         self._last: deque[float] = deque(maxlen=training.window)
         self._least = math.inf
         self.record: EpochRecord | None = None
@@ -101,6 +102,10 @@ class BestEpoch:
             return False
         self.record, self._least = record, value
         return True
+
+    def ends_after(self, n_epochs: int) -> bool:
+        """Whether a training has had its last epoch after `n_epochs`: all of them, or by early stopping."""
+        return n_epochs >= self._epochs or (n_epochs > 0 and self.is_over(n_epochs))
 
     def is_over(self, epoch: int) -> bool:
         """Whether early stopping ends the training: `Training.patience` epochs without a better one."""
@@ -189,7 +194,7 @@ class Fit:
             Diverged: the training loss or the validation error is not finite.
             KeyboardInterrupt: the process is to end, and an epoch takes long; see `progress.check`.
         """
-        while not self._is_over:
+        while not self._best.ends_after(len(self.records)):
             long = bool(self.records) and self.records[-1].epoch_seconds > LONG_EPOCH
             self._beginning = self.checkpoint() if long else None
             self._in_epoch = True
@@ -203,11 +208,6 @@ class Fit:
             self.records.append(record)
             self._in_epoch = False
             yield record
-
-    @property
-    def _is_over(self) -> bool:
-        epoch = len(self.records)
-        return epoch >= self._training.epochs or (epoch > 0 and self._best.is_over(epoch))
 
     def checkpoint(self) -> Checkpoint | None:
         """The state of the training between two epochs.

@@ -83,7 +83,7 @@ def make_sampler(name: str, seed: int, n_existing: int) -> BaseSampler:
 
 
 def make_pruner(name: str, epochs: int) -> BasePruner:
-    """The pruner of a name for trials of at most so many epochs. Raises BadInput if it was an object."""
+    """The pruner of a name for trials of at most `epochs` epochs. Raises BadInput if it was an object."""
     _refuse_object("pruner", name)
     first = first_rung(epochs)
     match name:

@@ -33,7 +33,7 @@ class MaceHyperparameters(Options):
         2, "order of the spherical harmonics of an edge", {"choice": [1, 2, 3]}, ge=0, le=6
     )
     num_interactions: int | None = hyperparameter(
-        2, "layers: an atom sees so many times r_max", {"choice": [1, 2]}, ge=1, le=6
+        2, "layers: an atom sees this many times r_max", {"choice": [1, 2]}, ge=1, le=6
     )
     num_radial_basis: int | None = hyperparameter(8, "Bessel functions of the distance", {"int": [6, 10]}, ge=1, le=64)
     num_cutoff_basis: int | None = hyperparameter(5, "order of the polynomial that ends at r_max", ge=2, le=64)
